@@ -1,0 +1,328 @@
+"""The one composition root: Config -> tokenizer, data, model, trainer. Doors, tests and notebooks enter here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+from torch import nn
+
+from gptexp import checkpoint as ckpt
+from gptexp import flops, hardware, runs
+from gptexp.callbacks.checkpoints import Checkpoints
+from gptexp.callbacks.progress import ProgressLine
+from gptexp.callbacks.record import RunRecord
+from gptexp.callbacks.samples import TextSamples
+from gptexp.compose import to_plain
+from gptexp.config import Config, Strategy
+from gptexp.data.batches import BatchPlan, TrainBatches, ValBatches, loader, plan_batches, scored
+from gptexp.data.order import WindowOrder
+from gptexp.data.prepare import PreparedData, prepare
+from gptexp.lit import LitGPT
+from gptexp.loading import build_model, measure_model
+from gptexp.loggers import MetricsCSV, tensorboard
+from gptexp.optim import load_named_optimizer_state
+from gptexp.tokenizers import load_tokenizer
+
+# The only classes that a configuration may name: a prefix would let in
+# lightning.pytorch.LightningModule.load_from_checkpoint, which runs a stranger's pickle.
+PLUGINS = {
+    "callbacks": {
+        "lightning.pytorch.callbacks.EarlyStopping",
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.Timer",
+    },
+    "logger": {
+        "lightning.pytorch.loggers.WandbLogger",
+        "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.CometLogger",
+        "lightning.pytorch.loggers.NeptuneLogger",
+    },
+}
+
+
+@dataclass(kw_only=True)
+class Experiment:
+    """Everything that training needs, built from a Config."""
+
+    config: Config
+    folder: Path
+    data: PreparedData
+    model: nn.Module
+    lit: LitGPT
+    trainer: pl.Trainer
+    record: RunRecord
+    samples: TextSamples
+    datamodule: Windows
+    plan: BatchPlan
+    precision: tuple[str, str]
+    parameters: int
+    flops_per_token: float
+
+
+class Windows(pl.LightningDataModule):
+    """The loaders of law 1: exactly as long as the run, resumed by their first step alone."""
+
+    def __init__(self, config: Config, data: PreparedData, plan: BatchPlan, first_step: int) -> None:
+        super().__init__()
+        self.config, self.data, self.plan, self.first_step = config, data, plan, first_step
+        self.order = WindowOrder(len(data.train), config.model.block_size, config.seed)
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        batches = TrainBatches(
+            self.data.train,
+            self.order,
+            self.plan,
+            rank=self.trainer.global_rank,
+            first_step=self.first_step,
+            last_step=self.config.trainer.max_steps,
+        )
+        return self._loader(batches, self.config.data.num_workers)
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer is not None
+        batches = ValBatches(
+            self.data.val,
+            self.config.model.block_size,
+            eot=self.data.tokenizer.eot,
+            batch=self.plan.micro_batch,
+            rank=self.trainer.global_rank,
+            world_size=self.plan.world_size,
+        )
+        return self._loader(batches, 0)
+
+    def _loader(self, batches: Any, workers: int) -> Any:
+        assert self.trainer is not None
+        return loader(batches, workers=workers, pin=self.trainer.strategy.root_device.type == "cuda")
+
+
+# ------------------------------------------------------------------------------- the whole
+
+
+def build(config: Config, folder: Path, *, console: Console, world_size: int = 1) -> Experiment:
+    """Build the experiment; what can be refused is refused before anything large is allocated.
+
+    Raises:
+        ValueError: the text, the batch, the memory or the source of the weights is at fault.
+    """
+    source = _source(config)
+    tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
+    data = prepare(config.data, tokenizer, Path(config.paths.cache))
+    _require_same_data(config, source, data)
+    parameters, flops_per_token = measure_model(config.model, data.tokenizer.vocab_size)
+    hardware.require_memory(parameters, flops.training_bytes(parameters), config, world_size)
+    model = build_model(config.model, data.tokenizer.vocab_size, seed=config.seed)
+    if source:
+        ckpt.load_weights(model, source.model, config.resume or config.init_from)
+    first_step = source.step if source and config.resume else 0
+    plan = plan_batches(
+        config, vocab_size=data.tokenizer.vocab_size, world_size=world_size, memory=_activation_memory(config)
+    )
+    lit = LitGPT(model, config, plan, scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot), first_step)
+    precision = hardware.choose_precision(config)
+    record = _record(config, folder, data, parameters, flops_per_token, precision[0], source if first_step else None)
+    samples = TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data))
+    identity = _identity(config, data)
+    callbacks = [
+        record,
+        samples,
+        Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record),
+        ProgressLine(console, record, samples),
+        *_plugins("callbacks", config.callbacks.plugins),
+    ]
+    if source and config.resume:
+        callbacks.insert(0, RestoreOptimizer(source.optimizer))
+    trainer = build_trainer(config, folder, plan, precision[0], callbacks, identity, first_step)
+    if config.trainer.compile:
+        model.compile()  # in place: names of parameters stay as they are
+    return Experiment(
+        config=config,
+        folder=folder,
+        data=data,
+        model=model,
+        lit=lit,
+        trainer=trainer,
+        record=record,
+        samples=samples,
+        datamodule=Windows(config, data, plan, first_step),
+        plan=plan,
+        precision=precision,
+        parameters=parameters,
+        flops_per_token=flops_per_token,
+    )
+
+
+def build_trainer(
+    config: Config,
+    folder: Path,
+    plan: BatchPlan,
+    precision: str,
+    callbacks: list[pl.Callback],
+    identity: dict[str, Any],
+    first_step: int,
+) -> pl.Trainer:
+    """Lightning's Trainer, with what gptexp does itself switched off: checkpoints, bars, samplers, clipping."""
+    quiet()
+    settings = config.trainer
+    accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
+    loggers: list[Any] = [MetricsCSV(folder, first_step)]
+    if config.logger.tensorboard:
+        loggers.append(tensorboard(folder, identity["config"], first_step))
+    loggers += _plugins("logger", config.logger.plugins)
+    return pl.Trainer(
+        max_steps=settings.max_steps - first_step,
+        max_epochs=-1,
+        accelerator=accelerator,
+        devices=hardware.devices_of(config),
+        num_nodes=settings.num_nodes,
+        strategy=_strategy(config, plan.world_size),
+        precision=precision,
+        accumulate_grad_batches=plan.accumulate,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=str(folder),
+        check_val_every_n_epoch=None,
+        val_check_interval=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every_steps,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class RestoreOptimizer(pl.Callback):
+    """Hands the stored optimizer state to the optimizer, once Lightning has made it."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
+        self.state = {}
+
+
+def _strategy(config: Config, world_size: int) -> Any:
+    strategy = config.trainer.strategy
+    if strategy is Strategy.fsdp:
+        from gptexp.sharding import ShardedStrategy
+
+        return ShardedStrategy(world_size)
+    if strategy is Strategy.ddp or world_size > 1:
+        from lightning.pytorch.strategies import DDPStrategy
+
+        return DDPStrategy(static_graph=False, gradient_as_bucket_view=True)
+    return "auto"
+
+
+def quiet() -> None:
+    """Lightning's tips and notices are about choices that gptexp makes for the user."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+
+
+def _plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
+    """Objects that the user plugs in, from an exact list of classes.
+
+    Raises:
+        ValueError: a `_target_` that isn't on the list, or arguments that the class refuses.
+    """
+    made = []
+    for name, settings in plugins.items():
+        if settings is None:
+            continue
+        target = settings.get("_target_") if isinstance(settings, dict) else None
+        if target not in PLUGINS[group]:
+            raise ValueError(
+                f"{group}.plugins.{name}._target_={target}: not allowed; choose one of {', '.join(sorted(PLUGINS[group]))}"
+            )
+        module, _, cls = target.rpartition(".")
+        arguments = {key: value for key, value in settings.items() if key != "_target_"}
+        if any("_target_" in str(value) for value in arguments.values()):
+            raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
+        try:
+            made.append(getattr(import_module(module), cls)(**arguments))
+        except (TypeError, ValueError, ModuleNotFoundError) as error:
+            raise ValueError(f"{group}.plugins.{name}: {error}") from None
+    return made
+
+
+def _source(config: Config) -> ckpt.Checkpoint | None:
+    run = config.resume or config.init_from
+    if run is None:
+        return None
+    path = runs.find_checkpoint(run)
+    folder = runs.run_folder(path)
+    source = ckpt.load_newest(path.parent) if folder is not None and path.name in runs.NAMES else ckpt.load(path)
+    if config.resume and source.step >= config.trainer.max_steps:
+        raise ValueError(
+            f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
+        )
+    return source
+
+
+def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: PreparedData) -> None:
+    if config.resume and source and source.data.get("fingerprint") != data.fingerprint:
+        raise ValueError(
+            f"resume={config.resume}: its text or tokens are not those found now "
+            f"({source.data.get('fingerprint')} ≠ {data.fingerprint}); to train on another text, use init_from"
+        )
+
+
+def _activation_memory(config: Config) -> int:
+    """Bytes that a micro-batch's activations may take: fixed on a CPU, a share of the memory of a GPU."""
+    if hardware.accelerator_of(config) == "cuda":
+        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
+    return 4 * hardware.GIB
+
+
+def _record(
+    config: Config,
+    folder: Path,
+    data: PreparedData,
+    parameters: int,
+    flops_per_token: float,
+    precision: str,
+    source: ckpt.Checkpoint | None,
+) -> RunRecord:
+    device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
+    facts: dict[str, Any] = {"parameters": parameters, "text_sha256": data.text_sha256}
+    if source:
+        facts["best"] = source.metrics.get("best")
+    return RunRecord(
+        folder,
+        flops_per_token=flops_per_token,
+        peak_flops=flops.peak_flops(device, precision),
+        facts=facts,
+        first_step=source.step if source else 0,
+    )
+
+
+def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
+    return {
+        "config": to_plain(config),
+        "tokenizer": data.tokenizer.state_dict(),
+        "data": {"fingerprint": data.fingerprint, "text_sha256": data.text_sha256},
+    }
+
+
+def _prompt(config: Config, data: PreparedData) -> str:
+    """The user's, or the first few characters of the validation text."""
+    if config.callbacks.samples.prompt:
+        return config.callbacks.samples.prompt
+    head = data.val.read(0, min(64, len(data.val)))
+    return data.tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"
+
+

@@ -1,0 +1,1 @@
+"""What runs beside training: the record, the display, the samples, the checkpoints."""

@@ -1,0 +1,120 @@
+"""What a person sees while it trains: one moving line on a terminal, a few plain lines in a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from gptexp.callbacks.record import RunRecord
+from gptexp.callbacks.samples import TextSamples
+from gptexp.lit import LitGPT
+
+PLAIN_LINES = 10  # progress lines in a log file, besides those of validation
+
+
+class ProgressLine(pl.Callback):
+    """Step, bar, loss, learning rate, tokens a second, time left; a line for each validation."""
+
+    def __init__(self, console: Console, record: RunRecord, samples: TextSamples) -> None:
+        self.console, self.record, self.samples = console, record, samples
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._shown_at = 0.0
+        self._shown_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        if not trainer.is_global_zero:
+            return
+        total = lit.config.trainer.max_steps
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.percentage:>3.0f}%{task.fields[state]}"),
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=total, completed=lit.step, state="")
+            self._progress.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: object) -> None:
+        last = self.record.last
+        if not trainer.is_global_zero or last.get("step") in (None, self._shown_step):
+            return
+        assert isinstance(lit, LitGPT)
+        self._shown_step = int(last["step"])
+        if self._progress is not None:
+            if time.monotonic() - self._shown_at > 0.1:
+                self._progress.update(self._task, completed=self._shown_step, state=f" · {self._state(lit)}")
+                self._progress.refresh()
+                self._shown_at = time.monotonic()
+        elif self._shown_step % max(1, lit.config.trainer.max_steps // PLAIN_LINES) == 0:
+            self.console.print(f"step {self._shown_step}/{lit.config.trainer.max_steps} · {self._state(lit)}")
+
+    def _state(self, lit: LitGPT) -> str:
+        last = self.record.last
+        left = (lit.config.trainer.max_steps - last["step"]) * self.record.throughput.tokens_per_step
+        seconds = left / max(last["tokens_per_second"], 1e-9)
+        return (
+            f"loss {last['train/loss']:.2f} · lr {last['lr']:.1e} · "
+            f"{quantity(last['tokens_per_second'])} tok/s · {clock(seconds)} left"
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        if not trainer.is_global_zero or lit.score is None:
+            return
+        score = lit.score
+        self.console.print(
+            f"step {lit.step} · val/bpb {score.bpb:.3f} · val/loss {score.loss:.3f} · "
+            f"perplexity {score.perplexity:,.1f} · {clock(time.perf_counter() - self.record.started)}"
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, lit: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def say(console: Console, text: str) -> None:
+    """Print text as it is: brackets in it are no markup, and nothing is cut or coloured."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def quantity(value: float) -> str:
+    """1234567 -> 1.2 M, at most four significant characters."""
+    steps: list[tuple[float, str]] = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, "k")]
+    for size, letter in steps:
+        if value >= size:
+            return f"{value / size:.{0 if value >= 10 * size else 1}f}{letter}"
+    return f"{value:.0f}"
+
+
+def clock(seconds: float) -> str:
+    """75 -> 1:15, 4000 -> 1:06:40."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def duration(seconds: float) -> str:
+    """In words, for an estimate: about 1 minute, about 3 hours."""
+    units: list[tuple[float, str]] = [(86400 * 365, "year"), (86400, "day"), (3600, "hour"), (60, "minute")]
+    unit: Callable[[float, str], str] = lambda n, word: f"{n:,.0f} {word}{'' if round(n) == 1 else 's'}"  # noqa: E731
+    for size, word in units:
+        if seconds >= 0.95 * size:
+            return f"about {unit(seconds / size, word)}"
+    return "less than a minute"

@@ -1,0 +1,142 @@
+"""The run's record: metrics at their steps, and result.json at the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from gptexp.lit import LitGPT
+from gptexp.runs import RESULT, write_json
+
+
+class Throughput:
+    """Training time without validation, sampling and checkpoints; tokens a second from that."""
+
+    def __init__(self, tokens_per_step: int, first_step: int) -> None:
+        self.tokens_per_step = tokens_per_step
+        self.seconds = 0.0  # of training, in all
+        self.paused = False
+        self._since = time.perf_counter()
+        self._mark = (0.0, first_step)
+
+    def pause(self) -> None:
+        """Stop the clock until `resume`."""
+        self._count()
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let the clock run again."""
+        self._since, self.paused = time.perf_counter(), False
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+
+    def rate(self, step: int) -> float:
+        """Tokens a second since the last call."""
+        self._count()
+        (seconds, steps), self._mark = self._mark, (self.seconds, step)
+        return (step - steps) * self.tokens_per_step / max(self.seconds - seconds, 1e-9)
+
+
+class RunRecord(pl.Callback):
+    """Logs a step every `log_every_steps`, each validation, and writes result.json last.
+
+    flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
+    facts: what result.json says of the run besides its metrics.
+    """
+
+    def __init__(
+        self, folder: Path, *, flops_per_token: float, peak_flops: float | None, facts: dict[str, Any], first_step: int
+    ) -> None:
+        self.folder, self.facts, self.first_step = folder, facts, first_step
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.best: dict[str, float] | None = facts.pop("best", None)
+        self.last: dict[str, float] = {}
+        self.throughput: Throughput
+        self.is_best = False
+        self.started = time.perf_counter()
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.throughput.paused:  # validation, sample and checkpoint lie behind
+            self.throughput.resume()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(lit, LitGPT)
+        step = lit.step
+        if step == self.last.get("step") or (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
+            return
+        if step % lit.config.trainer.log_every_steps == 0 or step in (1, lit.config.trainer.max_steps):
+            self._log_step(trainer, lit, step)
+
+    def _log_step(self, trainer: pl.Trainer, lit: LitGPT, step: int) -> None:
+        loss = lit.train_loss()
+        rate = self.throughput.rate(step)
+        self.last = {"step": step, "train/loss": loss, "lr": lit.lr, "tokens_per_second": rate}
+        if lit.grad_norm is not None:
+            norm = lit.grad_norm.full_tensor() if hasattr(lit.grad_norm, "full_tensor") else lit.grad_norm
+            self.last["grad_norm"] = float(norm)
+        if self.peak_flops:
+            self.last["mfu"] = rate * self.flops_per_token / (self.peak_flops * lit.plan.world_size)
+        self._log(trainer, self.last, step)
+
+    def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self.throughput.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        assert lit.score is not None
+        metrics = lit.score.metrics()
+        self.is_best = self.best is None or metrics["val/bpb"] < self.best["val/bpb"]
+        if self.is_best:
+            self.best = {**metrics, "step": lit.step}
+        self._log(trainer, metrics, lit.step)
+
+    @staticmethod
+    def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in metrics.items() if k != "step"}, step=step)
+
+    def result(self, lit: LitGPT) -> dict[str, Any]:
+        """What result.json holds."""
+        assert lit.score is not None
+        steps = lit.step - self.first_step
+        tokens = lit.step * self.throughput.tokens_per_step
+        seconds = self.throughput.seconds
+        return {
+            "status": "completed",
+            "metrics": _finite(lit.score.metrics()),
+            "best": _finite(self.best or {}),
+            "val": {
+                "bytes": lit.score.bytes,
+                "tokens": lit.score.tokens,
+                "nats": lit.score.nats,
+                "text_sha256": self.facts["text_sha256"],
+            },
+            "steps": lit.step,
+            "tokens": tokens,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "training_seconds": round(seconds, 3),
+            "tokens_per_second": round(steps * self.throughput.tokens_per_step / max(seconds, 1e-9), 1),
+            "parameters": self.facts["parameters"],
+            "resumed_from": self.first_step or None,
+        }
+
+    def finish(self, lit: LitGPT) -> dict[str, Any]:
+        """Write result.json: the sign that the run is complete."""
+        result = self.result(lit)
+        write_json(self.folder / RESULT, result)
+        return result
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Strict JSON has no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,67 @@
+"""What the model writes at each validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from gptexp.config import SamplesConfig
+from gptexp.lit import LitGPT
+from gptexp.sampling import plain_text, stream_tokens
+from gptexp.tokenizers import Tokenizer
+
+
+class TextSamples(pl.Callback):
+    """Writes a text sample into samples.md and TensorBoard after each validation.
+
+    The sample's length follows from the validation text's, so that it costs less than the validation:
+    writing a token reads every weight once, scoring sixteen in a batch costs about as much.
+    """
+
+    def __init__(self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str) -> None:
+        self.path, self.config, self.tokenizer, self.prompt = folder / "samples.md", config, tokenizer, prompt
+        self.text = ""
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        length = min(self.config.tokens, max(8, lit.scored_tokens // 16))
+        sharded = isinstance(trainer.strategy, ModelParallelStrategy)
+        if not self.config.tokens or not (trainer.is_global_zero or sharded):
+            return
+        self.text = self._write(lit, length, stop=not sharded)
+        if trainer.is_global_zero:
+            self._record(trainer, lit.step)
+
+    def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
+        """A sharded model computes on all ranks together, so there no rank may stop before the others."""
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((lit.config.seed, lit.step, 1)).generate_state(1)[0])
+        )
+        prompt = self.tokenizer.encode(self.prompt).tolist()
+        stream = stream_tokens(
+            lit.model,
+            prompt,
+            max_new_tokens=length,
+            temperature=self.config.temperature,
+            top_k=self.config.top_k,
+            generator=generator,
+            stop_token=self.tokenizer.eot if stop else None,
+        )
+        return plain_text(self.tokenizer.decode([*prompt, *stream]))
+
+    def _record(self, trainer: pl.Trainer, step: int) -> None:
+        fence = "`" * max(4, 1 + _longest_run(self.text, "`"))  # so that the text can't close its own block
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"## step {step}\n\n{fence}text\n{self.text}\n{fence}\n\n")
+        for logger in trainer.loggers:
+            if hasattr(getattr(logger, "experiment", None), "add_text"):
+                indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
+                logger.experiment.add_text("sample", indented, step)
+
+
+def _longest_run(text: str, character: str) -> int:
+    return max((len(run) for run in "".join(c if c == character else " " for c in text).split()), default=0)

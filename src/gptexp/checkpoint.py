@@ -1,0 +1,207 @@
+"""One file that carries a run whole: weights, optimizer, step, settings, tokenizer, data fingerprint.
+
+    format       "gptexp checkpoint"          version      1
+    step         optimizer steps taken        metrics      of the last validation, and which step is best
+    model        {name: tensor}, tied weights once, no wrapper's prefix
+    optimizer    {parameter name: {"step", "exp_avg", …: tensor}}
+    config       the experiment's settings, resolved        tokenizer    its state, plain data
+    data         {"fingerprint", "text_sha256"}
+
+Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
+no code. It is written under another name, flushed and renamed (law 2), and a previous generation stays.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gptexp.files import atomic_path, fsync_dir
+
+FORMAT = "gptexp checkpoint"
+VERSION = 1
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+Plain = dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """What a checkpoint file holds, in memory."""
+
+    step: int
+    model: dict[str, torch.Tensor]
+    optimizer: Plain
+    config: Plain
+    tokenizer: Plain
+    data: Plain
+    metrics: Plain
+
+    def as_plain(self) -> Plain:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {"format": FORMAT, "version": VERSION, **values}
+
+
+_TYPES: dict[str, type] = {
+    "step": int,
+    "model": dict,
+    "optimizer": dict,
+    "config": dict,
+    "tokenizer": dict,
+    "data": dict,
+    "metrics": dict,
+}
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically: `path` is the old file or the new one, whole, at every moment."""
+    plain = checkpoint.as_plain()
+    _require_plain("", plain)
+    with atomic_path(path) as temporary:
+        torch.save(plain, temporary)
+
+
+def load(path: Path) -> Checkpoint:
+    """Open a checkpoint; no code in it can run.
+
+    Raises:
+        ValueError: not a checkpoint, damaged (the record is named), or of a later format.
+        FileNotFoundError: nothing there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    _check_records(path)
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: holds more than tensors and plain data, so it was not opened ({_line(error)})") from None
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
+    return _from_plain(path, plain)
+
+
+def load_newest(folder: Path) -> Checkpoint:
+    """The last checkpoint of a run, or the generation before it where the last is damaged.
+
+    Raises:
+        ValueError: none can be read; the reason of each is given.
+    """
+    reasons = []
+    for name in (LAST, PREVIOUS):
+        try:
+            return load(folder / name)
+        except (FileNotFoundError, ValueError) as error:
+            reasons.append(str(error))
+    raise ValueError(" · ".join(reasons))
+
+
+def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
+    """Save as last.ckpt; the former last becomes previous.ckpt, and best.ckpt is a second name of the best."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / LAST
+    if last.exists():
+        _link(last, folder / PREVIOUS)
+    save(checkpoint, last)
+    if best:
+        name_best(folder)
+
+
+def name_best(folder: Path) -> None:
+    """Let best.ckpt be a second name of last.ckpt: the same step is written once."""
+    _link(folder / LAST, folder / BEST)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, replacing what had it; copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with atomic_path(target) as copy:
+            Path(copy).write_bytes(source.read_bytes())
+        return
+    temporary.replace(target)
+    fsync_dir(target.parent)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's parameters by name, tied ones once, gathered if sharded, on the CPU."""
+    return {name: full_cpu(parameter.detach()) for name, parameter in model.named_parameters()}
+
+
+def full_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole tensor on the CPU; gathering a sharded one is a collective of all ranks."""
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().cpu()
+
+
+def load_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: object) -> None:
+    """Copy stored weights into a model of the same settings; positions may be cropped to a smaller block.
+
+    Raises:
+        ValueError: a parameter is missing, not known, or of another shape.
+    """
+    own = dict(model.named_parameters())
+    missing, extra = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if missing or extra:
+        what = f"lacks {', '.join(missing[:3])}" if missing else f"holds {', '.join(extra[:3])}, not in this model"
+        raise ValueError(f"{source}: {what}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            value = stored[name]
+            if name.endswith("wpe.weight") and value.ndim == 2:
+                value = value[: parameter.shape[0]]
+            if value.shape != parameter.shape:
+                raise ValueError(f"{source}: {name} is {tuple(value.shape)}, the model's is {tuple(parameter.shape)}")
+            parameter.copy_(value)
+
+
+def _check_records(path: Path) -> None:
+    """torch.load accepts a flipped byte in a tensor in silence; the zip's own checksums don't."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole checkpoint file ({_line(error)})") from None
+    if damaged is not None:
+        raise ValueError(f"{path}: damaged (record {damaged} fails its checksum)")
+
+
+def _from_plain(path: Path, plain: object) -> Checkpoint:
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a gptexp checkpoint")
+    if plain.get("version") != VERSION:
+        raise ValueError(f"{path}: has format {plain.get('version')}, this gptexp reads {VERSION}")
+    for name, kind in _TYPES.items():
+        if not isinstance(plain.get(name), kind):
+            raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
+    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in plain["model"].items()):
+        raise ValueError(f"{path}: its `model` holds more than named tensors")
+    return Checkpoint(**{name: plain[name] for name in _TYPES})
+
+
+def _require_plain(where: str, value: object) -> None:
+    """Our own bug if it fails: numpy scalars, paths and enums would break `weights_only=True`."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            assert type(key) in (str, int), f"{where}: key {key!r}"
+            _require_plain(f"{where}.{key}", child)
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            _require_plain(f"{where}[{i}]", child)
+    else:
+        assert value is None or type(value) in (str, int, float, bool, torch.Tensor), f"{where}: {type(value)}"
+
+
+def _line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -1,0 +1,120 @@
+"""What the doors have in common: checking a command line early, help, errors in one line (no torch)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+
+from gptexp.compose import ConfigError, check_against_source, compose, conf_dir, groups, jobs_of, quoted, with_source
+from gptexp.config import Config
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Errors that our own code raises for the user end the program in one line; bugs keep their traceback.
+
+    GPTEXP_TRACEBACK=1 shows the traceback of both.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("GPTEXP_TRACEBACK") or not (_is_ours(error) or isinstance(error, ConfigError)):
+            raise
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def fail(message: str) -> None:
+    """End the program with one line on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the statement that raised stands in gptexp, so that the message was written for the user."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).resolve().parent)
+    return bool(frames) and (str(Path(frames[-1].filename).resolve()).startswith(package) or isinstance(error, OSError))
+
+
+def checked_arguments(arguments: list[str]) -> list[str]:
+    """Check a Hydra command line, every job of a sweep included, and return it in a form that Hydra takes.
+
+    Ends the program with one line where something is wrong, before torch is imported.
+    """
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        sys.exit(0)
+    parsed = get_args_parser().parse_args(arguments)
+    with one_line_errors():
+        overrides = with_source([quoted(override) for override in parsed.overrides])
+        if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
+            for job in jobs_of(parsed.overrides) if parsed.multirun else [parsed.overrides]:
+                check(compose(job))
+    flags = [argument for argument in arguments if argument not in parsed.overrides]
+    return [*flags, *overrides]
+
+
+def check(config: Config) -> None:
+    """What can be known of an experiment without torch: its source fits, its text is there.
+
+    Raises:
+        ValueError: naming the setting or the file, and the remedy.
+    """
+    from gptexp.data.corpora import open_corpus
+
+    check_against_source(config)
+    open_corpus(config.data, Path(config.paths.cache)).check()
+
+
+EXAMPLES = {
+    "model": "model=gpt2_small model.n_layer=6",
+    "data": 'data=text data.path="books/*.txt"',
+    "tokenizer": "tokenizer=bpe tokenizer.vocab_size=2000",
+    "optimizer": "optimizer=muon optimizer.lr=2e-3",
+    "schedule": "schedule=wsd schedule.warmup_steps=100",
+    "trainer": "trainer=cpu trainer.max_steps=3000",
+    "callbacks": "callbacks=early_stopping callbacks.samples.tokens=200",
+    "logger": "logger=csv",
+    "experiment": "experiment=shakespeare_char_cpu",
+    "debug": "debug=smoke",
+    "paths": "paths.data=/big/disk/data paths.logs=/big/disk/logs",
+}
+
+USAGE = """\
+python -m gptexp.train [group=option] [key=value] …     train one experiment
+python -m gptexp.train -m key=a,b,c seed=1,2,3          train one for each combination
+python -m gptexp.train --cfg job [group=option] …       print the composed settings, train nothing
+python -m gptexp.train resume=RUN                       go on where a run stopped
+python -m gptexp.train init_from=RUN data=…             start from a run's weights and tokenizer
+"""
+
+
+def help_text() -> str:
+    """The groups, their options with a line each, and an example of each group."""
+    lines = [USAGE]
+    for group, options in groups().items():
+        if group not in EXAMPLES:
+            continue
+        lines.append(f"{group}    e.g. {EXAMPLES[group]}")
+        lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
+        lines.append("")
+    lines.append("Every setting is explained in src/gptexp/config/. A RUN is a run folder, a checkpoint file or `latest`.")
+    return "\n".join(lines)
+
+
+def _first_comment(path: Path) -> str:
+    """The first comment of a preset says what it is; Hydra's own header may stand above it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line[1:].strip() for line in lines if line.startswith("#") and not line.startswith("# @")), "")

@@ -1,0 +1,121 @@
+"""Settings of the models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from gptexp.config.rules import nearest_multiples, require, require_at_least, require_fraction
+
+Norm = Enum("Norm", ["layernorm", "rmsnorm", "none"])
+NormPosition = Enum("NormPosition", ["pre", "post"])
+Position = Enum("Position", ["learned", "sinusoidal", "rope", "alibi", "none"])
+Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """What every model has. `kind` names the file under gptexp/models/ and is set by the preset."""
+
+    kind: str = ""
+    block_size: int = 128  # context length T, in tokens
+
+    def __post_init__(self) -> None:
+        require_at_least(1, "model", self, "block_size")
+
+    @property
+    def natural_lr(self) -> float:
+        """Learning rate used while `optimizer.lr` is null."""
+        return 1e-3
+
+
+@dataclass(kw_only=True, slots=True)
+class BigramConfig(ModelConfig):
+    """A table of next-token logits: vocab_size x vocab_size."""
+
+    kind: str = "bigram"
+    block_size: int = 64
+
+    @property
+    def natural_lr(self) -> float:
+        return 3e-2
+
+
+@dataclass(kw_only=True, slots=True)
+class MLPConfig(ModelConfig):
+    """Bengio et al. 2003: the embeddings of the last n_context tokens, one tanh layer."""
+
+    kind: str = "mlp"
+    block_size: int = 64
+    n_context: int = 8  # tokens the network sees
+    n_embd: int = 64
+    n_hidden: int = 256
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        require_at_least(1, "model", self, "n_context", "n_embd", "n_hidden")
+
+
+@dataclass(kw_only=True, slots=True)
+class GPTConfig(ModelConfig):
+    """A decoder-only transformer; the defaults of this class are GPT-2's own choices."""
+
+    kind: str = "gpt"
+    block_size: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_kv_head: int | None = None  # key/value heads (grouped-query attention); null: n_head
+    n_embd: int = 768
+    dropout: float = 0.0  # on embeddings and on each residual branch
+    attn_dropout: float = 0.0  # on attention weights
+    bias: bool = True  # in linear layers and LayerNorms
+    norm: Norm = Norm.layernorm
+    norm_position: NormPosition = NormPosition.pre
+    residual: bool = True
+    position: Position = Position.learned
+    activation: Activation = Activation.gelu_tanh
+    mlp_ratio: float = 4.0  # hidden width of the feed-forward / n_embd; 0: no feed-forward
+    qk_norm: bool = False  # RMS-normalise queries and keys
+    tie_weights: bool = True  # lm_head shares wte's matrix
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
+        require_at_least(0, "model", self, "mlp_ratio")
+        require_fraction("model", self, "dropout", "attn_dropout")
+        require(
+            self.n_embd % self.n_head == 0,
+            "model.n_embd",
+            self.n_embd,
+            f"must be a multiple of model.n_head={self.n_head}; nearest: {nearest_multiples(self.n_embd, self.n_head)}",
+        )
+        require(
+            self.n_head % self.kv_heads == 0,
+            "model.n_kv_head",
+            self.n_kv_head,
+            f"must divide model.n_head={self.n_head}",
+        )
+        if self.position is Position.rope:
+            require(
+                self.head_dim % 2 == 0,
+                "model.position",
+                "rope",
+                f"needs an even head_dim = n_embd/n_head, which is {self.head_dim}; choose another model.n_head",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
+
+    @property
+    def natural_lr(self) -> float:
+        """0.4 / n_embd, at most 3e-3.
+
+        One over the width, as muP prescribes for AdamW (arXiv 2203.03466, table 8); the constant
+        fits what is published: 1e-3 at 384 (nanoGPT), 6e-4 at 768 and 2e-4 at 2048 (GPT-3, table 2.1).
+        """
+        return min(3e-3, 0.4 / self.n_embd)

@@ -1,0 +1,28 @@
+"""The few forms that a rule about a setting takes, so that every refusal reads alike."""
+
+from __future__ import annotations
+
+
+def require(holds: bool, setting: str, value: object, remedy: str) -> None:
+    """Raise the ValueError that a user reads: the setting, its value, what would be right."""
+    if not holds:
+        raise ValueError(f"{setting}={'null' if value is None else value}: {remedy}")
+
+
+def require_at_least(minimum: float, group: str, settings: object, *names: str) -> None:
+    """Check numeric settings of a group against a common minimum; None counts as not given."""
+    for name in names:
+        value = getattr(settings, name)
+        require(value is None or value >= minimum, f"{group}.{name}", value, f"must be at least {minimum}")
+
+
+def require_fraction(group: str, settings: object, *names: str) -> None:
+    """Check settings that are shares or probabilities: 0 <= value < 1."""
+    for name in names:
+        value = getattr(settings, name)
+        require(0 <= value < 1, f"{group}.{name}", value, "must be at least 0 and below 1")
+
+
+def nearest_multiples(value: int, base: int) -> str:
+    below = value // base * base
+    return " or ".join(str(candidate) for candidate in (below, below + base) if candidate > 0)

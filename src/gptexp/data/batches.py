@@ -1,0 +1,133 @@
+"""Which windows a device sees in a step, and in how many forward passes: law 1 made into loaders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gptexp.config import Config
+from gptexp.data.order import WindowOrder, val_windows
+from gptexp.data.shards import TokenStore
+from gptexp.objective import IGNORED
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # tokens (B, T) and their targets (B, T), both int64
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one step's windows are shared out: windows = micro_batch × accumulate × world_size."""
+
+    windows: int
+    micro_batch: int
+    accumulate: int
+    world_size: int
+
+
+def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: int) -> BatchPlan:
+    """Share the global batch over devices and micro-batches.
+
+    memory: bytes of activations that a forward and backward pass may take on one device; an explicit
+    `data.micro_batch_size` overrides it.
+
+    Raises:
+        ValueError: the devices, or an explicit micro batch on them, don't divide the global batch.
+    """
+    config.require_divisible_batch(world_size)
+    windows = config.data.windows_per_step
+    share = windows // world_size
+    micro = config.data.micro_batch_size or _largest_divisor(share, _windows_that_fit(config, vocab_size, memory))
+    return BatchPlan(windows, micro, share // micro, world_size)
+
+
+def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
+    """A token costs its logits (four copies through softmax and back) and 34 floats a layer and channel.
+
+    34: activations of a block in bytes are 34·s·b·h in 16 bits (arXiv 2205.05198, eq. 1), so 68 in 32.
+    """
+    model = config.model
+    layers, width = getattr(model, "n_layer", 1), getattr(model, "n_embd", 64)
+    bytes_per_token = 16 * vocab_size + 68 * layers * width
+    return max(1, memory // (bytes_per_token * model.block_size))
+
+
+def _largest_divisor(number: int, cap: int) -> int:
+    return next(d for d in range(min(number, cap), 0, -1) if number % d == 0)
+
+
+class TrainBatches(Dataset[Batch]):
+    """The micro-batches of one rank, from `first_step` to the end of the run, in order.
+
+    Item j belongs to step first_step + j // accumulate; which windows it holds follows from
+    (seed, step) alone, so there is no loader state to save.
+    """
+
+    def __init__(
+        self, store: TokenStore, order: WindowOrder, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+    ) -> None:
+        self.store, self.order, self.plan, self.rank = store, order, plan, rank
+        self.first_step, self.last_step = first_step, last_step
+
+    def __len__(self) -> int:
+        return (self.last_step - self.first_step) * self.plan.accumulate
+
+    def __getitem__(self, j: int) -> Batch:
+        plan = self.plan
+        step, micro = divmod(j, plan.accumulate)
+        nth = micro * plan.world_size + self.rank  # micro-batches of a step are dealt to the ranks in turn
+        first = (self.first_step + step) * plan.windows + nth * plan.micro_batch
+        starts = self.order.starts(first, plan.micro_batch)
+        windows = torch.from_numpy(self.store.windows(starts, self.order.block_size + 1))
+        return windows[:, :-1], windows[:, 1:]
+
+
+class ValBatches(Dataset[Batch]):
+    """The validation text in windows that don't overlap; what isn't scored has the target IGNORED.
+
+    Ranks take turns at whole batches, and each has the same number of them (a rank without one scores
+    nothing), because sharded models compute together.
+    """
+
+    def __init__(
+        self, store: TokenStore, block_size: int, *, eot: int | None, batch: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.store, self.block_size, self.eot, self.batch = store, block_size, eot, batch
+        self.rank, self.world_size = rank, world_size
+        self.starts = val_windows(len(store), block_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.starts) // (self.batch * self.world_size))
+
+    def __getitem__(self, j: int) -> Batch:
+        first = (j * self.world_size + self.rank) * self.batch
+        starts = self.starts[first : first + self.batch]
+        tokens = np.zeros((max(1, len(starts)), self.block_size), dtype=np.int64)
+        targets = np.full_like(tokens, IGNORED)
+        for row, start in enumerate(starts):
+            window = self.store.read(int(start), min(int(start) + self.block_size + 1, len(self.store))).astype(
+                np.int64
+            )
+            tokens[row, : len(window) - 1] = window[:-1]
+            targets[row, : len(window) - 1] = window[1:]
+        if self.eot is not None:
+            targets[targets == self.eot] = IGNORED
+        return torch.from_numpy(tokens), torch.from_numpy(targets)
+
+
+def scored(store: TokenStore, token_bytes: np.ndarray, eot: int | None, chunk: int = 2**20) -> tuple[int, int]:
+    """Tokens and UTF-8 bytes that validation scores: all but the first token and <|endoftext|>."""
+    tokens = n_bytes = 0
+    for start in range(1, len(store), chunk):
+        piece = store.read(start, min(start + chunk, len(store)))
+        tokens += int((piece != eot).sum()) if eot is not None else len(piece)
+        n_bytes += int(token_bytes[piece].sum())
+    return tokens, n_bytes
+
+
+def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
+    """A loader that adds nothing: the data set's items are batches, in order."""
+    return DataLoader(
+        dataset, batch_size=None, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0, shuffle=False
+    )

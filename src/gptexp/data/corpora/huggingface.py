@@ -1,0 +1,145 @@
+"""Any text data set that `datasets` streams: by name from the hub, or local text, json, csv and parquet files."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import re
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptexp.data.corpora import StreamBase
+from gptexp.data.corpora._reading import clean, find_files, hash_contents
+
+BUILDERS = ("text", "json", "csv", "parquet")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class HuggingFaceCorpus(StreamBase):
+    """Every row's text column a document, in the data set's order. The text reader's rows are lines, LF included."""
+
+    def __init__(self, config: Any, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._stream: Any = None
+        self._state: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """ValueError: `datasets` is missing, the name is no data set, local files are missing, there is no network."""
+        if importlib.util.find_spec("datasets") is None:
+            raise ValueError("data=huggingface needs a package that is missing: pip install datasets")
+        if self.config.dataset in BUILDERS:
+            self._check_files()
+        else:
+            self._check_name()
+            self._check_network()
+
+    def fingerprint(self) -> str:
+        """Over names and revision; over the contents too, where the files are local."""
+        c = self.config
+        settings = (c.dataset, c.subset, c.split, c.text_column, c.revision, None if self._local else c.data_files)
+        return hash_contents(self._files(), "huggingface 1", *map(str, settings))
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        self._stream = self._load()
+        if self._state is not None:
+            self._stream.load_state_dict(copy.deepcopy(self._state))
+        for row in self._rows():
+            if text := clean(self._text(row)):
+                yield True, text
+
+    def state_dict(self) -> dict[str, Any]:
+        return copy.deepcopy(self._stream.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    @property
+    def _local(self) -> bool:
+        return self.config.dataset in BUILDERS and "://" not in (self.config.data_files or "")
+
+    def _files(self) -> list[Path]:
+        return find_files(self.config.data_files) if self._local else []
+
+    def _check_files(self) -> None:
+        if not self.config.data_files:
+            raise ValueError(
+                f"data.data_files={self.config.data_files}: data.dataset={self.config.dataset} reads local files; "
+                'say which, for example data.data_files="texts/*.jsonl"'
+            )
+        if self._local and not self._files():
+            raise ValueError(f"data.data_files={self.config.data_files}: no such file (looked in {Path.cwd()})")
+
+    def _check_name(self) -> None:
+        name = self.config.dataset
+        if name.endswith(".py") or Path(name).expanduser().exists() or not HUB_NAME.fullmatch(name):
+            raise ValueError(
+                f"data.dataset={name}: must be a name on the hub (owner/name) or one of {', '.join(BUILDERS)} with "
+                "data.data_files=; scripts and local folders are not run"
+            )
+
+    def _check_network(self) -> None:
+        """Ask for the hub's address: `datasets` itself retries for half a minute before it gives up."""
+        if urllib.request.getproxies() or os.environ.get("HF_ENDPOINT"):
+            return  # the way there is not ours to test
+        try:
+            socket.getaddrinfo("huggingface.co", 443)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _load(self) -> Any:
+        import datasets
+
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news; the error is ours
+        c = self.config
+        try:
+            return datasets.load_dataset(
+                c.dataset,
+                name=c.subset,
+                split=c.split,
+                streaming=True,
+                data_files=[str(file.absolute()) for file in self._files()] if self._local else c.data_files,
+                revision=c.revision,
+                cache_dir=str(self.cache / "huggingface"),  # lock files; a stream stores no text
+                **({"keep_linebreaks": True} if c.dataset == "text" else {}),
+            )
+        except Exception as error:  # a dozen kinds, from four packages
+            raise self._unreadable(error) from error
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        rows = iter(self._stream)
+        while True:
+            try:
+                row = next(rows, None)
+            except Exception as error:  # the connection broke, a file is damaged
+                raise self._unreadable(error) from error
+            if row is None:
+                return
+            yield row
+
+    def _text(self, row: dict[str, Any]) -> str:
+        column = self.config.text_column
+        if column not in row:
+            raise ValueError(f"data.text_column={column}: no such column; there are {', '.join(row)}")
+        if not isinstance(row[column], str | None):
+            kind = type(row[column]).__name__
+            raise ValueError(f"data.text_column={column}: holds {kind}, not text; columns are {', '.join(row)}")
+        return row[column] or ""
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        if self._local:
+            return ValueError(
+                f"data.data_files={self.config.data_files}: can't be read as {self.config.dataset} ({reason})"
+            )
+        return ValueError(
+            f"data.dataset={self.config.dataset}: can't be read from the Hugging Face hub ({reason}). Check the name "
+            "and the network; data=pydocs works without one, data.dataset=json data.data_files=… reads local files"
+        )
+
+
+Corpus = HuggingFaceCorpus

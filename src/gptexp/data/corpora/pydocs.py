@@ -1,0 +1,37 @@
+"""The Python language reference that CPython carries for its help(): about half a megabyte of English."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+
+
+class PydocsCorpus(CorpusBase):
+    """Every topic a document, sorted by name."""
+
+    def check(self) -> None:
+        """ValueError: a Python without its own documentation."""
+        self._documents()
+
+    def fingerprint(self) -> str:
+        return hash_contents((text.encode() for text in self._documents()), "pydocs 1")
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        for document in self._documents():
+            for place, piece in enumerate(cut_pieces([document])):
+                yield place == 0, piece
+
+    def _documents(self) -> list[str]:
+        try:
+            from pydoc_data.topics import topics
+        except ImportError:
+            raise ValueError(
+                "data=pydocs: this Python comes without the module pydoc_data; install the full standard library, "
+                "or use a text of your own: data=text data.path=…"
+            ) from None
+        return [clean(topics[name]) for name in sorted(topics)]
+
+
+Corpus = PydocsCorpus

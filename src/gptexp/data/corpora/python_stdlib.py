@@ -1,0 +1,53 @@
+"""The sources of Python's standard library without its tests: about 12 MB of code."""
+
+from __future__ import annotations
+
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+
+SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+
+
+class PythonStdlibCorpus(CorpusBase):
+    """Every module a document, sorted by path."""
+
+    def check(self) -> None:
+        """ValueError: a Python whose library lies in an archive or comes compiled."""
+        if not any(True for _ in self._root().glob("*.py")):
+            raise ValueError(
+                f"data=python_stdlib: no Python sources in {self._root()}; data=pydocs works without files, "
+                "or use a text of your own: data=text data.path=…"
+            )
+
+    def fingerprint(self) -> str:
+        return hash_contents(self._files(), "python_stdlib 1")
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        for file in self._files():
+            for place, piece in enumerate(cut_pieces([_source(file)])):
+                yield place == 0, piece
+
+    def _files(self) -> list[Path]:
+        root = self._root()
+        files = (file.relative_to(root) for file in root.rglob("*.py") if file.is_file())
+        return [root / file for file in sorted(files, key=Path.as_posix) if not SKIPPED.intersection(file.parts)]
+
+    def _root(self) -> Path:
+        return Path(sysconfig.get_path("stdlib"))
+
+
+def _source(path: Path) -> str:
+    """Text of a module in the encoding that it declares (PEP 263); empty if it doesn't keep to it."""
+    try:
+        with tokenize.open(path) as file:
+            return clean(file.read())
+    except (SyntaxError, UnicodeDecodeError):
+        return ""
+
+
+Corpus = PythonStdlibCorpus

@@ -1,0 +1,47 @@
+"""The user's own files: `data.path` is a file, a folder or a glob."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora._reading import find_files, hash_contents, read_text
+
+_EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+
+
+class TextCorpus(CorpusBase):
+    """Every file a document, in the natural order of their names."""
+
+    def check(self) -> None:
+        """ValueError: no file, or nothing in the files."""
+        files = self.files()
+        if not files:
+            raise ValueError(self._nothing_found())
+        if all(file.stat().st_size <= 3 and file.read_bytes() in _EMPTY for file in files):
+            names = ", ".join(str(file) for file in files[:5]) + (" …" if len(files) > 5 else "")
+            raise ValueError(f"data.path={self.config.path}: there is no text in {names}")
+
+    def files(self) -> list[Path]:
+        return find_files(self.config.path)
+
+    def fingerprint(self) -> str:
+        return hash_contents(self.files(), "text 1", codecs.lookup(self.config.encoding).name)
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        for file in self.files():
+            for place, piece in enumerate(read_text(file, self.config.encoding)):
+                yield place == 0, piece
+
+    def _nothing_found(self) -> str:
+        looked = Path(self.config.path).expanduser()
+        folder = (looked if looked.is_dir() else looked.parent).absolute()
+        return (
+            f"data.path={self.config.path}: no text file found (looked in {folder}); give a file, a folder with "
+            "*.txt or a glob. data=pydocs and data=python_stdlib work without files"
+        )
+
+
+Corpus = TextCorpus

@@ -1,0 +1,101 @@
+"""Which windows are in which step: law 1, a pure function of (seed, step).
+
+An epoch lays non-overlapping windows of block_size inputs around the ring of tokens, beginning at a
+random phase, and visits them in a pseudo-random order. Nothing is shuffled in memory: the order is a
+Feistel network over {0, …, n-1} (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002,
+methods 2 and 3: mixed radix a·b >= n, cycle walking for the few values beyond n), so window number
+10**12 is found as fast as number 0.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+_ROUNDS = 16  # with 8, the orders of 5 to 7 windows were visibly not equally likely; with 16 they are
+_ROUNDS_LARGE, _LARGE = 8, 4096  # beyond so many windows 8 do
+_DOMAIN = 0x6F726465  # keeps these draws apart from others made of (seed, epoch)
+
+
+class WindowOrder:
+    """Start positions of the training windows, sample by sample.
+
+    A window reads block_size + 1 tokens from its start, modulo n_tokens; targets are its tokens shifted
+    by one. So an epoch of (n_tokens - 1) // block_size windows reads every token but for fewer than
+    block_size of them, none of them twice as input or as target. At most one window of an epoch passes
+    the end of the store and goes on at its beginning. That window has one target that is no true
+    continuation, the first token after the last one: one in n_tokens, like a change of document. A ring of
+    n_tokens - 1 inputs wouldn't avoid it and would never show the last token as input.
+
+    ValueError: fewer than block_size + 1 tokens.
+    """
+
+    def __init__(self, n_tokens: int, block_size: int, seed: int) -> None:
+        if n_tokens < block_size + 1:
+            raise ValueError(f"{n_tokens} tokens are too few for a window of block_size={block_size} and its target")
+        self.n_tokens, self.block_size, self.seed = n_tokens, block_size, seed
+        self.windows_per_epoch = (n_tokens - 1) // block_size
+
+    def starts(self, first: int, count: int) -> np.ndarray:
+        """Positions of samples first … first + count - 1 of the run, (count,) int64; they may cross epochs."""
+        result = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            epoch, index = divmod(first + done, self.windows_per_epoch)
+            take = min(count - done, self.windows_per_epoch - index)
+            result[done : done + take] = self._starts_in(epoch, index, take)
+            done += take
+        return result
+
+    def _starts_in(self, epoch: int, index: int, count: int) -> np.ndarray:
+        keys, phase = _draws(self.seed, epoch, self.n_tokens)
+        windows = permute(np.arange(index, index + count, dtype=np.uint64), self.windows_per_epoch, keys)
+        return (windows.astype(np.int64) * self.block_size + phase) % self.n_tokens
+
+
+def val_windows(n_tokens: int, block_size: int) -> np.ndarray:
+    """Starts of the validation windows, (n,) int64: without overlap, the last may be short.
+
+    The window at s has inputs s … e-1 and targets s+1 … e with e = min(s + block_size, n_tokens - 1), so
+    every token but the first is a target exactly once.
+    """
+    return np.arange(0, n_tokens - 1, block_size, dtype=np.int64)
+
+
+def permute(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
+    """Images of indices (n,) uint64 below `size` under the permutation of {0, …, size-1} that the keys choose."""
+    root = math.isqrt(size - 1) + 1
+    left = root + root % 2  # even: rotations of odd length only would never leave the even permutations
+    right = -(-size // left)
+    keys = keys[:_ROUNDS_LARGE] if size > _LARGE else keys
+    result = _feistel(indices, left, right, keys)
+    while (outside := np.flatnonzero(result >= size)).size:
+        result[outside] = _feistel(result[outside], left, right, keys)  # walk on until the value is inside
+    return result
+
+
+def _feistel(values: np.ndarray, left: int, right: int, keys: np.ndarray) -> np.ndarray:
+    """A permutation of {0, …, left·right - 1}: each half round rotates one half by a hash of the other."""
+    a, b = np.uint64(left), np.uint64(right)
+    low: np.ndarray = values % a
+    high: np.ndarray = values // a
+    for even, odd in keys.reshape(-1, 2):
+        low = (low + _mix(high + even) % a) % a
+        high = (high + _mix(low + odd) % b) % b
+    return high * a + low
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64 (Steele, Lea & Flood 2014): 64 bits in, 64 well-mixed bits out."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@lru_cache(maxsize=8)
+def _draws(seed: int, epoch: int, n_tokens: int) -> tuple[np.ndarray, int]:
+    """Round keys (_ROUNDS,) uint64 and the phase of an epoch."""
+    words = np.random.SeedSequence((seed, epoch, _DOMAIN)).generate_state(_ROUNDS + 1, np.uint64)
+    return words[:_ROUNDS], int(words[_ROUNDS]) % n_tokens

@@ -1,0 +1,71 @@
+"""Writing files so that they are either whole or absent (law 2): temporary name, flush, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+class DiskFullError(OSError):
+    """A file could not be written for want of space; the message names it and the bytes needed."""
+
+
+@contextmanager
+def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it becomes `path`, on any error it is removed.
+
+    Folders on the way are made. needs: size of the finished file in bytes, for the message when
+    the disk is full (OSError); unknown: what was written until then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+    except BaseException as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in _FULL:
+            raise _disk_full(path, error.errno, needs, written) from error
+        raise
+    fsync_dir(path.parent)
+
+
+def atomic_write(path: str | Path, data: bytes) -> None:
+    """Replace the file by these bytes, or leave it as it was. OSError names path and size when the disk is full."""
+    with atomic_path(path, needs=len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+def fsync_dir(folder: str | Path) -> None:
+    """Make renames in a folder survive a power cut; where a folder can't be opened (Windows), nothing happens."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems refuse it; the data itself is already flushed
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _disk_full(path: Path, code: int | None, needs: int | None, written: int) -> DiskFullError:
+    size = f"{needs:,} bytes are needed" if needs is not None else f"more than {written:,} bytes are needed"
+    free = shutil.disk_usage(path.parent).free
+    return DiskFullError(code, f"no space to write {path}: {size}, {free:,} are free on that disk")

@@ -1,0 +1,116 @@
+"""What the machine has, and what follows from it: device, precision, whether the model fits."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from gptexp.config import Accelerator, Config
+
+GIB = 2**30
+
+
+def accelerator_of(config: Config) -> str:
+    """The device type that `trainer.accelerator` means here: cuda, mps or cpu.
+
+    Raises:
+        ValueError: asked for, but not there.
+    """
+    wanted = config.trainer.accelerator
+    if wanted is Accelerator.gpu and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator=gpu: this machine has no CUDA GPU that torch sees; use trainer=cpu")
+    if wanted is Accelerator.mps and not torch.backends.mps.is_available():
+        raise ValueError("trainer.accelerator=mps: no Apple GPU that torch sees; use trainer=cpu")
+    if wanted is Accelerator.auto:
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cuda" if wanted is Accelerator.gpu else wanted.name
+
+
+def devices_of(config: Config) -> int:
+    """Processes on this node."""
+    if config.trainer.devices == "auto":
+        return torch.cuda.device_count() if accelerator_of(config) == "cuda" else 1
+    return int(config.trainer.devices)
+
+
+def choose_precision(config: Config) -> tuple[str, str]:
+    """`trainer.precision` as Lightning's name, and why `auto` chose it."""
+    wanted, device = config.trainer.precision, accelerator_of(config)
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "this GPU computes in bf16"
+        return "32-true", "this GPU has no bf16"
+    if device == "mps":
+        return "32-true", "on an Apple GPU"
+    width = getattr(config.model, "n_embd", 0)
+    if width < 256:
+        return "32-true", "layers this narrow gain nothing from bf16"
+    if cpu_has_bf16():
+        return "bf16-mixed", "this CPU multiplies matrices in bf16"
+    return "32-true", "this CPU has no bf16 instructions"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices natively (AMX or AVX512-BF16)."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can still be allocated on the device."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return min(psutil.virtual_memory().available, _cgroup_room())
+
+
+def _cgroup_room() -> int:
+    """What a container's limit leaves, which the machine's own figures don't know of."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return int(limit) - used if limit != "max" else 2**62
+    except (OSError, ValueError):
+        return 2**62
+
+
+def require_memory(n_params: int, bytes_needed: int, config: Config, world_size: int) -> None:
+    """Refuse, before allocating, a model whose weights, gradients and optimizer can't fit.
+
+    Raises:
+        ValueError: naming both sizes and what to try.
+    """
+    device = accelerator_of(config)
+    sharded = config.trainer.strategy.name == "fsdp" and world_size > 1
+    needed = bytes_needed // (world_size if sharded else 1)
+    free = free_memory(device)
+    if needed > free:
+        raise ValueError(
+            f"model: {n_params:,} parameters need {needed / GIB:.1f} GiB for weights, gradients and optimizer, "
+            f"but {free / GIB:.1f} GiB are free on this {'GPU' if device == 'cuda' else 'machine'}; "
+            f"take a smaller model, a tokenizer with fewer tokens, or more devices with trainer=fsdp"
+        )
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Hardware for provenance.json."""
+    facts: dict[str, Any] = {"device": device, "cpu": _cpu_name(), "cores": psutil.cpu_count(logical=True)}
+    facts["torch_threads"] = torch.get_num_threads()
+    facts["memory_gib"] = round(psutil.virtual_memory().total / GIB, 1)
+    if device == "cuda":
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,134 @@
+"""The LightningModule: objective, learning rate, gradient norm, validation score. No more than that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import nn
+
+from gptexp.config import Config, GPTConfig
+from gptexp.data.batches import Batch, BatchPlan
+from gptexp.objective import Score, cross_entropy
+from gptexp.optim import build_optimizer
+from gptexp.schedule import lr_multiplier
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training broke down: the loss is no number any more."""
+
+
+class LitGPT(pl.LightningModule):
+    """Trains any model of tokens (B, T) -> logits (B, T, V) on the next token.
+
+    first_step: optimizer steps taken before this process (resume); `step` goes on from there.
+    scored: tokens and bytes of the validation text that count.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Config, plan: BatchPlan, scored: tuple[int, int], first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config, self.plan, self.first_step = config, plan, first_step
+        self.scored_tokens, self.scored_bytes = scored
+        self.score: Score | None = None
+        self.grad_norm: torch.Tensor | None = None
+        self._loss_sum: torch.Tensor | float = 0.0
+        self._nats = 0.0
+        self._sharded = False
+        self._has_dropout = isinstance(config.model, GPTConfig) and config.model.dropout + config.model.attn_dropout > 0
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken since the run began, over all its restarts."""
+        return self.first_step + self.trainer.global_step
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.config.lr * lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step - 1)
+
+    def configure_model(self) -> None:
+        """Called by Lightning on every rank, before the optimizer is made; also a second time, when resuming."""
+        mesh = getattr(self, "_device_mesh", None)
+        if mesh is not None and not self._sharded:
+            from gptexp.sharding import shard
+
+            shard(self.model, mesh["data_parallel"])
+            self._sharded = True
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(tokens)
+
+    # ------------------------------------------------------------------------------ training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        micro = batch_idx % self.plan.accumulate
+        if self._has_dropout:
+            self._seed_dropout(micro)
+        tokens, targets = batch
+        loss = cross_entropy(self.model(tokens), targets)
+        self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
+        return loss
+
+    def train_loss(self) -> float:
+        """Nats a token over the whole global batch of the last step. A collective, and waits for the device.
+
+        Raises:
+            NonFiniteLoss: it is no number.
+        """
+        mean = torch.as_tensor(self._loss_sum, device=self.device) / self.plan.accumulate
+        loss = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+        if not np.isfinite(loss):
+            raise NonFiniteLoss(f"train/loss is {loss} at step {self.step}")
+        return loss
+
+    def _seed_dropout(self, micro: int) -> None:
+        """Law 1: dropout draws are a pure function of (seed, step, rank, micro-batch)."""
+        key = (self.config.seed, self.step, self.global_rank, micro)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.config.optimizer, self.config.lr)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Set the rate for the step about to be taken; a pure function of the step, so nothing to save."""
+        multiplier = lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * multiplier
+        optimizer.step(closure=optimizer_closure)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        limit = self.config.trainer.gradient_clip
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf") if limit is None else limit)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Tell Lightning whether to validate after this step: every val_every_steps, and after the last.
+
+        Its own interval counts micro-batches from the start of the process; ours counts steps of the run.
+        """
+        done = (batch_idx + 1) % self.plan.accumulate == 0
+        due = done and (
+            self.step % self.config.trainer.val_every_steps == 0 or self.step == self.config.trainer.max_steps
+        )
+        self.trainer.val_check_batch = 1 if due else float("inf")
+
+    # ---------------------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._nats = 0.0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        tokens, targets = batch
+        self._nats += float(cross_entropy(self.model(tokens), targets, reduction="sum"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum nats over ranks, so that the score doesn't depend on the layout."""
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        nats = torch.tensor(self._nats, dtype=wide, device=self.device)
+        total = float(self.trainer.strategy.reduce(nats, reduce_op="sum"))
+        self.score = Score(total, self.scored_tokens, self.scored_bytes)
+        self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping

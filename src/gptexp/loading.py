@@ -1,0 +1,55 @@
+"""Settings -> model, checkpoint -> model and tokenizer (no Lightning, so that `generate` starts quickly)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from torch import nn
+
+from gptexp import checkpoint as ckpt
+from gptexp import flops
+from gptexp.compose import from_plain
+from gptexp.config import ModelConfig
+from gptexp.tokenizers import Tokenizer, load_tokenizer
+
+
+def model_class(config: ModelConfig) -> type[nn.Module]:
+    """The class that `model.kind` means: gptexp.models.<kind>.Model."""
+    return import_module(f"gptexp.models.{config.kind}").Model
+
+
+def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None) -> nn.Module:
+    """The model; its first weights follow from the seed alone, or stay unset where None is given."""
+    if seed is None:
+        return model_class(config)(config, vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config)(config, vocab_size)
+
+
+def measure_model(config: ModelConfig, vocab_size: int) -> tuple[int, float]:
+    """Parameters and training FLOPs a token, without allocating the model."""
+    with torch.device("meta"):
+        model = model_class(config)(config, vocab_size)
+    return flops.count_parameters(model), flops.train_flops_per_token(model, config.block_size)
+
+
+def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
+    """The model and tokenizer of a checkpoint: all that generating takes.
+
+    Raises:
+        ValueError: its settings, tokenizer or weights don't fit together.
+    """
+    config = from_plain("model", checkpoint.config.get("model"))
+    tokenizer = load_tokenizer(checkpoint.tokenizer)
+    with torch.device("meta"):
+        shapes = model_class(config)(config, tokenizer.vocab_size)
+    stored = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
+    wanted = {name: tuple(value.shape) for name, value in shapes.named_parameters()}
+    if stored != wanted:  # before allocating what a stranger's settings ask for
+        name = next(iter(sorted({*stored, *wanted} - {n for n in wanted if stored.get(n) == wanted[n]})))
+        raise ValueError(f"{source}: {name} is {stored.get(name)}, its settings make it {wanted.get(name)}")
+    model = build_model(config, tokenizer.vocab_size)
+    ckpt.load_weights(model, checkpoint.model, source)
+    return model.eval(), tokenizer

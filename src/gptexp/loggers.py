@@ -1,0 +1,135 @@
+"""metrics.csv, and TensorBoard with its HPARAMS tab."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from gptexp.files import atomic_write
+
+COLUMNS = [
+    "step",
+    "train/loss",
+    "val/loss",
+    "val/bpb",
+    "val/perplexity",
+    "lr",
+    "grad_norm",
+    "tokens_per_second",
+    "mfu",
+]
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: a row for each step with something to say, appended, readable at any moment.
+
+    On resume the rows after `first_step` are taken out, because those steps are run again.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.first_step = first_step
+        self._row: dict[str, Any] = {}
+        self._started = False
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Settings stand in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._start()
+        known = {name: value for name, value in metrics.items() if name in COLUMNS}
+        if self._row.get("step") != step:
+            self._write_row()
+            self._row = {"step": step}
+        self._row.update(known)
+        if "val/loss" in known:
+            self._write_row()
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        kept = _rows_until(self.path, self.first_step) if self.first_step else []
+        atomic_write(self.path, _to_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *kept]).encode())
+
+    def _write_row(self) -> None:
+        if self._row:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_to_csv([self._row]))
+        self._row = {}
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._write_row()
+
+
+def _to_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="").writerows(rows)
+    return text.getvalue()
+
+
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: row.get(name) or "" for name in COLUMNS}
+            for row in csv.DictReader(file)
+            if (row.get("step") or "").isdigit() and int(row["step"]) <= step
+        ]
+
+
+def tensorboard(folder: Path, settings: dict[str, Any], first_step: int) -> Logger:
+    """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    class RunTensorBoard(TensorBoardLogger):
+        @property
+        def log_dir(self) -> str:
+            return str(folder)
+
+        @rank_zero_only
+        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+            """Names the metrics too, so that the HPARAMS tab fills as they come in."""
+            from torch.utils.tensorboard.summary import hparams
+
+            zeros = {"val/loss": 0.0, "val/bpb": 0.0}
+            for summary in hparams(_flat(settings), zeros):
+                self.experiment._get_file_writer().add_summary(summary)
+
+        @rank_zero_only
+        def save(self) -> None:
+            """Lightning would write a hparams.yaml; config.yaml says it all."""
+            self.experiment.flush()
+
+    purge = first_step + 1 if first_step else None
+    return RunTensorBoard(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model": {"n_head": 4}}` as `{"model.n_head": 4}`, in types that HPARAMS takes."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

@@ -1,0 +1,125 @@
+"""GPT: a decoder-only transformer whose every choice is a setting; by default GPT-2's.
+
+Parameters bear the names of OpenAI's and Hugging Face's GPT-2 (transformer.h.0.attn.c_attn …), so
+that published weights need no rename table. The letters of the shapes are explained in attention.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gptexp.config.model import GPTConfig, NormPosition, Position
+from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles
+from gptexp.models.init import init_gpt2
+from gptexp.models.layers import FeedForward, make_norm, mlp_width, require_length, sinusoidal_table
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.residual = config.residual
+        self.pre_norm = config.norm_position is NormPosition.pre
+        self.dropout = nn.Dropout(config.dropout)
+        self.ln_1 = make_norm(config)
+        self.attn = CausalSelfAttention(config, layer)
+        has_mlp = mlp_width(config) > 0
+        self.ln_2 = make_norm(config) if has_mlp else None
+        self.mlp = FeedForward(config) if has_mlp else None
+
+    def forward(
+        self, x: Tensor, rope: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache)
+        x = self.join(x, branch, self.ln_1)
+        if self.mlp is not None and self.ln_2 is not None:
+            x = self.join(x, self.mlp(self.ln_2(x) if self.pre_norm else x), self.ln_2)
+        return x
+
+    def join(self, x: Tensor, branch: Tensor, norm: nn.Module) -> Tensor:
+        """x + branch; normed afterwards where norms come last (GPT-1), without x where there is no residual."""
+        branch = self.dropout(branch)
+        x = x + branch if self.residual else branch
+        return x if self.pre_norm else norm(x)
+
+
+class Transformer(nn.Module):
+    """Tokens (B, T) -> the last hidden states (B, T, C)."""
+
+    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(vocab_size, config.n_embd)
+        learned = config.position is Position.learned
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        # Where norms follow each addition, the last block's output is normed already.
+        self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        start, length = 0 if cache is None else cache.length, tokens.shape[1]
+        positions = torch.arange(start, start + length, device=tokens.device)  # (T,)
+        x = self.drop(self.embed(tokens, positions))  # (B, T, C)
+        # Made here once for all layers, and not kept: there is no buffer that a change of device or
+        # dtype, or a model built on the meta device, could leave behind.
+        by_angle = self.config.position is Position.rope
+        rope = rope_angles(positions, self.config.head_dim, x.dtype) if by_angle else None
+        mask = attention_mask(self.config, start, length, like=x)
+        for block in self.h:
+            x = block(x, rope, mask, cache)
+        return self.ln_f(x)
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Token vectors, with position vectors where the position kind has any: (B, T, C)."""
+        x = self.wte(tokens)
+        if self.wpe is not None:
+            return x + self.wpe(positions)  # (B, T, C) + (T, C)
+        if self.config.position is Position.sinusoidal:
+            # Sines have the size 1 and would drown wte's 0.02; section 3.4 of arXiv 1706.03762 scales tokens up.
+            table = sinusoidal_table(positions, self.config.n_embd, x.dtype)
+            return x * self.config.n_embd**0.5 + table.to(x.dtype)
+        return x
+
+
+class GPT(nn.Module):
+    """Generative pre-trained transformer.
+
+    Args:
+        config: the settings `model.*`.
+        vocab_size: V, how many tokens the tokenizer has.
+    """
+
+    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config, vocab_size)
+        self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        if config.tie_weights:
+            self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
+        init_gpt2(self, config.n_layer)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), int64.
+
+        With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
+        Raises ValueError where more than block_size tokens come together.
+        """
+        length = tokens.shape[1]
+        if cache is None:
+            require_length(length, self.config.block_size)
+            return self.lm_head(self.transformer(tokens))
+        cache.require_room(length)
+        hidden = self.transformer(tokens, cache)
+        cache.advance(length)
+        return self.lm_head(hidden)
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty cache for `batch_size` sequences, on the model's device and in its dtype."""
+        weight = self.transformer.wte.weight
+        return KVCache(self.config, batch_size, weight.device, weight.dtype)
+
+
+Model = GPT

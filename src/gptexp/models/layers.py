@@ -1,0 +1,85 @@
+"""What a block is made of besides attention: norms, activations, feed-forward, fixed positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptexp.config.model import Activation, GPTConfig, Norm
+
+EPS = 1e-5  # GPT-2's; in LayerNorm and RMSNorm
+
+
+def require_length(length: int, block_size: int) -> None:
+    """Refuse more tokens than the context length holds."""
+    if length > block_size:
+        raise ValueError(f"{length} tokens don't fit in block_size={block_size}; give at most the last {block_size}")
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    """The norm over n_embd that `model.norm` names; RMSNorm (arXiv 1910.07467) has a gain and never a bias."""
+    if config.norm is Norm.layernorm:
+        return nn.LayerNorm(config.n_embd, eps=EPS, bias=config.bias)
+    if config.norm is Norm.rmsnorm:
+        return nn.RMSNorm(config.n_embd, eps=EPS)
+    return nn.Identity()
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")  # what GPT-2 was trained with
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()  # arXiv 2109.08668
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.gelu: F.gelu,
+    Activation.gelu_tanh: _gelu_tanh,
+    Activation.relu: F.relu,
+    Activation.relu2: _relu2,
+    Activation.swiglu: F.silu,  # of the gate (arXiv 2002.05202)
+}
+
+
+def mlp_width(config: GPTConfig) -> int:
+    """Hidden units of the feed-forward; 0 means that a block has none."""
+    return int(config.mlp_ratio * config.n_embd)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers on each position by itself; (B, T, C) -> (B, T, C).
+
+    With swiglu the hidden units are silu(c_gate(x)) * c_fc(x): a third matrix at the same width, so
+    half as many parameters again.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        width = mlp_width(config)
+        self.activation = ACTIVATIONS[config.activation]
+        self.c_fc = nn.Linear(config.n_embd, width, bias=config.bias)
+        gated = config.activation is Activation.swiglu
+        self.c_gate = nn.Linear(config.n_embd, width, bias=config.bias) if gated else None
+        self.c_proj = nn.Linear(width, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.c_fc(x)  # (B, T, width)
+        hidden = self.activation(hidden) if self.c_gate is None else self.activation(self.c_gate(x)) * hidden
+        return self.c_proj(hidden)
+
+
+def sinusoidal_table(positions: Tensor, n_embd: int, dtype: torch.dtype) -> Tensor:
+    """Fixed position vectors (T, n_embd): sine in even, cosine in odd columns (arXiv 1706.03762, section 3.5)."""
+    angles = position_angles(positions, n_embd, dtype)  # (T, ceil(n_embd / 2))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[:, :n_embd]
+
+
+def position_angles(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """position / 10000^(2i/width) for every pair i of columns: (T, ceil(width / 2)), at least in float32."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    pairs = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
+    return torch.outer(positions.to(dtype), 10000.0 ** (-pairs / width))

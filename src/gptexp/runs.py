@@ -1,0 +1,183 @@
+"""Run folders: finding one, opening one for writing, and what stands in it (no torch).
+
+config.yaml, provenance.json, checkpoints/, metrics.csv, samples.md, events.out.tfevents.*, result.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gptexp.files import atomic_write
+
+CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
+NAMES = ("last.ckpt", "previous.ckpt")
+
+
+class RunError(ValueError):
+    """A run that can't be found, read or written to: one line for the user."""
+
+
+# ---------------------------------------------------------------------------------- finding
+
+
+def find_checkpoint(run: str, logs: Path = Path("logs")) -> Path:
+    """The checkpoint file that RUN means: a run folder, a checkpoint file, or `latest`.
+
+    Raises:
+        RunError: nothing there, with what would be right.
+    """
+    if run == "latest":
+        return _newest(logs)
+    path = Path(run).expanduser()
+    if path.is_file():
+        return path
+    for name in NAMES:
+        for candidate in (path / CHECKPOINTS / name, path / name):
+            if candidate.is_file():
+                return candidate
+    if path.is_dir():
+        raise RunError(f"{run}: no checkpoint in it (looked for {CHECKPOINTS}/last.ckpt)")
+    raise RunError(f"{run}: no such run; give a run folder, a checkpoint file, or `latest`")
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint file stands in, if it stands in one."""
+    folder = checkpoint.parent.parent
+    return folder if checkpoint.parent.name == CHECKPOINTS and (folder / CONFIG).is_file() else None
+
+
+def _newest(logs: Path) -> Path:
+    found = [p for p in logs.rglob(f"{CHECKPOINTS}/last.ckpt") if p.is_file()]
+    if not found:
+        raise RunError(f"latest: no run with a checkpoint below {logs.resolve()}; train one, or give its folder")
+    return max(found, key=lambda p: p.stat().st_mtime_ns)
+
+
+def read_settings(run: str) -> dict[str, Any]:
+    """The settings of a run, as plain data: from its config.yaml, or from the checkpoint where that is all there is.
+
+    Raises:
+        RunError: not there or not readable.
+    """
+    checkpoint = find_checkpoint(run)
+    folder = run_folder(checkpoint)
+    if folder is None:
+        from gptexp.checkpoint import load
+
+        settings: object = load(checkpoint).config
+    else:
+        try:
+            settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
+    groups = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer")
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
+        raise RunError(f"{run}: its settings are not those of a gptexp run")
+    return settings
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has written its result."""
+    try:
+        return bool(json.loads((folder / RESULT).read_text(encoding="utf-8"))["status"] == "completed")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def open_run(folder: Path, *, resumes: bool) -> Iterator[Path]:
+    """Take a run folder for one process: made, locked, and refused if another run is in it.
+
+    Raises:
+        RunError: finished, another run's, or in use.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_finished(folder):
+        raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
+    if not resumes and (folder / CHECKPOINTS).exists():
+        raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{folder}: another process is training in it") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
+
+
+def write_config(folder: Path, settings: dict[str, Any]) -> None:
+    """config.yaml: resolved and complete."""
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    atomic_write(folder / CONFIG, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """A JSON file, whole or absent; strict JSON, so that every reader takes it."""
+    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
+    """What is needed to repeat the run: command, code, versions, machine, data."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *_argv()]),
+        "directory": str(Path.cwd()),
+        "git": _git(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": {"machine": platform.machine(), "system": platform.platform(), **hardware},
+        "data": data,
+    }
+
+
+def _argv() -> list[str]:
+    """The command line as typed: `-m gptexp.train …`, where Python shows the file's path."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    head = ["-m", spec.name] if spec is not None and spec.name else [sys.argv[0]]
+    return [*head, *sys.argv[1:]]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("gptexp", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "tiktoken", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and uncommitted changes of the code that runs, where it is a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment).stdout
+
+    try:
+        top = Path(git("rev-parse", "--show-toplevel").strip())
+        if not (top / "src" / "gptexp").is_dir():
+            return None  # installed inside somebody else's repository
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
+    except (OSError, subprocess.SubprocessError):
+        return None

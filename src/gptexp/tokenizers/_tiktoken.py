@@ -1,0 +1,40 @@
+"""What the byte-pair tokenizers share: encoding by tiktoken with GPT-2's way to split a text into words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from gptexp.tokenizers import Tokenizer, utf8
+
+# The split of GPT-2's published encoder.py: contractions, letters, digits, the rest, white space. The
+# possessive quantifiers change no match; they keep the engine from backtracking through long runs.
+GPT2_SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+
+class TiktokenTokenizer(Tokenizer):
+    """Byte-pair encoding from a table bytes -> rank; a rank is the token's id, <|endoftext|> comes last."""
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        import tiktoken
+
+        table = sorted(ranks, key=ranks.__getitem__)
+        super().__init__([*table, b""], eot=len(ranks))
+        # No special token is told to tiktoken, so the string <|endoftext|> can only be ordinary text.
+        self._encoding = tiktoken.Encoding(
+            self.kind, pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}, explicit_n_vocab=len(ranks)
+        )
+
+    def encode(self, text: str) -> np.ndarray:
+        utf8(text)  # a lone surrogate is refused here; tiktoken would replace it in silence
+        return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text, on all cores: tiktoken lets go of Python's lock while it works."""
+        if len(texts) < 2:
+            return [self.encode(text) for text in texts]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self.encode, texts))

@@ -1,0 +1,129 @@
+"""Byte-level byte-pair encoding (arXiv 1508.07909, over bytes as in GPT-2), trained on the corpus.
+
+Ids: 0 to 255 are the bytes, then come the merges in the order they were learned, then <|endoftext|>.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gptexp.config.tokenizer import BPEConfig
+from gptexp.tokenizers import require_keys, utf8
+from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+
+Merge = tuple[int, int]
+
+# A few dozen merges can double a token to terabytes, so a stranger's are bounded; English tokens have 5 bytes.
+MAX_TOKEN_BYTES = 4096
+MAX_TABLE_BYTES = 1 << 28
+
+
+class BPETokenizer(TiktokenTokenizer):
+    kind = "bpe"
+    trained = True
+
+    def __init__(self, merges: Iterable[Merge]) -> None:
+        self.merges = [(int(left), int(right)) for left, right in merges]
+        super().__init__(_ranks(self.merges))
+
+    @classmethod
+    def train(cls, config: BPEConfig, train_text: Iterable[str], whole_text: Iterable[str]) -> BPETokenizer:
+        """Learn vocab_size - 257 merges from the first train_bytes of train_text; warns if that has fewer."""
+        wanted = config.vocab_size - 257
+        merges = _learn(wanted, _first_bytes(train_text, config.train_bytes))
+        if len(merges) < wanted:
+            warnings.warn(
+                f"tokenizer.vocab_size={config.vocab_size}: the training text supports only {len(merges)} of "
+                f"{wanted} merges, so the vocabulary has {len(merges) + 257} tokens",
+                stacklevel=2,
+            )
+        return cls(merges)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> BPETokenizer:
+        require_keys(state, "merges")
+        merges = state["merges"]
+        if not isinstance(merges, list) or not all(_is_merge(merge) for merge in merges):
+            raise ValueError("a saved bpe tokenizer has merges: a list of pairs of token ids")
+        return cls(merges)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "merges": [list(merge) for merge in self.merges]}
+
+
+def _is_merge(merge: object) -> bool:
+    return isinstance(merge, list | tuple) and len(merge) == 2 and all(type(token) is int for token in merge)
+
+
+def _ranks(merges: list[Merge]) -> dict[bytes, int]:
+    """bytes -> id. ValueError: a merge of tokens that come later, a token twice, or one beyond all measure."""
+    table = [bytes([value]) for value in range(256)]
+    ranks = {piece: value for value, piece in enumerate(table)}
+    total = 0
+    for left, right in merges:
+        if not (0 <= left < len(table) and 0 <= right < len(table)):
+            raise ValueError(
+                f"bpe merge {len(table) - 256} joins {left} and {right}, but only {len(table)} tokens exist"
+            )
+        size = len(table[left]) + len(table[right])
+        total += size
+        if size > MAX_TOKEN_BYTES or total > MAX_TABLE_BYTES:
+            raise ValueError(f"bpe merge {len(table) - 256} makes the tokens too long: {size} bytes, {total} in all")
+        piece = table[left] + table[right]
+        if piece in ranks:
+            raise ValueError(f"bpe merge {len(table) - 256} makes {piece!r} a second time")
+        ranks[piece] = len(table)
+        table.append(piece)
+    return ranks
+
+
+def _learn(n_merges: int, text: Iterator[str]) -> list[Merge]:
+    """Merges as pairs of our ids, most frequent first."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)  # splits as GPT-2 does
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = byte_level
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + n_merges,
+        initial_alphabet=byte_level.alphabet(),  # else a byte that the text lacks could never be encoded
+        special_tokens=[],
+        max_token_length=MAX_TOKEN_BYTES,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    return _to_ids(json.loads(tokenizer.to_str())["model"]["merges"])
+
+
+def _to_ids(merges: list[list[str]]) -> list[Merge]:
+    """The trainer's merges of strings over byte symbols -> merges of our ids."""
+    ids = dict(zip(_byte_symbols(), range(256), strict=True))
+    result = []
+    for left, right in merges:
+        # Two merges may make the same token ("ab"+"c", "a"+"bc"); tiktoken goes by the bytes, so one is enough.
+        if left + right not in ids:
+            result.append((ids[left], ids[right]))
+            ids[left + right] = len(ids)
+    return result
+
+
+def _byte_symbols() -> list[str]:
+    """The character that byte-level BPE writes for each byte: itself if visible, else the next from U+0100."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    spare = iter(range(0x100, 0x200))
+    return [chr(value if value in visible else next(spare)) for value in range(256)]
+
+
+def _first_bytes(text: Iterable[str], limit: int) -> Iterator[str]:
+    for piece in text:
+        data = utf8(piece)
+        yield piece if len(data) <= limit else data[:limit].decode("utf-8", errors="ignore")
+        limit -= len(data)
+        if limit <= 0:
+            return
+
+
+Implementation = BPETokenizer

