@@ -10,18 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gptexp.compose import (
-    ConfigError,
-    compose,
-    conf_dir,
-    config_from_plain,
-    from_plain,
-    groups,
-    jobs_of,
-    quoted,
-    to_plain,
-)
+from gptexp.compose import compose, config_from_plain
 from gptexp.config import Activation, Config, GPTConfig, Position
+from gptexp.overrides import jobs_of, quoted
+from gptexp.schemas import ConfigError, conf_dir, from_plain, groups, to_plain
 
 
 def test_default_experiment_is_mini_gpt_on_pydocs_with_characters() -> None:
@@ -77,7 +69,10 @@ WRONG = [
         ["trainer.devices=2", "data.micro_batch_size=5", "data.global_batch_size=12"],
         "data.global_batch_size=12: must be a multiple of 10 (micro batch 5 × 2 devices)",
     ),
-    (["data.global_batch_size=4", "data.global_batch_tokens=512"], "data.global_batch_tokens=512: data.global_batch_size=4"),
+    (
+        ["data.global_batch_size=4", "data.global_batch_tokens=512"],
+        "data.global_batch_tokens=512: data.global_batch_size=4",
+    ),
     (["data.global_batch_tokens=100"], "data.global_batch_tokens=100: must be a multiple of model.block_size=128"),
     (["data.val_fraction=1"], "data.val_fraction=1.0: must be between 0 and 1"),
     (["tokenizer.vocab_size=300"], "tokenizer.vocab_size=300: only a tokenizer of kind bpe has it"),
@@ -141,7 +136,9 @@ def test_existing_path_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pyt
 
 
 def test_settings_survive_the_way_through_yaml() -> None:
-    config = compose(["model.position=rope", "model.activation=relu2", "optimizer=muon", "schedule=wsd", "tokenizer=bpe"])
+    config = compose(
+        ["model.position=rope", "model.activation=relu2", "optimizer=muon", "schedule=wsd", "tokenizer=bpe"]
+    )
     again = config_from_plain(yaml.safe_load(yaml.safe_dump(to_plain(config))))
     assert again == config
     assert isinstance(again.model, GPTConfig)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -20,7 +20,6 @@ from gptexp.callbacks.checkpoints import Checkpoints
 from gptexp.callbacks.progress import ProgressLine
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
-from gptexp.compose import to_plain
 from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, TrainBatches, ValBatches, loader, plan_batches, scored
 from gptexp.data.order import WindowOrder
@@ -29,6 +28,7 @@ from gptexp.lit import LitGPT
 from gptexp.loading import build_model, measure_model
 from gptexp.loggers import MetricsCSV, tensorboard
 from gptexp.optim import load_named_optimizer_state
+from gptexp.schemas import to_plain
 from gptexp.tokenizers import load_tokenizer
 
 # The only classes that a configuration may name: a prefix would let in
@@ -184,7 +184,7 @@ def build_trainer(
         devices=hardware.devices_of(config),
         num_nodes=settings.num_nodes,
         strategy=_strategy(config, plan.world_size),
-        precision=precision,
+        precision=cast(Any, precision),
         accumulate_grad_batches=plan.accumulate,
         logger=loggers,
         callbacks=callbacks,
@@ -246,7 +246,8 @@ def _plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
         target = settings.get("_target_") if isinstance(settings, dict) else None
         if target not in PLUGINS[group]:
             raise ValueError(
-                f"{group}.plugins.{name}._target_={target}: not allowed; choose one of {', '.join(sorted(PLUGINS[group]))}"
+                f"{group}.plugins.{name}._target_={target}: not allowed; "
+                f"choose one of {', '.join(sorted(PLUGINS[group]))}"
             )
         module, _, cls = target.rpartition(".")
         arguments = {key: value for key, value in settings.items() if key != "_target_"}
@@ -324,5 +325,3 @@ def _prompt(config: Config, data: PreparedData) -> str:
         return config.callbacks.samples.prompt
     head = data.val.read(0, min(64, len(data.val)))
     return data.tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"
-
-

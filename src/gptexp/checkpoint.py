@@ -81,9 +81,11 @@ def load(path: Path) -> Checkpoint:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     _check_records(path)
     try:
-        plain = torch.load(path, map_location="cpu", weights_only=True)
+        plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: holds more than tensors and plain data, so it was not opened ({_line(error)})") from None
+        raise ValueError(
+            f"{path}: holds more than tensors and plain data, so it was not opened ({_line(error)})"
+        ) from None
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
     return _from_plain(path, plain)
@@ -149,21 +151,40 @@ def load_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: obje
     """Copy stored weights into a model of the same settings; positions may be cropped to a smaller block.
 
     Raises:
+        ValueError: a parameter is missing, not known, or of another shape; nothing was copied.
+    """
+    cropped = dict(stored)
+    for name, parameter in model.named_parameters():
+        if name.endswith("wpe.weight") and name in stored and stored[name].ndim == 2:
+            cropped[name] = stored[name][: parameter.shape[0]]
+    _require_same_shapes(model, cropped, source)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(cropped[name])
+
+
+def adopt_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: object) -> None:
+    """Let a model that was made on the meta device use the stored tensors themselves.
+
+    Raises:
         ValueError: a parameter is missing, not known, or of another shape.
     """
-    own = dict(model.named_parameters())
-    missing, extra = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
-    if missing or extra:
-        what = f"lacks {', '.join(missing[:3])}" if missing else f"holds {', '.join(extra[:3])}, not in this model"
-        raise ValueError(f"{source}: {what}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            value = stored[name]
-            if name.endswith("wpe.weight") and value.ndim == 2:
-                value = value[: parameter.shape[0]]
-            if value.shape != parameter.shape:
-                raise ValueError(f"{source}: {name} is {tuple(value.shape)}, the model's is {tuple(parameter.shape)}")
-            parameter.copy_(value)
+    _require_same_shapes(model, stored, source)
+    own = {id(parameter): nn.Parameter(stored[name]) for name, parameter in model.named_parameters()}
+    for module in model.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[key] = own[id(parameter)]  # tied ones stay tied
+
+
+def _require_same_shapes(model: nn.Module, stored: dict[str, torch.Tensor], source: object) -> None:
+    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    theirs = {name: tuple(value.shape) for name, value in stored.items()}
+    for name in sorted(own.keys() | theirs.keys()):
+        if own.get(name) != theirs.get(name):
+            raise ValueError(
+                f"{source}: {name} is {theirs.get(name, 'missing')}, the model's is {own.get(name, 'none')}"
+            )
 
 
 def _check_records(path: Path) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from gptexp.compose import ConfigError, check_against_source, compose, conf_dir, groups, jobs_of, quoted, with_source
+from gptexp.compose import compose
 from gptexp.config import Config
+from gptexp.overrides import jobs_of, quoted
+from gptexp.schemas import ConfigError, conf_dir, groups
+from gptexp.source import check_against_source, with_source
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -110,7 +113,9 @@ def help_text() -> str:
         lines.append(f"{group}    e.g. {EXAMPLES[group]}")
         lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
         lines.append("")
-    lines.append("Every setting is explained in src/gptexp/config/. A RUN is a run folder, a checkpoint file or `latest`.")
+    lines.append(
+        "Every setting is explained in src/gptexp/config/. A RUN is a run folder, a checkpoint file or `latest`."
+    )
     return "\n".join(lines)
 
 

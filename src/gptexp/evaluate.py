@@ -50,9 +50,9 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = read_settings(str(path))
 
     from gptexp.checkpoint import load
-    from gptexp.compose import from_plain
     from gptexp.data.prepare import prepare
     from gptexp.loading import load_model
+    from gptexp.schemas import from_plain
     from gptexp.scoring import score_tokens
 
     checkpoint = load(path)
@@ -64,7 +64,12 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         print("notice: this is not the text that the run was trained on", file=sys.stderr)
     store = data.val if arguments.split == "val" else data.train
     score = score_tokens(
-        model, tokenizer, store, block_size=_block_size(checkpoint), limit=arguments.max_tokens, batch=arguments.batch_size
+        model,
+        tokenizer,
+        store,
+        block_size=_block_size(checkpoint),
+        limit=arguments.max_tokens,
+        batch=arguments.batch_size,
     )
     return {
         "split": arguments.split,

@@ -92,7 +92,8 @@ class LitGPT(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.model, self.config.optimizer, self.config.lr)
+        scaled = self.trainer.precision == "16-mixed"  # a fused step and a gradient scaler exclude each other
+        return build_optimizer(self.model, self.config.optimizer, self.config.lr, fused=False if scaled else None)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Set the rate for the step about to be taken; a pure function of the step, so nothing to save."""

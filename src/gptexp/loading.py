@@ -9,8 +9,8 @@ from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops
-from gptexp.compose import from_plain
 from gptexp.config import ModelConfig
+from gptexp.schemas import from_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -43,13 +43,7 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
     """
     config = from_plain("model", checkpoint.config.get("model"))
     tokenizer = load_tokenizer(checkpoint.tokenizer)
-    with torch.device("meta"):
-        shapes = model_class(config)(config, tokenizer.vocab_size)
-    stored = {name: tuple(value.shape) for name, value in checkpoint.model.items()}
-    wanted = {name: tuple(value.shape) for name, value in shapes.named_parameters()}
-    if stored != wanted:  # before allocating what a stranger's settings ask for
-        name = next(iter(sorted({*stored, *wanted} - {n for n in wanted if stored.get(n) == wanted[n]})))
-        raise ValueError(f"{source}: {name} is {stored.get(name)}, its settings make it {wanted.get(name)}")
-    model = build_model(config, tokenizer.vocab_size)
-    ckpt.load_weights(model, checkpoint.model, source)
+    with torch.device("meta"):  # nothing is allocated for what a stranger's settings ask
+        model = model_class(config)(config, tokenizer.vocab_size)
+    ckpt.adopt_weights(model, checkpoint.model, source)
     return model.eval(), tokenizer

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from gptexp import cli
-from gptexp.compose import ConfigError, compose, register_schemas
+from gptexp.compose import compose
+from gptexp.schemas import ConfigError, register_schemas
 
 
 def main() -> None:

@@ -100,8 +100,8 @@ def is_finished(folder: Path) -> bool:
 
 
 @contextmanager
-def open_run(folder: Path, *, resumes: bool) -> Iterator[Path]:
-    """Take a run folder for one process: made, locked, and refused if another run is in it.
+def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
+    """Take a run folder for one process: made, locked, and refused if a run other than `resumes` is in it.
 
     Raises:
         RunError: finished, another run's, or in use.
@@ -111,7 +111,8 @@ def open_run(folder: Path, *, resumes: bool) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if is_finished(folder):
         raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
-    if not resumes and (folder / CHECKPOINTS).exists():
+    own = resumes is not None and run_folder(find_checkpoint(resumes))
+    if (folder / CHECKPOINTS).exists() and not (own and own.resolve() == folder.resolve()):
         raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
     lock = FileLock(folder / ".lock")
     try:

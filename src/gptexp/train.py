@@ -11,7 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gptexp import cli
-from gptexp.compose import check_against_source, conf_dir, register_schemas, to_config, to_plain
+from gptexp.compose import to_config
+from gptexp.schemas import conf_dir, register_schemas, to_plain
+from gptexp.source import check_against_source
 
 
 def task(composed: DictConfig) -> float | None:
@@ -27,7 +29,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
     """Train in a run folder of its own; torch is imported no earlier than here."""
     from gptexp.runs import RESULT, open_run, write_config
 
-    with open_run(folder, resumes=config.resume is not None):
+    with open_run(folder, resumes=config.resume):
         write_config(folder, to_plain(config))
         from gptexp import hardware, launch
 

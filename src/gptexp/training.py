@@ -76,8 +76,9 @@ def announce(console: Console, e: Experiment) -> None:
     say(
         console,
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · {quantity(e.parameters)} parameters\n"
-        f"{len(e.data.train):,} training tokens · {steps:,} steps × {e.plan.windows:,} windows of "
-        f"{config.model.block_size:,} = {quantity(tokens)} tokens ({tokens / len(e.data.train):.1f} epochs) · "
+        f"{len(e.data.train):,} training tokens · {steps:,} steps × {e.plan.windows:,} "
+        f"window{'s' * (e.plan.windows > 1)} of {config.model.block_size:,} = {quantity(tokens)} tokens "
+        f"({tokens / len(e.data.train):.1f} epochs) · "
         f"{duration(seconds)} on this {device}\n"
         f"{tokens / e.parameters:.1f} tokens a parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
         f"learning rate {config.lr:.1e} · validation on {e.lit.scored_bytes:,} bytes\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -58,9 +59,10 @@ class TextSamples(pl.Callback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {step}\n\n{fence}text\n{self.text}\n{fence}\n\n")
         for logger in trainer.loggers:
-            if hasattr(getattr(logger, "experiment", None), "add_text"):
+            writer: Any = getattr(logger, "experiment", None)
+            if hasattr(writer, "add_text"):
                 indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
-                logger.experiment.add_text("sample", indented, step)
+                writer.add_text("sample", indented, step)
 
 
 def _longest_run(text: str, character: str) -> int:

@@ -2,8 +2,9 @@
 
 The YAML under conf/ is composed by Hydra (gptexp.compose) and converted into these dataclasses,
 which are handed to the code that reads them. A rule about one value lives in the `__post_init__`
-of its group (files beside this one), a rule across groups in `Config.__post_init__`. Nothing here imports torch, so a wrong
-command line is answered at once; nothing changes a setting after composition.
+of its group (the files beside this one), a rule across groups in `Config.__post_init__`. Nothing
+here imports torch, so a wrong command line is answered at once; nothing changes a setting after
+composition.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, fields
 
 from omegaconf import MISSING
 
+# ruff: noqa: F401 (the schemas of all rooms are imported from here)
 from gptexp.config.data import (
     DataConfig,
     HarryPotterConfig,
@@ -21,7 +23,16 @@ from gptexp.config.data import (
     ShakespeareConfig,
     TextConfig,
 )
-from gptexp.config.model import Activation, BigramConfig, GPTConfig, MLPConfig, ModelConfig, Norm, NormPosition, Position
+from gptexp.config.model import (
+    Activation,
+    BigramConfig,
+    GPTConfig,
+    MLPConfig,
+    ModelConfig,
+    Norm,
+    NormPosition,
+    Position,
+)
 from gptexp.config.rules import nearest_multiples, require, require_at_least
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
 from gptexp.config.training import (

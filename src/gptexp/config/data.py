@@ -83,7 +83,7 @@ class TextConfig(DataConfig):
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         require(
-            bool(self.path),
+            bool(self.path) or self.kind == "shakespeare",
             "data.path",
             self.path,
             'says which files to read, for example data.path="books/*.txt"',
@@ -91,7 +91,9 @@ class TextConfig(DataConfig):
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise ValueError(f"data.encoding={self.encoding}: no such encoding; try utf-8, gb18030 or latin-1") from None
+            raise ValueError(
+                f"data.encoding={self.encoding}: no such encoding; try utf-8, gb18030 or latin-1"
+            ) from None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,12 +110,6 @@ class ShakespeareConfig(TextConfig):
 
     kind: str = "shakespeare"
     path: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.path is None:
-            DataConfig.__post_init__(self)
-        else:
-            TextConfig.__post_init__(self)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -82,6 +82,12 @@ class GPTConfig(ModelConfig):
         ModelConfig.__post_init__(self)
         require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
         require_at_least(0, "model", self, "mlp_ratio")
+        require(
+            self.mlp_ratio == 0 or self.mlp_ratio * self.n_embd >= 1,
+            "model.mlp_ratio",
+            self.mlp_ratio,
+            "gives the feed-forward no width; take 0 for none, 4 for GPT-2's",
+        )
         require_fraction("model", self, "dropout", "attn_dropout")
         require(
             self.n_embd % self.n_head == 0,

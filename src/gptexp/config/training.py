@@ -48,7 +48,7 @@ class MuonConfig(AdamWConfig):
         AdamWConfig.__post_init__(self)
         require(self.muon_lr is None or self.muon_lr > 0, "optimizer.muon_lr", self.muon_lr, "must be above 0")
         require_fraction("optimizer", self, "momentum")
-        require_at_least(1, "optimizer", self, "ns_steps")
+        require(1 <= self.ns_steps <= 50, "optimizer.ns_steps", self.ns_steps, "must be from 1 to 50")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,0 +1,128 @@
+"""Hydra's and OmegaConf's complaints, retold in one line: the key, the value, what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from functools import cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gptexp.config import KINDS, Config
+from gptexp.schemas import ConfigError, first_line, groups, register_schemas
+
+
+def check_groups(overrides: list[str]) -> None:
+    """Name an unknown option of a group, with the closest ones."""
+    for override in overrides:
+        parsed = _parse(override)
+        group, options = parsed.key_or_group, groups().get(parsed.key_or_group)
+        if options is None or parsed.is_delete() or parsed.is_sweep_override():
+            continue
+        option = parsed.value()
+        if option is None and group not in ("experiment", "debug"):
+            raise ConfigError(f"{group}=null: must be chosen; one of {', '.join(options)}")
+        if isinstance(option, str) and option not in (*options, "source"):
+            raise ConfigError(f"{group}={option}: no such option; {closest(option, options)}")
+
+
+def _parse(override: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        raise ConfigError(f"{override}: not of the form key=value") from None
+
+
+def explain(overrides: list[str], error: Exception) -> str:
+    """Turn Hydra's message into one line about the override at fault."""
+    for override in overrides:
+        parsed = _parse(override)
+        key = parsed.key_or_group
+        if parsed.is_sweep_override():
+            return f"{override}: several values are a sweep; add -m, or quote the value: '{key}=\"…\"'"
+        if key not in groups() and not key.startswith("hydra") and not _known(key):
+            return f"{key}={parsed.get_value_element_as_str()}: no such setting; {closest(key, settings())}"
+        if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
+            group, _, name = key.rpartition(".")
+            kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
+            return f"{key}={parsed.get_value_element_as_str()}: only a {group} of kind {' or '.join(kinds)} has it"
+    return type_error(error) or first_line(error)
+
+
+def _known(key: str) -> bool:
+    return key in settings() or any(name.startswith(f"{key}.") for name in settings()) or ".plugins." in key
+
+
+@cache
+def settings() -> tuple[str, ...]:
+    """The dotted name of every setting of every schema."""
+    register_schemas()
+    roots = {**{(group, kind): schema for group, kinds in KINDS.items() for kind, schema in kinds.items()}}
+    names = set(_leaves("", OmegaConf.structured(Config)))
+    for (group, _), schema in roots.items():
+        names.update(_leaves(f"{group}.", OmegaConf.structured(schema)))
+    return tuple(sorted(names))
+
+
+def _leaves(prefix: str, node: DictConfig) -> Iterable[str]:
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_interpolation():
+            yield from _leaves(f"{prefix}{key}.", child)
+        yield f"{prefix}{key}"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """What the user may have meant, or what there is."""
+    from rapidfuzz import fuzz, process
+
+    known = list(known)
+    prefix, _, leaf = word.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == prefix] if prefix else known
+    near = [match for match, score, _ in process.extract(word, siblings, scorer=fuzz.ratio, limit=3) if score >= 70]
+    near = [match for match in near if fuzz.ratio(match.rpartition(".")[2], leaf) >= 60]
+    near = near or [name for name in known if name.rpartition(".")[2] == leaf]  # n_layer, optimizer.n_layer
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    if siblings and len(siblings) <= 25:
+        return f"choose one of {', '.join(siblings)}"
+    return "`python -m gptexp.train --help` lists the groups, `--cfg job` the settings"
+
+
+def type_error(error: Exception) -> str | None:
+    """`Value 'fast' of type 'str' could not be converted to Float` with its key, in our form."""
+    cause = error.__cause__ or error.__context__
+    for candidate in (error, cause):
+        if isinstance(candidate, OmegaConfBaseException) and candidate.full_key:
+            value = candidate.value if candidate.value is not None else "null"
+            return f"{candidate.full_key}={value}: {_plain_message(candidate)}"
+    text = str(error)
+    found = re.search(r"full_key: (\S+)", text)
+    return f"{found.group(1)}: {_plain_message(error)}" if found else None
+
+
+_WORDS = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Boolean": "true or false",
+}
+
+
+def _plain_message(error: Exception) -> str:
+    message = first_line(error)
+    if "is not Optional" in message:
+        return "can't be null"
+    if "not a valid bool" in message:
+        return "must be true or false"
+    found = re.search(r"could not be converted to (\w+)", message)
+    if found and found.group(1) in _WORDS:
+        return f"must be {_WORDS[found.group(1)]}"
+    found = re.search(r"Invalid value '.*', expected one of \[(.*)\]", message)
+    if found:
+        return f"choose one of {found.group(1)}"
+    return message

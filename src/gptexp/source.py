@@ -1,0 +1,99 @@
+"""`resume=RUN` and `init_from=RUN`: another run's settings as the base of the composition. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from gptexp.config import Config
+from gptexp.overrides import quote, unquoted
+from gptexp.schemas import ConfigError, from_plain, to_plain
+
+SOURCE_GROUPS = {
+    "resume": ("model", "tokenizer", "data", "optimizer", "schedule", "trainer"),
+    "init_from": ("model", "tokenizer"),
+}
+HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source
+# What may differ from the interrupted run: how long, on what, where to; never what is computed.
+FREE_ON_RESUME = {
+    *(f"trainer.{name}" for name in HARDWARE),
+    "trainer.max_steps",
+    "trainer.log_every_steps",
+    "data.num_workers",
+    "data.micro_batch_size",
+    "data.path",
+}
+FREE_ON_INIT = {"model.dropout", "model.attn_dropout", "model.block_size"}
+
+
+def with_source(overrides: list[str]) -> list[str]:
+    """With `resume=RUN` or `init_from=RUN`, let that run's settings be the base below the overrides.
+
+    A resumed run that is unfinished goes on in its own folder.
+    """
+    given = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    for verb, brought in SOURCE_GROUPS.items():
+        run = unquoted(given.get(verb, "null"))
+        if run != "null":
+            settings = _source_settings(run)
+            for group in brought:
+                _store_source(group, settings[group])
+            base = dict.fromkeys(brought, "source")
+            if verb == "resume":
+                base |= {"seed": str(int(settings["seed"])), "name": quote(str(settings["name"])), **_own_folder(run)}
+            return [f"{key}={value}" for key, value in base.items() if key not in given] + overrides
+    return overrides
+
+
+def _own_folder(run: str) -> dict[str, str]:
+    from gptexp.runs import find_checkpoint, is_finished, run_folder
+
+    folder = run_folder(find_checkpoint(run))
+    return {} if folder is None or is_finished(folder) else {"hydra.run.dir": quote(str(folder))}
+
+
+def check_against_source(config: Config) -> None:
+    """Refuse, by name, a setting that `resume` or `init_from` can't change.
+
+    Raises:
+        ConfigError: naming the setting, the source's value and the one asked for.
+    """
+    run = config.resume or config.init_from
+    if run is None:
+        return
+    verb = "resume" if config.resume else "init_from"
+    free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
+    source, wanted = _source_settings(run), to_plain(config)
+    for group in SOURCE_GROUPS[verb]:
+        for key in sorted({*source[group], *wanted[group]}):
+            old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
+            if old != new and setting not in free and setting != "data.block_size":
+                raise ConfigError(f"{setting}={new}: {verb}={run} has {old}, which can't change; leave it out")
+    if config.resume and source["seed"] != config.seed:
+        raise ConfigError(f"seed={config.seed}: resume={run} has {source['seed']}, which can't change; leave it out")
+    if config.init_from and config.model.block_size > source["model"]["block_size"]:
+        raise ConfigError(
+            f"model.block_size={config.model.block_size}: init_from={run} has {source['model']['block_size']}, "
+            "which can only become smaller"
+        )
+
+
+def _source_settings(run: str) -> dict[str, Any]:
+    from gptexp.runs import read_settings
+
+    try:
+        return read_settings(run)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _store_source(group: str, plain: dict[str, Any]) -> None:
+    """Offer a source's settings to Hydra as the option `source` of a group."""
+    if group == "trainer":
+        schema, hidden = "/schema/trainer", HARDWARE
+    else:
+        from_plain(group, plain)  # refuses what a stranger may have put there
+        schema, hidden = f"/schema/{group}/{plain['kind']}", {"kind", "block_size"} if group == "data" else {"kind"}
+    own = {key: value for key, value in plain.items() if key not in hidden}
+    ConfigStore.instance().store(group=group, name="source", node={"defaults": [f"{schema}@_here_", "_self_"], **own})
