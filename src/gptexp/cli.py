@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ def one_line_errors() -> Iterator[None]:
 
     GPTEXP_TRACEBACK=1 shows the traceback of both.
     """
+    warnings.showwarning = _one_line_warning
     try:
         yield
     except (ValueError, OSError) as error:
@@ -36,6 +38,12 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+    """Our own warnings as a line for the user; those of libraries are for their developers."""
+    if str(Path(filename).resolve()).startswith(str(Path(__file__).resolve().parent)):
+        print(f"notice: {message}", file=sys.stderr)
 
 
 def fail(message: str) -> None:

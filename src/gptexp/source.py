@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from gptexp.config import Config
+from gptexp.config import Config, TrainerConfig
 from gptexp.overrides import quote, unquoted
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
-    "resume": ("model", "tokenizer", "data", "optimizer", "schedule", "trainer"),
+    "resume": ("model", "tokenizer", "data", "optimizer", "schedule"),
     "init_from": ("model", "tokenizer"),
 }
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source
@@ -41,9 +42,17 @@ def with_source(overrides: list[str]) -> list[str]:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source")
             if verb == "resume":
-                base |= {"seed": str(int(settings["seed"])), "name": quote(str(settings["name"])), **_own_folder(run)}
+                base |= {"seed": str(int(settings["seed"])), "name": quote(str(settings["name"]))}
+                base |= {**_trainer_settings(settings["trainer"]), **_own_folder(run)}
             return [f"{key}={value}" for key, value in base.items() if key not in given] + overrides
     return overrides
+
+
+def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:
+    """Value by value, so that trainer=cpu or ddp, which say where to compute, can still be chosen."""
+    known = {f.name for f in fields(TrainerConfig)} - HARDWARE
+    values = {name: trainer[name] for name in known & trainer.keys()}
+    return {f"trainer.{name}": "null" if v is None else quote(str(v)) for name, v in values.items()}
 
 
 def _own_folder(run: str) -> dict[str, str]:
@@ -65,7 +74,7 @@ def check_against_source(config: Config) -> None:
     verb = "resume" if config.resume else "init_from"
     free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
     source, wanted = _source_settings(run), to_plain(config)
-    for group in SOURCE_GROUPS[verb]:
+    for group in (*SOURCE_GROUPS[verb], *(("trainer",) if config.resume else ())):
         for key in sorted({*source[group], *wanted[group]}):
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
             if old != new and setting not in free and setting != "data.block_size":
@@ -90,10 +99,7 @@ def _source_settings(run: str) -> dict[str, Any]:
 
 def _store_source(group: str, plain: dict[str, Any]) -> None:
     """Offer a source's settings to Hydra as the option `source` of a group."""
-    if group == "trainer":
-        schema, hidden = "/schema/trainer", HARDWARE
-    else:
-        from_plain(group, plain)  # refuses what a stranger may have put there
-        schema, hidden = f"/schema/{group}/{plain['kind']}", {"kind", "block_size"} if group == "data" else {"kind"}
+    from_plain(group, plain)  # refuses what a stranger may have put there
+    schema, hidden = f"/schema/{group}/{plain['kind']}", {"kind", "block_size"} if group == "data" else {"kind"}
     own = {key: value for key, value in plain.items() if key not in hidden}
     ConfigStore.instance().store(group=group, name="source", node={"defaults": [f"{schema}@_here_", "_self_"], **own})

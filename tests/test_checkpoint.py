@@ -1,0 +1,184 @@
+"""A checkpoint is whole or absent, is plain data, and runs no code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptexp import checkpoint as ckpt
+from gptexp.checkpoint import Checkpoint
+from gptexp.compose import compose
+from gptexp.loading import build_model, load_model
+from gptexp.schemas import to_plain
+from gptexp.tokenizers import load_tokenizer
+
+SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=8", "model.block_size=8"]
+
+
+def small(step: int = 3, **changes: Any) -> Checkpoint:
+    config = compose([*SMALL, "tokenizer=byte"])
+    model = build_model(config.model, 257, seed=step)
+    values: dict[str, Any] = {
+        "step": step,
+        "model": ckpt.weights(model),
+        "optimizer": {},
+        "config": to_plain(config),
+        "tokenizer": {"kind": "byte"},
+        "data": {"fingerprint": "f", "text_sha256": "t"},
+        "metrics": {"last": None, "best": None},
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def test_checkpoint_opens_with_weights_only_and_is_what_was_saved(tmp_path: Path) -> None:
+    saved = small()
+    ckpt.save(saved, tmp_path / "a.ckpt")
+    plain = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert plain["format"] == "gptexp checkpoint"
+    loaded = ckpt.load(tmp_path / "a.ckpt")
+    assert (loaded.step, loaded.config, loaded.tokenizer) == (3, saved.config, {"kind": "byte"})
+    assert all(torch.equal(loaded.model[name], value) for name, value in saved.model.items())
+
+
+def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
+    saved = small()
+    assert "transformer.wte.weight" in saved.model
+    assert "lm_head.weight" not in saved.model
+    model, tokenizer = load_model(saved, "here")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert tokenizer.vocab_size == 257
+    tokens = torch.arange(8)[None]
+    again = build_model(compose([*SMALL, "tokenizer=byte"]).model, 257, seed=3)
+    assert torch.equal(model(tokens), again(tokens))
+
+
+def test_the_former_last_stays_as_previous_and_best_is_a_second_name(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        ckpt.rotate(small(step), tmp_path, best=step == 2)
+    steps = {name: ckpt.load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")}
+    assert steps == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 2}
+    assert (tmp_path / "best.ckpt").stat().st_ino == (tmp_path / "previous.ckpt").stat().st_ino
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ckpt.save(small(1), tmp_path / "last.ckpt")
+
+    def broken(*_: Any) -> None:
+        (next(tmp_path.glob(".*.tmp"), tmp_path / "x")).touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(OSError, match=r"last\.ckpt"):
+        ckpt.save(small(2), tmp_path / "last.ckpt")
+    (tmp_path / "x").unlink(missing_ok=True)
+    assert ckpt.load(tmp_path / "last.ckpt").step == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_flipped_byte_is_found_and_the_previous_generation_is_used(tmp_path: Path) -> None:
+    for step in (1, 2):
+        ckpt.rotate(small(step), tmp_path, best=False)
+    last = tmp_path / "last.ckpt"
+    with zipfile.ZipFile(last) as archive:
+        record = max(archive.infolist(), key=lambda r: r.file_size)
+        offset = record.header_offset + 200 + record.file_size // 2
+    damaged = bytearray(last.read_bytes())
+    damaged[offset] ^= 1
+    last.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"last\.ckpt: damaged \(record .+ fails its checksum\)"):
+        ckpt.load(last)
+    assert ckpt.load_newest(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "last.ckpt"
+    ckpt.save(small(), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"last\.ckpt: "):
+        ckpt.load(path)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch owned",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_strangers_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.ckpt"
+    if legacy:
+        path.write_bytes(pickle.dumps(Evil()))
+    else:
+        torch.save({"format": "gptexp checkpoint", "version": 1, "model": Evil()}, path)
+    with pytest.raises(ValueError, match=r"evil\.ckpt"):
+        ckpt.load(path)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"model": {"kind": "os.system"}}}, "model.kind=os.system: not known here"),
+        ({"config": {"model": {"kind": "gpt", "n_layer": 10**9}}}, "model.n_layer=1000000000, but only"),
+        ({"config": {"model": {"kind": "gpt", "n_embd": 4800}}}, r"here: .* is missing, the model's is"),
+        ({"config": {}}, "model: not a group of settings"),
+        ({"tokenizer": {"kind": "char", "symbols": 5}}, "char"),
+        ({"tokenizer": {"kind": "os"}}, "os"),
+        ({"model": {}}, "here: lm_head|here: transformer"),
+    ],
+)
+def test_a_strangers_settings_are_refused_before_anything_is_allocated(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_model(small(**changes), "here")
+
+
+@pytest.mark.parametrize("field", ["step", "model", "config", "tokenizer", "metrics"])
+def test_a_field_of_another_type_is_named(tmp_path: Path, field: str) -> None:
+    plain = {**small().as_plain(), field: "surprise"}
+    torch.save(plain, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=f"`{field}` is str"):
+        ckpt.load(tmp_path / "a.ckpt")
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "lightning.ckpt")
+    with pytest.raises(ValueError, match="not a gptexp checkpoint"):
+        ckpt.load(tmp_path / "lightning.ckpt")
+    torch.save({**small().as_plain(), "version": 99}, tmp_path / "later.ckpt")
+    with pytest.raises(ValueError, match="has format 99, this gptexp reads 1"):
+        ckpt.load(tmp_path / "later.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
+        ckpt.load(tmp_path / "nothing.ckpt")
+
+
+def test_positions_are_cropped_to_a_smaller_block_and_nothing_else_is() -> None:
+    stored = small().model
+    config = compose([*SMALL, "model.block_size=4"]).model
+    model = build_model(config, 257, seed=9)
+    ckpt.load_weights(model, stored, "there")
+    assert torch.equal(model.transformer.wpe.weight, stored["transformer.wpe.weight"][:4])
+    wider = build_model(compose([*SMALL, "model.n_embd=16"]).model, 257, seed=9)
+    before = ckpt.weights(wider)
+    with pytest.raises(ValueError, match=r"there: .+ is \(.+\), the model's is \(.+\)"):
+        ckpt.load_weights(wider, stored, "there")
+    assert all(torch.equal(before[name], value) for name, value in ckpt.weights(wider).items())
+
+
+def test_our_own_mistakes_are_caught_when_saving(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="PosixPath"):
+        ckpt.save(small(data={"path": Path("x")}), tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokenizer_of_a_checkpoint_is_its_own(tmp_path: Path) -> None:
+    checkpoint = small(tokenizer={"kind": "byte"})
+    assert load_tokenizer(checkpoint.tokenizer).decode([72, 105]) == "Hi"

@@ -1,0 +1,248 @@
+"""The doors as a user meets them: processes, standard output and error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY, TINY_GPT, command, story
+
+import gptexp
+
+TRAIN = [*TINY, *TINY_GPT, "data.path=story.txt"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a text and one finished run, made by the command line."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "story.txt").write_text(story(120), encoding="utf-8")
+    done = command("train", *TRAIN, "tokenizer=byte", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "val/bpb" in done.stdout
+    assert "next: tensorboard --logdir logs" in done.stdout
+    assert "\x1b" not in done.stdout
+    return place
+
+
+def test_generate_writes_the_prompt_and_the_text_to_standard_output_and_nothing_else(trained: Path) -> None:
+    prompt = 'Harry said, "No!", [b]{x}=1,2\n'
+    options = ["--prompt", prompt, "--max-new-tokens", "20", "--seed", "3"]
+    done = command("generate", "latest", *options, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(prompt)
+    assert done.stdout.endswith("\n")
+    assert len(done.stdout) > len(prompt) + 1
+    assert done.stderr == ""
+    assert command("generate", "latest", *options, cwd=trained).stdout == done.stdout
+
+
+def test_interactive_answers_each_line(trained: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gptexp.generate", "latest", "--interactive", "--max-new-tokens", "3"],
+        input="The cat\nThe oven\n",
+        capture_output=True,
+        text=True,
+        cwd=trained,
+        check=True,
+        timeout=100,
+    )
+    lines = done.stdout.replace("\r", "").split("The ")
+    assert [line[:3] for line in lines[1:3]] == ["cat", "ove"]
+    assert done.stderr.count("prompt> ") == 3
+
+
+def test_evaluate_repeats_the_score_of_training(trained: Path) -> None:
+    run = next((trained / "logs/runs").glob("*/*"))
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    done = command("evaluate", str(run), "--json", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    assert score["bpb"] == pytest.approx(result["metrics"]["val/bpb"], rel=1e-6)
+    assert score["bytes"] == result["val"]["bytes"]
+    assert score["text_sha256"] == result["val"]["text_sha256"]
+    train = json.loads(command("evaluate", "latest", "--split", "train", "--max-tokens", "50", "--json", cwd=trained).stdout)
+    assert train["tokens"] == 49
+
+
+def test_prepare_tokenizes_once_and_says_where(trained: Path) -> None:
+    done = command("prepare", "data=text", "data.path=story.txt", "tokenizer=byte", "data.val_bytes=600", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert "text · byte, 257 tokens · " in done.stdout
+    assert done.stderr == ""  # training has made these tokens already
+
+
+WRONG = [
+    ("train", ["data=harrypotter"], "harrypotter"),
+    ("train", ["data=text", "data.path=nowhere/*.txt"], "nowhere/*.txt"),
+    ("train", ["resume=nothing"], "nothing: no such run"),
+    ("train", ["init_from=nothing"], "nothing: no such run"),
+    ("generate", ["nothing"], "nothing: no such run"),
+    ("generate", ["latest", "--temperature", "-1"], "--temperature=-1.0: must be at least 0"),
+    ("evaluate", ["empty"], "empty: no checkpoint in it"),
+    ("evaluate", ["story.txt"], "story.txt: not a whole checkpoint file"),
+    ("prepare", ["data=pydcos"], "data=pydcos: no such option; did you mean pydocs"),
+]
+
+
+@pytest.mark.parametrize(("door", "arguments", "message"), WRONG, ids=[f"{d} {' '.join(a)}" for d, a, _ in WRONG])
+def test_wrong_input_is_one_line_and_leaves_nothing_behind(
+    trained: Path, door: str, arguments: list[str], message: str
+) -> None:
+    (trained / "empty").mkdir(exist_ok=True)
+    before = sorted(trained.rglob("*"))
+    done = command(door, *arguments, cwd=trained)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_sweep_trains_every_job(trained: Path) -> None:
+    done = command("train", "-m", *TRAIN, "model.n_layer=1,2", "hydra.sweep.dir=sweep", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    layers = {(trained / f"sweep/{i}/config.yaml").read_text(encoding="utf-8").count("n_layer: 2") for i in (0, 1)}
+    assert layers == {0, 1}
+    assert all((trained / f"sweep/{i}/result.json").exists() for i in (0, 1))
+
+
+def test_help_names_every_option_of_every_group(trained: Path) -> None:
+    done = command("train", "--help", cwd=trained)
+    assert done.returncode == 0
+    for word in ("gpt2_xl", "harrypotter", "bpe_4k", "muon", "wsd", "fsdp", "shakespeare_char_cpu", "resume=RUN"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_cfg_job_prints_the_composition(trained: Path) -> None:
+    done = command("train", "--cfg", "job", "model=bigram", "--resolve", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert "kind: bigram" in done.stdout
+
+
+MODEL = '''
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gptexp.config.model import ModelConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class Config(ModelConfig):
+    kind: str = "gru"
+    n_hidden: int = 8
+
+
+class Model(nn.Module):
+    def __init__(self, config: Config, vocab_size: int) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(vocab_size, config.n_hidden)
+        self.rnn = nn.GRU(config.n_hidden, config.n_hidden, batch_first=True)
+        self.lm_head = nn.Linear(config.n_hidden, vocab_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.lm_head(self.rnn(self.wte(tokens))[0])
+'''
+TOKENIZER = '''
+from dataclasses import dataclass
+
+import numpy as np
+
+from gptexp.config.tokenizer import TokenizerConfig
+from gptexp.tokenizers import Tokenizer
+
+
+@dataclass(kw_only=True, slots=True)
+class Config(TokenizerConfig):
+    kind: str = "mirror"
+
+
+class MirrorTokenizer(Tokenizer):
+    """A token for each byte, counted from behind."""
+
+    kind = "mirror"
+
+    def __init__(self):
+        super().__init__([bytes([255 - i]) for i in range(256)])
+
+    @classmethod
+    def train(cls, config, train_text, whole_text):
+        return cls()
+
+    @classmethod
+    def from_state_dict(cls, state):
+        return cls()
+
+    def state_dict(self):
+        return {"kind": "mirror"}
+
+    def encode(self, text):
+        return 255 - np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+
+
+Implementation = MirrorTokenizer
+'''
+CORPUS = '''
+from dataclasses import dataclass
+
+from gptexp.config.data import DataConfig
+from gptexp.data.corpora import CorpusBase
+
+
+@dataclass(kw_only=True, slots=True)
+class Config(DataConfig):
+    kind: str = "numbers"
+    up_to: int = 999
+
+
+class Numbers(CorpusBase):
+    def check(self):
+        pass
+
+    def fingerprint(self):
+        return f"numbers-{self.config.up_to}"
+
+    def pieces(self):
+        yield True, " ".join(map(str, range(self.config.up_to)))
+
+
+Corpus = Numbers
+'''
+
+
+def test_a_model_a_tokenizer_and_a_corpus_are_each_one_file_and_one_yaml(tmp_path: Path) -> None:
+    """What the README says about adding one, done to a copy of the package."""
+    package = Path(gptexp.__file__).parent
+    shutil.copytree(package, tmp_path / "lib/gptexp", ignore=shutil.ignore_patterns("__pycache__"))
+    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+    shutil.copytree(conf, tmp_path / "lib/gptexp/conf", dirs_exist_ok=True)
+    for group, kind, room, code in (
+        ("model", "gru", "models", MODEL),
+        ("tokenizer", "mirror", "tokenizers", TOKENIZER),
+        ("data", "numbers", "data/corpora", CORPUS),
+    ):
+        (tmp_path / "lib/gptexp" / room / f"{kind}.py").write_text(code, encoding="utf-8")
+        yaml = f"# one of our own\ndefaults:\n  - /schema/{group}/{kind}@_here_\n  - _self_\n"
+        (tmp_path / f"lib/gptexp/conf/{group}/{kind}.yaml").write_text(yaml, encoding="utf-8")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r}); sys.argv[0] = 'train'\n"
+        "from gptexp.train import main; main()"
+    )
+    rest = [o for o in TINY if not o.startswith("data=text")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "model=gru", "tokenizer=mirror", "data=numbers", "model.n_hidden=9", *rest],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gru-numbers · mirror, 256 tokens" in done.stdout
