@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+
 from conftest import TINY, TINY_GPT, command, story
 
 SETTINGS = [*TINY, *TINY_GPT, "data.path=story.txt", "trainer.max_steps=4", "name=x", "trainer.precision=64-true"]

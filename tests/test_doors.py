@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, TINY_GPT, command, story
 
 import gptexp
+from conftest import TINY, TINY_GPT, command, story
 
 TRAIN = [*TINY, *TINY_GPT, "data.path=story.txt"]
 
@@ -65,7 +65,9 @@ def test_evaluate_repeats_the_score_of_training(trained: Path) -> None:
     assert score["bpb"] == pytest.approx(result["metrics"]["val/bpb"], rel=1e-6)
     assert score["bytes"] == result["val"]["bytes"]
     assert score["text_sha256"] == result["val"]["text_sha256"]
-    train = json.loads(command("evaluate", "latest", "--split", "train", "--max-tokens", "50", "--json", cwd=trained).stdout)
+    train = json.loads(
+        command("evaluate", "latest", "--split", "train", "--max-tokens", "50", "--json", cwd=trained).stdout
+    )
     assert train["tokens"] == 49
 
 
@@ -126,7 +128,7 @@ def test_cfg_job_prints_the_composition(trained: Path) -> None:
     assert "kind: bigram" in done.stdout
 
 
-MODEL = '''
+MODEL = """
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -149,7 +151,7 @@ class Model(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.lm_head(self.rnn(self.wte(tokens))[0])
-'''
+"""
 TOKENIZER = '''
 from dataclasses import dataclass
 
@@ -189,7 +191,7 @@ class MirrorTokenizer(Tokenizer):
 
 Implementation = MirrorTokenizer
 '''
-CORPUS = '''
+CORPUS = """
 from dataclasses import dataclass
 
 from gptexp.config.data import DataConfig
@@ -214,7 +216,7 @@ class Numbers(CorpusBase):
 
 
 Corpus = Numbers
-'''
+"""
 
 
 def test_a_model_a_tokenizer_and_a_corpus_are_each_one_file_and_one_yaml(tmp_path: Path) -> None:

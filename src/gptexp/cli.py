@@ -35,8 +35,8 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("GPTEXP_TRACEBACK") or not (_is_ours(error) or isinstance(error, ConfigError)):
             raise
         fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted; go on with {stop}" if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -44,7 +44,9 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
     config = from_plain("model", checkpoint.config.get("model"))
     tokenizer = load_tokenizer(checkpoint.tokenizer)
     if getattr(config, "n_layer", 1) > len(checkpoint.model):  # a stranger's number must not keep us busy
-        raise ValueError(f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored")
+        raise ValueError(
+            f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored"
+        )
     with torch.device("meta"):  # nothing is allocated for what a stranger's settings ask
         model = model_class(config)(config, tokenizer.vocab_size)
     ckpt.adopt_weights(model, checkpoint.model, source)

@@ -48,20 +48,19 @@ def fit(experiment: Experiment) -> None:
 
     Raises:
         ValueError: the loss became NaN or infinite.
+        KeyboardInterrupt: Ctrl-C; it carries the override that goes on, where there is a checkpoint.
     """
+    last = experiment.folder / runs.CHECKPOINTS / "last.ckpt"
     try:
         experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
-        last = experiment.folder / runs.CHECKPOINTS / "last.ckpt"
         good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written before"
         raise ValueError(
             f"{error}; {good}. Likely causes: optimizer.lr={experiment.config.lr:g} is too high, the warm-up too "
             f"short, trainer.gradient_clip off, or trainer.precision={experiment.precision[0]} too coarse"
         ) from None
-    except KeyboardInterrupt:
-        raise
-    if experiment.trainer.interrupted:
-        raise KeyboardInterrupt
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt(f"resume={_short(experiment.folder)}" if last.exists() else "") from None
 
 
 def announce(console: Console, e: Experiment) -> None:
