@@ -140,7 +140,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
-    trainer = build_trainer(config, folder, plan, precision[0], callbacks, identity, first_step)
+    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
     if config.trainer.compile:
         model.compile()  # in place: names of parameters stay as they are
     return Experiment(
@@ -166,7 +166,6 @@ def build_trainer(
     plan: BatchPlan,
     precision: str,
     callbacks: list[pl.Callback],
-    identity: dict[str, Any],
     first_step: int,
 ) -> pl.Trainer:
     """Lightning's Trainer, with what gptexp does itself switched off: checkpoints, bars, samplers, clipping."""
@@ -175,7 +174,7 @@ def build_trainer(
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
     loggers: list[Any] = [MetricsCSV(folder, first_step)]
     if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, identity["config"], first_step))
+        loggers.append(tensorboard(folder, first_step))
     loggers += _plugins("logger", config.logger.plugins)
     return pl.Trainer(
         max_steps=settings.max_steps - first_step,
@@ -299,7 +298,7 @@ def _record(
     source: ckpt.Checkpoint | None,
 ) -> RunRecord:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
-    facts: dict[str, Any] = {"parameters": parameters, "text_sha256": data.text_sha256}
+    facts: dict[str, Any] = {"parameters": parameters, "text_sha256": data.text_sha256, "settings": to_plain(config)}
     if source:
         facts["best"] = source.metrics.get("best")
     return RunRecord(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
@@ -40,7 +41,7 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
     """Our own warnings as a line for the user; those of libraries are for their developers."""
     if str(Path(filename).resolve()).startswith(str(Path(__file__).resolve().parent)):
         print(f"notice: {message}", file=sys.stderr)
@@ -104,11 +105,11 @@ EXAMPLES = {
 }
 
 USAGE = """\
-python -m gptexp.train [group=option] [key=value] …     train one experiment
-python -m gptexp.train -m key=a,b,c seed=1,2,3          train one for each combination
-python -m gptexp.train --cfg job [group=option] …       print the composed settings, train nothing
-python -m gptexp.train resume=RUN                       go on where a run stopped
-python -m gptexp.train init_from=RUN data=…             start from a run's weights and tokenizer
+python -m gptexp.train [group=option] [key=value] …   train one experiment
+python -m gptexp.train -m key=a,b,c seed=1,2,3        one for each combination
+python -m gptexp.train --cfg job [group=option] …     print the settings only
+python -m gptexp.train resume=RUN                     go on where a run stopped
+python -m gptexp.train init_from=RUN data=…           start from a run's weights
 """
 
 
@@ -121,9 +122,8 @@ def help_text() -> str:
         lines.append(f"{group}    e.g. {EXAMPLES[group]}")
         lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
         lines.append("")
-    lines.append(
-        "Every setting is explained in src/gptexp/config/. A RUN is a run folder, a checkpoint file or `latest`."
-    )
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`. --cfg job lists every setting;"]
+    lines += ["src/gptexp/config/ explains them."]
     return "\n".join(lines)
 
 

@@ -22,16 +22,23 @@ def model_class(config: ModelConfig) -> type[nn.Module]:
 def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None) -> nn.Module:
     """The model; its first weights follow from the seed alone, or stay unset where None is given."""
     if seed is None:
-        return model_class(config)(config, vocab_size)
+        return _make(config, vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model_class(config)(config, vocab_size)
+        return _make(config, vocab_size)
+
+
+def _make(config: ModelConfig, vocab_size: int) -> nn.Module:
+    """The model, with its settings at `model.config` whether its author thought of that or not."""
+    model = model_class(config)(config, vocab_size)
+    model.config = config  # type: ignore[assignment]
+    return model
 
 
 def measure_model(config: ModelConfig, vocab_size: int) -> tuple[int, float]:
     """Parameters and training FLOPs a token, without allocating the model."""
     with torch.device("meta"):
-        model = model_class(config)(config, vocab_size)
+        model = _make(config, vocab_size)
     return flops.count_parameters(model), flops.train_flops_per_token(model, config.block_size)
 
 
@@ -48,6 +55,6 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
             f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored"
         )
     with torch.device("meta"):  # nothing is allocated for what a stranger's settings ask
-        model = model_class(config)(config, tokenizer.vocab_size)
+        model = _make(config, tokenizer.vocab_size)
     ckpt.adopt_weights(model, checkpoint.model, source)
     return model.eval(), tokenizer

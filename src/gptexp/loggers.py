@@ -97,7 +97,7 @@ def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
         ]
 
 
-def tensorboard(folder: Path, settings: dict[str, Any], first_step: int) -> Logger:
+def tensorboard(folder: Path, first_step: int) -> Logger:
     """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -107,12 +107,12 @@ def tensorboard(folder: Path, settings: dict[str, Any], first_step: int) -> Logg
             return str(folder)
 
         @rank_zero_only
-        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
             from torch.utils.tensorboard.summary import hparams
 
             zeros = {"val/loss": 0.0, "val/bpb": 0.0}
-            for summary in hparams(_flat(settings), zeros):
+            for summary in hparams(_flat(params), zeros):
                 self.experiment._get_file_writer().add_summary(summary)
 
         @rank_zero_only

@@ -47,7 +47,7 @@ class RunRecord(pl.Callback):
     """Logs a step every `log_every_steps`, each validation, and writes result.json last.
 
     flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
-    facts: what result.json says of the run besides its metrics.
+    facts: settings, for the loggers; parameters and hash of the scored text, for result.json.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class RunRecord(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.facts["settings"])
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.throughput.paused:  # validation, sample and checkpoint lie behind

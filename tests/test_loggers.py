@@ -1,0 +1,59 @@
+"""What a run logs: one table, one TensorBoard curve, settings beside final metrics."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import TINY_GPT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gptexp.loggers import MetricsCSV
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tensorboard_has_curves_samples_and_hyperparameters_with_metrics(
+    train_here: Callable[..., dict[str, Any]], workplace: Path
+) -> None:
+    train_here(*TINY_GPT, "trainer.max_steps=4")
+    events = EventAccumulator(str(workplace / "run"), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"train/loss", "val/loss", "val/bpb", "val/perplexity", "lr", "grad_norm", "tokens_per_second"} <= scalars
+    assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [e.step for e in events.Scalars("val/bpb")] == [2, 4]
+    assert [e.step for e in events.Tensors("sample/text_summary")] == [2, 4]
+    hparams = events.summary_metadata
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= hparams.keys()
+    assert b"model.n_embd" in hparams["_hparams_/session_start_info"].plugin_data.content
+    assert b"val/bpb" in hparams["_hparams_/experiment"].plugin_data.content
+
+
+def test_metrics_of_one_step_share_a_row_and_are_on_disk_at_once(tmp_path: Path) -> None:
+    log = MetricsCSV(tmp_path)
+    log.log_metrics({"train/loss": 2.0, "lr": 0.1}, step=5)
+    log.log_metrics({"val/loss": 1.5, "val/bpb": 2.5}, step=5)
+    assert rows(tmp_path / "metrics.csv") == [
+        {**dict.fromkeys(rows(tmp_path / "metrics.csv")[0], ""), "step": "5", "train/loss": "2.0", "lr": "0.1"}
+        | {"val/loss": "1.5", "val/bpb": "2.5"}
+    ]
+
+
+def test_resumed_table_keeps_the_rows_up_to_its_first_step(tmp_path: Path) -> None:
+    first = MetricsCSV(tmp_path)
+    for step in (1, 2, 3, 4):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    first.finalize("success")
+    again = MetricsCSV(tmp_path, first_step=2)
+    again.log_metrics({"train/loss": 30.0}, step=3)
+    again.finalize("success")
+    assert [(row["step"], row["train/loss"]) for row in rows(tmp_path / "metrics.csv")] == [
+        ("1", "1.0"),
+        ("2", "2.0"),
+        ("3", "30.0"),
+    ]
