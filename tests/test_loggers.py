@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import TINY_GPT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from conftest import TINY_GPT
 from gptexp.loggers import MetricsCSV
 
 

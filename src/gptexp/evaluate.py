@@ -20,6 +20,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--split", choices=["val", "train"], default="val", help="default: %(default)s")
     p.add_argument("--max-tokens", type=int, help="score at most so many tokens")
     p.add_argument("--batch-size", type=int, help="windows a forward pass; default: what fits")
+    p.add_argument(
+        "--cache", type=Path, default=Path("data/cache"), help="folder of token shards; default: %(default)s"
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     return p
 
@@ -44,10 +47,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Load the checkpoint, open its corpus by its own settings, score."""
-    from gptexp.runs import find_checkpoint, read_settings
+    from gptexp.runs import find_checkpoint
 
     path = find_checkpoint(arguments.run)
-    settings = read_settings(str(path))
 
     from gptexp.checkpoint import load
     from gptexp.data.prepare import prepare
@@ -57,9 +59,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
 
     checkpoint = load(path)
     model, tokenizer = load_model(checkpoint, path)
-    paths = settings.get("paths")
-    cache = paths.get("cache") if isinstance(paths, dict) else None
-    data = prepare(from_plain("data", checkpoint.config.get("data")), tokenizer, Path(str(cache or "data/cache")))
+    data = prepare(from_plain("data", checkpoint.config.get("data")), tokenizer, arguments.cache)
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: this is not the text that the run was trained on", file=sys.stderr)
     store = data.val if arguments.split == "val" else data.train

@@ -85,6 +85,8 @@ def read_settings(run: str) -> dict[str, Any]:
     groups = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
         raise RunError(f"{run}: its settings are not those of a gptexp run")
+    if "${" in str(settings):  # would be evaluated when composed
+        raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
     return settings
 
 
