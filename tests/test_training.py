@@ -62,6 +62,7 @@ def test_run_folder_holds_what_the_contract_says(train_here: Train, workplace: P
     events = {name for name in found if name.startswith("events.out.tfevents")}
     assert len(events) == 1
     assert found - events == {
+        ".lock",
         "config.yaml",
         "provenance.json",
         "checkpoints",

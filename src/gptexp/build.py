@@ -264,8 +264,7 @@ def _source(config: Config) -> ckpt.Checkpoint | None:
     if run is None:
         return None
     path = runs.find_checkpoint(run)
-    folder = runs.run_folder(path)
-    source = ckpt.load_newest(path.parent) if folder is not None and path.name in runs.NAMES else ckpt.load(path)
+    source = ckpt.open_run(path)
     if config.resume and source.step >= config.trainer.max_steps:
         raise ValueError(
             f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
@@ -320,7 +319,11 @@ def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
 
 def _prompt(config: Config, data: PreparedData) -> str:
     """The user's, or the first few characters of the validation text."""
-    if config.callbacks.samples.prompt:
-        return config.callbacks.samples.prompt
+    if prompt := config.callbacks.samples.prompt:
+        try:
+            data.tokenizer.encode(prompt)
+        except ValueError as error:
+            raise ValueError(f"callbacks.samples.prompt={prompt}: {error}") from None
+        return prompt
     head = data.val.read(0, min(64, len(data.val)))
     return data.tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"

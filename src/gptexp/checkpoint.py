@@ -13,8 +13,11 @@ no code. It is written under another name, flushed and renamed (law 2), and a pr
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +68,12 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write atomically: `path` is the old file or the new one, whole, at every moment."""
     plain = checkpoint.as_plain()
     _require_plain("", plain)
-    with atomic_path(path) as temporary:
-        torch.save(plain, temporary)
+    needs = sum(t.numel() * t.element_size() for t in [*checkpoint.model.values(), *_tensors(checkpoint.optimizer)])
+    with atomic_path(path, needs=needs) as temporary:
+        try:
+            torch.save(plain, temporary)
+        except RuntimeError as error:  # how torch's writer reports that a write fell short
+            raise OSError(errno.ENOSPC, str(error)) from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -83,27 +90,28 @@ def load(path: Path) -> Checkpoint:
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: holds more than tensors and plain data, so it was not opened ({_line(error)})"
-        ) from None
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found.group(1)})" if found else ""
+        raise ValueError(f"{path}: holds more than tensors and plain data{what}, so it was not opened") from None
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
     return _from_plain(path, plain)
 
 
-def load_newest(folder: Path) -> Checkpoint:
-    """The last checkpoint of a run, or the generation before it where the last is damaged.
+def open_run(path: Path) -> Checkpoint:
+    """`load`, but where a run's last checkpoint is damaged the generation before it, with a notice.
 
     Raises:
-        ValueError: none can be read; the reason of each is given.
+        ValueError, FileNotFoundError: as `load`.
     """
-    reasons = []
-    for name in (LAST, PREVIOUS):
-        try:
-            return load(folder / name)
-        except (FileNotFoundError, ValueError) as error:
-            reasons.append(str(error))
-    raise ValueError(" · ".join(reasons))
+    try:
+        return load(path)
+    except ValueError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != LAST or not previous.is_file():
+            raise
+        warnings.warn(f"{error}; taking {PREVIOUS} instead", stacklevel=1)
+        return load(previous)
 
 
 def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
@@ -134,6 +142,10 @@ def _link(source: Path, target: Path) -> None:
         return
     temporary.replace(target)
     fsync_dir(target.parent)
+
+
+def _tensors(state: Plain) -> list[torch.Tensor]:
+    return [value for part in state.values() for value in part.values() if isinstance(value, torch.Tensor)]
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -206,8 +218,12 @@ def _from_plain(path: Path, plain: object) -> Checkpoint:
     for name, kind in _TYPES.items():
         if not isinstance(plain.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
-    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in plain["model"].items()):
-        raise ValueError(f"{path}: its `model` holds more than named tensors")
+    for name, value in plain["model"].items():
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or not value.is_floating_point():
+            raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
+    best = plain["metrics"].get("best")
+    if not (best is None or (isinstance(best, dict) and isinstance(best.get("val/bpb"), float))):
+        raise ValueError(f"{path}: its `metrics` hold no val/bpb for the best step")
     return Checkpoint(**{name: plain[name] for name in _TYPES})
 
 

@@ -15,12 +15,13 @@ from hydra._internal.utils import get_args_parser
 
 from gptexp.compose import compose
 from gptexp.config import Config
-from gptexp.overrides import jobs_of, quoted
+from gptexp.overrides import jobs_of, one_batch_setting, quoted
 from gptexp.schemas import ConfigError, conf_dir, groups
 from gptexp.source import check_against_source, with_source
 
 USER_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 @contextmanager
@@ -32,10 +33,13 @@ def one_line_errors() -> Iterator[None]:
     warnings.showwarning = _one_line_warning
     try:
         yield
+    except BrokenPipeError:  # `… | head`: the reader has gone, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except (ValueError, OSError) as error:
         if os.environ.get("GPTEXP_TRACEBACK") or not (_is_ours(error) or isinstance(error, ConfigError)):
             raise
-        fail(str(error))
+        fail(_message(error))
     except KeyboardInterrupt as stop:
         print(f"interrupted; go on with {stop}" if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -51,6 +55,13 @@ def fail(message: str) -> None:
     """End the program with one line on standard error."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(USER_ERROR)
+
+
+def _message(error: Exception) -> str:
+    """An OSError without its number: what failed, and on which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -70,7 +81,7 @@ def checked_arguments(arguments: list[str]) -> list[str]:
         sys.exit(0)
     parsed = get_args_parser().parse_args(arguments)
     with one_line_errors():
-        overrides = with_source([quoted(override) for override in parsed.overrides])
+        overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
             for job in jobs_of(parsed.overrides) if parsed.multirun else [parsed.overrides]:
                 check(compose(job))

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, Config
 from gptexp.explain import check_groups, closest, explain, settings, type_error
-from gptexp.overrides import quoted
+from gptexp.overrides import one_batch_setting, quoted
 from gptexp.schemas import ConfigError, conf_dir, first_line, register_schemas
 from gptexp.source import with_source
 
@@ -37,7 +37,7 @@ def compose(overrides: Iterable[str] = (), *, config_name: str = "train") -> Con
 def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConfig:
     """The composition before its rules are checked, with Hydra's own node."""
     register_schemas()
-    overrides = with_source([quoted(o) for o in overrides])
+    overrides = with_source(one_batch_setting([quoted(o) for o in overrides]))
     check_groups(overrides)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):

@@ -14,7 +14,7 @@ from gptexp.cli import one_line_errors
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m gptexp.evaluate",
-        description="Score a run on its own corpus: nats a token, bits a byte, perplexity, as training does.",
+        description="Score a run on its own corpus: nats a token, bits a byte, perplexity; computed in float32.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
     p.add_argument("--split", choices=["val", "train"], default="val", help="default: %(default)s")
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--cache", type=Path, default=Path("data/cache"), help="folder of token shards; default: %(default)s"
     )
+    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     return p
 
@@ -49,15 +50,15 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Load the checkpoint, open its corpus by its own settings, score."""
     from gptexp.runs import find_checkpoint
 
-    path = find_checkpoint(arguments.run)
+    path = find_checkpoint(arguments.run, arguments.logs)
 
-    from gptexp.checkpoint import load
+    from gptexp.checkpoint import open_run
     from gptexp.data.prepare import prepare
     from gptexp.loading import load_model
     from gptexp.schemas import from_plain
     from gptexp.scoring import score_tokens
 
-    checkpoint = load(path)
+    checkpoint = open_run(path)
     model, tokenizer = load_model(checkpoint, path)
     data = prepare(from_plain("data", checkpoint.config.get("data")), tokenizer, arguments.cache)
     if data.fingerprint != checkpoint.data.get("fingerprint"):

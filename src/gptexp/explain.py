@@ -50,7 +50,12 @@ def explain(overrides: list[str], error: Exception) -> str:
         if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
             group, _, name = key.rpartition(".")
             kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
-            return f"{key}={parsed.get_value_element_as_str()}: only a {group} of kind {' or '.join(kinds)} has it"
+            if kinds:
+                return f"{key}={parsed.get_value_element_as_str()}: only a {group} of kind {' or '.join(kinds)} has it"
+            if ".plugins." in key:
+                return f"{override}: a new plug-in is added with a plus: +{override}"
+            if parsed.is_delete():
+                return f"{override}: a setting can't be taken away; give it another value"
     return type_error(error) or first_line(error)
 
 
@@ -119,6 +124,8 @@ def _plain_message(error: Exception) -> str:
         return "can't be null"
     if "not a valid bool" in message:
         return "must be true or false"
+    if "Union[int, str]" in message or "int | str" in message:
+        return "must be a whole number, or auto"
     found = re.search(r"could not be converted to (\w+)", message)
     if found and found.group(1) in _WORDS:
         return f"must be {_WORDS[found.group(1)]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from gptexp.cli import one_line_errors
 
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top-p", type=float, help="choose among the likeliest that make up this probability")
     p.add_argument("--num-samples", type=int, default=1, help="default: %(default)s")
     p.add_argument("--seed", type=int, default=1, help="the same seed writes the same text; default: %(default)s")
+    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument("--interactive", action="store_true", help="ask for prompts; Ctrl-C stops the text, Ctrl-D ends")
     return p
 
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         _require_ranges(arguments)
         from gptexp.runs import find_checkpoint
 
-        path = find_checkpoint(arguments.run)
+        path = find_checkpoint(arguments.run, arguments.logs)
         writer = Writer(path, arguments)
         if arguments.interactive:
             converse(writer)
@@ -63,15 +65,12 @@ def _require_ranges(arguments: argparse.Namespace) -> None:
 class Writer:
     """A model and its tokenizer, ready to write."""
 
-    def __init__(self, path: object, arguments: argparse.Namespace) -> None:
-        from pathlib import Path
-
-        from gptexp.checkpoint import load
+    def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
+        from gptexp.checkpoint import open_run
         from gptexp.loading import load_model
 
-        assert isinstance(path, Path)
         self.arguments = arguments
-        self.model, self.tokenizer = load_model(load(path), path)
+        self.model, self.tokenizer = load_model(open_run(path), path)
 
     def write(self, prompt: str, seed: int) -> None:
         """Stream the prompt and what follows to standard output, as plain text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -71,6 +72,8 @@ class LitGPT(pl.LightningModule):
             self._seed_dropout(micro)
         tokens, targets = batch
         loss = cross_entropy(self.model(tokens), targets)
+        if self.device.type == "cpu":  # elsewhere the check would wait for the device: see train_loss
+            _require_finite("train/loss", float(loss.detach()), self.step + 1)
         self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
         return loss
 
@@ -82,8 +85,7 @@ class LitGPT(pl.LightningModule):
         """
         mean = torch.as_tensor(self._loss_sum, device=self.device) / self.plan.accumulate
         loss = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
-        if not np.isfinite(loss):
-            raise NonFiniteLoss(f"train/loss is {loss} at step {self.step}")
+        _require_finite("train/loss", loss, self.step)
         return loss
 
     def _seed_dropout(self, micro: int) -> None:
@@ -112,10 +114,11 @@ class LitGPT(pl.LightningModule):
         Its own interval counts micro-batches from the start of the process; ours counts steps of the run.
         """
         done = (batch_idx + 1) % self.plan.accumulate == 0
-        due = done and (
-            self.step % self.config.trainer.val_every_steps == 0 or self.step == self.config.trainer.max_steps
-        )
-        self.trainer.val_check_batch = 1 if due else float("inf")
+        self.trainer.val_check_batch = 1 if done and self.validates(self.step) else float("inf")
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.config.trainer.val_every_steps == 0 or step == self.config.trainer.max_steps
 
     # ---------------------------------------------------------------------------- validation
 
@@ -131,5 +134,11 @@ class LitGPT(pl.LightningModule):
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         nats = torch.tensor(self._nats, dtype=wide, device=self.device)
         total = float(self.trainer.strategy.reduce(nats, reduce_op="sum"))
+        _require_finite("val/loss", total / self.scored_tokens, self.step)
         self.score = Score(total, self.scored_tokens, self.scored_bytes)
         self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping
+
+
+def _require_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise NonFiniteLoss(f"{name} is {value} at step {step}")

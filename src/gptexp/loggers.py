@@ -55,6 +55,8 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._start()
         known = {name: value for name, value in metrics.items() if name in COLUMNS}
+        if not known:  # a plug-in's own
+            return
         if self._row.get("step") != step:
             self._write_row()
             self._row = {"step": step}
@@ -111,7 +113,7 @@ def tensorboard(folder: Path, first_step: int) -> Logger:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
             from torch.utils.tensorboard.summary import hparams
 
-            zeros = {"val/loss": 0.0, "val/bpb": 0.0}
+            zeros = {"val/loss": 0.0, "val/bpb": 0.0, "val/perplexity": 0.0}
             for summary in hparams(_flat(params), zeros):
                 self.experiment._get_file_writer().add_summary(summary)
 

@@ -32,6 +32,14 @@ def unquoted(value: str) -> str:
     return value[1:-1].replace("\\'", "'") if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
+def one_batch_setting(overrides: list[str]) -> list[str]:
+    """A global batch in tokens puts aside a preset's in windows, and the other way round."""
+    windows, tokens = "data.global_batch_size", "data.global_batch_tokens"
+    given = {override.partition("=")[0] for override in overrides} & {windows, tokens}
+    other = {frozenset({windows}): [f"{tokens}=null"], frozenset({tokens}): [f"{windows}=null"]}
+    return other.get(frozenset(given), []) + overrides
+
+
 def jobs_of(overrides: list[str]) -> list[list[str]]:
     """The overrides of each job of a sweep, in Hydra's own order: the last key runs fastest."""
     parser = OverridesParser.create()

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import yaml
 from gptexp.files import atomic_write
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
+LOCK = ".lock"
 NAMES = ("last.ckpt", "previous.ckpt")
 
 
@@ -83,7 +84,8 @@ def read_settings(run: str) -> dict[str, Any]:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
     groups = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer")
-    if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
+    named = isinstance(settings, dict) and isinstance(settings.get("name"), str) and type(settings.get("seed")) is int
+    if not isinstance(settings, dict) or not named or not all(isinstance(settings.get(g), dict) for g in groups):
         raise RunError(f"{run}: its settings are not those of a gptexp run")
     if "${" in str(settings):  # would be evaluated when composed
         raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
@@ -111,21 +113,38 @@ def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    if is_finished(folder):
-        raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
-    own = resumes is not None and run_folder(find_checkpoint(resumes))
-    if (folder / CHECKPOINTS).exists() and not (own and own.resolve() == folder.resolve()):
-        raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(f"{folder}: another process is training in it") from None
     try:
+        _require_free(folder, resumes)
         yield folder
     finally:
         lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+        _remove_if_empty(folder)
+
+
+def _require_free(folder: Path, resumes: str | None) -> None:
+    """Refuse a folder that holds a run; what a run left that died before its first checkpoint is cleared away."""
+    if is_finished(folder):
+        raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
+    own = resumes is not None and run_folder(find_checkpoint(resumes))
+    if (folder / CHECKPOINTS).exists() and not (own and own.resolve() == folder.resolve()):
+        raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
+    if not own:
+        for leftover in (folder / "metrics.csv", folder / "samples.md", *folder.glob("events.out.tfevents.*")):
+            leftover.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A run that was refused before it began leaves no folder behind."""
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        with suppress(OSError):  # not empty: other runs
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:

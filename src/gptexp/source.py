@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -37,15 +38,33 @@ def with_source(overrides: list[str]) -> list[str]:
     for verb, brought in SOURCE_GROUPS.items():
         run = unquoted(given.get(verb, "null"))
         if run != "null":
+            run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
             settings = _source_settings(run)
             for group in brought:
                 _store_source(group, settings[group])
-            base = dict.fromkeys(brought, "source")
-            if verb == "resume":
-                base |= {"seed": str(int(settings["seed"])), "name": quote(str(settings["name"]))}
-                base |= {**_trainer_settings(settings["trainer"]), **_own_folder(run)}
-            return [f"{key}={value}" for key, value in base.items() if key not in given] + overrides
+            base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
+            own = [f"{verb}={quote(run)}" if o.startswith(f"{verb}=") else o for o in overrides]
+            return [f"{key}={value}" for key, value in base.items() if key not in given] + own
     return overrides
+
+
+def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+    """What a source says besides whole groups: by value, and below what the user has given."""
+    if verb == "init_from":
+        return {"name": quote(f"{settings['name']}-{unquoted(given.get('data', 'pydocs'))}")}
+    named = {"seed": str(settings["seed"]), "name": quote(settings["name"])}
+    return {**named, **_trainer_settings(settings["trainer"]), **_own_folder(run)}
+
+
+def _resolved(run: str, logs: str) -> str:
+    """`latest` as the folder that it means now, so that nothing later takes another."""
+    from gptexp.runs import RunError, find_checkpoint, run_folder
+
+    try:
+        found = find_checkpoint(run, Path(logs))
+    except RunError as error:
+        raise ConfigError(str(error)) from None
+    return str(run_folder(found) or found) if run == "latest" else run
 
 
 def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 from gptexp import cli
 from gptexp.compose import to_config
-from gptexp.schemas import conf_dir, register_schemas, to_plain
+from gptexp.schemas import conf_dir, register_schemas
 from gptexp.source import check_against_source
 
 
@@ -21,23 +22,21 @@ def task(composed: DictConfig) -> float | None:
     config = to_config(composed)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with cli.one_line_errors():
-        return run(config, folder)["metrics"]["val/bpb"]
+    return run(config, folder)["metrics"]["val/bpb"]
 
 
 def run(config: Any, folder: Path) -> dict[str, Any]:
     """Train in a run folder of its own; torch is imported no earlier than here."""
-    from gptexp.runs import RESULT, open_run, write_config
+    from gptexp.runs import RESULT, open_run
 
     with open_run(folder, resumes=config.resume):
-        write_config(folder, to_plain(config))
         from gptexp import hardware, launch
 
         processes = hardware.devices_of(config)
         if processes > 1 and not launch.inside_rank():
             import json
 
-            launch.start_ranks(folder, processes)
+            launch.start_ranks(config, folder, processes)
             return json.loads((folder / RESULT).read_text(encoding="utf-8"))
         from gptexp.training import train
 
@@ -48,7 +47,9 @@ def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
     register_schemas()
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
+    with cli.one_line_errors():
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from gptexp.callbacks.progress import duration, quantity, say
 from gptexp.config import Config
 from gptexp.lit import NonFiniteLoss
 from gptexp.sampling import plain_text
+from gptexp.schemas import to_plain
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
@@ -33,7 +34,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     if rank == 0:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
         machine = hardware.describe(hardware.accelerator_of(config))
-        runs.write_json(folder / runs.PROVENANCE, runs.provenance(facts, machine))
+        runs.write_config(folder, to_plain(config))
+        runs.write_json(_provenance_path(folder, experiment.lit.first_step), runs.provenance(facts, machine))
     announce(console, experiment)
     fit(experiment)
     result = experiment.record.result(experiment.lit)
@@ -41,6 +43,12 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         experiment.record.finish(experiment.lit)
         conclude(console, experiment, result)
     return result
+
+
+def _provenance_path(folder: Path, first_step: int) -> Path:
+    """A resumed run adds its own beside the first one's."""
+    name = Path(runs.PROVENANCE)
+    return folder / (f"{name.stem}-{first_step}{name.suffix}" if (folder / name).exists() else name)
 
 
 def fit(experiment: Experiment) -> None:

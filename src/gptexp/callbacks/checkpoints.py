@@ -23,18 +23,19 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, folder: Path, config: CheckpointConfig, identity: dict[str, Any], record: RunRecord) -> None:
         self.folder, self.config, self.identity, self.record = folder, config, identity, record
-        self.saved_step: int | None = None
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, lit: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(lit, LitGPT)
-        if (batch_idx + 1) % lit.plan.accumulate == 0 and self._is_due(trainer, lit.step):
+        if (batch_idx + 1) % lit.plan.accumulate == 0 and self._is_due(trainer, lit):
             self._save(lit, best=False)
 
-    def _is_due(self, trainer: pl.Trainer, step: int) -> bool:
-        if self.config.every_steps is not None and step % self.config.every_steps == 0:
+    def _is_due(self, trainer: pl.Trainer, lit: LitGPT) -> bool:
+        if lit.validates(lit.step):
+            return False  # a validation follows, which saves with its score
+        if self.config.every_steps is not None and lit.step % self.config.every_steps == 0:
             return True
         if self.config.every_minutes is None:
             return False
@@ -57,8 +58,5 @@ class Checkpoints(pl.Callback):
             **self.identity,
         )
         if lit.trainer.is_global_zero:
-            if self.saved_step == lit.step and best:
-                checkpoint.name_best(self.folder)
-            if self.saved_step != lit.step:
-                checkpoint.rotate(state, self.folder, best=best)
-        self.saved_step, self._saved_at = lit.step, time.monotonic()
+            checkpoint.rotate(state, self.folder, best=best)
+        self._saved_at = time.monotonic()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from gptexp.config import SamplesConfig
+from gptexp.files import atomic_write
 from gptexp.lit import LitGPT
 from gptexp.sampling import plain_text, stream_tokens
 from gptexp.tokenizers import Tokenizer
@@ -27,13 +31,21 @@ class TextSamples(pl.Callback):
         self.path, self.config, self.tokenizer, self.prompt = folder / "samples.md", config, tokenizer, prompt
         self.text = ""
 
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are run again
+            kept = "".join(text for step, text in _sections(self.path.read_text(encoding="utf-8")) if step <= lit.step)
+            atomic_write(self.path, kept.encode())
+
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         length = min(self.config.tokens, max(8, lit.scored_tokens // 16))
         sharded = isinstance(trainer.strategy, ModelParallelStrategy)
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
             return
-        self.text = self._write(lit, length, stop=not sharded)
+        eager = torch.compiler.set_stance("force_eager") if lit.config.trainer.compile else nullcontext()
+        with eager:  # texts of ever new lengths would be compiled again and again
+            self.text = self._write(lit, length, stop=not sharded)
         if trainer.is_global_zero:
             self._record(trainer, lit.step)
 
@@ -63,6 +75,11 @@ class TextSamples(pl.Callback):
             if hasattr(writer, "add_text"):
                 indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
                 writer.add_text("sample", indented, step)
+
+
+def _sections(text: str) -> Iterator[tuple[int, str]]:
+    """(step, section) of samples.md; a fence closes only by as many backticks as it was opened with."""
+    yield from ((int(m[1]), m[0]) for m in re.finditer(r"## step (\d+)\n\n(`{4,})text\n.*?\n\2\n\n", text, re.S))
 
 
 def _longest_run(text: str, character: str) -> int:

@@ -113,6 +113,8 @@ class Config:
         )
         if isinstance(self.trainer.devices, int):
             self.require_divisible_batch(self.trainer.devices * self.trainer.num_nodes)
+        else:
+            self.require_divisible_batch(1)
         require(
             self.resume is None or self.init_from is None,
             "init_from",

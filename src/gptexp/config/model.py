@@ -80,6 +80,7 @@ class GPTConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
+        require(self.n_layer <= 10_000, "model.n_layer", self.n_layer, "must be at most 10,000")
         require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
         require_at_least(0, "model", self, "mlp_ratio")
         require(

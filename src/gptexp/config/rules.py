@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LARGEST = 10**15  # no count of steps, bytes or tokens is larger; infinity is
+
 
 def require(holds: bool, setting: str, value: object, remedy: str) -> None:
     """Raise the ValueError that a user reads: the setting, its value, what would be right."""
@@ -13,7 +15,9 @@ def require_at_least(minimum: float, group: str, settings: object, *names: str) 
     """Check numeric settings of a group against a common minimum; None counts as not given."""
     for name in names:
         value = getattr(settings, name)
-        require(value is None or value >= minimum, f"{group}.{name}", value, f"must be at least {minimum}")
+        least, most = value is None or value >= minimum, value is None or value <= LARGEST
+        require(least, f"{group}.{name}", value, f"must be at least {minimum}")
+        require(most, f"{group}.{name}", value, f"must be at most {LARGEST:,}")
 
 
 def require_fraction(group: str, settings: object, *names: str) -> None:

@@ -28,7 +28,7 @@ class AdamWConfig:
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.lr is None or self.lr > 0, "optimizer.lr", self.lr, "must be above 0")
+        require(self.lr is None or 0 < self.lr < 1e30, "optimizer.lr", self.lr, "must be above 0, and finite")
         require(self.eps > 0, "optimizer.eps", self.eps, "must be above 0")
         require_fraction("optimizer", self, "beta1", "beta2")
         require_at_least(0, "optimizer", self, "weight_decay")
