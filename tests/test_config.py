@@ -64,7 +64,7 @@ WRONG = [
     (["model.position=rope", "model.n_embd=12"], "model.position=rope: needs an even head_dim"),
     (["model.kind=mlp"], "model.kind=mlp: is set by the preset"),
     (["data.block_size=3"], "data.block_size=3: follows model.block_size=128"),
-    (["schedule.warmup_steps=1501"], "schedule.warmup_steps=1501: is longer than training (trainer.max_steps=1500)"),
+    (["schedule.warmup_steps=1001"], "schedule.warmup_steps=1001: is longer than training (trainer.max_steps=1000)"),
     (
         ["trainer.devices=2", "data.micro_batch_size=5", "data.global_batch_size=12"],
         "data.global_batch_size=12: must be a multiple of 10 (micro batch 5 × 2 devices)",
@@ -171,6 +171,12 @@ def test_sweep_runs_the_last_key_fastest() -> None:
     ]
 
 
+def test_a_batch_in_tokens_puts_a_presets_windows_aside() -> None:
+    assert compose(["debug=smoke", "data.global_batch_tokens=256"]).data.windows_per_step == 2
+    assert compose(["experiment=shakespeare_char_gpu", "data.global_batch_tokens=512"]).data.windows_per_step == 2
+    assert compose(["debug=smoke", "experiment=shakespeare_char_cpu"]).schedule.warmup_steps is None
+
+
 def test_every_preset_says_what_it_is_in_its_first_line() -> None:
     for path in conf_dir().rglob("*.yaml"):
         assert re.match(r"(# @package _global_\n)?# [^@].{5,}", path.read_text(encoding="utf-8")), path
@@ -178,5 +184,5 @@ def test_every_preset_says_what_it_is_in_its_first_line() -> None:
 
 def test_learning_rate_falls_with_width() -> None:
     rates = [compose([f"model={m}"]).lr for m in ("mini_gpt", "baby_gpt", "gpt2_small", "gpt2_xl")]
-    assert rates == [3e-3, 0.4 / 384, 0.4 / 768, 0.4 / 1600]
+    assert rates == pytest.approx([5.92e-3, 1.584e-3, 6.894e-4, 2.858e-4], rel=1e-3)
     assert compose(["optimizer.lr=0.5"]).lr == 0.5

@@ -43,3 +43,16 @@ def test_a_run_of_two_processes_goes_on_on_one(tmp_path: Path) -> None:
     with (tmp_path / "rest/metrics.csv").open(encoding="utf-8", newline="") as file:
         rest = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert rest == pytest.approx([whole[3], whole[4]], rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_a_rank_refuses_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
+    settings = [*SETTINGS, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.block_size=9999"]
+    done = command("train", *settings, "hydra.run.dir=x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if not line.startswith("preparing")] == [
+        "error: data=text: the training part has 5724 tokens, but model.block_size=9999 needs at least 10000; "
+        "give more text or a smaller model.block_size"
+    ]

@@ -106,6 +106,31 @@ def test_wrong_input_is_one_line_and_leaves_nothing_behind(
     assert sorted(trained.rglob("*")) == before
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(trained: Path) -> None:
+    settings = " ".join(["data=text", *(o for o in TRAIN if o != "data=text"), "model.n_embd=64", "tokenizer=byte"])
+    shell = f"ulimit -f 100; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no space to write full/checkpoints/last.ckpt: ")
+    assert "bytes are needed" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list((trained / "full/checkpoints").iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:
+    shell = f"{sys.executable} -m gptexp.generate latest --prompt hello --max-new-tokens 3000 | head -c 5"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
+    assert (done.stdout, done.stderr) == ("hello", "")
+
+
+def test_a_folder_that_can_not_be_made_is_one_line(trained: Path) -> None:
+    done = command("train", *TRAIN, "paths.logs=story.txt", cwd=trained)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "story.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_sweep_trains_every_job(trained: Path) -> None:
     done = command("train", "-m", *TRAIN, "model.n_layer=1,2", "hydra.sweep.dir=sweep", cwd=trained)
     assert done.returncode == 0, done.stderr

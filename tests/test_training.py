@@ -261,3 +261,56 @@ def test_models_and_generation_import_no_lightning(train_here: Train, workplace:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workplace, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(train_here: Train, workplace: Path) -> None:
+    train_here(*TINY_GPT, "trainer.max_steps=4")
+    (workplace / "run/result.json").unlink()
+    before = {p: p.read_bytes() for p in (workplace / "run").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="has taken all of its 4 steps"):
+        run_job(compose(["resume=run", "trainer.max_steps=1", "trainer=cpu"]), Path("run"))
+    assert {p: p.read_bytes() for p in (workplace / "run").rglob("*") if p.is_file()} == before
+    run_job(compose(["resume=run", "trainer.max_steps=5", "trainer=cpu"]), Path("run"))
+    assert {p.name for p in (workplace / "run").glob("provenance*")} == {"provenance.json", "provenance-4.json"}
+
+
+def test_a_refused_run_leaves_no_folder_and_no_strangers_file_is_touched(train_here: Train, workplace: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.block_size=4000"):
+        train_here(*TINY_GPT, "model.block_size=4000", "data.max_tokens=100", folder="logs/runs/x/y")
+    assert not (workplace / "logs/runs/x").exists()
+    (workplace / "mine").mkdir()
+    (workplace / "mine/metrics.csv").write_text("my own")
+    with pytest.raises(ValueError, match=r"model\.block_size=4000"):
+        train_here(*TINY_GPT, "model.block_size=4000", "data.max_tokens=100", folder="mine")
+    assert (workplace / "mine/metrics.csv").read_text() == "my own"
+
+
+def test_every_checkpoint_carries_the_score_of_its_own_step(train_here: Train, workplace: Path) -> None:
+    result = train_here(*TINY_GPT, "trainer.max_steps=4", "callbacks.checkpoint.every_steps=1")
+    last, previous = (ckpt.load(workplace / f"run/checkpoints/{name}.ckpt") for name in ("last", "previous"))
+    assert (last.step, previous.step) == (4, 3)
+    assert last.metrics["last"] == result["metrics"]
+    assert last.metrics["best"] == result["best"]
+
+
+def test_a_prompt_that_the_tokenizer_does_not_know_is_refused_before_the_first_step(train_here: Train) -> None:
+    with pytest.raises(ValueError, match=r"callbacks\.samples\.prompt=漢: character '漢'"):
+        train_here(*TINY_GPT, "callbacks.samples.prompt=漢")
+
+
+def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, workplace: Path) -> None:
+    from gptexp.callbacks.samples import _sections
+
+    train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
+    (workplace / "run/result.json").unlink()
+    samples = workplace / "run/samples.md"
+    samples.write_text(samples.read_text(encoding="utf-8") + "## step 6\n\n````text\nlost\n````\n\n", encoding="utf-8")
+    run_job(compose(["resume=run", "trainer.max_steps=6", "trainer=cpu"]), Path("run"))
+    text = samples.read_text(encoding="utf-8")
+    assert [step for step, _ in _sections(text)] == [2, 4, 6]
+    assert "lost" not in text
+
+
+def test_a_run_that_starts_from_another_is_named_after_both(train_here: Train, workplace: Path) -> None:
+    train_here(*TINY_GPT, "name=first")
+    assert compose(["init_from=run", "data=text", "data.path=story.txt"]).name == "first-text"

@@ -23,6 +23,7 @@ from gptexp.files import atomic_write
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
 LOCK = ".lock"
+COMMAND = "GPTEXP_COMMAND"  # the user's command line, for the processes that it starts
 NAMES = ("last.ckpt", "previous.ckpt")
 
 
@@ -133,7 +134,7 @@ def _require_free(folder: Path, resumes: str | None) -> None:
     own = resumes is not None and run_folder(find_checkpoint(resumes))
     if (folder / CHECKPOINTS).exists() and not (own and own.resolve() == folder.resolve()):
         raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
-    if not own:
+    if not own and (folder / PROVENANCE).exists():
         for leftover in (folder / "metrics.csv", folder / "samples.md", *folder.glob("events.out.tfevents.*")):
             leftover.unlink(missing_ok=True)
 
@@ -161,7 +162,7 @@ def write_json(path: Path, value: object) -> None:
 def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
     """What is needed to repeat the run: command, code, versions, machine, data."""
     return {
-        "command": shlex.join([Path(sys.executable).name, *_argv()]),
+        "command": os.environ.get(COMMAND) or command_line(),
         "directory": str(Path.cwd()),
         "git": _git(),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -170,11 +171,11 @@ def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _argv() -> list[str]:
-    """The command line as typed: `-m gptexp.train …`, where Python shows the file's path."""
+def command_line() -> str:
+    """The command line as typed: `python -m gptexp.train …`, where Python shows the file's path."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     head = ["-m", spec.name] if spec is not None and spec.name else [sys.argv[0]]
-    return [*head, *sys.argv[1:]]
+    return shlex.join([Path(sys.executable).name, *head, *sys.argv[1:]])
 
 
 def _versions() -> dict[str, str]:

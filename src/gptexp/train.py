@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from gptexp import cli
 from gptexp.compose import to_config
+from gptexp.runs import COMMAND, RESULT, command_line, open_run
 from gptexp.schemas import conf_dir, register_schemas
 from gptexp.source import check_against_source
 
@@ -27,8 +28,6 @@ def task(composed: DictConfig) -> float | None:
 
 def run(config: Any, folder: Path) -> dict[str, Any]:
     """Train in a run folder of its own; torch is imported no earlier than here."""
-    from gptexp.runs import RESULT, open_run
-
     with open_run(folder, resumes=config.resume):
         from gptexp import hardware, launch
 
@@ -46,6 +45,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
     register_schemas()
+    os.environ[COMMAND] = command_line()
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
     with cli.one_line_errors():

@@ -21,7 +21,7 @@ class AdamWConfig:
     """AdamW (arXiv 1711.05101) with GPT-2's groups: matrices decay, vectors don't."""
 
     kind: str = "adamw"
-    lr: float | None = None  # null: the model's natural one (gpt: 0.4 / n_embd, at most 3e-3)
+    lr: float | None = None  # null: the model's natural one (gpt: 2 / n_embd^1.2, at most 6e-3)
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -100,7 +100,7 @@ class WSDConfig(CosineConfig):
 class TrainerConfig:
     """How long, on what, how exactly. A step is always an optimizer step."""
 
-    max_steps: int = 1500
+    max_steps: int = 1000
     val_every_steps: int = 250
     log_every_steps: int = 10
     gradient_clip: float | None = 1.0  # largest L2 norm of all gradients together; null: no clipping
