@@ -78,6 +78,10 @@ WRONG = [
     (["tokenizer.vocab_size=300"], "tokenizer.vocab_size=300: only a tokenizer of kind bpe has it"),
     (["tokenizer=bpe", "tokenizer.vocab_size=256"], "tokenizer.vocab_size=256: must be at least 257"),
     (["trainer.precision=bf17"], "trainer.precision=bf17: choose one of auto, 32-true"),
+    (
+        ["trainer=fsdp", "trainer.precision=64-true"],
+        "trainer.precision=64-true: trainer.strategy=fsdp computes in 32-true",
+    ),
     (["trainer.devices=many"], "trainer.devices=many: must be a number of processes from 1, or auto"),
     (["trainer.accelerator=tpu"], "trainer.accelerator=tpu: choose one of auto, cpu, gpu, mps"),
     (["data=text"], "data.path=null: says which files to read"),

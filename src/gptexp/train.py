@@ -23,7 +23,8 @@ def task(composed: DictConfig) -> float | None:
     config = to_config(composed)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return run(config, folder)["metrics"]["val/bpb"]
+    with cli.one_line_errors():  # in here, because Hydra announces what escapes from a job
+        return run(config, folder)["metrics"]["val/bpb"]
 
 
 def run(config: Any, folder: Path) -> dict[str, Any]:

@@ -125,6 +125,13 @@ class TrainerConfig:
             self.precision,
             f"choose one of {', '.join(PRECISIONS)}",
         )
+        sharded = self.strategy is Strategy.fsdp and self.precision in ("64-true", "16-mixed")
+        require(
+            not sharded,
+            "trainer.precision",
+            self.precision,
+            "trainer.strategy=fsdp computes in 32-true or bf16-mixed; choose one, or trainer=ddp",
+        )
         devices = self.devices
         require(
             devices == "auto" or (isinstance(devices, int) and not isinstance(devices, bool) and devices > 0),
