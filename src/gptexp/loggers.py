@@ -13,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gptexp.files import atomic_write
 
+COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "seed")  # shown by HPARAMS
+
 COLUMNS = [
     "step",
     "train/loss",
@@ -114,7 +116,7 @@ def tensorboard(folder: Path, first_step: int) -> Logger:
             from torch.utils.tensorboard.summary import hparams
 
             zeros = {"val/loss": 0.0, "val/bpb": 0.0, "val/perplexity": 0.0}
-            for summary in hparams(_flat(params), zeros):
+            for summary in hparams(_flat({name: params[name] for name in COMPARED if name in params}), zeros):
                 self.experiment._get_file_writer().add_summary(summary)
 
         @rank_zero_only
