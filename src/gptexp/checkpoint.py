@@ -122,12 +122,7 @@ def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
         _link(last, folder / PREVIOUS)
     save(checkpoint, last)
     if best:
-        name_best(folder)
-
-
-def name_best(folder: Path) -> None:
-    """Let best.ckpt be a second name of last.ckpt: the same step is written once."""
-    _link(folder / LAST, folder / BEST)
+        _link(last, folder / BEST)  # the same step is written once
 
 
 def _link(source: Path, target: Path) -> None:
