@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -260,6 +261,62 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) ->
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
         assert done.stderr == 'error: hydra/launcher=ray: is not installed; pip install "gptexp[ray]"\n'
+
+
+SLURM = {
+    "sbatch": """
+        cp "${@: -1}" "$FAKE/script"
+        for i in $(seq 0 $(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$FAKE/script")); do
+            "$FAKE/task" $i &
+        done
+        echo "Submitted batch job 123" """,
+    "task": """
+        export SLURM_ARRAY_JOB_ID=123 SLURM_ARRAY_TASK_ID=$1 SLURM_JOB_ID=$((200 + $1)) SLURM_STEP_ID=0
+        export SLURM_NTASKS=1 SLURM_NNODES=1 SLURM_JOB_NUM_NODES=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
+        export SLURM_JOB_NODELIST=localhost
+        exec bash "$FAKE/script" >> "$FAKE/out$1" 2>&1""",
+    "srun": """
+        while [[ "$1" != */python* ]]; do shift; done
+        exec "$@" """,
+    "scontrol": """
+        if [ "$1" = requeue ]; then echo "$2" >> "$FAKE/requeued"; "$FAKE/task" "${2#*_}" & else echo localhost; fi""",
+    "sacct": "true",
+    "squeue": "true",
+    "scancel": "true",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_slurm_runs_the_jobs_and_requeues_a_preempted_one_which_goes_on(workplace: Path) -> None:
+    """SLURM's commands are small scripts here, which run on this machine what they are given."""
+    fake = workplace / "bin"
+    fake.mkdir()
+    for name, script in SLURM.items():
+        (fake / name).write_text(f"#!/bin/bash\n{script}\n")
+        (fake / name).chmod(0o755)
+    env = {**os.environ, "FAKE": str(fake), "PATH": f"{fake}:{os.environ['PATH']}"}
+    line = [*BASE, "seed=1,2", "hydra/launcher=slurm", "sweep.name=mine", "trainer.max_steps=400"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gptexp.train", "-m", *line, "trainer.val_every_steps=400"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+    )  # fmt: skip
+    folder, deadline = workplace / "logs/sweeps/mine", time.monotonic() + 100
+    while not (metrics := folder / "seed=1/metrics.csv").exists() or metrics.read_text().count("\n") < 5:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    training = [p for p in psutil.process_iter() if "submitit.core._submit" in p.cmdline() and p.environ().get("FAKE")]
+    (first,) = [p for p in training if p.environ()["FAKE"] == str(fake) and p.environ()["SLURM_ARRAY_TASK_ID"] == "0"]
+    first.send_signal(signal.SIGUSR2)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert (fake / "requeued").read_text().split() == ["123_0"]
+    assert result(folder / "seed=1")["resumed_from"] > 0
+    assert result(folder / "seed=2")["resumed_from"] is None
+    script = (fake / "script").read_text()
+    assert "#SBATCH --array=0-1%2" in script
+    assert "#SBATCH --signal=USR2@300" in script
 
 
 # --------------------------------------------------------------------------------------- searching

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptexp import ranks
+from gptexp import ranks, slurm
 from gptexp.config import Config
 from gptexp.runs import Interrupted, RunError
 from gptexp.schemas import to_plain
 from gptexp.worker import PARENT
 
 GRACE = 3.0  # seconds in which the other ranks may still say what they know, once one has died
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, *slurm.PREEMPTION)
 KEPT_LINES = 400
 _FAREWELL = re.compile(r"error: |interrupted|(\[rank\d+\]: ?)?Traceback ")  # with what a rank says last
 

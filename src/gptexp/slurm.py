@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, MutableMapping
+
+# What comes before a job's time is up: what sbatch's --signal asks for, by habit, and what submitit asks for.
+PREEMPTION = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -68,7 +68,7 @@ def fit(experiment: Experiment) -> None:
     except SystemExit:  # what Lightning makes of a Ctrl-C before the first step
         raise Interrupted(signal.SIGINT, experiment.folder) from None
     except Interrupted as stop:
-        if stop.signum == signal.SIGUSR1 and experiment.trainer.is_global_zero:
+        if stop.signum in slurm.PREEMPTION and experiment.trainer.is_global_zero:
             slurm.requeue()
         raise
 

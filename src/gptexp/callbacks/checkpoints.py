@@ -103,7 +103,7 @@ class Checkpoints(pl.Callback):
 
 
 class Signals:
-    """SIGINT, SIGTERM and, under SLURM, SIGUSR1 are noted; a second SIGINT ends the process where it stands."""
+    """SIGINT, SIGTERM and, under SLURM, its preemption signals are noted; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -115,7 +115,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return
         self._quietly = quietly
-        caught = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm.job_id() else [])]
+        caught = [signal.SIGINT, signal.SIGTERM, *(slurm.PREEMPTION if slurm.job_id() else ())]
         self._former = {signum: signal.signal(signum, self._note) for signum in caught}
 
     def release(self) -> None:

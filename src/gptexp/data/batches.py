@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from gptexp import slurm
 from gptexp.config import Config
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
@@ -142,5 +143,5 @@ def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
 
 def _outlive_signals(worker: int) -> None:
     """A Ctrl-C reaches workers too, but the step that it lets end still needs their batches."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for signum in (signal.SIGINT, signal.SIGTERM, *slurm.PREEMPTION):
         signal.signal(signum, signal.SIG_IGN)

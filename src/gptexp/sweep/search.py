@@ -89,7 +89,7 @@ def _job_of(sweep: store.Sweep, trial: FrozenTrial) -> int:
 
 
 def distribution(key: str, text: str) -> BaseDistribution:
-    """Hydra's words for a space as Optuna's: a,b,c · range(2, 7) · interval(0.1, 1) · int(interval(1, 8)) · tag(log, …).
+    """Hydra's space as Optuna's: a,b,c · range(2, 7) · interval(0.1, 1) · int(interval(1, 8)) · tag(log, …).
 
     Raises:
         ValueError: something else.

@@ -1,0 +1,58 @@
+"""Eight small jobs: one process a core (`hydra/launcher=cores`) against one after another with all cores.
+
+    python benchmarks/sweep_cores.py [--steps 300] [--repeats 3]
+
+Both sweeps run through `python -m gptexp.train -m`, imports included, in turn, several times. Prints the
+seconds of each, and the median of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+JOBS = "seed=1,2,3,4,5,6,7,8"
+SETTINGS = ["data.val_bytes=8192", "callbacks.samples.tokens=8", "model.block_size=64"]
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of each job (default: 300)")
+    parser.add_argument("--repeats", type=int, default=3, help="times that both are measured (default: 3)")
+    options = parser.parse_args()
+    table = Table("time", "in order, s", "cores, s", "ratio")
+    ratios = []
+    with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as place:
+        _sweep(Path(place), "warm", [], 2)  # tokens into the cache, files into memory
+        for repeat in range(options.repeats):
+            in_order = _sweep(Path(place), f"order{repeat}", [], options.steps)
+            cores = _sweep(Path(place), f"cores{repeat}", ["hydra/launcher=cores"], options.steps)
+            ratios.append(in_order / cores)
+            table.add_row(str(repeat + 1), f"{in_order:.1f}", f"{cores:.1f}", f"{ratios[-1]:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"8 jobs of {options.steps} steps: cores is {statistics.median(ratios):.2f} times as fast (median)")
+
+
+def _sweep(place: Path, name: str, launcher: list[str], steps: int) -> float:
+    """Seconds of one sweep as a user would start it."""
+    command = [sys.executable, "-m", "gptexp.train", "-m", JOBS, f"sweep.name={name}", f"trainer.max_steps={steps}"]
+    command += [*SETTINGS, *launcher]
+    begin = time.perf_counter()
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
