@@ -96,8 +96,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
     trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
-    if config.trainer.compile:
-        model.compile()  # in place: names of parameters stay as they are
+    _compile(model, config)
     return Experiment(
         config=config,
         folder=folder,
@@ -113,6 +112,19 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         parameters=parameters,
         flops_per_token=flops_per_token,
     )
+
+
+def _compile(model: nn.Module, config: Config) -> None:
+    """In place, so that names of parameters stay as they are.
+
+    On a CPU, compiled code adds up an embedding's gradients in whatever order its threads come, unless it is
+    told not to: then a run can be repeated exactly, as it can without compiling.
+    """
+    wanted = config.trainer.compile
+    torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tool for finding bugs, which costs time
+    if wanted:
+        model.compile()
 
 
 def build_trainer(
