@@ -1,0 +1,111 @@
+"""The numbers of a comparison as text, the same in terminal and page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gptexp.report import naming
+from gptexp.report.comparison import TOLERANCE, Comparison
+from gptexp.report.rows import Row
+from gptexp.words import clock, quantity
+
+UNITS = {"val/bpb": "bits a byte", "val/loss": "nats a token", "val/perplexity": ""}
+NOTHING = "–"
+TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table. kind: setting, result or cost."""
+
+    name: str
+    kind: str
+    cells: list[str]
+
+
+def columns(c: Comparison, most_keys: int = 3) -> list[Column]:
+    """All columns, those of settings first; more than `most_keys` settings share one column."""
+    places = decimals(c)
+    names = naming.short_names(c.keys)
+    if 0 < len(c.keys) <= most_keys:
+        heads = [Column(names[key], "setting", [naming.value_in(r.settings, key) for r in c.rows]) for key in c.keys]
+    else:
+        heads = [Column("configuration", "setting", [row.label for row in c.rows])]
+    return [
+        *heads,
+        Column("seeds", "result", [_seeds(row) for row in c.rows]),
+        Column(c.metric, "result", [_metric(row, places) for row in c.rows]),
+        Column("difference", "result", [_difference(row, c.baseline, places) for row in c.rows]),
+        Column("p", "result", [p_value(row.p) for row in c.rows]),
+        Column("parameters", "cost", [_or_nothing(row.parameters, quantity) for row in c.rows]),
+        Column("tokens", "cost", [_marked(c, row, "tokens", quantity, TOKENS_MARK) for row in c.rows]),
+        Column("FLOPs", "cost", [_marked(c, row, "flops", _flops(c), FLOPS_MARK) for row in c.rows]),
+        Column("tokens/s", "cost", [_or_nothing(row.tokens_per_second, quantity) for row in c.rows]),
+        Column("time", "cost", [_or_nothing(row.mean("seconds"), clock) for row in c.rows]),
+    ]
+
+
+def decimals(c: Comparison) -> int:
+    """Two significant figures of the narrowest interval, from 2 to 5 decimals; 4 where there is none."""
+    widths = [row.interval.half_width for row in c.rows if row.interval.half_width]
+    return max(2, min(5, 1 - math.floor(math.log10(min(widths))))) if widths else 4
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.readings)}{SEEDS_MARK if row.missing else ''}"
+
+
+def _metric(row: Row, places: int) -> str:
+    mean, half = row.interval.mean, row.interval.half_width
+    if mean is None:
+        return "diverged"
+    if half is None or row.interval.low is None or row.interval.high is None:
+        return f"{mean:.{places}f}"
+    return f"{mean:.{places}f} ± {half:.{places}f}" if _symmetric(row) else _range(row, mean, places)
+
+
+def _symmetric(row: Row) -> bool:
+    """A bootstrap interval needn't lie evenly about its mean."""
+    i = row.interval
+    assert i.mean is not None
+    assert i.low is not None
+    assert i.high is not None
+    return math.isclose(i.high - i.mean, i.mean - i.low, rel_tol=1e-6, abs_tol=1e-12)
+
+
+def _range(row: Row, mean: float, places: int) -> str:
+    return f"{mean:.{places}f} [{row.interval.low:.{places}f}, {row.interval.high:.{places}f}]"
+
+
+def _difference(row: Row, baseline: Row, places: int) -> str:
+    if row is baseline:
+        return "baseline"
+    if row.difference is None:
+        return NOTHING
+    d = row.difference
+    half = "" if d.low is None or d.high is None else f" ± {(d.high - d.low) / 2:.{places}f}"
+    return f"{d.mean:+.{places}f}{half}"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, as papers print it."""
+    if p is None:
+        return NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _or_nothing(value: float | None, words: object) -> str:
+    assert callable(words)
+    return NOTHING if value is None else str(words(value))
+
+
+def _marked(c: Comparison, row: Row, cost: str, words: object, mark: str) -> str:
+    """A cost, marked where it isn't the baseline's."""
+    value, usual = row.mean(cost), c.baseline.mean(cost)
+    unlike = value is not None and usual is not None and abs(value - usual) > TOLERANCE * max(value, usual)
+    return _or_nothing(value, words) + (mark if unlike else "")
+
+
+def _flops(c: Comparison) -> object:
+    return lambda value: f"{'~' if c.flops_estimated else ''}{value:.1e}"

@@ -1,0 +1,131 @@
+"""What a reader must know to trust the table: how it was reckoned, what it can tell, what to mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gptexp.report import naming, statistics
+from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value
+from gptexp.report.comparison import Comparison
+from gptexp.report.rows import Row
+from gptexp.words import clock, plain, quantity
+
+PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
+
+
+def verdicts(c: Comparison) -> list[str]:
+    """What the seeds say: better, worse, not told apart and how many seeds would do."""
+    others = [row for row in c.rows if row is not c.baseline and row.difference is not None]
+    told = [row for row in others if row.p is not None and row.p < statistics.ALPHA]
+    lines = [
+        f"{word} than {c.baseline.label}: {'; '.join(f'{row.label} (p {p_value(row.p)})' for row in rows)}"
+        for word, rows in (
+            ("better", [row for row in told if row.difference and row.difference.mean < 0]),
+            ("worse", [row for row in told if row.difference and row.difference.mean > 0]),
+        )
+        if rows
+    ]
+    unsure = [row for row in others if row.p is not None and row.p >= statistics.ALPHA]
+    if unsure:
+        needed = "; ".join(f"{row.label} ({_needed(row, c.comparisons)})" for row in unsure)
+        lines.append(f"too few seeds to tell from {c.baseline.label}: {needed}")
+    untested = [row for row in others if row.p is None]
+    if untested:
+        lines.append(_untested(untested, c.baseline))
+    return lines
+
+
+def _needed(row: Row, comparisons: int) -> str:
+    """How many seeds would do, if the difference seen is the true one."""
+    assert row.difference is not None
+    n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
+    return f"about {n} would do" if n is not None else f"{statistics.MOST_SEEDS:,} would not do: the difference is small"
+
+
+def _untested(rows: Sequence[Row], baseline: Row) -> str:
+    names = "; ".join(row.label for row in rows)
+    if any(row.difference and row.difference.sd == 0 for row in rows):
+        return f"no test of {names}: the seeds don't spread, as if they changed nothing"
+    return (
+        f"too few seeds to tell from {baseline.label}: {names}: with one seed there is no interval and no test; "
+        "three give a rough one (seed=1,2,3)"
+    )
+
+
+def notes(c: Comparison) -> list[str]:
+    """How the numbers were made, and what to mind about them."""
+    return [*_method(c), *_at(c), *_confounded(c), *_costs(c), *_missing(c), *_origins(c)]
+
+
+def _method(c: Comparison) -> Iterator[str]:
+    unit = f" in {UNITS[c.metric]}" if UNITS.get(c.metric) else ""
+    place = "at the last step" if c.question.at is None else "at the budget"
+    yield f"{c.metric}{unit}, {place}; lower is better"
+    if any(row.interval.low is not None for row in c.rows):
+        yield {
+            "t": "±: 95% interval of the mean over seeds, by Student's t",
+            "bootstrap": "[ ]: 95% interval of the mean over seeds, by the BCa bootstrap "
+            f"({statistics.RESAMPLES:,} resamples)",
+        }[c.question.method]
+        if c.question.method == "bootstrap" and any(1 < row.interval.n < PLENTY for row in c.rows):
+            yield f"with fewer than {PLENTY} seeds a bootstrap interval is too narrow; --interval t holds its 95%"
+    if c.tests:
+        tests = {"paired t": "paired t-test on the seeds that both have", "Welch's t": "Welch's t-test, no shared seeds"}
+        yield (
+            f"difference: to {c.baseline.label}; {' or '.join(tests[test] for test in c.tests)}; "
+            f"p: two-sided, Holm-corrected over {_plural(c.comparisons, 'comparison')}"
+        )
+
+
+def _at(c: Comparison) -> Iterator[str]:
+    if c.question.at is None or c.budget is None:
+        return
+    kind = {"flops": "FLOPs", "seconds": "training seconds", "bytes": "bytes of training text"}
+    amount = clock(c.budget) if c.question.at == "seconds" else quantity(c.budget)
+    if c.question.at == "flops":
+        amount = f"{c.budget:.2e}"
+    name = kind.get(c.question.at, c.question.at)
+    yield f"read at {amount} {'' if c.question.at == 'seconds' else name}".rstrip() + (
+        " of training" if c.question.at == "seconds" else ""
+    ) + ", the most that all runs reached; linear between validations"
+    early = [row.label for row in c.rows if any(reading.steps < 0.99 * reading.run.steps for reading in row.readings)]
+    if early:
+        yield f"read before their schedules ended, which counts against them: {'; '.join(early)}"
+    if c.question.at == "seconds" and any(run.curve and run.curve.seconds_derived for run in c.runs):
+        yield "training seconds of some runs are derived from tokens_per_second in metrics.csv"
+
+
+def _confounded(c: Comparison) -> Iterator[str]:
+    if c.along:
+        names = ", ".join(plain(key) for key in c.along)
+        keys = ", ".join(naming.short_names(c.keys).values())
+        yield f"with {keys} {'varies' if len(c.along) == 1 else 'vary'} also: {names}"
+
+
+def _costs(c: Comparison) -> Iterator[str]:
+    if "tokens" in c.unequal:
+        yield f"{TOKENS_MARK} trained on another number of tokens than {c.baseline.label}; --at tokens compares at equal"
+    if "flops" in c.unequal:
+        yield f"{FLOPS_MARK} other compute than {c.baseline.label}; --at flops compares at equal"
+    if c.flops_estimated:
+        yield "~ FLOPs estimated as 6 for each parameter and token: not every result.json has flops_per_token"
+
+
+def _missing(c: Comparison) -> Iterator[str]:
+    for row in c.rows:
+        if row.missing:
+            seeds = ", ".join(f"{(lost.settings or {}).get('seed')} {lost.reason}" for lost in row.missing)
+            yield f"{SEEDS_MARK} {row.label}: not in the mean: seed {seeds}"
+
+
+def _origins(c: Comparison) -> Iterator[str]:
+    devices = sorted({run.origin["device"] for run in c.runs if "device" in run.origin})
+    if len(devices) > 1:
+        yield f"tokens/s and time are of different machines: {'; '.join(map(plain, devices))}"
+    commits = {run.origin["code"] for run in c.runs if "code" in run.origin}
+    if len(commits) > 1:
+        yield f"the runs were made by {len(commits)} versions of the code"
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
