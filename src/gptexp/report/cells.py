@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gptexp.report import naming
+from gptexp.report import naming, statistics
 from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.rows import Row
 from gptexp.words import clock, quantity
@@ -32,12 +32,14 @@ def columns(c: Comparison, most_keys: int = 3) -> list[Column]:
         heads = [Column(names[key], "setting", [naming.value_in(r.settings, key) for r in c.rows]) for key in c.keys]
     else:
         heads = [Column("configuration", "setting", [row.label for row in c.rows])]
+    needed = [Column("needed", "result", [_needed(row, c.comparisons) for row in c.rows])] if unsure(c) else []
     return [
         *heads,
         Column("seeds", "result", [_seeds(row) for row in c.rows]),
-        Column(c.metric, "result", [_metric(row, places) for row in c.rows]),
+        Column(c.metric, "result", [_metric(row, places, c.question.method) for row in c.rows]),
         Column("difference", "result", [_difference(row, c.baseline, places) for row in c.rows]),
         Column("p", "result", [p_value(row.p) for row in c.rows]),
+        *needed,
         Column("parameters", "cost", [_or_nothing(row.parameters, quantity) for row in c.rows]),
         Column("tokens", "cost", [_marked(c, row, "tokens", quantity, TOKENS_MARK) for row in c.rows]),
         Column("FLOPs", "cost", [_marked(c, row, "flops", _flops(c), FLOPS_MARK) for row in c.rows]),
@@ -56,26 +58,15 @@ def _seeds(row: Row) -> str:
     return f"{len(row.readings)}{SEEDS_MARK if row.missing else ''}"
 
 
-def _metric(row: Row, places: int) -> str:
+def _metric(row: Row, places: int, method: str) -> str:
     mean, half = row.interval.mean, row.interval.half_width
     if mean is None:
         return "diverged"
-    if half is None or row.interval.low is None or row.interval.high is None:
+    if half is None:
         return f"{mean:.{places}f}"
-    return f"{mean:.{places}f} ± {half:.{places}f}" if _symmetric(row) else _range(row, mean, places)
-
-
-def _symmetric(row: Row) -> bool:
-    """A bootstrap interval needn't lie evenly about its mean."""
-    i = row.interval
-    assert i.mean is not None
-    assert i.low is not None
-    assert i.high is not None
-    return math.isclose(i.high - i.mean, i.mean - i.low, rel_tol=1e-6, abs_tol=1e-12)
-
-
-def _range(row: Row, mean: float, places: int) -> str:
-    return f"{mean:.{places}f} [{row.interval.low:.{places}f}, {row.interval.high:.{places}f}]"
+    if method == "t":
+        return f"{mean:.{places}f} ± {half:.{places}f}"
+    return f"{mean:.{places}f} [{row.interval.low:.{places}f}, {row.interval.high:.{places}f}]"  # not symmetric
 
 
 def _difference(row: Row, baseline: Row, places: int) -> str:
@@ -92,7 +83,22 @@ def p_value(p: float | None) -> str:
     """Three decimals, as papers print it."""
     if p is None:
         return NOTHING
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}" if abs(p - statistics.ALPHA) > 0.0005 else f"{p:.4f}"  # 0.0498 is below 0.05
+
+
+def unsure(c: Comparison) -> list[Row]:
+    """The rows that were tested and not told apart from the baseline."""
+    return [row for row in c.rows if row.p is not None and row.p >= statistics.ALPHA]
+
+
+def _needed(row: Row, comparisons: int) -> str:
+    """How many seeds would do, if the difference seen is the true one and Holm asks the most of it."""
+    if row.p is None or row.p < statistics.ALPHA or row.difference is None:
+        return NOTHING
+    n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
+    return f">{statistics.MOST_SEEDS}" if n is None else str(n)
 
 
 def _or_nothing(value: float | None, words: object) -> str:

@@ -10,7 +10,7 @@ from gptexp.identity import matters
 from gptexp.report import budget, naming
 from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
-from gptexp.report.rows import Row, make_rows, named_and_sorted, compare_to
+from gptexp.report.rows import Row, compare_to, make_rows, named_and_sorted
 
 TOLERANCE = 0.01  # tokens or FLOPs that differ by less are called equal
 
@@ -34,13 +34,14 @@ class Question:
 class Comparison:
     """Everything that table, plots and page show.
 
-    keys: settings that tell the rows apart; along: others that vary with them. budget: the amount at which the
-    curves were read. flops_estimated: 6 for each parameter and token. unequal: of tokens and flops, those in which
-    the rows differ.
+    keys: settings that tell the rows apart, those asked for (by) first. along: others that vary with them.
+    budget: the amount at which the curves were read. flops_estimated: 6 for each parameter and token.
+    unequal: of tokens and flops, those in which the rows differ.
     """
 
     question: Question
     keys: list[str]
+    by: list[str]
     along: list[str]
     rows: list[Row]
     baseline: Row
@@ -107,6 +108,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
     return Comparison(
         question=question,
         keys=keys,
+        by=by,
         along=along,
         rows=rows,
         baseline=baseline,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gptexp.identity import matters
 from gptexp.report.comparable import NotComparable
 from gptexp.words import plain, shown
 
@@ -100,6 +101,7 @@ def resolve(name: str, keys: Iterable[str]) -> str:
     if f"{name}.kind" in keys:
         return f"{name}.kind"
     ends = [key for key in keys if key.endswith(f".{name}")]
+    ends = [key for key in ends if matters(key)] or ends  # block_size is model.block_size, which data's follows
     if len(ends) == 1:
         return ends[0]
     from gptexp.explain import closest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gptexp.report import naming, statistics
-from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value
+from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value, unsure
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.words import clock, plain, quantity
@@ -14,36 +14,36 @@ PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
 
 
 def verdicts(c: Comparison) -> list[str]:
-    """What the seeds say: better, worse, not told apart and how many seeds would do."""
-    others = [row for row in c.rows if row is not c.baseline and row.difference is not None]
-    told = [row for row in others if row.p is not None and row.p < statistics.ALPHA]
-    lines = [
-        f"{word} than {c.baseline.label}: {'; '.join(f'{row.label} (p {p_value(row.p)})' for row in rows)}"
-        for word, rows in (
-            ("better", [row for row in told if row.difference and row.difference.mean < 0]),
-            ("worse", [row for row in told if row.difference and row.difference.mean > 0]),
-        )
-        if rows
-    ]
-    unsure = [row for row in others if row.p is not None and row.p >= statistics.ALPHA]
-    if unsure:
-        needed = "; ".join(f"{row.label} ({_needed(row, c.comparisons)})" for row in unsure)
-        lines.append(f"too few seeds to tell from {c.baseline.label}: {needed}")
-    untested = [row for row in others if row.p is None]
+    """What the seeds say: better, worse, not told apart."""
+    told = [row for row in c.rows if row.p is not None and row.p < statistics.ALPHA]
+    better = [f"{row.label} ({_p(row)})" for row in told if row.difference and row.difference.mean < 0]
+    worse = [f"{row.label} ({_p(row)})" for row in told if row.difference and row.difference.mean > 0]
+    sides = (("better", better), ("worse", worse))
+    lines = [f"{word} than {c.baseline.label}: {listed(names)}" for word, names in sides if names]
+    if unsure(c):
+        lines.append(f"too few seeds to tell from {c.baseline.label}: {listed([row.label for row in unsure(c)])}")
+    untested = [row for row in c.rows if row.difference is not None and row.p is None]
     if untested:
         lines.append(_untested(untested, c.baseline))
     return lines
 
 
-def _needed(row: Row, comparisons: int) -> str:
-    """How many seeds would do, if the difference seen is the true one."""
-    assert row.difference is not None
-    n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
-    return f"about {n} would do" if n is not None else f"{statistics.MOST_SEEDS:,} would not do: the difference is small"
+MOST_NAMES = 4
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a line, no more than a reader takes in."""
+    more = len(names) - MOST_NAMES
+    return "; ".join(names) if more <= 1 else f"{'; '.join(names[:MOST_NAMES])}; and {more} more"
+
+
+def _p(row: Row) -> str:
+    text = p_value(row.p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def _untested(rows: Sequence[Row], baseline: Row) -> str:
-    names = "; ".join(row.label for row in rows)
+    names = listed([row.label for row in rows])
     if any(row.difference and row.difference.sd == 0 for row in rows):
         return f"no test of {names}: the seeds don't spread, as if they changed nothing"
     return (
@@ -70,27 +70,32 @@ def _method(c: Comparison) -> Iterator[str]:
         if c.question.method == "bootstrap" and any(1 < row.interval.n < PLENTY for row in c.rows):
             yield f"with fewer than {PLENTY} seeds a bootstrap interval is too narrow; --interval t holds its 95%"
     if c.tests:
-        tests = {"paired t": "paired t-test on the seeds that both have", "Welch's t": "Welch's t-test, no shared seeds"}
+        tests = {
+            "paired t": "paired t-test on the seeds that both have",
+            "Welch's t": "Welch's t-test, no shared seeds",
+        }
         yield (
             f"difference: to {c.baseline.label}; {' or '.join(tests[test] for test in c.tests)}; "
-            f"p: two-sided, Holm-corrected over {_plural(c.comparisons, 'comparison')}"
+            f"± its own 95% interval; p: two-sided, Holm-corrected over {_plural(c.comparisons, 'comparison')}"
+        )
+    if unsure(c):
+        level = f"{statistics.ALPHA:g}" + (f"/{c.comparisons}" if c.comparisons > 1 else "")
+        yield (
+            f"needed: seeds of each that find the difference seen, if it is the true one, with {statistics.POWER:.0%} "
+            f"power at p < {level} (noncentral t)"
         )
 
 
 def _at(c: Comparison) -> Iterator[str]:
     if c.question.at is None or c.budget is None:
         return
-    kind = {"flops": "FLOPs", "seconds": "training seconds", "bytes": "bytes of training text"}
-    amount = clock(c.budget) if c.question.at == "seconds" else quantity(c.budget)
-    if c.question.at == "flops":
-        amount = f"{c.budget:.2e}"
-    name = kind.get(c.question.at, c.question.at)
-    yield f"read at {amount} {'' if c.question.at == 'seconds' else name}".rstrip() + (
-        " of training" if c.question.at == "seconds" else ""
-    ) + ", the most that all runs reached; linear between validations"
+    words = {"flops": lambda flops: f"{flops:.2e} FLOPs", "seconds": lambda s: f"{clock(s)} of training"}
+    words |= {"tokens": lambda n: f"{quantity(n)} tokens", "bytes": lambda n: f"{quantity(n)} bytes of training text"}
+    amount = words[c.question.at](c.budget)
+    yield f"read at {amount}, the most that all runs reached; linear between validations"
     early = [row.label for row in c.rows if any(reading.steps < 0.99 * reading.run.steps for reading in row.readings)]
     if early:
-        yield f"read before their schedules ended, which counts against them: {'; '.join(early)}"
+        yield f"read before their schedules ended, which counts against them: {listed(early)}"
     if c.question.at == "seconds" and any(run.curve and run.curve.seconds_derived for run in c.runs):
         yield "training seconds of some runs are derived from tokens_per_second in metrics.csv"
 
@@ -99,12 +104,12 @@ def _confounded(c: Comparison) -> Iterator[str]:
     if c.along:
         names = ", ".join(plain(key) for key in c.along)
         keys = ", ".join(naming.short_names(c.keys).values())
-        yield f"with {keys} {'varies' if len(c.along) == 1 else 'vary'} also: {names}"
+        yield f"{keys} {'is' if len(c.keys) == 1 else 'are'} not all that differs; along with it: {names}"
 
 
 def _costs(c: Comparison) -> Iterator[str]:
     if "tokens" in c.unequal:
-        yield f"{TOKENS_MARK} trained on another number of tokens than {c.baseline.label}; --at tokens compares at equal"
+        yield f"{TOKENS_MARK} other number of tokens than {c.baseline.label}; --at tokens compares at equal"
     if "flops" in c.unequal:
         yield f"{FLOPS_MARK} other compute than {c.baseline.label}; --at flops compares at equal"
     if c.flops_estimated:
@@ -114,7 +119,7 @@ def _costs(c: Comparison) -> Iterator[str]:
 def _missing(c: Comparison) -> Iterator[str]:
     for row in c.rows:
         if row.missing:
-            seeds = ", ".join(f"{(lost.settings or {}).get('seed')} {lost.reason}" for lost in row.missing)
+            seeds = ", ".join(f"{(lost.settings or {}).get('seed')} ({lost.reason})" for lost in row.missing)
             yield f"{SEEDS_MARK} {row.label}: not in the mean: seed {seeds}"
 
 

@@ -26,6 +26,7 @@ def print_comparison(console: Console, c: Comparison) -> None:
     shown = columns(c)
     for table in _tables(console, shown):
         console.print(table)
+        console.print()
     for line in verdicts(c):
         _say(console, line)
     console.print()
@@ -45,7 +46,7 @@ def _tables(console: Console, shown: Sequence[Column]) -> list[Table]:
 
 
 def _table(shown: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     for column in shown:
         if column.kind == "setting":
             table.add_column(Text(column.name), overflow="fold", max_width=WIDEST_SETTING)
@@ -69,4 +70,4 @@ def print_left_out(console: Console, left_out: Sequence[LeftOut]) -> None:
 
 
 def _say(console: Console, text: str, indent: int = 0, style: str = "") -> None:
-    console.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent)))
+    console.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent), expand=False))
