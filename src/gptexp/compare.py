@@ -90,8 +90,9 @@ def scale(arguments: argparse.Namespace, out: Path) -> None:
     """Fit a scaling law, print it, and write its files."""
     from rich.console import Console
 
-    from gptexp.report.scaling import fit_folders, print_law, to_json
+    from gptexp.report.scaling import fit_folders
     from gptexp.report.scaling_plot import scaling_plot
+    from gptexp.report.scaling_text import print_law, to_json
 
     law = fit_folders(arguments.folders, arguments.metric)
     print_law(Console(highlight=False), law, arguments.budget)

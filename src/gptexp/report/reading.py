@@ -18,6 +18,7 @@ from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
 
 SAMPLES = "samples.md"
+LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
 
 class Unreadable(ValueError):
@@ -139,7 +140,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise Unreadable(f"{CONFIG} holds no settings of a gptexp run")
     if type(settings.get("seed")) is not int:
         raise Unreadable(f"{CONFIG} holds no seed")
-    return flatten(settings)
+    scalar = (type(None), bool, int, float, str)
+    return {key: value if isinstance(value, scalar) else str(value) for key, value in flatten(settings).items()}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: flo
 
 def _count(values: Mapping[str, Any], name: str) -> int:
     value = values[name]
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not (0 < value < 2**63):
         raise ValueError(f"{name} is {value!r}")
     return value
 
@@ -213,7 +215,7 @@ def _metrics(values: Any) -> dict[str, float]:
     known = {str(name): math.nan if value is None else value for name, value in values.items()}
     if not all(type(value) in (int, float) for value in known.values()):
         raise TypeError("a metric is no number")
-    return {name: float(value) if math.isfinite(value) else math.nan for name, value in known.items()}
+    return {name: float(value) if abs(value) < LARGEST else math.nan for name, value in known.items()}
 
 
 def _origin(path: Path) -> dict[str, str]:

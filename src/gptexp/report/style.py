@@ -22,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES = ("-", "--", "-.", ":")
 DPI = 200
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
     "axes.labelsize": 12,
@@ -48,7 +48,7 @@ class Look:
 
     colour: Any
     marker: str
-    line: str
+    line: Any  # a line style of matplotlib's
 
 
 def looks(n: int, ordered: bool) -> list[Look]:
