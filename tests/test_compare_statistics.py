@@ -37,9 +37,7 @@ def run(label: int, seed: int, value: float) -> Run:
     )
 
 
-def experiment(
-    rng: np.random.Generator, shift: float, *, configurations: int = 2, seeds: int = 5
-) -> Comparison:
+def experiment(rng: np.random.Generator, shift: float, *, configurations: int = 2, seeds: int = 5) -> Comparison:
     """Configuration 0 and others that are better by `shift` sd of one seed's difference; a seed moves all alike."""
     runs = []
     common = 0.05 * rng.standard_normal(seeds)

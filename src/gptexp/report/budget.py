@@ -10,6 +10,7 @@ import numpy as np
 from gptexp.report.comparable import NotComparable
 from gptexp.report.curves import Curve, Floats
 from gptexp.report.reading import LeftOut, Run
+from gptexp.words import clock, quantity
 
 KINDS = ("tokens", "bytes", "flops", "seconds")
 
@@ -79,7 +80,7 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
     for run in able:
         spent = cost(run, curve_of(run, metric), kind, estimated)
         if spent[0] > budget:
-            refused[run.folder] = f"its first validation comes after {kind}={budget:,.4g}, where the others are read"
+            refused[run.folder] = f"its first validation comes after {amount(kind, budget)}, where the others are read"
         else:
             readings.append(_read(run, metric, float(np.interp(budget, spent, curve_of(run, metric).steps)), estimated))
     return (
@@ -87,6 +88,15 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
         readings,
         [LeftOut(run.folder, refused[run.folder], run.settings) for run in runs if run.folder in refused],
     )
+
+
+def amount(kind: str, budget: float) -> str:
+    """A budget in words."""
+    if kind == "flops":
+        return f"{budget:.2e} FLOPs"
+    if kind == "seconds":
+        return f"{clock(budget)} of training"
+    return f"{quantity(budget)} {'tokens' if kind == 'tokens' else 'bytes of training text'}"
 
 
 def _why_not(run: Run, metric: str, kind: str) -> str:

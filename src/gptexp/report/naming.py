@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from gptexp.identity import matters
@@ -38,6 +39,8 @@ def telling(configurations: Sequence[Settings], first: Iterable[str] = ()) -> tu
         if best is None or _classes(configurations, [*taken, best]) == _classes(configurations, taken):
             break
         taken.append(best)
+    kinds = [f"{key.rpartition('.')[0]}.kind" for key in taken]  # 512 alone doesn't say of what
+    taken += [kind for kind in kinds if kind in candidates and kind not in taken]
     order = [*dict.fromkeys(first), *(key for key in candidates if key in taken and key not in set(first))]
     return order, [key for key in candidates if key not in order]
 
@@ -104,9 +107,9 @@ def resolve(name: str, keys: Iterable[str]) -> str:
     ends = [key for key in ends if matters(key)] or ends  # block_size is model.block_size, which data's follows
     if len(ends) == 1:
         return ends[0]
-    from gptexp.explain import closest
-
-    hint = f"say which: {', '.join(ends)}" if ends else closest(name, keys)
+    near = get_close_matches(name, [*keys, *(key.rpartition(".")[2] for key in keys)], n=1)
+    hint = f"did you mean {near[0]}?" if near else "their config.yaml lists them"
+    hint = f"say which: {', '.join(ends)}" if ends else hint
     raise NotComparable(f"{name}: no such setting in these runs; {hint}")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gptexp.report import naming, statistics
+from gptexp.report.budget import amount
 from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value, unsure
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
-from gptexp.words import clock, plain, quantity
+from gptexp.words import plain
 
 PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
 
@@ -89,10 +90,7 @@ def _method(c: Comparison) -> Iterator[str]:
 def _at(c: Comparison) -> Iterator[str]:
     if c.question.at is None or c.budget is None:
         return
-    words = {"flops": lambda flops: f"{flops:.2e} FLOPs", "seconds": lambda s: f"{clock(s)} of training"}
-    words |= {"tokens": lambda n: f"{quantity(n)} tokens", "bytes": lambda n: f"{quantity(n)} bytes of training text"}
-    amount = words[c.question.at](c.budget)
-    yield f"read at {amount}, the most that all runs reached; linear between validations"
+    yield f"read at {amount(c.question.at, c.budget)}, the most that all runs reached; linear between validations"
     early = [row.label for row in c.rows if any(reading.steps < 0.99 * reading.run.steps for reading in row.readings)]
     if early:
         yield f"read before their schedules ended, which counts against them: {listed(early)}"

@@ -224,7 +224,8 @@ def _origin(path: Path) -> dict[str, str]:
         facts = _json(path)
         hardware, git, data = ((facts.get(part) or {}) for part in ("hardware", "git", "data"))
         gpus = hardware.get("gpus")
-        device = f"{len(gpus)} × {gpus[0]}" if gpus else f"{hardware['cpu']}, {hardware['torch_threads']} threads"
+        cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
+        device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
         found = {"device": device, "code": git.get("commit"), "data": data.get("fingerprint")}
     except (Unreadable, AttributeError, KeyError, TypeError):
         return {}

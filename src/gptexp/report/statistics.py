@@ -15,6 +15,7 @@ ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 MOST_SEEDS = 1000  # a difference that needs more is called too small
 RESAMPLES = 9999
+ROUNDING = 1e-12  # relative
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def interval(values: Sequence[float], method: str = "t") -> Interval:
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2:
         return Interval(x.size, *map(float, x))
-    mean, sd = float(x.mean()), float(x.std(ddof=1))
+    mean, sd = float(x.mean()), _sd(x)
     if sd == 0:
         return Interval(x.size, mean, 0.0, mean, mean)
     if method == "bootstrap":
@@ -81,13 +82,20 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     """
     shared = sorted(values.keys() & baseline.keys())
     if len(shared) > 1 or (shared and min(len(values), len(baseline)) == 1):
-        return _paired(np.array([values[seed] - baseline[seed] for seed in shared]))
+        level = max(abs(baseline[seed]) for seed in shared)
+        return _paired(np.array([values[seed] - baseline[seed] for seed in shared]), level)
     return _welch(np.array(list(values.values())), np.array(list(baseline.values())))
 
 
-def _paired(gaps: np.ndarray) -> Difference:
+def _sd(x: np.ndarray, level: float = 0.0) -> float:
+    """The standard deviation; 0 where it is rounding of numbers of this level."""
+    sd = float(x.std(ddof=1))
+    return sd if sd > ROUNDING * max(level, float(np.abs(x).max())) else 0.0
+
+
+def _paired(gaps: np.ndarray, level: float) -> Difference:
     n, mean = gaps.size, float(gaps.mean())
-    sd = float(gaps.std(ddof=1)) if n > 1 else None
+    sd = _sd(gaps, level) if n > 1 else None
     if not sd:  # one pair, or no spread at all
         return Difference(mean, "", n, sd)
     found = stats.ttest_1samp(gaps, 0.0)  # the paired t-test, on the gaps
@@ -97,7 +105,7 @@ def _paired(gaps: np.ndarray) -> Difference:
 
 def _welch(a: np.ndarray, b: np.ndarray) -> Difference:
     mean, n = float(a.mean() - b.mean()), min(a.size, b.size)
-    sd = math.sqrt(a.var(ddof=1) + b.var(ddof=1)) if n > 1 else None
+    sd = math.hypot(_sd(a), _sd(b)) if n > 1 else None
     if not sd:
         return Difference(mean, "", n, sd)
     with warnings.catch_warnings():
