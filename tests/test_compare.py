@@ -171,7 +171,7 @@ def test_another_validation_text_is_left_out_with_the_reason(tmp_path: Path) -> 
 def test_two_configurations_on_different_texts_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 2.0, model__n_layer=4, sha="b" * 64)
-    with pytest.raises(RunError, match="nothing to compare: .*b: scored on another validation text"):
+    with pytest.raises(RunError, match=r"nothing to compare: .*b: scored on another validation text"):
         asked(tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_at_flops_and_bytes_use_what_a_token_costs(tmp_path: Path) -> None:
 
 def test_at_bytes_refuses_runs_that_did_not_record_them(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
-    with pytest.raises(RunError, match="--at=bytes: no run can be read so; the first: .* no bytes_per_token"):
+    with pytest.raises(RunError, match=r"--at=bytes: no run can be read so; the first: .* no bytes_per_token"):
         asked(tmp_path, at="bytes")
 
 
@@ -401,10 +401,8 @@ def test_table_reads_well_at_80_columns_without_colour(tmp_path: Path) -> None:
 def test_table_is_one_where_it_fits(tmp_path: Path) -> None:
     two_by_three(tmp_path)
     wide = next(line for line in text_of(asked(tmp_path), width=130).splitlines() if "n_layer" in line)
-    assert wide.split() == (
-        ["n_layer", "seeds", "val/bpb", "difference", "p", "needed"]
-        + ["parameters", "tokens", "FLOPs", "tokens/s", "time"]
-    )
+    heads = "n_layer seeds val/bpb difference p needed parameters tokens FLOPs tokens/s time"
+    assert wide.split() == heads.split()
 
 
 def test_one_seed_says_that_it_tells_nothing(tmp_path: Path) -> None:
