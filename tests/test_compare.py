@@ -151,6 +151,14 @@ def test_as_few_settings_as_tell_configurations_apart() -> None:
     ]
 
 
+def test_a_setting_that_other_kinds_lack_is_no_second_difference(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 2.0)
+    make_run(tmp_path / "b", 1.9, tokenizer={"kind": "bpe", "vocab_size": 512}, val_tokens=900)
+    c = asked(tmp_path)
+    assert (c.keys, c.along) == (["tokenizer.kind"], [])
+    assert "--at bytes compares at equal text" in " ".join(text_of(c).split())
+
+
 def test_rows_stand_in_the_order_of_numbers(tmp_path: Path) -> None:
     for n in (16, 2, 8):
         make_run(tmp_path / f"run{n}", 2.0, model__n_layer=n)
@@ -394,7 +402,7 @@ def test_table_reads_well_at_80_columns_without_colour(tmp_path: Path) -> None:
         "4            3  1.90 ± 0.00  -0.20 ± 0.25  0.074       5",
     ]
     assert lines[5].split() == ["n_layer", "parameters", "tokens", "FLOPs", "tokens/s", "time"]
-    assert lines[8].split() == ["4", "50k", "51k", "~1.5e+10", "10k", "0:05"]
+    assert lines[8].split() == ["4", "50k", "51k", "~1.5e+10", "10k", "5.1", "s"]
     assert "too few seeds to tell from n_layer 2: n_layer 4" in text
 
 
@@ -493,10 +501,10 @@ def test_axis_is_the_numeric_setting_and_logarithmic_over_a_wide_range(tmp_path:
         for position in ("rope", "alibi"):
             make_run(tmp_path / f"{n}{position}", 2.0, model__n_layer=n, model__position=position)
     axis = series.axis(asked(tmp_path))
-    assert (axis.name, axis.numeric, axis.log) == ("model.n_layer", True, True)
+    assert (axis.key, axis.name, axis.numeric, axis.log) == ("model.n_layer", "n_layer", True, True)
     assert sorted(axis.groups) == ["position alibi", "position rope"]
     by = series.axis(asked(tmp_path, by=["position"]))
-    assert (by.name, by.numeric) == ("model.position", False)
+    assert (by.name, by.numeric) == ("position", False)
     assert list(by.ticks.values()) == ["alibi", "rope"]
 
 

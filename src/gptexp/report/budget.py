@@ -90,12 +90,17 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
     )
 
 
+def time(seconds: float) -> str:
+    """4.2 s, 1:15, 2:03:10."""
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
 def amount(kind: str, budget: float) -> str:
     """A budget in words."""
     if kind == "flops":
         return f"{budget:.2e} FLOPs"
     if kind == "seconds":
-        return f"{clock(budget)} of training"
+        return f"{time(budget)} of training"
     return f"{quantity(budget)} {'tokens' if kind == 'tokens' else 'bytes of training text'}"
 
 

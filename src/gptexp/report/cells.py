@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from gptexp.report import naming, statistics
+from gptexp.report.budget import time
 from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.rows import Row
-from gptexp.words import clock, quantity
+from gptexp.words import quantity
 
 UNITS = {"val/bpb": "bits a byte", "val/loss": "nats a token", "val/perplexity": ""}
 NOTHING = "–"
@@ -44,7 +45,7 @@ def columns(c: Comparison, most_keys: int = 3) -> list[Column]:
         Column("tokens", "cost", [_marked(c, row, "tokens", quantity, TOKENS_MARK) for row in c.rows]),
         Column("FLOPs", "cost", [_marked(c, row, "flops", _flops(c), FLOPS_MARK) for row in c.rows]),
         Column("tokens/s", "cost", [_or_nothing(row.tokens_per_second, quantity) for row in c.rows]),
-        Column("time", "cost", [_or_nothing(row.mean("seconds"), clock) for row in c.rows]),
+        Column("time", "cost", [_or_nothing(row.mean("seconds"), time) for row in c.rows]),
     ]
 
 

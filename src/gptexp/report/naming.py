@@ -42,7 +42,13 @@ def telling(configurations: Sequence[Settings], first: Iterable[str] = ()) -> tu
     kinds = [f"{key.rpartition('.')[0]}.kind" for key in taken]  # 512 alone doesn't say of what
     taken += [kind for kind in kinds if kind in candidates and kind not in taken]
     order = [*dict.fromkeys(first), *(key for key in candidates if key in taken and key not in set(first))]
-    return order, [key for key in candidates if key not in order]
+    return order, [key for key in candidates if key not in order and not _implied(configurations, order, key)]
+
+
+def _implied(configurations: Sequence[Settings], taken: Sequence[str], key: str) -> bool:
+    """Whether a setting differs only because other kinds don't have it: the merges' text of a bpe, beside char."""
+    having = {value_in(settings, key) for settings in configurations if key in settings}
+    return f"{key.rpartition('.')[0]}.kind" in taken and len(having) == 1
 
 
 def _classes(configurations: Sequence[Settings], keys: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gptexp.report import naming, statistics
 from gptexp.report.budget import amount
 from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value, unsure
+from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.words import plain
@@ -110,6 +111,8 @@ def _costs(c: Comparison) -> Iterator[str]:
         yield f"{TOKENS_MARK} other number of tokens than {c.baseline.label}; --at tokens compares at equal"
     if "flops" in c.unequal:
         yield f"{FLOPS_MARK} other compute than {c.baseline.label}; --at flops compares at equal"
+    if len({tokens_of(run) for run in c.runs}) > 1 and c.question.at != "bytes":
+        yield "a token of one tokenizer holds more text than one of another; --at bytes compares at equal text"
     if c.flops_estimated:
         yield "~ FLOPs estimated as 6 for each parameter and token: not every result.json has flops_per_token"
 

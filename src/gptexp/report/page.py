@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from gptexp.report.cells import columns
 from gptexp.report.comparison import Comparison
-from gptexp.report.naming import short_names, value_in
+from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
 from gptexp.words import plain
@@ -74,6 +74,6 @@ def _visible(text: str) -> str:
 
 
 def _differing(c: Comparison) -> Iterator[str]:
-    for key in [*c.keys, *c.along]:
+    for key in differing([row.settings for row in c.rows]):
         values = "; ".join(f"{row.label}: {value_in(row.settings, key)}" for row in c.rows)
         yield plain(f"{key} · {values}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
 
 from gptexp.report import naming, series
 from gptexp.report.cells import UNITS
@@ -17,6 +17,7 @@ from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.report.style import Look, figure, literal, looks, png, styled
 
+SHORT = 8  # validations; a curve of fewer is drawn whole
 MOST_CURVES = 12  # more can't be told apart
 PANELS = (
     ("steps", "optimizer steps"),
@@ -24,6 +25,14 @@ PANELS = (
     ("seconds", "training time (s)"),
     ("flops", "training compute (FLOPs)"),
 )
+
+
+FORMATS: dict[str, Callable[[], Formatter]] = {
+    "steps": lambda: EngFormatter(sep=""),
+    "tokens": lambda: EngFormatter(sep=""),
+    "seconds": lambda: FuncFormatter(lambda value, _: f"{value:,g}"),
+    "flops": lambda: FuncFormatter(_power_of_ten),
+}
 
 
 def plots(c: Comparison) -> dict[str, bytes]:
@@ -58,7 +67,7 @@ def curves(c: Comparison) -> Figure:
         for row, band in drawn:
             _draw_band(ax, band, look[id(row)])
         ax.set_xlabel(name + (", estimated" if kind == "flops" and c.flops_estimated else ""))
-        ax.xaxis.set_major_formatter(EngFormatter(sep="") if kind != "flops" else FuncFormatter(_power_of_ten))
+        ax.xaxis.set_major_formatter(FORMATS[kind]())
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_ylabel(axis_label(c.metric))
         _focus(ax, [band for _, band in drawn])
@@ -87,7 +96,7 @@ def _focus(ax: Axes, bands: Sequence[series.Band]) -> None:
     if not bands:
         return
     low = min(band.low.min() for band in bands)
-    high = max(float(band.high[len(band.high) // 4]) for band in bands)
+    high = max(float(band.high[len(band.high) // 4 if len(band.high) >= SHORT else 0]) for band in bands)
     margin = 0.06 * (high - low) or 0.01 * abs(low) or 1.0
     ax.set_ylim(low - margin, high + margin)
 
@@ -125,6 +134,15 @@ def _shortened(text: str, most: int = 48) -> str:
 # ---------------------------------------------------------------------------------- ablation
 
 
+UNITS_OF = {
+    "model.block_size": "tokens",
+    "tokenizer.vocab_size": "tokens",
+    "data.global_batch_size": "windows per step",
+    "data.global_batch_tokens": "tokens per step",
+    "trainer.max_steps": "steps",
+}
+
+
 def ablation(c: Comparison) -> Figure:
     """The metric against the swept setting: mean and 95% interval, and each seed as a dot."""
     axis = series.axis(c)
@@ -134,7 +152,7 @@ def ablation(c: Comparison) -> Figure:
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
     _set_x(ax, axis)
-    ax.set_xlabel(literal(axis.name))
+    ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
     if len(axis.groups) > 1:
         fig.legend(loc="outside lower center", ncols=max(1, min(4, len(axis.groups))))

@@ -59,9 +59,11 @@ def _drawable(run: Run, metric: str, kind: str) -> bool:
 class Axis:
     """The x axis of an ablation.
 
-    x: (rows,). ticks: the text at each place, for categories. groups: by label, the rows that a line joins.
+    key: the setting, empty where places are whole configurations. x: (rows,). ticks: the text at each place.
+    groups: by label, the rows that a line joins.
     """
 
+    key: str
     name: str
     x: list[float]
     ticks: dict[float, str]
@@ -78,17 +80,18 @@ def axis(c: Comparison) -> Axis:
     key = c.by[0] if c.by else _most_varied(c)
     if key is None:
         names = naming.short_names(c.keys)
-        return _categories(", ".join(names.values()), [_joined(row, c.keys) for row in c.rows], {"": list(c.rows)})
+        return _categories("", ", ".join(names.values()), [_joined(row, c.keys) for row in c.rows], {"": list(c.rows)})
     others = [other for other in c.keys if other != key]
     groups: dict[str, list[Row]] = {}
     for row in c.rows:
         groups.setdefault(naming.label(row.settings, others) if others else "", []).append(row)
+    name = naming.short_names(c.keys)[key]
     numbers = [naming.number(row.settings.get(key)) for row in c.rows]
     x = [value for value in numbers if value is not None]
     if len(x) < len(numbers):
-        return _categories(key, [naming.value_in(row.settings, key) for row in c.rows], groups)
+        return _categories(key, name, [naming.value_in(row.settings, key) for row in c.rows], groups)
     ticks = {value: naming.value_in(row.settings, key) for value, row in zip(x, c.rows, strict=True)}
-    return Axis(key, x, ticks, True, min(x) > 0 and max(x) >= LOG_RATIO * min(x), groups)
+    return Axis(key, name, x, ticks, True, min(x) > 0 and max(x) >= LOG_RATIO * min(x), groups)
 
 
 def _joined(row: Row, keys: Sequence[str]) -> str:
@@ -105,10 +108,10 @@ def _most_varied(c: Comparison) -> str | None:
     return c.keys[0] if len(c.keys) == 1 else None
 
 
-def _categories(name: str, values: Sequence[str], groups: dict[str, list[Row]]) -> Axis:
+def _categories(key: str, name: str, values: Sequence[str], groups: dict[str, list[Row]]) -> Axis:
     places = {value: float(index) for index, value in enumerate(dict.fromkeys(values))}
     ticks = {place: value for value, place in places.items()}
-    return Axis(name, [places[value] for value in values], ticks, False, False, groups)
+    return Axis(key, name, [places[value] for value in values], ticks, False, False, groups)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 from gptexp.report.comparison import Comparison
+from gptexp.report.naming import differing
 from gptexp.report.rows import Row
 
 
@@ -21,7 +22,7 @@ def to_csv(c: Comparison) -> str:
 
 
 def _settings(c: Comparison, row: Row) -> dict[str, Any]:
-    return {key: row.settings.get(key) for key in [*c.keys, *c.along]}
+    return {key: row.settings.get(key) for key in dict.fromkeys([*c.keys, *differing([r.settings for r in c.rows])])}
 
 
 def _numbers(c: Comparison, row: Row) -> dict[str, Any]:
