@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from gptexp.cli import fail, one_line_errors
@@ -36,13 +37,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _flops(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
-
-
-_flops.__name__ = "number of FLOPs"  # argparse names it: invalid number of FLOPs value
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text}: must be a number of FLOPs above 0, such as 1e18")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptexp.report import naming, statistics
@@ -13,6 +14,7 @@ from gptexp.words import quantity
 
 UNITS = {"val/bpb": "bits a byte", "val/loss": "nats a token", "val/perplexity": ""}
 NOTHING = "–"
+Words = Callable[[float], str]
 TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"
 
 
@@ -102,17 +104,16 @@ def _needed(row: Row, comparisons: int) -> str:
     return f">{statistics.MOST_SEEDS}" if n is None else str(n)
 
 
-def _or_nothing(value: float | None, words: object) -> str:
-    assert callable(words)
-    return NOTHING if value is None else str(words(value))
+def _or_nothing(value: float | None, words: Words) -> str:
+    return NOTHING if value is None else words(value)
 
 
-def _marked(c: Comparison, row: Row, cost: str, words: object, mark: str) -> str:
+def _marked(c: Comparison, row: Row, cost: str, words: Words, mark: str) -> str:
     """A cost, marked where it isn't the baseline's."""
     value, usual = row.mean(cost), c.baseline.mean(cost)
     unlike = value is not None and usual is not None and abs(value - usual) > TOLERANCE * max(value, usual)
     return _or_nothing(value, words) + (mark if unlike else "")
 
 
-def _flops(c: Comparison) -> object:
+def _flops(c: Comparison) -> Words:
     return lambda value: f"{'~' if c.flops_estimated else ''}{value:.1e}"

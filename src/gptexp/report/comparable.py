@@ -47,7 +47,7 @@ def comparable(
     Raises:
         NotComparable: several configurations came in, and the reasons of law 3 leave fewer than two.
     """
-    left_out = [_out(run, f"its {METRICS_PLACE} has no {metric}") for run in runs if metric not in run.metrics]
+    left_out = [_out(run, f"its result.json has no {metric}") for run in runs if metric not in run.metrics]
     kept = [run for run in runs if metric in run.metrics]
     before = {key_of(run.settings, also) for run in kept}
     reasons: list[LeftOut] = []
@@ -59,9 +59,6 @@ def comparable(
         raise NotComparable(f"nothing to compare: {reasons[0].folder}: {reasons[0].reason}")
     kept, older = _newest(kept, also)
     return kept, [*left_out, *reasons, *older]
-
-
-METRICS_PLACE = "result.json"
 
 
 def _text(run: Run) -> Hashable:

@@ -24,10 +24,20 @@ def verdicts(c: Comparison) -> list[str]:
     lines = [f"{word} than {c.baseline.label}: {listed(names)}" for word, names in sides if names]
     if unsure(c):
         lines.append(f"too few seeds to tell from {c.baseline.label}: {listed([row.label for row in unsure(c)])}")
+    return [*lines, *_untested(c)]
+
+
+def _untested(c: Comparison) -> Iterator[str]:
     untested = [row for row in c.rows if row.difference is not None and row.p is None]
-    if untested:
-        lines.append(_untested(untested, c.baseline))
-    return lines
+    still = [row.label for row in untested if row.difference and row.difference.sd == 0]
+    single = [row.label for row in untested if row.difference and row.difference.sd is None]
+    if still:
+        yield f"no test of {listed(still)}: the seeds don't spread, as if they changed nothing"
+    if single:
+        yield (
+            f"too few seeds to tell from {c.baseline.label}: {listed(single)}: with one seed there is no interval and "
+            "no test; three give a rough one (seed=1,2,3)"
+        )
 
 
 MOST_NAMES = 4
@@ -42,16 +52,6 @@ def listed(names: Sequence[str]) -> str:
 def _p(row: Row) -> str:
     text = p_value(row.p)
     return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
-
-
-def _untested(rows: Sequence[Row], baseline: Row) -> str:
-    names = listed([row.label for row in rows])
-    if any(row.difference and row.difference.sd == 0 for row in rows):
-        return f"no test of {names}: the seeds don't spread, as if they changed nothing"
-    return (
-        f"too few seeds to tell from {baseline.label}: {names}: with one seed there is no interval and no test; "
-        "three give a rough one (seed=1,2,3)"
-    )
 
 
 def notes(c: Comparison) -> list[str]:

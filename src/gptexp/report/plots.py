@@ -62,19 +62,25 @@ def curves(c: Comparison) -> Figure:
     fig, axes = figure(10, 7.4, 2, 2)
     rows, look = _best_rows(c), _looks(c)
     for ax, (kind, name) in zip(axes, PANELS, strict=True):
-        bands = [(row, series.band(row, c.metric, kind, c.flops_estimated)) for row in rows]
-        drawn = [(row, band) for row, band in bands if band is not None]
-        for row, band in drawn:
-            _draw_band(ax, band, look[id(row)])
+        _draw_panel(ax, c, rows, look, kind)
         ax.set_xlabel(name + (", estimated" if kind == "flops" and c.flops_estimated else ""))
-        ax.xaxis.set_major_formatter(FORMATS[kind]())
-        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_ylabel(axis_label(c.metric))
-        _focus(ax, [band for _, band in drawn])
-        if not drawn:
-            ax.text(0.5, 0.5, "no curve to draw", transform=ax.transAxes, ha="center")
-    _legend_below(fig, rows, look, "" if len(rows) == len(c.rows) else f"the best {len(rows)} of {len(c.rows)}")
+    drawable = sum(bool(row.readings) for row in c.rows)
+    title = f"the best {MOST_CURVES} of {drawable}, and the baseline" if len(rows) < drawable else ""
+    _legend_below(fig, rows, look, title)
     return fig
+
+
+def _draw_panel(ax: Axes, c: Comparison, rows: Sequence[Row], look: dict[int, Look], kind: str) -> None:
+    bands = [(row, series.band(row, c.metric, kind, c.flops_estimated)) for row in rows]
+    drawn = [(row, band) for row, band in bands if band is not None]
+    for row, band in drawn:
+        _draw_band(ax, band, look[id(row)])
+    _focus(ax, [band for _, band in drawn])
+    ax.xaxis.set_major_formatter(FORMATS[kind]())
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    if not drawn:
+        ax.text(0.5, 0.5, "no curve to draw", transform=ax.transAxes, ha="center")
 
 
 def _best_rows(c: Comparison) -> list[Row]:
@@ -147,14 +153,14 @@ def ablation(c: Comparison) -> Figure:
     """The metric against the swept setting: mean and 95% interval, and each seed as a dot."""
     axis = series.axis(c)
     place = {id(row): x for row, x in zip(c.rows, axis.x, strict=True)}
-    fig, (ax,) = figure(6.4, 4.4)
+    fig, (ax,) = figure(6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks))), 4.4)
     for index, ((name, rows), look) in enumerate(zip(axis.groups.items(), looks(len(axis.groups), False), strict=True)):
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
     _set_x(ax, axis)
     ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
-    if len(axis.groups) > 1:
+    if 1 < len(axis.groups) <= MOST_CURVES:
         fig.legend(loc="outside lower center", ncols=max(1, min(4, len(axis.groups))))
     return fig
 
@@ -218,6 +224,9 @@ def _with_budget(c: Comparison) -> str:
 FRONTIER: dict[str, Any] = {"color": "#888888", "linewidth": 1.6, "linestyle": "--"}
 
 
+OTHERS = Look("#bbbbbb", ".", "-")  # of more configurations than a legend can name
+
+
 def pareto(c: Comparison) -> Figure:
     """The metric against compute; the line joins what no other configuration beats in both."""
     fig, (ax,) = figure(6.4, 4.8)
@@ -225,15 +234,16 @@ def pareto(c: Comparison) -> Figure:
     points = [(row.mean("flops") or 0.0, row.interval.mean or 0.0) for row in rows]
     edge = np.array(series.frontier(points))
     ax.step(edge[:, 0], edge[:, 1], where="post", **FRONTIER, zorder=1)
+    named = [row for row in _best_rows(c) if row.readings]
     for row, (x, y) in zip(rows, points, strict=True):
-        own = look[id(row)]
+        own = look[id(row)] if row in named else OTHERS
         ax.errorbar([x], [y], yerr=_bars([row]), fmt=own.marker, color=own.colour, capsize=3, elinewidth=1.1, ms=8)
     ax.set_xscale("log")
     _log_ticks(ax, [x for x, _ in points])
     ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
     ax.set_ylabel(_with_budget(c))
-    handles = [Line2D([], [], **FRONTIER), *(_handle_point(look[id(row)]) for row in rows)]
-    names = ["frontier", *(literal(_shortened(row.label)) for row in rows)]
+    handles = [Line2D([], [], **FRONTIER), *(_handle_point(look[id(row)]) for row in named)]
+    names = ["frontier", *(literal(_shortened(row.label)) for row in named)]
     fig.legend(handles, names, loc="outside lower center", ncols=max(1, 70 // (max(map(len, names)) + 6)))
     return fig
 

@@ -16,7 +16,7 @@ from gptexp.report.reading import LeftOut
 from gptexp.report.statistics import Difference, Interval
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Row:
     """One configuration: its readings by seed, and what they say.
 

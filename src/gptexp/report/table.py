@@ -38,9 +38,7 @@ def print_comparison(console: Console, c: Comparison) -> None:
 def _tables(console: Console, shown: Sequence[Column]) -> list[Table]:
     """One table where it fits; else results and costs apart."""
     whole = _table(shown)
-    if Measurement.get(console, console.options, whole).minimum <= console.width and (
-        Measurement.get(console, console.options.update(width=10_000), whole).maximum <= console.width
-    ):
+    if Measurement.get(console, console.options.update(width=10_000), whole).maximum <= console.width:
         return [whole]
     return [_table([column for column in shown if column.kind in ("setting", kind)]) for kind in ("result", "cost")]
 
