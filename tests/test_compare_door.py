@@ -215,7 +215,9 @@ def test_plots_are_pictures_of_a_size_for_print(tmp_path: Path) -> None:
     assert sizes == {"curves.png": (2000, 1480), "ablation.png": (1280, 880), "pareto.png": (1280, 960)}
 
 
-@pytest.mark.parametrize("value", ["$x_1$", "_hidden", "50%", "\\frac", "日本語", "{}", "a" * 300, "new\nline", ""])
+@pytest.mark.parametrize(
+    "value", ["$x_1$", "$\\bad{$", "_hidden", "50%", "\\frac", "日本語", "{}", "a" * 300, "new\nline", ""]
+)
 def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pytest.WarningsRecorder) -> None:
     make_run(tmp_path / "a", 2.0, data__path=value)
     make_run(tmp_path / "b", 2.0, data__path="$other$")
