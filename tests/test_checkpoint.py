@@ -183,3 +183,25 @@ def test_our_own_mistakes_are_caught_when_saving(tmp_path: Path) -> None:
 def test_tokenizer_of_a_checkpoint_is_its_own(tmp_path: Path) -> None:
     checkpoint = small(tokenizer={"kind": "byte"})
     assert load_tokenizer(checkpoint.tokenizer).decode([72, 105]) == "Hi"
+
+
+def test_persistent_buffers_are_part_of_a_model() -> None:
+    """A user's own model may have some: running means, counters. Those that are recomputed are not stored."""
+
+    def make() -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+        model.register_buffer("mask", torch.ones(2), persistent=False)
+        return model
+
+    model = make()
+    model(torch.randn(8, 2))
+    stored = ckpt.weights(model)
+    assert {"1.running_mean", "1.num_batches_tracked"} <= stored.keys()
+    assert "mask" not in stored
+    again, adopted = make(), make()
+    ckpt.load_weights(again, stored, "here")
+    ckpt.adopt_weights(adopted, stored, "here")
+    for other in (again, adopted):
+        assert all(torch.equal(value, stored[name]) for name, value in other.state_dict().items() if name in stored)
+    with pytest.raises(ValueError, match=r"here: 1\.num_batches_tracked is \(\), the model's is \(\) of whole numbers"):
+        ckpt.load_weights(make(), {**stored, "1.num_batches_tracked": torch.tensor(1.0)}, "here")

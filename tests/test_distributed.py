@@ -1,59 +1,174 @@
-"""Several processes train as one: the same windows, the same curve."""
+"""Several processes, nodes and jobs: who starts them, who supervises them, and what is left when one dies."""
 
 from __future__ import annotations
 
-import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 
-from conftest import TINY, TINY_GPT, command, story
+from conftest import TINY, TINY_GPT, command
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 SETTINGS = [*TINY, *TINY_GPT, "data.path=story.txt", "trainer.max_steps=4", "name=x"]
-DOUBLE = "trainer.precision=64-true"
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+LONG = ["trainer.max_steps=100000", "trainer.val_every_steps=100000"]
 
 
-def losses(place: Path, folder: str, *overrides: str) -> list[float]:
-    done = command("train", *SETTINGS, *overrides, f"hydra.run.dir={folder}", cwd=place)
-    assert done.returncode == 0, done.stderr + done.stdout
-    with (place / folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [float(row[name]) for row in rows for name in ("train/loss", "val/loss") if row[name]]
+def result(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_one_process_and_two_of_ddp_and_fsdp_give_one_curve(tmp_path: Path) -> None:
-    (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
-    for strategy, precision, tolerance in (("ddp", DOUBLE, 1e-9), ("fsdp", "trainer.precision=32-true", 1e-5)):
-        one = losses(tmp_path, f"one-{strategy}", precision)
-        assert len(one) == 6
-        layout = [f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.devices=2", precision]
-        assert losses(tmp_path, strategy, *layout) == pytest.approx(one, rel=tolerance)
+def ranks_of(parent: int) -> list[psutil.Process]:
+    """The rank processes below a process, in the order of their ranks."""
+    found = [child for child in psutil.Process(parent).children(recursive=True) if "gptexp.worker" in child.cmdline()]
+    return sorted(found, key=lambda child: int(child.environ()["RANK"]))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_run_of_two_processes_goes_on_on_one(tmp_path: Path) -> None:
-    (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
-    whole = losses(tmp_path, "whole", "schedule=constant", DOUBLE)
-    settings = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2"]
-    losses(tmp_path, "half", *settings, "schedule=constant", DOUBLE)
-    done = command("train", "resume=half", "trainer.max_steps=4", "hydra.run.dir=rest", "trainer=cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    with (tmp_path / "rest/metrics.csv").open(encoding="utf-8", newline="") as file:
-        rest = [float(row["train/loss"]) for row in csv.DictReader(file)]
-    assert rest == pytest.approx([whole[3], whole[4]], rel=1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_what_a_rank_refuses_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
-    settings = [*SETTINGS, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.block_size=9999"]
-    done = command("train", *settings, "hydra.run.dir=x", cwd=tmp_path)
+def test_what_a_rank_refuses_is_one_line(workplace: Path) -> None:
+    done = command("train", *SETTINGS, *TWO, "model.block_size=9999", "hydra.run.dir=x", cwd=workplace)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if not line.startswith("preparing")] == [
         "error: data=text: the training part has 5724 tokens, but model.block_size=9999 needs at least 10000; "
         "give more text or a smaller model.block_size"
     ]
+
+
+def test_a_sweep_of_ddp_jobs_gives_one_folder_a_job_and_leaves_no_process(workplace: Path) -> None:
+    before = set(psutil.pids())
+    done = command(
+        "train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent for path in workplace.rglob("config.yaml"))
+    assert [folder.name for folder in folders] == ["0", "1", "2"]
+    layers = [yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_layer"] for folder in folders]
+    assert layers == [1, 2, 3]
+    assert [result(folder)["status"] for folder in folders] == ["completed"] * 3
+    assert len({result(folder)["parameters"] for folder in folders}) == 3
+    left = [psutil.Process(pid).cmdline() for pid in set(psutil.pids()) - before if psutil.pid_exists(pid)]
+    assert not [line for line in left if any("gptexp" in word for word in line) and str(workplace) in str(line)]
+
+
+@pytest.fixture
+def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of two ranks that has begun to train, in ./run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gptexp.train", *SETTINGS, *TWO, *LONG, "hydra.run.dir=run"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics, deadline = workplace / "run/metrics.csv", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess.Popen[str]) -> None:
+    ranks = ranks_of(running.pid)
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: rank 1 was ended by SIGKILL (the system may have run out of memory); the other ranks were stopped"
+    ]
+    assert not [rank for rank in ranks if rank.is_running()]
+
+
+def test_ranks_end_with_the_process_that_started_them(running: subprocess.Popen[str]) -> None:
+    ranks = ranks_of(running.pid)
+    running.kill()
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+
+
+def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
+    running: subprocess.Popen[str], workplace: Path
+) -> None:
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 143
+    step = result(workplace / "run")["steps"]
+    assert said.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; go on with resume=run"
+    done = command("train", "resume=run", f"trainer.max_steps={int(str(step)) + 2}", "trainer=cpu", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from step {step}" in done.stdout
+
+
+@dataclass
+class Node:
+    """How a command is run on a node, and where the other finds it."""
+
+    prefix: list[str]
+    address: str
+    interface: str
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[Node]]:
+    """Two network namespaces joined by a cable, or, where they may not be made, this machine twice."""
+    names, links = [f"gptexp{os.getpid()}n{i}" for i in (0, 1)], [f"gx{os.getpid() % 100000}n{i}" for i in (0, 1)]
+    addresses = ["10.231.77.1", "10.231.77.2"]
+    commands = [f"netns add {name}" for name in names]
+    commands.append(f"link add {links[0]} type veth peer name {links[1]}")
+    for name, link, address in zip(names, links, addresses, strict=True):
+        commands.append(f"link set {link} netns {name}")
+        commands += [f"-n {name} addr add {address}/24 dev {link}", f"-n {name} link set {link} up"]
+        commands.append(f"-n {name} link set lo up")
+    try:
+        for line in commands:
+            subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+        yield [
+            Node(["ip", "netns", "exec", name], address, link)
+            for name, link, address in zip(names, links, addresses, strict=True)
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        yield [Node([], "127.0.0.1", "lo")] * 2
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for i, node in enumerate(nodes):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}"]
+        torchrun += ["--nproc-per-node=1", f"--master-addr={nodes[0].address}", f"--master-port={port}"]
+        train = ["-m", "gptexp.train", *SETTINGS, "trainer.accelerator=cpu", "trainer.precision=64-true"]
+        started.append(
+            subprocess.Popen(
+                [*node.prefix, *torchrun, *train, "hydra.run.dir=nodes"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "GLOO_SOCKET_IFNAME": node.interface},
+            )
+        )
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "2 processes" in said[0]
+    assert "val/bpb" not in said[1]  # only rank 0 speaks
+    done = command("train", *SETTINGS, "trainer=cpu", "trainer.precision=64-true", "hydra.run.dir=one", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
+    assert two == pytest.approx(one, rel=1e-9)

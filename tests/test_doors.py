@@ -107,8 +107,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing_behind(
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(trained: Path) -> None:
-    settings = " ".join(["data=text", *(o for o in TRAIN if o != "data=text"), "model.n_embd=64", "tokenizer=byte"])
-    shell = f"ulimit -f 100; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
+    settings = " ".join(["data=text", *(o for o in TRAIN if o != "data=text"), "model.n_embd=128", "tokenizer=byte"])
+    shell = f"ulimit -f 1000; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no space to write ")
@@ -130,14 +130,6 @@ def test_a_folder_that_can_not_be_made_is_one_line(trained: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "story.txt" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_sweep_trains_every_job(trained: Path) -> None:
-    done = command("train", "-m", *TRAIN, "model.n_layer=1,2", "hydra.sweep.dir=sweep", cwd=trained)
-    assert done.returncode == 0, done.stderr
-    layers = {(trained / f"sweep/{i}/config.yaml").read_text(encoding="utf-8").count("n_layer: 2") for i in (0, 1)}
-    assert layers == {0, 1}
-    assert all((trained / f"sweep/{i}/result.json").exists() for i in (0, 1))
 
 
 def test_help_names_every_option_of_every_group(trained: Path) -> None:

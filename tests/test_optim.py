@@ -19,6 +19,7 @@ from gptexp.config.training import AdamWConfig, MuonConfig
 from gptexp.models.bigram import Bigram
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
+from gptexp.muon import BatchedMuon, orthogonalised
 from gptexp.optim import MuonWithAdamW, build_optimizer, load_named_optimizer_state, named_optimizer_state
 
 V = 7
@@ -106,7 +107,7 @@ def test_one_optimizer_steps_as_its_two_parts_would():
     inner = [p for n, p in theirs.named_parameters() if ".h." in n and p.ndim == 2]
     tables = [theirs.transformer.wte.weight, theirs.transformer.wpe.weight]
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
-    muon = torch.optim.Muon(inner, 0.01, 0.3, momentum=0.9, nesterov=False, ns_steps=3, adjust_lr_fn="match_rms_adamw")
+    muon = BatchedMuon(inner, 0.01, 0.3, momentum=0.9, nesterov=False, ns_steps=3, adjust_lr_fn="match_rms_adamw")
     groups = [{"params": tables, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, 0.01, (0.9, 0.95), fused=True)
     x = torch.randint(V, (2, 4))
@@ -117,6 +118,41 @@ def test_one_optimizer_steps_as_its_two_parts_would():
             for part in parts:
                 part.step()
     assert_same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_batched_muon_steps_as_torchs_does_but_for_its_rounding_to_bfloat16(nesterov: bool):
+    shapes = [(6, 6), (4, 12), (12, 4), (6, 6), (12, 4)]
+    ours, theirs = ([torch.nn.Parameter(torch.randn(s, generator=draw)) for s in shapes] for draw in generators(2))
+    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9, "nesterov": nesterov}
+    optimizers = [BatchedMuon(ours, **settings), torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")]
+    for step in range(3):
+        before = [p.detach().clone() for p in theirs]
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            draw = torch.Generator().manual_seed(step)
+            for mine, start in zip(parameters, before, strict=True):
+                mine.data.copy_(start)
+                mine.grad = torch.randn(mine.shape, generator=draw)
+            optimizer.step()
+        for mine, other, start in zip(ours, theirs, before, strict=True):
+            assert (mine - other).norm() < 0.03 * (other - start).norm()
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(0) for _ in range(count)]
+
+
+def test_newton_schulz_brings_singular_values_near_one_and_keeps_their_directions():
+    matrices = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    result = orthogonalised(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    assert result.dtype == torch.float64
+    for matrix, direction in zip(matrices, result, strict=True):
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        inner = u.T @ direction @ v.T
+        assert ((inner.diagonal() > 0.5) & (inner.diagonal() < 1.3)).all()
+        assert (inner - torch.diag(inner.diagonal())).abs().max() < 1e-9
+    turned = orthogonalised(matrices.mT, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    assert torch.allclose(turned, result.mT)
 
 
 def test_a_step_calls_the_closure_once_and_with_gradients():

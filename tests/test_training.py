@@ -145,7 +145,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert all(torch.equal(whole.model[name], value) for name, value in rest.model.items())
     for name, state in whole.optimizer.items():
         assert all(torch.equal(value, rest.optimizer[name][key]) for key, value in state.items())
-    assert whole.metrics == rest.metrics
+    assert {**whole.metrics, "seconds": 0} == {**rest.metrics, "seconds": 0}
     assert json.loads((workplace / "rest/result.json").read_text(encoding="utf-8"))["resumed_from"] == 4
 
 
@@ -217,7 +217,9 @@ def test_accumulated_micro_batches_see_the_same_windows_and_agree(train_here: Tr
 
 
 def test_a_loss_that_is_no_number_stops_with_step_checkpoint_and_causes(train_here: Train, workplace: Path) -> None:
-    with pytest.raises(ValueError, match=r"train/loss is (nan|inf) at step \d+; .*Likely causes: optimizer\.lr=1e\+2"):
+    with pytest.raises(
+        ValueError, match=r"train/loss is (nan|inf) at step \d+; .*Likely causes: optimizer\.lr=1\.0e\+22"
+    ):
         train_here(*TINY_GPT, "optimizer.lr=1e22", "trainer.gradient_clip=null", "trainer.max_steps=20")
     assert not (workplace / "run/result.json").exists()
 

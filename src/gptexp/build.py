@@ -11,17 +11,20 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import DoublePrecision
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from rich.console import Console
 from torch import nn
 
 from gptexp import checkpoint as ckpt
-from gptexp import flops, hardware, runs
+from gptexp import flops, hardware, ranks, runs
+from gptexp.callbacks.bundle import Batches, Bundle
 from gptexp.callbacks.checkpoints import Checkpoints
 from gptexp.callbacks.progress import ProgressLine
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
 from gptexp.config import Config, Strategy
-from gptexp.data.batches import BatchPlan, TrainBatches, ValBatches, loader, plan_batches, scored
+from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, loader, plan_batches, scored
 from gptexp.data.order import WindowOrder
 from gptexp.data.prepare import PreparedData, prepare
 from gptexp.lit import LitGPT
@@ -38,6 +41,7 @@ PLUGINS = {
         "lightning.pytorch.callbacks.EarlyStopping",
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.Timer",
+        "gptexp.callbacks.trace.Trace",
     },
     "logger": {
         "lightning.pytorch.loggers.WandbLogger",
@@ -77,15 +81,21 @@ class Windows(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
-        batches = TrainBatches(
-            self.data.train,
-            self.order,
-            self.plan,
-            rank=self.trainer.global_rank,
-            first_step=self.first_step,
-            last_step=self.config.trainer.max_steps,
-        )
+        batches = self._batches(self.trainer.global_rank, self.first_step, self.config.trainer.max_steps)
         return self._loader(batches, self.config.data.num_workers)
+
+    def _batches(self, rank: int, first_step: int, last_step: int) -> TrainBatches:
+        return TrainBatches(
+            self.data.train, self.order, self.plan, rank=rank, first_step=first_step, last_step=last_step
+        )
+
+    def batches_of(self, step: int) -> Batches:
+        """Every forward pass of a step, counted from 1, on every rank."""
+        return [
+            {"rank": rank, "micro": micro, "tokens": tokens.contiguous(), "targets": targets.contiguous()}
+            for rank in range(self.plan.world_size)
+            for micro, (tokens, targets) in enumerate(_items(self._batches(rank, step - 1, step)))
+        ]
 
     def val_dataloader(self) -> Any:
         assert self.trainer is not None
@@ -104,6 +114,10 @@ class Windows(pl.LightningDataModule):
         return loader(batches, workers=workers, pin=self.trainer.strategy.root_device.type == "cuda")
 
 
+def _items(batches: TrainBatches) -> list[Batch]:
+    return [batches[j] for j in range(len(batches))]
+
+
 # ------------------------------------------------------------------------------- the whole
 
 
@@ -115,11 +129,15 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     """
     source = _source(config)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
-    data = prepare(config.data, tokenizer, Path(config.paths.cache))
+    with ranks.first_then_others(ranks.PREPARED):
+        data = prepare(config.data, tokenizer, Path(config.paths.cache))
     _require_same_data(config, source, data)
     parameters, flops_per_token = measure_model(config.model, data.tokenizer.vocab_size)
     hardware.require_memory(parameters, flops.training_bytes(parameters), config, world_size)
+    precision = hardware.choose_precision(config)
     model = build_model(config.model, data.tokenizer.vocab_size, seed=config.seed)
+    if precision[0] == "64-true":
+        model.double()  # before stored weights come in, which would be rounded otherwise
     if source:
         ckpt.load_weights(model, source.model, config.resume or config.init_from)
     first_step = source.step if source and config.resume else 0
@@ -127,13 +145,14 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         config, vocab_size=data.tokenizer.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
     lit = LitGPT(model, config, plan, scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot), first_step)
-    precision = hardware.choose_precision(config)
     record = _record(config, folder, data, parameters, flops_per_token, precision[0], source if first_step else None)
     samples = TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data))
     identity = _identity(config, data)
+    datamodule = Windows(config, data, plan, first_step)
     callbacks = [
         record,
         samples,
+        Bundle(folder, identity, datamodule.batches_of),
         Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record),
         ProgressLine(console, record, samples),
         *_plugins("callbacks", config.callbacks.plugins),
@@ -152,7 +171,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         trainer=trainer,
         record=record,
         samples=samples,
-        datamodule=Windows(config, data, plan, first_step),
+        datamodule=datamodule,
         plan=plan,
         precision=precision,
         parameters=parameters,
@@ -170,7 +189,11 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's Trainer, with what gptexp does itself switched off: checkpoints, bars, samplers, clipping."""
     quiet()
-    settings = config.trainer
+    settings, who = config.trainer, ranks.current()
+    # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
+    plugins: list[Any] = [TorchElasticEnvironment() if who else LightningEnvironment()]
+    if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
+        plugins.append(DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
     loggers: list[Any] = [MetricsCSV(folder, first_step)]
     if config.logger.tensorboard:
@@ -180,10 +203,15 @@ def build_trainer(
         max_steps=settings.max_steps - first_step,
         max_epochs=-1,
         accelerator=accelerator,
-        devices=hardware.devices_of(config),
-        num_nodes=settings.num_nodes,
+        devices=hardware.processes_of(config),
+        num_nodes=who.nodes if who else 1,
         strategy=_strategy(config, plan.world_size),
-        precision=cast(Any, precision),
+        # Ranks are started by a launcher; without one this process is alone, also on a SLURM node.
+        plugins=[
+            TorchElasticEnvironment() if who else LightningEnvironment(),
+            *([DoublePrecision()] if double else []),
+        ],
+        precision=None if double else cast(Any, precision),
         accumulate_grad_batches=plan.accumulate,
         logger=loggers,
         callbacks=callbacks,
@@ -298,8 +326,9 @@ def _record(
 ) -> RunRecord:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
     facts: dict[str, Any] = {"parameters": parameters, "text_sha256": data.text_sha256, "settings": to_plain(config)}
+    facts["bytes_per_token"] = data.train_bytes / len(data.train)
     if source:
-        facts["best"] = source.metrics.get("best")
+        facts |= {"best": source.metrics.get("best"), "seconds": source.metrics.get("seconds", 0.0)}
     return RunRecord(
         folder,
         flops_per_token=flops_per_token,

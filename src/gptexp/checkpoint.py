@@ -2,7 +2,7 @@
 
     format       "gptexp checkpoint"          version      1
     step         optimizer steps taken        metrics      of the last validation, and which step is best
-    model        {name: tensor}, tied weights once, no wrapper's prefix
+    model        {name: tensor}: weights, tied ones once, and persistent buffers; no wrapper's prefix
     optimizer    {parameter name: {"step", "exp_avg", …: tensor}}
     config       the experiment's settings, resolved        tokenizer    its state, plain data
     data         {"fingerprint", "text_sha256"}
@@ -14,7 +14,6 @@ no code. It is written under another name, flushed and renamed (law 2), and a pr
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import re
 import warnings
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptexp.files import atomic_path, fsync_dir
+from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, sweep_leftovers
 
 FORMAT = "gptexp checkpoint"
 VERSION = 1
@@ -66,12 +65,15 @@ _TYPES: dict[str, type] = {
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write atomically: `path` is the old file or the new one, whole, at every moment."""
-    plain = checkpoint.as_plain()
-    _require_plain("", plain)
-    needs = sum(t.numel() * t.element_size() for t in [*checkpoint.model.values(), *_tensors(checkpoint.optimizer)])
-    with atomic_path(path, needs=needs) as temporary:
+    plain = _checked(checkpoint)
+    with atomic_path(path, needs=_size(checkpoint)) as temporary:
+        _write(plain, temporary)
+
+
+def _write(plain: Plain, path: Path) -> None:
+    with open_new(path) as file:
         try:
-            torch.save(plain, temporary)
+            torch.save(plain, file)
         except RuntimeError as error:  # how torch's writer reports that a write fell short
             raise OSError(errno.ENOSPC, str(error)) from None
 
@@ -83,9 +85,18 @@ def load(path: Path) -> Checkpoint:
         ValueError: not a checkpoint, damaged (the record is named), or of a later format.
         FileNotFoundError: nothing there.
     """
-    path = Path(path)
+    return _from_plain(Path(path), open_plain(Path(path)))
+
+
+def open_plain(path: Path) -> Plain:
+    """A file of tensors and plain data; nothing else is ever made of it.
+
+    Raises:
+        ValueError: damaged, or holds more than that.
+        FileNotFoundError: nothing there.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+        raise FileNotFoundError(f"{path}: no such file")
     _check_records(path)
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -95,7 +106,7 @@ def load(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: holds more than tensors and plain data{what}, so it was not opened") from None
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
-    return _from_plain(path, plain)
+    return plain if isinstance(plain, dict) else {}
 
 
 def open_run(path: Path) -> Checkpoint:
@@ -115,28 +126,36 @@ def open_run(path: Path) -> Checkpoint:
 
 
 def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
-    """Save as last.ckpt; the former last becomes previous.ckpt, and best.ckpt is a second name of the best."""
+    """Save as last.ckpt; the former last becomes previous.ckpt, and best.ckpt is a second name of the best.
+
+    At every moment two whole generations stand, from the second save on. best.ckpt comes first: a process
+    killed before last.ckpt follows takes the same steps again, and finds the same best.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    last = folder / LAST
-    if last.exists():
-        _link(last, folder / PREVIOUS)
-    save(checkpoint, last)
-    if best:
-        _link(last, folder / BEST)  # the same step is written once
+    sweep_leftovers(folder)
+    last, former = folder / LAST, folder / f".{LAST}.former.tmp"
+    plain = _checked(checkpoint)
+    with atomic_path(last, needs=_size(checkpoint)) as temporary:
+        _write(plain, temporary)
+        flush(temporary)
+        if best:
+            link(temporary, folder / BEST)  # the same step is written once
+        if last.exists():
+            link(last, former)
+    if former.exists():
+        former.replace(folder / PREVIOUS)
+        fsync_dir(folder)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, replacing what had it; copy where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with atomic_path(target) as copy:
-            Path(copy).write_bytes(source.read_bytes())
-        return
-    temporary.replace(target)
-    fsync_dir(target.parent)
+def _checked(checkpoint: Checkpoint) -> Plain:
+    plain = checkpoint.as_plain()
+    _require_plain("", plain)
+    return plain
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    """Bytes of its tensors, which are nearly all of the file."""
+    return sum(t.numel() * t.element_size() for t in [*checkpoint.model.values(), *_tensors(checkpoint.optimizer)])
 
 
 def _tensors(state: Plain) -> list[torch.Tensor]:
@@ -144,8 +163,15 @@ def _tensors(state: Plain) -> list[torch.Tensor]:
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's parameters by name, tied ones once, gathered if sharded, on the CPU."""
-    return {name: full_cpu(parameter.detach()) for name, parameter in model.named_parameters()}
+    """Everything of `_lasting` by name, gathered if sharded, on the CPU."""
+    return {name: full_cpu(tensor.detach()) for name, tensor in _lasting(model).items()}
+
+
+def _lasting(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a model is besides its settings: parameters, tied ones once, and persistent buffers."""
+    kept = model.state_dict(keep_vars=True).keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+    return {**dict(model.named_parameters()), **buffers}
 
 
 def full_cpu(tensor: torch.Tensor) -> torch.Tensor:
@@ -166,8 +192,8 @@ def load_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: obje
             cropped[name] = stored[name][: parameter.shape[0]]
     _require_same_shapes(model, cropped, source)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(cropped[name])
+        for name, tensor in _lasting(model).items():
+            tensor.copy_(cropped[name])
 
 
 def adopt_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: object) -> None:
@@ -177,21 +203,28 @@ def adopt_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: obj
         ValueError: a parameter is missing, not known, or of another shape.
     """
     _require_same_shapes(model, stored, source)
-    own = {id(parameter): nn.Parameter(stored[name]) for name, parameter in model.named_parameters()}
+    own = {id(tensor): stored[name] for name, tensor in _lasting(model).items()}
+    parameters = {id(parameter): nn.Parameter(own[id(parameter)]) for parameter in model.parameters()}
     for module in model.modules():
         for key, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[key] = own[id(parameter)]  # tied ones stay tied
+                module._parameters[key] = parameters[id(parameter)]  # tied ones stay tied
+        for key, buffer in module._buffers.items():
+            if id(buffer) in own:
+                module._buffers[key] = own[id(buffer)]
 
 
 def _require_same_shapes(model: nn.Module, stored: dict[str, torch.Tensor], source: object) -> None:
-    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    theirs = {name: tuple(value.shape) for name, value in stored.items()}
+    own = {name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in _lasting(model).items()}
+    theirs = {name: (tuple(value.shape), value.is_floating_point()) for name, value in stored.items()}
     for name in sorted(own.keys() | theirs.keys()):
         if own.get(name) != theirs.get(name):
-            raise ValueError(
-                f"{source}: {name} is {theirs.get(name, 'missing')}, the model's is {own.get(name, 'none')}"
-            )
+            theirs_is, own_is = (_shape(found.get(name)) for found in (theirs, own))
+            raise ValueError(f"{source}: {name} is {theirs_is or 'missing'}, the model's is {own_is or 'none'}")
+
+
+def _shape(found: tuple[tuple[int, ...], bool] | None) -> str:
+    return "" if found is None else f"{found[0]}{'' if found[1] else ' of whole numbers'}"
 
 
 def _check_records(path: Path) -> None:
@@ -205,8 +238,8 @@ def _check_records(path: Path) -> None:
         raise ValueError(f"{path}: damaged (record {damaged} fails its checksum)")
 
 
-def _from_plain(path: Path, plain: object) -> Checkpoint:
-    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+def _from_plain(path: Path, plain: Plain) -> Checkpoint:
+    if plain.get("format") != FORMAT:
         raise ValueError(f"{path}: not a gptexp checkpoint")
     if plain.get("version") != VERSION:
         raise ValueError(f"{path}: has format {plain.get('version')}, this gptexp reads {VERSION}")
@@ -214,7 +247,7 @@ def _from_plain(path: Path, plain: object) -> Checkpoint:
         if not isinstance(plain.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
     for name, value in plain["model"].items():
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or not value.is_floating_point():
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_complex():
             raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
     best = plain["metrics"].get("best")
     if not (best is None or (isinstance(best, dict) and isinstance(best.get("val/bpb"), float))):

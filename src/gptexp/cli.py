@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -14,21 +15,22 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 
 from gptexp.compose import compose
-from gptexp.config import Config
-from gptexp.overrides import jobs_of, one_batch_setting, quoted
+from gptexp.config import Config, SweepConfig
+from gptexp.overrides import one_batch_setting, quoted
+from gptexp.runs import Interrupted
 from gptexp.schemas import ConfigError, conf_dir, groups
 from gptexp.source import check_against_source, with_source
 
 USER_ERROR = 2
-INTERRUPTED = 130
+BY_SIGNAL = 128  # a shell's convention: 130 for SIGINT, 143 for SIGTERM
 BROKEN_PIPE = 141
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
     """Errors that our own code raises for the user end the program in one line; bugs keep their traceback.
 
-    GPTEXP_TRACEBACK=1 shows the traceback of both.
+    GPTEXP_TRACEBACK=1 shows the traceback of both. stopping_only: errors pass, signals end the program.
     """
     warnings.showwarning = _one_line_warning
     try:
@@ -37,12 +39,19 @@ def one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except (ValueError, OSError) as error:
-        if os.environ.get("GPTEXP_TRACEBACK") or not (_is_ours(error) or isinstance(error, ConfigError)):
+        if (
+            stopping_only
+            or os.environ.get("GPTEXP_TRACEBACK")
+            or not (_is_ours(error) or isinstance(error, ConfigError))
+        ):
             raise
         fail(_message(error))
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; go on with {stop}" if str(stop) else "interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(BY_SIGNAL + stop.signum)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(BY_SIGNAL + signal.SIGINT)
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
@@ -83,10 +92,21 @@ def checked_arguments(arguments: list[str]) -> list[str]:
     with one_line_errors():
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
-            for job in jobs_of(parsed.overrides) if parsed.multirun else [parsed.overrides]:
-                check(compose(job))
+            config = compose(parsed.overrides)
+            check(config)
+            if config.sweep != SweepConfig():
+                raise ConfigError("sweep: says how several jobs are run; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     return [*flags, *overrides]
+
+
+def sweep_overrides(arguments: list[str]) -> list[str] | None:
+    """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
+    if {"--help", "-h"} & set(arguments):
+        return None
+    parsed = get_args_parser().parse_args(arguments)
+    asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion
+    return parsed.overrides if parsed.multirun and not asks else None
 
 
 def check(config: Config) -> None:
@@ -111,6 +131,7 @@ EXAMPLES = {
     "callbacks": "callbacks=early_stopping callbacks.samples.tokens=200",
     "logger": "logger=csv",
     "experiment": "experiment=shakespeare_char_cpu",
+    "sweep": "-m sweep=tokenizer data=harrypotter",
     "debug": "debug=smoke",
     "paths": "paths.data=/big/disk/data paths.logs=/big/disk/logs",
 }

@@ -25,7 +25,7 @@ def check_groups(overrides: list[str]) -> None:
         if options is None or parsed.is_delete() or parsed.is_sweep_override():
             continue
         option = parsed.value()
-        if option is None and group not in ("experiment", "debug"):
+        if option is None and group not in ("experiment", "debug", "sweep"):
             raise ConfigError(f"{group}=null: must be chosen; one of {', '.join(options)}")
         if isinstance(option, str) and option not in (*options, "source"):
             raise ConfigError(f"{group}={option}: no such option; {closest(option, options)}")

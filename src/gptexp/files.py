@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -29,7 +30,7 @@ def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary
-        _fsync(temporary)
+        flush(temporary)
         temporary.replace(path)
     except BaseException as error:
         written = temporary.stat().st_size if temporary.exists() else 0
@@ -42,8 +43,32 @@ def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
 
 def atomic_write(path: str | Path, data: bytes) -> None:
     """Replace the file by these bytes, or leave it as it was. OSError names path and size when the disk is full."""
-    with atomic_path(path, needs=len(data)) as temporary:
-        temporary.write_bytes(data)
+    with atomic_path(path, needs=len(data)) as temporary, open_new(temporary) as file:
+        file.write(data)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """A file to write from its beginning. Every file that law 2 is about is opened here."""
+    return path.open("wb")
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, replacing what had it; a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with atomic_path(target, needs=source.stat().st_size) as copy, source.open("rb") as old, open_new(copy) as new:
+            shutil.copyfileobj(old, new)
+        return
+    temporary.replace(target)
+    fsync_dir(target.parent)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written. Only for a folder that this process alone writes to."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def fsync_dir(folder: str | Path) -> None:
@@ -60,7 +85,8 @@ def fsync_dir(folder: str | Path) -> None:
         os.close(descriptor)
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Make the bytes of a closed file survive a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

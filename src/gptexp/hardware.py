@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from gptexp import ranks
 from gptexp.config import Accelerator, Config
 
 GIB = 2**30
@@ -30,11 +31,29 @@ def accelerator_of(config: Config) -> str:
     return "cuda" if wanted is Accelerator.gpu else wanted.name
 
 
-def devices_of(config: Config) -> int:
-    """Processes on this node."""
-    if config.trainer.devices == "auto":
+def processes_of(config: Config) -> int:
+    """Processes on this node: as torchrun or srun started them, else as `trainer.devices` says.
+
+    Raises:
+        ValueError: the setting and the launcher contradict each other, or several nodes have no launcher.
+    """
+    wanted, nodes, who = config.trainer.devices, config.trainer.num_nodes, ranks.current()
+    if who is not None:
+        if wanted not in ("auto", who.local_size):
+            raise ValueError(
+                f"trainer.devices={wanted}: the launcher started {who.local_size} processes a node; leave it out"
+            )
+        if nodes not in (1, who.nodes):
+            raise ValueError(f"trainer.num_nodes={nodes}: the launcher started {who.nodes}; leave it out")
+        return who.local_size
+    if nodes > 1:
+        raise ValueError(
+            f"trainer.num_nodes={nodes}: several nodes are started by torchrun or srun on each of them; "
+            f"torchrun --nnodes {nodes} … -m gptexp.train …"
+        )
+    if wanted == "auto":
         return torch.cuda.device_count() if accelerator_of(config) == "cuda" else 1
-    return int(config.trainer.devices)
+    return int(wanted)
 
 
 def choose_precision(config: Config) -> tuple[str, str]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
-from gptexp.config import Config, GPTConfig
+from gptexp.breakdown import Watch, require_finite
+from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan
 from gptexp.objective import Score, cross_entropy
 from gptexp.optim import build_optimizer
 from gptexp.schedule import lr_multiplier
-
-
-class NonFiniteLoss(RuntimeError):
-    """Training broke down: the loss is no number any more."""
+from gptexp.seeds import dropout_seed
 
 
 class LitGPT(pl.LightningModule):
@@ -37,10 +34,10 @@ class LitGPT(pl.LightningModule):
         self.scored_tokens, self.scored_bytes = scored
         self.score: Score | None = None
         self.grad_norm: torch.Tensor | None = None
+        self.watch = Watch(waits=True)
         self._loss_sum: torch.Tensor | float = 0.0
         self._nats = 0.0
         self._sharded = False
-        self._has_dropout = isinstance(config.model, GPTConfig) and config.model.dropout + config.model.attn_dropout > 0
 
     @property
     def step(self) -> int:
@@ -61,6 +58,9 @@ class LitGPT(pl.LightningModule):
             shard(self.model, mesh["data_parallel"])
             self._sharded = True
 
+    def on_train_start(self) -> None:
+        self.watch = Watch(waits=self.device.type == "cpu")
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.model(tokens)
 
@@ -68,12 +68,9 @@ class LitGPT(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         micro = batch_idx % self.plan.accumulate
-        if self._has_dropout:
-            self._seed_dropout(micro)
+        torch.manual_seed(dropout_seed(self.config.seed, self.step, self.global_rank, micro))
         tokens, targets = batch
         loss = cross_entropy(self.model(tokens), targets)
-        if self.device.type == "cpu":  # elsewhere the check would wait for the device: see train_loss
-            _require_finite("train/loss", float(loss.detach()), self.step + 1)
         self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
         return loss
 
@@ -81,17 +78,13 @@ class LitGPT(pl.LightningModule):
         """Nats a token over the whole global batch of the last step. A collective, and waits for the device.
 
         Raises:
-            NonFiniteLoss: it is no number.
+            NonFiniteLoss: it, or the loss or gradient of an earlier step, is no number.
         """
+        self.watch.look()
         mean = torch.as_tensor(self._loss_sum, device=self.device) / self.plan.accumulate
         loss = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
-        _require_finite("train/loss", loss, self.step)
+        require_finite("train/loss", loss, self.step)
         return loss
-
-    def _seed_dropout(self, micro: int) -> None:
-        """Law 1: dropout draws are a pure function of (seed, step, rank, micro-batch)."""
-        key = (self.config.seed, self.step, self.global_rank, micro)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         scaled = self.trainer.precision == "16-mixed"  # a fused step and a gradient scaler exclude each other
@@ -106,7 +99,11 @@ class LitGPT(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         limit = self.config.trainer.gradient_clip
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf") if limit is None else limit)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf") if limit is None else limit)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.trainer.precision != "16-mixed":  # there the scaler skips overflowing steps
+            loss = torch.as_tensor(self._loss_sum) if self.plan.world_size == 1 else None
+            self.watch.step(optimizer, self.grad_norm, loss, self.step + 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Tell Lightning whether to validate after this step: every val_every_steps, and after the last.
@@ -134,11 +131,6 @@ class LitGPT(pl.LightningModule):
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         nats = torch.tensor(self._nats, dtype=wide, device=self.device)
         total = float(self.trainer.strategy.reduce(nats, reduce_op="sum"))
-        _require_finite("val/loss", total / self.scored_tokens, self.step)
+        require_finite("val/loss", total / self.scored_tokens, self.step)
         self.score = Score(total, self.scored_tokens, self.scored_bytes)
         self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping
-
-
-def _require_finite(name: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise NonFiniteLoss(f"{name} is {value} at step {step}")

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gptexp.files import atomic_write
+from gptexp.files import atomic_write, flush
 
 COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "seed")  # shown by HPARAMS
 
@@ -25,6 +25,7 @@ COLUMNS = [
     "grad_norm",
     "tokens_per_second",
     "mfu",
+    "seconds",  # of training, over all restarts
 ]
 
 
@@ -72,6 +73,13 @@ class MetricsCSV(Logger):
         self._started = True
         kept = _rows_until(self.path, self.first_step) if self.first_step else []
         atomic_write(self.path, _to_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *kept]).encode())
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Everything logged is on the disk: called before the checkpoint of its step is written."""
+        self._write_row()
+        if self.path.exists():
+            flush(self.path)
 
     def _write_row(self) -> None:
         if self._row:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.muon import BatchedMuon
 
 Named = tuple[str, nn.Parameter]
 State = dict[str, dict[str, Any]]  # {parameter name: {"step": …, "exp_avg": …}}
@@ -154,14 +155,14 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> t
 def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.optim.Muon:
     """Muon whose updates have the size of AdamW's (arXiv 2502.16982, section 2.2), so that one rate serves both."""
     peak = lr if config.muon_lr is None else config.muon_lr
-    return torch.optim.Muon(
+    return BatchedMuon(
         [{"params": hidden, "peak_lr": peak}],
         lr=peak,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         nesterov=config.nesterov,
         ns_steps=config.ns_steps,
-        adjust_lr_fn="match_rms_adamw",
+        adjust_lr_fn="match_rms_adamw",  # said for torch's own records; BatchedMuon knows no other
     )
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,30 @@ NAMES = ("last.ckpt", "previous.ckpt")
 
 class RunError(ValueError):
     """A run that can't be found, read or written to: one line for the user."""
+
+
+class Interrupted(Exception):
+    """A signal ended the run after a step; where it could, it saved before."""
+
+    def __init__(self, signum: int, folder: Path) -> None:
+        super().__init__(signum, folder)
+        self.signum, self.folder = signum, folder
+
+    def __str__(self) -> str:
+        stopped = f"interrupted by {signal.Signals(self.signum).name}"
+        if not (self.folder / CHECKPOINTS / NAMES[0]).exists():
+            return f"{stopped} before the first checkpoint"
+        step = read_result(self.folder).get("steps")
+        place = f" after step {step}" if step else ""
+        return f"{stopped}{place}; go on with resume={shlex.quote(shown(self.folder))}"
+
+
+def shown(folder: Path) -> str:
+    """A folder as a person wants to read it: relative to the current directory where it lies below it."""
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
 
 
 # ---------------------------------------------------------------------------------- finding
@@ -93,12 +118,18 @@ def read_settings(run: str) -> dict[str, Any]:
     return settings
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has written its result."""
+def read_result(folder: Path) -> dict[str, Any]:
+    """What result.json says; {} where there is none that can be read."""
     try:
-        return bool(json.loads((folder / RESULT).read_text(encoding="utf-8"))["status"] == "completed")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    return read_result(folder).get("status") == "completed"
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -164,11 +195,15 @@ def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]
     return {
         "command": os.environ.get(COMMAND) or command_line(),
         "directory": str(Path.cwd()),
-        "git": _git(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        **code_version(),
         "hardware": {"machine": platform.machine(), "system": platform.platform(), **hardware},
         "data": data,
     }
+
+
+def code_version() -> dict[str, Any]:
+    """The code that runs: commit and uncommitted changes where it is a checkout, and versions."""
+    return {"git": _git(), "versions": {"python": platform.python_version(), **_versions()}}
 
 
 def command_line() -> str:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig
+from gptexp.sweep.slots import job_slots
 
 # Where an implementation of a group's `kind` lives, and the files there that are none.
 ROOMS = {"model": "gptexp.models", "tokenizer": "gptexp.tokenizers", "data": "gptexp.data.corpora"}
@@ -34,7 +35,7 @@ def conf_dir() -> Path:
 @cache
 def groups() -> dict[str, tuple[str, ...]]:
     """Every group of conf/ and its options, by name."""
-    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir())
+    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
     return {folder.name: tuple(sorted(p.stem for p in folder.glob("*.yaml"))) for folder in folders}
 
 
@@ -54,6 +55,7 @@ def register_schemas() -> None:
     for group, kinds in KINDS.items():
         for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema)
+    OmegaConf.register_new_resolver("job_slots", job_slots, replace=True)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True, use_cache=True)
 

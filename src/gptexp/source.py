@@ -8,8 +8,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from gptexp.config import Config, TrainerConfig
+from gptexp import slurm
+from gptexp.config import Config, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
+from gptexp.runs import CHECKPOINTS, NAMES, RunError, find_checkpoint, is_finished, read_settings, run_folder
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
@@ -34,7 +36,8 @@ def with_source(overrides: list[str]) -> list[str]:
 
     A resumed run that is unfinished goes on in its own folder.
     """
-    given = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    overrides = _auto_resumed(overrides)
+    given = _by_key(overrides)
     for verb, brought in SOURCE_GROUPS.items():
         run = unquoted(given.get(verb, "null"))
         if run != "null":
@@ -48,6 +51,43 @@ def with_source(overrides: list[str]) -> list[str]:
     return overrides
 
 
+def _by_key(overrides: list[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (o.partition("=") for o in overrides)}
+
+
+def _auto_resumed(overrides: list[str]) -> list[str]:
+    """`resume=auto`: the run has one folder, of its name; go on with what is there, or start.
+
+    Raises:
+        ConfigError: nothing says which run is meant.
+    """
+    given = _by_key(overrides)
+    if unquoted(given.get("resume", "")) != "auto":
+        return overrides
+    rest = [o for o in overrides if not o.startswith("resume=")]
+    if "hydra.run.dir" in given:
+        folder = Path(unquoted(given["hydra.run.dir"]))
+    else:
+        job = slurm.job_id()
+        name = unquoted(given["name"]) if "name" in given else f"slurm-{job}" if job else None
+        if name is None:
+            raise ConfigError("resume=auto: give the run a name=…, by which it is found again")
+        try:
+            require_safe_name(name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        folder = Path(unquoted(given.get("paths.logs", "logs"))) / "runs" / name / "auto"
+        rest += [f"hydra.run.dir={quote(str(folder))}", *([] if "name" in given else [f"name={name}"])]
+    if any((folder / CHECKPOINTS / name).is_file() for name in NAMES):
+        if is_finished(folder):
+            raise ConfigError(
+                f"resume=auto: {folder} holds a finished run, which is never overwritten; "
+                f"to train it further, resume={folder} trainer.max_steps=…; for another run, another name=…"
+            )
+        return [f"resume={quote(str(folder))}", *rest]
+    return rest
+
+
 def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """What a source says besides whole groups: by value, and below what the user has given."""
     if verb == "init_from":
@@ -58,8 +98,6 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 
 def _resolved(run: str, logs: str) -> str:
     """`latest` as the folder that it means now, so that nothing later takes another."""
-    from gptexp.runs import RunError, find_checkpoint, run_folder
-
     try:
         found = find_checkpoint(run, Path(logs))
     except RunError as error:
@@ -75,8 +113,6 @@ def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:
 
 
 def _own_folder(run: str) -> dict[str, str]:
-    from gptexp.runs import find_checkpoint, is_finished, run_folder
-
     folder = run_folder(find_checkpoint(run))
     return {} if folder is None or is_finished(folder) else {"hydra.run.dir": quote(str(folder))}
 
@@ -108,8 +144,6 @@ def check_against_source(config: Config) -> None:
 
 
 def _source_settings(run: str) -> dict[str, Any]:
-    from gptexp.runs import read_settings
-
     try:
         return read_settings(run)
     except (OSError, ValueError) as error:

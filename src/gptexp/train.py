@@ -11,16 +11,19 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gptexp import cli
+from gptexp import cli, ranks, slurm, worker
 from gptexp.compose import to_config
-from gptexp.runs import COMMAND, RESULT, command_line, open_run
+from gptexp.runs import COMMAND, command_line, open_run, read_result
 from gptexp.schemas import conf_dir, register_schemas
 from gptexp.source import check_against_source
+from gptexp.sweep import door, job
 
 
 def task(composed: DictConfig) -> float | None:
     """One job: composed settings in, val/bpb out (what a search minimises)."""
     config = to_config(composed)
+    if config.sweep.job is not None:
+        return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with cli.one_line_errors():  # in here, because Hydra announces what escapes from a job
@@ -30,14 +33,17 @@ def task(composed: DictConfig) -> float | None:
 def run(config: Any, folder: Path) -> dict[str, Any]:
     """Train in a run folder of its own; torch is imported no earlier than here."""
     with open_run(folder, resumes=config.resume):
-        from gptexp import hardware, launch
+        if ranks.current() is not None:
+            from gptexp.schemas import to_plain
 
-        processes = hardware.devices_of(config)
-        if processes > 1 and not launch.inside_rank():
-            import json
+            ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
+        else:
+            from gptexp import hardware, launch
 
-            launch.start_ranks(config, folder, processes)
-            return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            processes = hardware.processes_of(config)
+            if processes > 1:
+                launch.start_ranks(config, folder, processes)
+                return read_result(folder)
         from gptexp.training import train
 
         return train(config, folder)
@@ -45,8 +51,26 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
+    slurm.adopt()
+    who = ranks.current()
+    if who is not None and who.rank > 0:
+        worker.follow()
+        return
+    try:
+        lead()
+    except BaseException:
+        if who is not None:
+            ranks.tell(ranks.COMPOSITION, None)  # for those who still wait for it
+        raise
+
+
+def lead() -> None:
+    """Compose, check and run, as the only process or as rank 0."""
     register_schemas()
     os.environ[COMMAND] = command_line()
+    if (overrides := cli.sweep_overrides(sys.argv[1:])) is not None:
+        door.main(overrides, task)
+        return
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
     with cli.one_line_errors():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shlex
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gptexp import hardware, runs
+from gptexp import hardware, ranks, runs, slurm
+from gptexp.breakdown import NonFiniteLoss
 from gptexp.build import Experiment, build
+from gptexp.callbacks.bundle import bundle_path
 from gptexp.callbacks.progress import duration, quantity, say
 from gptexp.config import Config
-from gptexp.lit import NonFiniteLoss
+from gptexp.runs import Interrupted
 from gptexp.sampling import plain_text
 from gptexp.schemas import to_plain
 
@@ -27,8 +30,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: something the user can mend, in one line.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    rank = int(os.environ.get("RANK", 0))
+    who = ranks.current()
+    world_size, rank = (who.size, who.rank) if who else (1, 0)
     console = Console(highlight=False, quiet=rank != 0)
     experiment = build(config, folder, console=console, world_size=world_size)
     if rank == 0:
@@ -52,23 +55,34 @@ def _provenance_path(folder: Path, first_step: int) -> Path:
 
 
 def fit(experiment: Experiment) -> None:
-    """Run Lightning's loop; a loss that is no number ends it with what to do.
+    """Run Lightning's loop; what ends it early is told with what to do.
 
     Raises:
-        ValueError: the loss became NaN or infinite.
-        KeyboardInterrupt: Ctrl-C; it carries the override that goes on, where there is a checkpoint.
+        ValueError: a loss or gradient became NaN or infinite.
+        Interrupted: a signal came.
     """
-    last = experiment.folder / runs.CHECKPOINTS / "last.ckpt"
     try:
         experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
-        good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written before"
-        raise ValueError(
-            f"{error}; {good}. Likely causes: optimizer.lr={experiment.config.lr:g} is too high, the warm-up too "
-            f"short, trainer.gradient_clip off, or trainer.precision={experiment.precision[0]} too coarse"
-        ) from None
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt(f"resume={_short(experiment.folder)}" if last.exists() else "") from None
+        raise ValueError(_advice(error, experiment)) from None
+    except SystemExit:  # what Lightning makes of a Ctrl-C before the first step
+        raise Interrupted(signal.SIGINT, experiment.folder) from None
+    except Interrupted as stop:
+        if stop.signum == signal.SIGUSR1 and experiment.trainer.is_global_zero:
+            slurm.requeue()
+        raise
+
+
+def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
+    config, folder = experiment.config, experiment.folder
+    last, bundle = folder / runs.CHECKPOINTS / "last.ckpt", bundle_path(folder, error.step)
+    saved = f"the last good checkpoint is {runs.shown(last)}" if last.exists() else "no checkpoint was saved before"
+    again = f" `python -m gptexp.replay {runs.shown(bundle)}` runs that step again and names the module."
+    return (
+        f"{error}; {saved}.{again if bundle.exists() else ''} "
+        f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "
+        f"trainer.gradient_clip={config.trainer.gradient_clip} too large, or trainer.precision too coarse"
+    )
 
 
 def announce(console: Console, e: Experiment) -> None:
@@ -92,7 +106,7 @@ def announce(console: Console, e: Experiment) -> None:
         f"precision {e.precision[0]} ({e.precision[1]})"
         + (f" · {e.plan.world_size} processes" if e.plan.world_size > 1 else "")
         + (f" · {e.plan.accumulate} micro-batches of {e.plan.micro_batch} a step" if e.plan.accumulate > 1 else "")
-        + f" · {_short(e.folder)}",
+        + f" · {runs.shown(e.folder)}",
     )
     if e.lit.first_step:
         say(console, f"going on from step {e.lit.first_step}")
@@ -125,20 +139,13 @@ def _timed(a: torch.Tensor, b: torch.Tensor) -> float:
 def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
     """Where the run lies, a sample, and what to type next."""
     metrics = result["metrics"]
+    run = "latest" if e.config.paths.logs == "logs" else shlex.quote(runs.shown(e.folder))
     if e.samples.text:
         say(console, f"\n{plain_text(e.samples.text)}\n")
     say(
         console,
         f"val/bpb {metrics['val/bpb']:.4f} · val/loss {metrics['val/loss']:.4f} · {result['steps']:,} steps · "
-        f"{result['seconds']:.0f} s · {_short(e.folder)}\n"
+        f"{result['seconds']:.0f} s · {runs.shown(e.folder)}\n"
         f"next: tensorboard --logdir {e.config.paths.logs} · "
-        f'python -m gptexp.generate {"latest" if e.config.paths.logs == "logs" else _short(e.folder)} --prompt "The"',
+        f'python -m gptexp.generate {run} --prompt "The"',
     )
-
-
-def _short(folder: Path) -> str:
-    """Relative to the current directory where it lies below it."""
-    try:
-        return str(folder.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)

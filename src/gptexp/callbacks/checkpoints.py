@@ -1,62 +1,133 @@
-"""When the run is saved, and what is saved."""
+"""When the run is saved and what is saved; and how a signal ends it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from gptexp import checkpoint
+from gptexp import checkpoint, slurm
 from gptexp.callbacks.record import RunRecord
 from gptexp.config import CheckpointConfig
 from gptexp.lit import LitGPT
 from gptexp.optim import named_optimizer_state
+from gptexp.ranks import Agreement
+from gptexp.runs import RESULT, Interrupted, write_json
 
 
 class Checkpoints(pl.Callback):
     """Saves last.ckpt after each validation, every so many steps or minutes; best.ckpt by val/bpb.
 
+    A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
+    validation follows that step it is made first, so that the resumed curve has it too.
     identity: config, tokenizer and data fingerprint, as plain data.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig, identity: dict[str, Any], record: RunRecord) -> None:
         self.folder, self.config, self.identity, self.record = folder, config, identity, record
+        self.signals = Signals()
         self._saved_at = time.monotonic()
+        self._stopping = 0
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self._agreement = Agreement()
+        self._saved_at = time.monotonic()
+        self.signals.catch(quietly=not trainer.is_global_zero)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, lit: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(lit, LitGPT)
-        if (batch_idx + 1) % lit.plan.accumulate == 0 and self._is_due(trainer, lit):
-            self._save(lit, best=False)
-
-    def _is_due(self, trainer: pl.Trainer, lit: LitGPT) -> bool:
+        if (batch_idx + 1) % lit.plan.accumulate:
+            return
+        self._stopping, due = self._agreement.exchange(self.signals.received, self._is_late())
+        every = self.config.every_steps
         if lit.validates(lit.step):
-            return False  # a validation follows, which saves with its score
-        if self.config.every_steps is not None and lit.step % self.config.every_steps == 0:
-            return True
-        if self.config.every_minutes is None:
-            return False
-        late = time.monotonic() - self._saved_at > 60 * self.config.every_minutes
-        return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
+            return  # which saves with its score
+        if due or self._stopping or (every is not None and lit.step % every == 0):
+            self._save(lit, best=False)
+        self._stop_if_asked(lit)
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         self._save(lit, best=self.record.is_best)
+        if lit.step < lit.config.trainer.max_steps:
+            self._stop_if_asked(lit)
+
+    def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self._agreement.settle()
+        self.signals.release()
+
+    def on_exception(self, trainer: pl.Trainer, lit: pl.LightningModule, exception: BaseException) -> None:
+        self.signals.release()
+
+    def _is_late(self) -> bool:
+        minutes = self.config.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
 
     def _save(self, lit: LitGPT, *, best: bool) -> None:
         """A collective: sharded tensors are gathered on every rank, rank 0 writes."""
         lit.train_loss()  # never save weights that are no numbers
-        optimizer = lit.trainer.optimizers[0]
+        for logger in lit.trainer.loggers:  # what was logged up to this step is on disk before the step is
+            logger.save()
         state = checkpoint.Checkpoint(
             step=lit.step,
             model=checkpoint.weights(lit.model),
-            optimizer=named_optimizer_state(lit.model, optimizer),
-            metrics={"last": lit.score.metrics() if lit.score else None, "best": self.record.best},
+            optimizer=named_optimizer_state(lit.model, lit.trainer.optimizers[0]),
+            metrics={
+                "last": lit.score.metrics() if lit.score else None,
+                "best": self.record.best,
+                "seconds": self.record.throughput.elapsed(),
+            },
             **self.identity,
         )
         if lit.trainer.is_global_zero:
             checkpoint.rotate(state, self.folder, best=best)
         self._saved_at = time.monotonic()
+
+    def _stop_if_asked(self, lit: LitGPT) -> None:
+        """Raises Interrupted, on all ranks after the same step, once a signal has come."""
+        if not self._stopping:
+            return
+        run = self.folder.parent
+        if lit.trainer.is_global_zero:
+            name = signal.Signals(self._stopping).name
+            write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
+        raise Interrupted(self._stopping, run)
+
+
+class Signals:
+    """SIGINT, SIGTERM and, under SLURM, SIGUSR1 are noted; a second SIGINT ends the process where it stands."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._former: dict[int, Any] = {}
+        self._quietly = False
+
+    def catch(self, *, quietly: bool) -> None:
+        """From now on, in the main thread, the only one that may."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._quietly = quietly
+        caught = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if slurm.job_id() else [])]
+        self._former = {signum: signal.signal(signum, self._note) for signum in caught}
+
+    def release(self) -> None:
+        """As it was before `catch`."""
+        for signum, handler in self._former.items():
+            signal.signal(signum, handler)
+        self._former = {}
+
+    def _note(self, signum: int, frame: object) -> None:
+        if signum == self.received == signal.SIGINT:
+            os._exit(128 + signum)  # files are whole at every moment (law 2), so there is nothing to tidy up
+        if not self.received and not self._quietly:
+            again = "; once more to quit at once" if signum == signal.SIGINT else ""
+            print(f"{signal.Signals(signum).name}: ending this step, then saving{again}", file=sys.stderr)
+        self.received = signum

@@ -14,14 +14,14 @@ from gptexp.runs import RESULT, write_json
 
 
 class Throughput:
-    """Training time without validation, sampling and checkpoints; tokens a second from that."""
+    """Training time without validation, sampling and checkpoints, over all restarts; tokens a second from that."""
 
-    def __init__(self, tokens_per_step: int, first_step: int) -> None:
+    def __init__(self, tokens_per_step: int, first_step: int, seconds: float) -> None:
         self.tokens_per_step = tokens_per_step
-        self.seconds = 0.0  # of training, in all
+        self.seconds = seconds  # of training, in all
         self.paused = False
         self._since = time.perf_counter()
-        self._mark = (0.0, first_step)
+        self._mark = (seconds, first_step)
 
     def pause(self) -> None:
         """Stop the clock until `resume`."""
@@ -34,7 +34,14 @@ class Throughput:
 
     def _count(self) -> None:
         now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        if not self.paused:
+            self.seconds += now - self._since
+        self._since = now
+
+    def elapsed(self) -> float:
+        """Seconds of training until now."""
+        self._count()
+        return self.seconds
 
     def rate(self, step: int) -> float:
         """Tokens a second since the last call."""
@@ -47,7 +54,8 @@ class RunRecord(pl.Callback):
     """Logs a step every `log_every_steps`, each validation, and writes result.json last.
 
     flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
-    facts: settings, for the loggers; parameters and hash of the scored text, for result.json.
+    facts: settings, for the loggers; parameters, hash of the scored text and bytes a training token, for
+    result.json; of a resumed run its best score and its seconds so far.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class RunRecord(pl.Callback):
         self.folder, self.facts, self.first_step = folder, facts, first_step
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.best: dict[str, float] | None = facts.pop("best", None)
+        self._seconds_before = float(facts.pop("seconds", 0.0))
         self.last: dict[str, float] = {}
         self.throughput: Throughput
         self.is_best = False
@@ -63,7 +72,7 @@ class RunRecord(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
-        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step)
+        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step, self._seconds_before)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.facts["settings"])
 
@@ -83,9 +92,9 @@ class RunRecord(pl.Callback):
         loss = lit.train_loss()
         rate = self.throughput.rate(step)
         self.last = {"step": step, "train/loss": loss, "lr": lit.lr, "tokens_per_second": rate}
+        self.last["seconds"] = self.throughput.seconds
         if lit.grad_norm is not None:
-            norm = lit.grad_norm.full_tensor() if hasattr(lit.grad_norm, "full_tensor") else lit.grad_norm
-            self.last["grad_norm"] = float(norm)
+            self.last["grad_norm"] = float(lit.grad_norm)
         if self.peak_flops:
             self.last["mfu"] = rate * self.flops_per_token / (self.peak_flops * lit.plan.world_size)
         self._log(trainer, self.last, step)
@@ -100,7 +109,7 @@ class RunRecord(pl.Callback):
         self.is_best = self.best is None or metrics["val/bpb"] < self.best["val/bpb"]
         if self.is_best:
             self.best = {**metrics, "step": lit.step}
-        self._log(trainer, metrics, lit.step)
+        self._log(trainer, {**metrics, "seconds": self.throughput.seconds}, lit.step)
 
     @staticmethod
     def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
@@ -110,7 +119,6 @@ class RunRecord(pl.Callback):
     def result(self, lit: LitGPT) -> dict[str, Any]:
         """What result.json holds."""
         assert lit.score is not None
-        steps = lit.step - self.first_step
         tokens = lit.step * self.throughput.tokens_per_step
         seconds = self.throughput.seconds
         return {
@@ -127,8 +135,10 @@ class RunRecord(pl.Callback):
             "tokens": tokens,
             "seconds": round(time.perf_counter() - self.started, 3),
             "training_seconds": round(seconds, 3),
-            "tokens_per_second": round(steps * self.throughput.tokens_per_step / max(seconds, 1e-9), 1),
+            "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
             "parameters": self.facts["parameters"],
+            "flops_per_token": self.flops_per_token,
+            "bytes_per_token": self.facts["bytes_per_token"],
             "resumed_from": self.first_step or None,
         }
 

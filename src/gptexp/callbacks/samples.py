@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -17,6 +16,7 @@ from gptexp.config import SamplesConfig
 from gptexp.files import atomic_write
 from gptexp.lit import LitGPT
 from gptexp.sampling import plain_text, stream_tokens
+from gptexp.seeds import sample_seed
 from gptexp.tokenizers import Tokenizer
 
 
@@ -51,9 +51,7 @@ class TextSamples(pl.Callback):
 
     def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
         """A sharded model computes on all ranks together, so there no rank may stop before the others."""
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence((lit.config.seed, lit.step, 1)).generate_state(1)[0])
-        )
+        generator = torch.Generator().manual_seed(sample_seed(lit.config.seed, lit.step))
         prompt = self.tokenizer.encode(self.prompt).tolist()
         stream = stream_tokens(
             lit.model,

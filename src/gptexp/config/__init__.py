@@ -34,6 +34,7 @@ from gptexp.config.model import (
     Position,
 )
 from gptexp.config.rules import nearest_multiples, require, require_at_least
+from gptexp.config.sweep import SweepConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
 from gptexp.config.training import (
     Accelerator,
@@ -86,10 +87,11 @@ class Config:
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "must be a whole number from 0")
-        _require_safe_name(self.name)
+        require_safe_name(self.name)
         for group in KINDS:
             settings = getattr(self, group)
             require(
@@ -147,7 +149,7 @@ def _kind_of(schema: type) -> object:
     return next(f.default for f in fields(schema) if f.name == "kind")
 
 
-def _require_safe_name(name: str) -> None:
+def require_safe_name(name: str) -> None:
     """A run's name becomes a folder below logs/, and nothing else."""
     safe = bool(name.strip(". ")) and not any(c in '/\\:*?"<>|' or not c.isprintable() for c in name)
     require(safe and len(name.encode()) <= 100, "name", name, "becomes a folder name: up to 100 bytes, no / or \\")

@@ -125,12 +125,11 @@ class TrainerConfig:
             self.precision,
             f"choose one of {', '.join(PRECISIONS)}",
         )
-        sharded = self.strategy is Strategy.fsdp and self.precision in ("64-true", "16-mixed")
         require(
-            not sharded,
+            not (self.strategy is Strategy.fsdp and self.precision == "16-mixed"),
             "trainer.precision",
             self.precision,
-            "trainer.strategy=fsdp computes in 32-true or bf16-mixed; choose one, or trainer=ddp",
+            "trainer.strategy=fsdp has no scaling of float16 gradients; choose bf16-mixed, 32-true or 64-true",
         )
         devices = self.devices
         require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,5 +130,17 @@ def scored(store: TokenStore, token_bytes: np.ndarray, eot: int | None, chunk: i
 def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
     """A loader that adds nothing: the data set's items are batches, in order."""
     return DataLoader(
-        dataset, batch_size=None, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0, shuffle=False
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        shuffle=False,
+        worker_init_fn=_outlive_signals,
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """A Ctrl-C reaches workers too, but the step that it lets end still needs their batches."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)

@@ -1,0 +1,55 @@
+"""What a breakdown of training leaves behind for `python -m gptexp.replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from gptexp import checkpoint
+from gptexp.breakdown import NonFiniteLoss
+from gptexp.files import atomic_path, open_new
+from gptexp.lit import LitGPT
+
+FORMAT, VERSION = "gptexp bundle", 1
+
+Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), "targets" (B, T)} for each forward pass of a step
+
+
+def bundle_path(folder: Path, step: int) -> Path:
+    """Where the bundle of a step lies in its run's folder."""
+    return folder / f"nonfinite-step-{step}.pt"
+
+
+class Bundle(pl.Callback):
+    """When a loss or gradient is no number, saves the weights before that step, and the step's batches of all ranks.
+
+    batches: of a step, counted from 1; a pure function (law 1), so nothing is kept while all goes well.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], batches: Callable[[int], Batches]) -> None:
+        self.folder, self.identity, self.batches = folder, identity, batches
+
+    def on_exception(self, trainer: pl.Trainer, lit: pl.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, NonFiniteLoss) or not exception.before_update:
+            return  # the weights that the bad step began with are gone
+        assert isinstance(lit, LitGPT)
+        weights = checkpoint.weights(lit.model)  # a collective; all ranks stopped in this step
+        if trainer.is_global_zero:
+            plain = {
+                "format": FORMAT,
+                "version": VERSION,
+                "what": str(exception),
+                "step": exception.step,
+                "seed": lit.config.seed,
+                "precision": trainer.precision,
+                "model": weights,
+                "config": self.identity["config"],
+                "tokenizer": self.identity["tokenizer"],
+                "batches": self.batches(exception.step),
+            }
+            with atomic_path(bundle_path(self.folder, exception.step)) as temporary, open_new(temporary) as file:
+                torch.save(plain, file)

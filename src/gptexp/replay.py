@@ -1,0 +1,119 @@
+"""python -m gptexp.replay BUNDLE: run a step again whose loss or gradient was no number, and say where it began."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from gptexp import cli
+
+USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The door. Exit code 0: the breakdown was found again; 1: it was not; 2: no bundle."""
+    made = argparse.ArgumentParser(prog="python -m gptexp.replay", description=USAGE)
+    made.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file")
+    options = made.parse_args(arguments)
+    with cli.one_line_errors():
+        bundle = read_bundle(options.bundle)
+        print(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}")
+        found = replay(bundle)
+    print(found or "every output, loss and gradient is finite here: the cause lies in other hardware or kernels")
+    sys.exit(0 if found else 1)
+
+
+def read_bundle(path: Path) -> dict[str, Any]:
+    """Open a bundle; no code in it can run.
+
+    Raises:
+        ValueError, FileNotFoundError: not a bundle, or damaged.
+    """
+    from gptexp.callbacks.bundle import FORMAT, VERSION
+    from gptexp.checkpoint import open_plain
+
+    plain = open_plain(path)
+    if plain.get("format") != FORMAT or plain.get("version") != VERSION:
+        raise ValueError(f"{path}: not a bundle of gptexp's, format {VERSION}")
+    kinds = {"what": str, "step": int, "seed": int, "precision": str, "model": dict, "config": dict, "batches": list}
+    kinds |= {"tokenizer": dict}
+    for name, kind in kinds.items():
+        if not isinstance(plain.get(name), kind):
+            raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
+    return plain
+
+
+def replay(bundle: dict[str, Any]) -> str | None:
+    """Run each forward pass of the step, and back, until something is no number; say what came first.
+
+    The first module, in the order of computation, whose output is not finite; else the loss; else the first
+    parameter whose gradient is not. None: all is finite.
+    """
+    import torch
+
+    from gptexp.checkpoint import Checkpoint
+    from gptexp.loading import load_model
+    from gptexp.objective import cross_entropy
+    from gptexp.seeds import dropout_seed
+
+    parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
+    model, _ = load_model(Checkpoint(**parts, optimizer={}, data={}, metrics={}), "the bundle")
+    model.requires_grad_(True).train()
+    if bundle["precision"] == "64-true":
+        model.double()
+    for parameter in model.parameters():
+        if not torch.isfinite(parameter).all():
+            return "the weights were no numbers before this step"
+    seen: list[str] = []
+    _listen(model, seen)
+    for batch in bundle["batches"]:
+        torch.manual_seed(dropout_seed(bundle["seed"], bundle["step"] - 1, batch["rank"], batch["micro"]))
+        where = f"micro-batch {batch['micro']} of rank {batch['rank']}"
+        with _precision(bundle["precision"]):
+            loss = cross_entropy(model(batch["tokens"]), batch["targets"])
+        if seen:
+            return f"{where}: {seen[0]}"
+        if not torch.isfinite(loss):
+            return f"{where}: every module's output is finite, but the loss is {float(loss)}"
+        loss.backward()
+        for name, parameter in reversed(list(model.named_parameters())):  # as gradients come
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return f"{where}: the loss is {float(loss):.4g}, but the gradient of {name} is not finite"
+    squares = [parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.stack(squares).sum().sqrt()
+    return None if torch.isfinite(norm) else f"every gradient is finite, but their norm is {float(norm)}"
+
+
+def _listen(model: Any, seen: list[str]) -> None:
+    """Have every module note the first output that is no number, with what went in."""
+    import torch
+
+    def note(name: str) -> Any:
+        def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+                bad = int((~torch.isfinite(output)).sum())
+                fed = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+                size = f"; its input is at most {float(fed.detach().abs().max()):.4g}" if fed is not None else ""
+                seen.append(
+                    f"{name} ({type(module).__name__}) is the first module with an output that is not finite: "
+                    f"{bad:,} of {output.numel():,} values{size}"
+                )
+
+        return hook
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(note(name or "the model"))
+
+
+def _precision(name: str) -> AbstractContextManager[Any]:
+    import torch
+
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return torch.autocast("cpu", kinds[name]) if name in kinds else nullcontext()
+
+
+if __name__ == "__main__":
+    main()

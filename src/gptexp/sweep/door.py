@@ -1,0 +1,101 @@
+"""`python -m gptexp.train -m …`: plan a sweep, store it, let Hydra's launcher run what is unfinished, sum up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import hydra
+from rich.console import Console
+
+from gptexp import cli
+from gptexp.overrides import quote
+from gptexp.runs import shown
+from gptexp.schemas import ConfigError, conf_dir
+from gptexp.sweep import job, slots
+from gptexp.sweep.plan import Plan, plan
+from gptexp.sweep.progress import Progress, summary
+from gptexp.sweep.store import Sweep, held, join
+
+FAILED = 1  # exit code if a job has
+NEEDS = {"cores": "hydra_plugins.hydra_joblib_launcher", "ray": "hydra_plugins.hydra_ray_launcher"} | dict.fromkeys(
+    ("slurm", "submitit_local", "submitit_slurm"), "hydra_plugins.hydra_submitit_launcher"
+)
+AWAY = ("slurm", "submitit_slurm", "ray")  # launchers whose jobs may live on other machines
+
+
+def main(overrides: list[str], task: Callable[..., Any]) -> None:
+    """Run a sweep from its command line's overrides; ends the program with 1 if a job has failed."""
+    console = Console(highlight=False)
+    with cli.one_line_errors():
+        launcher = _launcher(overrides)
+        planned = plan(overrides)
+        if planned.settings.dry_run:
+            from gptexp.sweep.probe import show
+
+            show(planned, console)
+            return
+        with held(planned.folder):
+            sweep = join(planned)
+            _announce(sweep, console)
+            try:
+                if sweep.unfinished():
+                    _launch(sweep, planned, launcher, task)
+            except SystemExit as stop:
+                if stop.code not in (None, 0):
+                    console.print(f"{_standing(sweep)}; the same command line goes on", soft_wrap=True)
+                raise
+            finally:
+                (sweep.folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; sweep.yaml says more
+            failed = summary(sweep, console)
+    if failed:
+        sys.exit(FAILED)
+
+
+def _launcher(overrides: list[str]) -> str:
+    """The launcher's name.
+
+    Raises:
+        ConfigError: its package isn't installed.
+    """
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("hydra/launcher=")), "basic")
+    package = NEEDS.get(name)
+    if package is not None and find_spec("hydra_plugins") is not None and find_spec(package) is None:
+        extra = "ray" if name == "ray" else "launchers"
+        raise ConfigError(f'hydra/launcher={name}: is not installed; pip install "gptexp[{extra}]"')
+    return name
+
+
+def _announce(sweep: Sweep, console: Console) -> None:
+    console.print(f"sweep {sweep.name} · {_standing(sweep)} · {shown(sweep.folder)}", soft_wrap=True, markup=False)
+
+
+def _standing(sweep: Sweep) -> str:
+    done = len(sweep.jobs) - len(sweep.unfinished())
+    return f"{len(sweep.jobs)} jobs, {done} of them done"
+
+
+def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]) -> None:
+    """Hand the unfinished jobs to Hydra by number; their settings stand in sweep.yaml."""
+    if launcher not in AWAY:
+        os.environ[job.PARENT] = str(os.getpid())
+        if launcher == "cores" and len(slots.gpus()) > 1:
+            os.environ[slots.SHARED] = ",".join(slots.gpus())
+    numbers = ",".join(str(number) for number in sweep.unfinished())
+    place = [f"hydra.sweep.dir={quote(str(sweep.folder))}", "hydra.sweep.subdir=."]
+    sys.argv[1:] = ["-m", *place, f"sweep.job={numbers}", *_limits(launcher, planned.hydra), *planned.hydra]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with Progress(sweep):
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+
+
+def _limits(launcher: str, given: list[str]) -> list[str]:
+    """submitit's local executor would start every job at once, and end each after an hour."""
+    if launcher != "submitit_local":
+        return []
+    defaults = {"hydra.sweeper.max_batch_size": str(slots.job_slots()), "hydra.launcher.timeout_min": "10080"}
+    keys = {override.partition("=")[0] for override in given}
+    return [f"{key}={value}" for key, value in defaults.items() if key not in keys]

@@ -1,0 +1,116 @@
+"""One job of a sweep, in whichever process a launcher runs it: with the stored settings, going on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gptexp import ranks, slurm, worker
+from gptexp.runs import CHECKPOINTS, LOCK, NAMES, RESULT, is_finished, read_result, write_json
+from gptexp.sweep import slots, store
+
+LOG = "log.txt"
+PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
+
+
+def run(folder: Path, number: int) -> float | None:
+    """Run a stored job to its end; val/bpb, or None if it failed, which result.json then says.
+
+    A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
+    waited for. A failed one is tried again `sweep.retries` times.
+    """
+    slurm.adopt()
+    who = ranks.current()
+    if who is not None and who.rank > 0:
+        worker.follow()
+        return None
+    _end_with_sweep()
+    slots.take_gpu(folder)
+    sweep = store.read(folder)
+    job = sweep.jobs[number]
+    place = sweep.place(job)
+    place.mkdir(parents=True, exist_ok=True)
+    with _alone(place):
+        for _ in range(1 + sweep.retries):
+            if not is_finished(place):
+                with _output_to(place / LOG):
+                    _attempt(job.config, place)
+    return read_result(place).get("metrics", {}).get("val/bpb")
+
+
+def _attempt(settings: dict[str, Any], place: Path) -> None:
+    """Train, and write down why if that fails; a signal ends the process, with the job saved."""
+    from gptexp.cli import one_line_errors
+    from gptexp.compose import config_from_plain
+    from gptexp.train import run as train
+
+    began = time.time()
+    try:
+        with one_line_errors(stopping_only=True):
+            going_on = any((place / CHECKPOINTS / name).exists() for name in NAMES)
+            train(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
+    except Exception as error:
+        traceback.print_exc()
+        message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        seconds = round(time.time() - began, 3)
+        write_json(place / RESULT, {"status": "failed", "error": message[:500], "seconds": seconds})
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Wait until no other process trains this job."""
+    from filelock import FileLock
+
+    with FileLock(place / f"{LOCK}.job"):
+        yield
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """What the job and its children print goes to its log; the terminal belongs to the sweep."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for saved, standard in zip(kept, (1, 2), strict=True):
+            os.dup2(saved, standard)
+            os.close(saved)
+        os.close(log)
+
+
+_watching = False
+
+
+def _end_with_sweep() -> None:
+    """Whoever kills the sweep leaves no job training on: what was saved is where it goes on."""
+    global _watching
+    sweep = int(os.environ.get(PARENT, 0))
+    if sweep and sweep != os.getpid() and not _watching:
+        _watching = True
+        threading.Thread(target=_watch, args=(sweep,), daemon=True).start()
+
+
+def _watch(sweep: int) -> None:
+    import psutil
+
+    try:
+        process = psutil.Process(sweep)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    except psutil.NoSuchProcess:
+        pass
+    os._exit(1)

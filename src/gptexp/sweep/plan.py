@@ -1,0 +1,173 @@
+"""From a command line with several values to the jobs of a sweep, composed, named and checked (no torch)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gptexp.cli import check
+from gptexp.compose import compose, compose_raw
+from gptexp.config import Config, SweepConfig
+from gptexp.identity import identity, settings_that_matter
+from gptexp.overrides import jobs_of, one_batch_setting, quoted, unquoted
+from gptexp.schemas import ConfigError, to_plain
+
+LONGEST_NAME = 100  # of a job's folder, in characters
+
+
+@dataclass(kw_only=True, slots=True)
+class Job:
+    """One experiment of a sweep. overrides: what tells it from the others. identity: of all settings that matter."""
+
+    name: str
+    overrides: list[str]
+    identity: str
+    config: dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Plan:
+    """What a command line asks for. fixed: the settings that all jobs share, flat. hydra: overrides of Hydra's own."""
+
+    name: str
+    folder: Path
+    settings: SweepConfig
+    fixed: dict[str, Any]
+    texts: dict[str, str]
+    jobs: list[Job]
+    hydra: list[str] = field(default_factory=list)
+
+
+def plan(arguments: list[str]) -> Plan:
+    """Compose every job of a sweep, and check each.
+
+    Raises:
+        ConfigError: naming the key, the value and the remedy; nothing has been started or written.
+    """
+    given = {argument.partition("=")[0]: quoted(argument) for argument in arguments}  # of two for a key the last wins
+    overrides = one_batch_setting(list(given.values()))
+    keys = {override.partition("=")[0] for override in overrides}
+    if "resume" in keys:
+        raise ConfigError("resume: a sweep goes on by itself when its command line is given again; leave it out")
+    hydra = [override for override in overrides if override.startswith("hydra")]
+    own = [override for override in overrides if not override.startswith("hydra")]
+    base = compose_raw([override for override in own if not is_swept(override)])
+    axes = _axes(own, base)
+    swept = [_key(override) for override in axes if is_swept(override)]
+    fixed, configs = _fixed(own, axes, swept), [_composed(job) for job in jobs_of(axes)]
+    settings = configs[0].sweep
+    name = settings.name or _free_name(swept, fixed)
+    jobs = _named(swept, [[o for o in job if _key(o) in swept] for job in jobs_of(axes)], configs)
+    return Plan(
+        name=name,
+        folder=_folder(name, configs[0], hydra),
+        settings=settings,
+        fixed=fixed,
+        texts=_texts(configs),
+        jobs=jobs,
+        hydra=[o for o in hydra if _key(o) not in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")],
+    )
+
+
+def is_swept(override: str) -> bool:
+    """Whether an override holds several values."""
+    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+
+
+def _key(override: str) -> str:
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def _axes(own: list[str], base: Any) -> list[str]:
+    """The preset's axes, below what the user gave, then the user's overrides."""
+    given = {_key(override) for override in own}
+    params = base.hydra.sweeper.get("params") or {}
+    preset = [f"{key}={value}" for key, value in params.items() if key not in given]
+    return [*preset, *own]
+
+
+def _composed(job: list[str]) -> Config:
+    config = compose(job)
+    try:
+        check(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return config
+
+
+def _fixed(own: list[str], axes: list[str], swept: list[str]) -> dict[str, Any]:
+    """The settings that stay, whichever values of the swept ones are added later."""
+    try:
+        config = compose([override for override in own if not is_swept(override)])
+    except ConfigError:  # what is swept can't be left out: take the first of each
+        config = compose(jobs_of(axes)[0])
+    flat = settings_that_matter(to_plain(config), also=("seed",))
+    return {key: value for key, value in flat.items() if not _belongs(key, swept)}
+
+
+def _belongs(key: str, swept: list[str]) -> bool:
+    """Whether a setting follows a swept one: itself, or any of a swept group; a model may bring a tokenizer."""
+    groups = {*swept, *(["tokenizer"] if "model" in swept else [])}
+    return any(key == name or key.startswith(f"{name}.") for name in groups)
+
+
+def _free_name(swept: list[str], fixed: dict[str, Any]) -> str:
+    if not swept:
+        raise ConfigError("-m: no setting has several values; give some, as in seed=1,2,3, or leave -m out")
+    short = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    return f"{'+'.join(_leaves(swept).values())}-{short}"[-LONGEST_NAME:]
+
+
+def _folder(name: str, config: Config, hydra: list[str]) -> Path:
+    chosen = next((o.partition("=")[2] for o in hydra if _key(o) == "hydra.sweep.dir"), None)
+    if chosen is not None:
+        return Path(unquoted(chosen))
+    return Path(config.paths.logs) / "sweeps" / _safe(name)
+
+
+def _leaves(keys: list[str]) -> dict[str, str]:
+    """The last word of each key, or all of it where two would be the same."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    often = Counter(last.values())
+    return {key: leaf if often[leaf] == 1 else key for key, leaf in last.items()}
+
+
+def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> list[Job]:
+    leaves, jobs, taken = _leaves(swept), [], set()
+    for part, config in zip(parts, configs, strict=True):
+        plain = {key: value for key, value in to_plain(config).items() if key != "sweep"}
+        own = identity(plain, seed=True)
+        pairs = [override.partition("=") for override in part]
+        name = _safe(",".join(f"{leaves[key]}={unquoted(value)}" for key, _, value in pairs)) or "job"
+        if len(name) > LONGEST_NAME or name in taken:
+            name = f"{name[: LONGEST_NAME - 9]}-{own}"
+        if name in taken:
+            continue  # the same experiment twice
+        taken.add(name)
+        jobs.append(Job(name=name, overrides=part, identity=own, config=plain | {"name": name}))
+    return jobs
+
+
+def _safe(name: str) -> str:
+    """A folder's name: letters, digits and a few signs; never a path."""
+    return re.sub(r"[^\w.+=,-]+", "-", name).strip(".-")
+
+
+def _texts(configs: list[Config]) -> dict[str, str]:
+    """A fingerprint of each corpus' bytes, so that a sweep doesn't go on with another text."""
+    from gptexp.data.corpora import open_corpus
+
+    found: dict[str, str] = {}
+    for config in configs:
+        source = getattr(config.data, "path", None) or getattr(config.data, "dataset", None)
+        key = f"{config.data.kind} {source}" if source else config.data.kind
+        if key not in found:
+            found[key] = open_corpus(config.data, Path(config.paths.cache)).fingerprint()
+    return found

@@ -1,0 +1,93 @@
+"""`sweep.dry_run=true`: what every job would be and cost, from a few measured steps; nothing is started or kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gptexp.callbacks.progress import clock, duration, quantity
+from gptexp.runs import CHECKPOINTS, RESULT, shown
+from gptexp.sweep.plan import Job, Plan
+
+STEPS = 6  # of which the first half warms up
+
+
+def show(plan: Plan, console: Console) -> None:
+    """A row for each job, and the sums."""
+    table = Table("job", "parameters", "tokens", "FLOPs", "time", "disk")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    seconds = size = 0.0
+    measured: dict[str, dict[str, float]] = {}
+    with console.status("measuring"):
+        for job in plan.jobs:
+            key = _speed_key(job)
+            if key not in measured:
+                measured[key] = measure(job.config)
+            probe = measured[key]
+            tokens = job.config["trainer"]["max_steps"] * probe["tokens_per_step"]
+            time = tokens / probe["tokens_per_second"]
+            seconds, size = seconds + time, size + probe["bytes"]
+            flops = tokens * probe["flops_per_token"]
+            row = [quantity(probe["parameters"]), quantity(tokens), f"{flops:.1e}", clock(time)]
+            table.add_row(Text(job.name), *row, _bytes(probe["bytes"]))
+    console.print(table)
+    console.print(
+        f"{len(plan.jobs)} jobs · {duration(seconds)} one after another on this machine, without validation · "
+        f"{_bytes(size)} below {shown(plan.folder)}\nnothing was started; leave sweep.dry_run out to start",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _speed_key(job: Job) -> str:
+    """Jobs that differ in these alone take as long a step."""
+    settings = copy.deepcopy(job.config)
+    for name in ("seed", "name", "schedule"):
+        settings.pop(name)
+    settings["optimizer"] = settings["optimizer"]["kind"]
+    settings["trainer"].pop("max_steps")
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def measure(settings: dict[str, Any]) -> dict[str, float]:
+    """Train a few steps in a folder that is thrown away.
+
+    Raises:
+        ValueError: the job can't be trained; with its own words.
+    """
+    from gptexp.compose import config_from_plain
+    from gptexp.train import run
+
+    short = copy.deepcopy(settings)
+    short["trainer"] |= {"max_steps": STEPS, "val_every_steps": STEPS, "log_every_steps": STEPS // 2}
+    short["schedule"]["warmup_steps"] = None
+    short["callbacks"]["samples"]["tokens"] = 0
+    short["logger"]["tensorboard"] = False
+    with tempfile.TemporaryDirectory(prefix="gptexp-probe-") as place, contextlib.redirect_stdout(io.StringIO()):
+        run(config_from_plain(short), Path(place) / "run")
+        result = json.loads((Path(place) / "run" / RESULT).read_text(encoding="utf-8"))
+        last = (Path(place) / "run" / CHECKPOINTS / "last.ckpt").stat().st_size
+        rows = (Path(place) / "run" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    rate = float(rows[-1].split(",")[rows[0].split(",").index("tokens_per_second")])  # of the second half
+    return {
+        "tokens_per_second": rate,
+        "tokens_per_step": result["tokens"] / result["steps"],
+        "parameters": result["parameters"],
+        "flops_per_token": result["flops_per_token"],
+        "bytes": 3 * last,  # last, the one before, and the best, which is seldom one of them
+    }
+
+
+def _bytes(size: float) -> str:
+    return f"{quantity(size)}B".replace("kB", " kB")

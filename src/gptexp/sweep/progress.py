@@ -1,0 +1,123 @@
+"""What a person sees of a sweep: a line for each job that ends, how far it is, and a table at the end (no torch)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gptexp.runs import RESULT, read_result, shown
+from gptexp.sweep.job import LOG
+from gptexp.sweep.store import Sweep
+
+POLL = 0.3  # seconds
+
+
+class Progress:
+    """Watches the jobs' folders from a thread, so that it works alike under every launcher."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.total = sweep, len(sweep.jobs)
+        self.began = time.time()
+        self.ended: dict[str, str] = {job.name: "completed" for job in sweep.jobs if sweep.status(job) == "completed"}
+        self._before = len(self.ended)
+        self._done = threading.Event()
+        self._terminal = os.fdopen(os.dup(1), "w")  # jobs in this process send its standard output to their logs
+        self.console = Console(file=self._terminal, highlight=False)
+
+    def __enter__(self) -> Progress:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._terminal.close()
+
+    def _watch(self) -> None:
+        if not self.console.is_terminal:
+            while not self._done.wait(POLL):
+                self._look()
+            self._look()
+            return
+        with self.console.status("") as status:
+            while not self._done.wait(POLL):
+                self._look()
+                status.update(Text(self._standing()))
+        self._look()
+
+    def _look(self) -> None:
+        """Say of every job that has ended since the last look how it ended."""
+        for job in list(self.sweep.jobs):
+            path = self.sweep.place(job) / RESULT
+            if job.name in self.ended or not path.exists() or path.stat().st_mtime < self.began:
+                continue
+            result = read_result(path.parent)
+            if result.get("status") not in ("completed", "failed"):
+                continue
+            self.ended[job.name] = str(result["status"])
+            self.console.print(Text(self._line(job.name, result)), soft_wrap=True)
+
+    def _line(self, name: str, result: dict[str, Any]) -> str:
+        place = f"{len(self.ended)}/{len(self.sweep.jobs)}"
+        if result["status"] == "failed":
+            return f"failed {place} · {name} · {result.get('error')}"
+        return (
+            f"done {place} · {name} · val/bpb {_number(result.get('metrics', {}).get('val/bpb'))} · "
+            f"{result.get('seconds', 0):.0f} s{self._left()}"
+        )
+
+    def _left(self) -> str:
+        """From how quickly jobs have ended since this start."""
+        now = len(self.ended) - self._before
+        left = len(self.sweep.jobs) - len(self.ended)
+        if not now or not left:
+            return ""
+        minutes, seconds = divmod(round((time.time() - self.began) / now * left), 60)
+        return f" · about {minutes}:{seconds:02d} left"
+
+    def _standing(self) -> str:
+        running = [job.name for job in self.sweep.jobs if job.name not in self.ended and self._has_begun(job.name)]
+        failed = sum(status == "failed" for status in self.ended.values())
+        return (
+            f"{len(self.ended)} of {len(self.sweep.jobs)} done, {failed} failed, "
+            f"{len(running)} running ({', '.join(running[:2])}){self._left()}"
+        )
+
+    def _has_begun(self, name: str) -> bool:
+        log = self.sweep.folder / name / LOG
+        return log.exists() and log.stat().st_mtime > self.began
+
+
+def summary(sweep: Sweep, console: Console) -> int:
+    """A row for each job, and the command that compares them; returns how many have failed."""
+    table = Table("job", "status", "val/bpb", "steps", "seconds")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[2:]:
+        column.justify = "right"
+    failed = []
+    for job in sweep.jobs:
+        result, status = read_result(sweep.place(job)), sweep.status(job)
+        bpb = _number(result.get("metrics", {}).get("val/bpb")) if status == "completed" else ""
+        seconds = f"{result['seconds']:.0f}" if "seconds" in result else ""
+        table.add_row(Text(job.name), status, bpb, str(result.get("steps", "")), seconds)
+        if status == "failed":
+            failed.append(f"{job.name}: {result.get('error')} (see {shown(sweep.place(job) / LOG)})")
+    console.print(table)
+    for line in failed:
+        console.print(Text(f"failed: {line}"), soft_wrap=True)
+    console.print(Text(f"next: python -m gptexp.compare {shown(sweep.folder)}"), soft_wrap=True)
+    return len(failed)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else "not finite"

@@ -1,0 +1,177 @@
+"""sweep.yaml, which is written before the first job starts; the jobs' folders; how each job stands (no torch)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from gptexp.files import atomic_write
+from gptexp.identity import settings_that_matter
+from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, read_result, shown
+from gptexp.schemas import ConfigError
+from gptexp.sweep.plan import Job, Plan
+
+FILE, LOCK, FORMAT = "sweep.yaml", ".sweep.lock", 1
+SHOWN_DIFFERENCES = 6
+
+
+@dataclass(kw_only=True, slots=True)
+class Sweep:
+    """A sweep's folder and what its sweep.yaml holds."""
+
+    folder: Path
+    name: str
+    retries: int
+    fixed: dict[str, Any]
+    texts: dict[str, str]
+    jobs: list[Job]
+
+    def place(self, job: Job) -> Path:
+        """The job's run folder."""
+        return self.folder / job.name
+
+    def status(self, job: Job) -> str:
+        """completed, failed, interrupted, started (has a checkpoint) or waiting."""
+        place = self.place(job)
+        status = read_result(place).get("status")
+        if status in ("completed", "failed", "interrupted"):
+            return str(status)
+        return "started" if any((place / CHECKPOINTS / name).exists() for name in NAMES) else "waiting"
+
+    def unfinished(self) -> list[int]:
+        """The numbers of the jobs that have not come to their end."""
+        return [i for i, job in enumerate(self.jobs) if self.status(job) != "completed"]
+
+
+def read(folder: Path) -> Sweep:
+    """The sweep that is stored in a folder.
+
+    Raises:
+        ConfigError: none, or not readable.
+    """
+    path = folder / FILE
+    try:
+        stored = yaml.load(path.read_bytes(), _LOADER)
+        if stored["format"] != FORMAT:
+            raise ValueError(f"has format {stored['format']}, this gptexp reads {FORMAT}")
+        jobs = [Job(**job) for job in stored["jobs"]]
+        return Sweep(folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts")})
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def join(plan: Plan) -> Sweep:
+    """Write the plan down, or join it to the sweep that its folder holds: new values are new jobs.
+
+    Raises:
+        ConfigError: the folder's jobs were made with other settings or another text; the differences are named.
+    """
+    jobs = list(plan.jobs)
+    if (plan.folder / FILE).exists():
+        stored = read(plan.folder)
+        if differences := _differences(stored, plan):
+            if not plan.settings.overwrite:
+                raise ConfigError(
+                    f"{shown(plan.folder)}: was made with other settings: {'; '.join(differences)}. Give them as they "
+                    "were, or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
+                )
+            _put_aside(plan.folder)
+        else:
+            known = {job.name: job for job in plan.jobs}
+            jobs = [known.pop(job.name, job) for job in stored.jobs] + list(known.values())
+    elif plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir()):
+        raise ConfigError(f"{shown(plan.folder)}: holds something that is no sweep; choose another sweep.name")
+    sweep = Sweep(
+        folder=plan.folder,
+        name=plan.name,
+        retries=plan.settings.retries,
+        fixed=plan.fixed,
+        texts=plan.texts,
+        jobs=jobs,
+    )
+    write(sweep)
+    return sweep
+
+
+def write(sweep: Sweep) -> None:
+    """sweep.yaml, whole or as it was."""
+    plain = {
+        "format": FORMAT,
+        "name": sweep.name,
+        "command": command_line(),
+        "code": _code(),
+        "retries": sweep.retries,
+        "fixed": sweep.fixed,
+        "texts": sweep.texts,
+        "jobs": [asdict(job) for job in sweep.jobs],
+    }
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    atomic_write(sweep.folder / FILE, yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True).encode())
+
+
+def _code() -> dict[str, Any]:
+    """Which code composed the sweep; each run's provenance.json says it in full."""
+    code = code_version()
+    git = code["git"] or {}
+    return {"gptexp": code["versions"]["gptexp"], "commit": git.get("commit"), "changed": bool(git.get("diff"))}
+
+
+def _differences(stored: Sweep, plan: Plan) -> list[str]:
+    """What is not as recorded, in words; at most a few."""
+    found = _changed(stored.fixed, plan.fixed)
+    changed = [key for key, was in stored.texts.items() if plan.texts.get(key, was) != was]
+    found += [f"the text of data={key.split()[0]} has changed" for key in changed]
+    known = {job.name: job for job in stored.jobs}
+    for job in plan.jobs:
+        if not found and job.name in known and known[job.name].identity != job.identity:
+            was, now = (settings_that_matter(j.config, also=("seed",)) for j in (known[job.name], job))
+            found += [f"in {job.name}, {change}" for change in _changed(was, now)] or [f"in {job.name}, its identity"]
+    return found[:SHOWN_DIFFERENCES]
+
+
+def _changed(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    missing = object()
+    keys = [key for key in {**was, **now} if was.get(key, missing) != now.get(key, missing)]
+    return [f"{key} was {was.get(key, 'not there')}, is {now.get(key, 'not there')}" for key in keys]
+
+
+def _put_aside(folder: Path) -> None:
+    """Old results stay, under another name; the lock stays where it is held."""
+    aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}")
+    aside.mkdir()
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            path.replace(aside / path.name)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The sweep's folder, for this process alone.
+
+    Raises:
+        ConfigError: another process runs this sweep.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"{shown(folder)}: another process runs this sweep") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == [LOCK]:  # refused before anything was written
+            (folder / LOCK).unlink()
+            folder.rmdir()

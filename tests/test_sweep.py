@@ -1,0 +1,262 @@
+"""A sweep: its jobs are stored first, found again by the same line, and none is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import TINY, TINY_GPT, command, story
+from gptexp.schemas import ConfigError, groups
+from gptexp.sweep import store
+from gptexp.sweep.plan import plan
+
+BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def sweep(place: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gptexp.train", "-m", *BASE, *overrides],
+        cwd=place, capture_output=True, text=True, check=False, timeout=400,
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ planning
+
+
+@pytest.mark.parametrize("name", sorted(set(groups()["sweep"]) - {"search"}))
+def test_every_preset_plans_distinct_jobs_in_its_own_folder(workplace: Path, name: str) -> None:
+    planned = plan([f"sweep={name}"])
+    assert planned.folder == Path("logs/sweeps") / name
+    assert len(planned.jobs) >= 4
+    assert len({job.name for job in planned.jobs}) == len({job.identity for job in planned.jobs}) == len(planned.jobs)
+
+
+def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: Path) -> None:
+    from gptexp.compose import config_from_plain
+
+    configs = [config_from_plain(job.config) for job in plan(["sweep=block_size"]).jobs]
+    assert {c.model.block_size for c in configs} == {32, 64, 128, 256}
+    assert {(c.data.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 1200)}
+
+
+def test_a_free_sweep_is_named_by_its_keys_and_by_what_is_fixed(workplace: Path) -> None:
+    def name(*overrides: str) -> str:
+        return plan([*BASE, *overrides]).name
+
+    first = name("model.n_head=1,2", "seed=1,2")
+    assert first.startswith("n_head+seed-")
+    assert name("model.n_head=1,2,4", "seed=3").startswith("n_head-")
+    assert name("model.n_head=1,2,4", "seed=1,2,3") == first  # new values extend it
+    assert name("model.n_head=1,2", "seed=1,2", "optimizer.lr=0.1") != first
+    assert name("model.n_head=1,2", "seed=1,2", "data.num_workers=1", "trainer.log_every_steps=3") == first
+    jobs = plan([*BASE, "model.n_head=1,2", "seed=1,2"]).jobs
+    assert [job.name for job in jobs] == ["n_head=1,seed=1", "n_head=1,seed=2", "n_head=2,seed=1", "n_head=2,seed=2"]
+
+
+def test_names_are_safe_and_short_and_never_paths(workplace: Path) -> None:
+    for name in ("哈利 [1].txt", "../up.txt"):
+        (workplace / name).resolve().write_text(story(120), encoding="utf-8")
+    jobs = plan([*BASE[:-1], "data.path='哈利 [1].txt','../up.txt'"]).jobs
+    assert [job.name for job in jobs] == ["path=哈利-1-.txt", "path=..-up.txt"]
+    long = ",".join(f"'{'x' * 120}{i}'" for i in range(2))
+    names = [job.name for job in plan([*BASE, f"callbacks.samples.prompt={long}", "seed=1,2"]).jobs]
+    assert all(len(name) <= 100 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=1,2", "resume=x"], "resume: a sweep goes on by itself"),
+        (["seed=1"], "-m: no setting has several values"),
+        (["seed=1,2", "model.n_head=1,3"], "model.n_embd=16: must be a multiple of model.n_head=3"),
+        (["model=mini_gpt,mini_gtp"], "model=mini_gtp: no such option; did you mean mini_gpt"),
+        (["seed=1,2", "sweep.retires=1"], "sweep.retires=1: no such setting; did you mean sweep.retries?"),
+    ],
+)
+def test_a_bad_sweep_is_refused_before_its_first_job(workplace: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        plan([*BASE, *overrides])
+    assert str(error.value).startswith(message)
+    assert not (workplace / "logs").exists()
+
+
+# ------------------------------------------------------------------------------------- storing
+
+
+def test_new_values_extend_a_sweep_and_other_settings_are_refused_with_the_difference(workplace: Path) -> None:
+    line = [*BASE, "seed=1,2", "sweep.name=mine"]
+    assert len(store.join(plan(line)).jobs) == 2
+    assert [job.name for job in store.join(plan([*BASE, "seed=2,3", "sweep.name=mine"])).jobs] == [
+        "seed=1", "seed=2", "seed=3",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"mine: was made with other settings: optimizer\.lr was None, is 0\.1"):
+        store.join(plan([*line, "optimizer.lr=0.1"]))
+    (workplace / "story.txt").write_text(story(119), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the text of data=text has changed"):
+        store.join(plan(line))
+    (workplace / "logs/sweeps/mine/seed=1").mkdir()
+    assert len(store.join(plan([*line, "sweep.overwrite=true"])).jobs) == 2
+    (aside,) = (workplace / "logs/sweeps").glob("mine.before-*")
+    assert (aside / "seed=1").is_dir()
+    assert not (workplace / "logs/sweeps/mine/seed=1").exists()
+
+
+def test_a_strangers_sweep_file_is_data(workplace: Path) -> None:
+    store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    path = workplace / "logs/sweeps/mine/sweep.yaml"
+    path.write_text("!!python/object/apply:os.system ['touch owned']")
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: "):
+        store.read(path.parent)
+    assert not (workplace / "owned").exists()
+
+
+# ------------------------------------------------------------------------------------- running
+
+
+def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> None:
+    line = ["model.n_layer=1,2", "optimizer.lr=0.01,1e22", "trainer.gradient_clip=null", "sweep.name=mine"]
+    done = sweep(workplace, *line, "trainer.max_steps=4")
+    assert done.returncode == 1, done.stderr
+    assert "done 1/4 · n_layer=1,lr=0.01 · val/bpb " in done.stdout
+    assert "failed 2/4 · n_layer=1,lr=1e+22 · train/loss is nan at step 2" in done.stdout
+    assert done.stdout.count("failed: n_layer=") == 2
+    assert done.stdout.splitlines()[-1] == "next: python -m gptexp.compare logs/sweeps/mine"
+    folder = workplace / "logs/sweeps/mine"
+    stored = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    assert [job["name"] for job in stored["jobs"]] == sorted(p.name for p in folder.iterdir() if p.is_dir())
+    ended = {
+        name: (folder / name / "result.json").stat().st_mtime_ns for name in ("n_layer=1,lr=0.01", "n_layer=2,lr=1e+22")
+    }
+    again = sweep(workplace, *line, "trainer.max_steps=4")
+    assert "4 jobs, 2 of them done" in again.stdout
+    assert (folder / "n_layer=1,lr=0.01/result.json").stat().st_mtime_ns == ended["n_layer=1,lr=0.01"]
+    assert (folder / "n_layer=2,lr=1e+22/result.json").stat().st_mtime_ns > ended["n_layer=2,lr=1e+22"]
+
+
+def test_a_finished_sweep_says_so_without_torch(workplace: Path) -> None:
+    line = ["seed=1,2", "sweep.name=mine"]
+    made = store.join(plan([*BASE, *line]))
+    for job in made.jobs:
+        made.place(job).mkdir()
+        (made.place(job) / "result.json").write_text('{"status": "completed", "metrics": {"val/bpb": 1.5}, "steps": 2}')
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1:]\n"
+        "from gptexp.train import main; main()\n"
+        "print([m for m in ('torch', 'lightning') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "-m", *BASE, *line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.count("1.5000") == 2
+
+
+def test_settings_come_from_the_stored_sweep_and_not_from_a_job_composed_again(workplace: Path) -> None:
+    """As if a preset had been edited after the sweep was stored and before its second job started."""
+    from gptexp.sweep import job
+
+    made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    made.jobs[1].config["optimizer"]["lr"] = 0.0123
+    store.write(made)
+    assert job.run(made.folder, 1) == result(made.folder / "seed=2")["metrics"]["val/bpb"]
+    written = yaml.safe_load((made.folder / "seed=2/config.yaml").read_text(encoding="utf-8"))
+    assert (written["optimizer"]["lr"], written["seed"], written["name"]) == (0.0123, 2, "seed=2")
+
+
+def test_dry_run_measures_and_starts_nothing(workplace: Path) -> None:
+    done = sweep(workplace, "model.n_layer=1,2", "sweep.dry_run=true", "sweep.name=mine")
+    assert done.returncode == 0, done.stderr
+    assert "n_layer=1" in done.stdout
+    assert "nothing was started" in done.stdout
+    assert not (workplace / "logs").exists()
+
+
+def test_two_processes_do_not_run_one_sweep(workplace: Path) -> None:
+    planned = plan([*BASE, "seed=1,2", "sweep.name=mine"])
+    with store.held(planned.folder):
+        done = sweep(workplace, "seed=1,2", "sweep.name=mine")
+    assert done.returncode == 2
+    assert done.stderr == "error: logs/sweeps/mine: another process runs this sweep\n"
+
+
+# ------------------------------------------------------------------------------- killed and resumed
+
+LAUNCHERS: dict[str, list[str]] = {
+    "in order": [],
+    "cores": ["hydra/launcher=cores"],
+    "submitit_local": ["hydra/launcher=submitit_local"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, launcher: str) -> None:
+    line = [
+        "model.n_layer=1,2,3", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=60",
+        "trainer.val_every_steps=20", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
+        *LAUNCHERS[launcher],
+    ]  # fmt: skip
+    whole = sweep(workplace, *line, "sweep.name=whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    folder = workplace / "logs/sweeps/killed"
+    for kill in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gptexp.train", "-m", *BASE, *line, "sweep.name=killed"],
+            cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while saved(folder) < 30 * kill + 7 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = sweep(workplace, *line, "sweep.name=killed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = [job.name for job in store.read(folder).jobs]
+    assert len(jobs) == 12
+    a, b = ({name: result(workplace / "logs/sweeps" / s / name) for name in jobs} for s in ("whole", "killed"))
+    assert {name: r["metrics"] for name, r in a.items()} == {name: r["metrics"] for name, r in b.items()}
+    assert any((r["resumed_from"] or 0) > 0 for r in b.values())
+
+
+def saved(folder: Path) -> int:
+    """Lines of metrics of all jobs: a measure of how far the sweep is."""
+    return sum(path.read_text().count("\n") for path in folder.glob("*/metrics.csv"))
+
+
+def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace: Path) -> None:
+    line = [*BASE, "seed=1,2", "sweep.name=mine", "trainer.max_steps=100000", "trainer.val_every_steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gptexp.train", "-m", *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    folder, deadline = workplace / "logs/sweeps/mine", time.monotonic() + 100
+    while saved(folder) < 5:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "2 jobs, 0 of them done; the same command line goes on"
+    assert result(folder / "seed=1")["status"] == "interrupted"
+    assert not (folder / "seed=2").exists()
+
+
+def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) -> None:
+    done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
+    if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
+        assert done.stderr == 'error: hydra/launcher=ray: is not installed; pip install "gptexp[ray]"\n'
