@@ -236,6 +236,10 @@ def test_recorded_flops_are_used_only_where_all_runs_have_them(tmp_path: Path) -
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no result": (lambda run: (run / "result.json").unlink(), "unfinished: no result.json"),
     "interrupted": (lambda run: rewrite(run, status="interrupted"), "unfinished: its status is 'interrupted'"),
+    "failed": (
+        lambda run: rewrite(run, status="failed", error="the loss is nan\nat step 7"),
+        "failed: the loss is nan at",
+    ),
     "cut": (lambda run: cut(run / "result.json"), "result.json is damaged"),
     "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged: no object in it"),
     "no tokens": (lambda run: rewrite(run, tokens=None), "result.json is damaged: tokens is None"),

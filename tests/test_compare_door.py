@@ -146,6 +146,9 @@ def test_two_real_runs_are_compared_by_what_they_recorded(train_here: Callable[.
     runs = [row.readings[0].run for row in comparison.rows]
     assert [list(run.curve.steps) for run in runs if run.curve] == [[2], [2, 4, 6]]
     assert all(run.seconds > 0 and set(run.origin) >= {"device", "data"} for run in runs)
+    assert [run.curve.seconds_derived for run in runs if run.curve] == [False, False]
+    assert [run.bytes_per_token for run in runs] == [1.0, 1.0]  # bytes
+    assert not comparison.flops_estimated
     sample = last_sample(Path("sweep/long"))
     assert sample
     assert sample in (Path("sweep/long") / "samples.md").read_text(encoding="utf-8").split("## step 6")[1]
@@ -254,7 +257,7 @@ def test_whatever_a_result_holds_it_is_read_or_named(tmp_path: Path, part: str, 
     run = make_run(tmp_path / "a", 2.0, result={part: value})
     runs, left_out = read_runs([run])
     assert len(runs) + len(left_out) == 1
-    assert all(re.match(r"unfinished|result\.json is damaged", lost.reason) for lost in left_out)
+    assert all(re.match(r"unfinished|failed|result\.json is damaged", lost.reason) for lost in left_out)
     for metric in {name for run in runs for name in run.metrics}:
         with contextlib.suppress(RunError):  # diverged, say
             print_comparison(Console(file=io.StringIO()), compare(runs, [], Question(metric=metric)))

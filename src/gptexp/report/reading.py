@@ -116,6 +116,8 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
         Unreadable: unfinished or damaged.
     """
     result = _json(folder / RESULT)
+    if result.get("status") == "failed":
+        raise Unreadable(f"failed: {' '.join(str(result.get('error')).split())[:160]}")
     if result.get("status") != "completed":
         raise Unreadable(f"unfinished: its status is {result.get('status')!r}")
     try:
