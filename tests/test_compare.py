@@ -160,8 +160,8 @@ def test_a_setting_that_other_kinds_lack_is_no_second_difference(tmp_path: Path)
 
 
 def test_rows_stand_in_the_order_of_numbers(tmp_path: Path) -> None:
-    for n in (16, 2, 8):
-        make_run(tmp_path / f"run{n}", 2.0, model__n_layer=n)
+    for name, n in (("a", 16), ("b", 2), ("c", 8)):
+        make_run(tmp_path / name, 2.0, model__n_layer=n)
     assert [row.settings["model.n_layer"] for row in asked(tmp_path).rows] == [2, 8, 16]
 
 
