@@ -260,3 +260,78 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) ->
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
         assert done.stderr == 'error: hydra/launcher=ray: is not installed; pip install "gptexp[ray]"\n'
+
+
+# --------------------------------------------------------------------------------------- searching
+
+SPACE = ["hydra/sweeper=optuna", "optimizer.lr=tag(log, interval(0.001, 0.1))", "model.mlp_ratio=1,2,4"]
+
+
+def study(folder: Path) -> list[Any]:
+    import optuna
+
+    storage = f"sqlite:///{folder / 'search.db'}"
+    return optuna.load_study(study_name=folder.name, storage=storage).get_trials(deepcopy=False)
+
+
+def test_hydras_words_for_a_space_are_optunas() -> None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    from gptexp.sweep.search import distribution
+
+    assert distribution("a", "tag(log, interval(0.001, 1))") == FloatDistribution(0.001, 1.0, log=True)
+    assert distribution("a", "int(interval(1, 8))") == IntDistribution(1, 8)
+    assert distribution("a", "range(2, 7)") == IntDistribution(2, 6)
+    assert distribution("a", "range(0, 10, 3)") == IntDistribution(0, 9, step=3)
+    assert distribution("a", "64,128") == CategoricalDistribution(["64", "128"])
+    assert distribution("a", "rope,alibi") == CategoricalDistribution(["rope", "alibi"])
+    with pytest.raises(ValueError, match="a=3: not a space to search"):
+        distribution("a", "3")
+
+
+def test_a_space_without_a_searcher_is_refused(workplace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=.*: is a space to search; add hydra/sweeper=optuna"):
+        plan([*BASE, SPACE[1]])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_search_goes_on_with_its_study_and_draws_what_it_would_have_drawn(workplace: Path) -> None:
+    line = [*SPACE, "trainer.max_steps=40", "callbacks.checkpoint.every_steps=5", "sweep.n_trials=6"]
+    whole = sweep(workplace, *line, "sweep.name=whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    folder = workplace / "logs/sweeps/killed"
+    for rows in (60, 150):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gptexp.train", "-m", *BASE, *line, "sweep.name=killed"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 100
+        while saved(folder) < rows:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    done = sweep(workplace, *line, "sweep.name=killed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    a, b = study(workplace / "logs/sweeps/whole"), study(folder)
+    assert [t.number for t in b] == list(range(6))
+    assert [t.params for t in b] == [t.params for t in a]
+    assert [t.value for t in b] == [t.value for t in a]
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [f"trial={i:03d}" for i in range(6)]
+    assert "best: trial=" in done.stdout
+    longer = sweep(workplace, *line, "sweep.name=killed", "sweep.n_trials=7")
+    assert longer.returncode == 0, longer.stderr
+    assert len(study(folder)) == 7
+
+
+def test_a_point_that_comes_again_is_not_trained_again(workplace: Path) -> None:
+    line = ["hydra/sweeper=optuna", "model.bias=true,false", "sweep.n_trials=6", "sweep.name=mine"]
+    done = sweep(workplace, *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = study(workplace / "logs/sweeps/mine")
+    assert len(trials) == 6
+    assert len(list((workplace / "logs/sweeps/mine").glob("trial=*/result.json"))) == 2
+    assert {t.params["model.bias"] for t in trials} == {"True", "False"}
+    assert len({t.value for t in trials}) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,38 +17,22 @@ from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops, hardware, ranks, runs
-from gptexp.callbacks.bundle import Batches, Bundle
+from gptexp.callbacks.bundle import Bundle
 from gptexp.callbacks.checkpoints import Checkpoints
 from gptexp.callbacks.progress import ProgressLine
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
 from gptexp.config import Config, Strategy
-from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, loader, plan_batches, scored
-from gptexp.data.order import WindowOrder
+from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.prepare import PreparedData, prepare
+from gptexp.data.windows import Windows
 from gptexp.lit import LitGPT
 from gptexp.loading import build_model, measure_model
 from gptexp.loggers import MetricsCSV, tensorboard
 from gptexp.optim import load_named_optimizer_state
+from gptexp.plugins import load_plugins
 from gptexp.schemas import to_plain
 from gptexp.tokenizers import load_tokenizer
-
-# The only classes that a configuration may name: a prefix would let in
-# lightning.pytorch.LightningModule.load_from_checkpoint, which runs a stranger's pickle.
-PLUGINS = {
-    "callbacks": {
-        "lightning.pytorch.callbacks.EarlyStopping",
-        "lightning.pytorch.callbacks.DeviceStatsMonitor",
-        "lightning.pytorch.callbacks.Timer",
-        "gptexp.callbacks.trace.Trace",
-    },
-    "logger": {
-        "lightning.pytorch.loggers.WandbLogger",
-        "lightning.pytorch.loggers.MLFlowLogger",
-        "lightning.pytorch.loggers.CometLogger",
-        "lightning.pytorch.loggers.NeptuneLogger",
-    },
-}
 
 
 @dataclass(kw_only=True)
@@ -69,53 +52,6 @@ class Experiment:
     precision: tuple[str, str]
     parameters: int
     flops_per_token: float
-
-
-class Windows(pl.LightningDataModule):
-    """The loaders of law 1: exactly as long as the run, resumed by their first step alone."""
-
-    def __init__(self, config: Config, data: PreparedData, plan: BatchPlan, first_step: int) -> None:
-        super().__init__()
-        self.config, self.data, self.plan, self.first_step = config, data, plan, first_step
-        self.order = WindowOrder(len(data.train), config.model.block_size, config.seed)
-
-    def train_dataloader(self) -> Any:
-        assert self.trainer is not None
-        batches = self._batches(self.trainer.global_rank, self.first_step, self.config.trainer.max_steps)
-        return self._loader(batches, self.config.data.num_workers)
-
-    def _batches(self, rank: int, first_step: int, last_step: int) -> TrainBatches:
-        return TrainBatches(
-            self.data.train, self.order, self.plan, rank=rank, first_step=first_step, last_step=last_step
-        )
-
-    def batches_of(self, step: int) -> Batches:
-        """Every forward pass of a step, counted from 1, on every rank."""
-        return [
-            {"rank": rank, "micro": micro, "tokens": tokens.contiguous(), "targets": targets.contiguous()}
-            for rank in range(self.plan.world_size)
-            for micro, (tokens, targets) in enumerate(_items(self._batches(rank, step - 1, step)))
-        ]
-
-    def val_dataloader(self) -> Any:
-        assert self.trainer is not None
-        batches = ValBatches(
-            self.data.val,
-            self.config.model.block_size,
-            eot=self.data.tokenizer.eot,
-            batch=self.plan.micro_batch,
-            rank=self.trainer.global_rank,
-            world_size=self.plan.world_size,
-        )
-        return self._loader(batches, 0)
-
-    def _loader(self, batches: Any, workers: int) -> Any:
-        assert self.trainer is not None
-        return loader(batches, workers=workers, pin=self.trainer.strategy.root_device.type == "cuda")
-
-
-def _items(batches: TrainBatches) -> list[Batch]:
-    return [batches[j] for j in range(len(batches))]
 
 
 # ------------------------------------------------------------------------------- the whole
@@ -155,7 +91,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         Bundle(folder, identity, datamodule.batches_of),
         Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record),
         ProgressLine(console, record, samples),
-        *_plugins("callbacks", config.callbacks.plugins),
+        *load_plugins("callbacks", config.callbacks.plugins),
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
@@ -198,7 +134,7 @@ def build_trainer(
     loggers: list[Any] = [MetricsCSV(folder, first_step)]
     if config.logger.tensorboard:
         loggers.append(tensorboard(folder, first_step))
-    loggers += _plugins("logger", config.logger.plugins)
+    loggers += load_plugins("logger", config.logger.plugins)
     return pl.Trainer(
         max_steps=settings.max_steps - first_step,
         max_epochs=-1,
@@ -258,33 +194,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-
-
-def _plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
-    """Objects that the user plugs in, from an exact list of classes.
-
-    Raises:
-        ValueError: a `_target_` that isn't on the list, or arguments that the class refuses.
-    """
-    made = []
-    for name, settings in plugins.items():
-        if settings is None:
-            continue
-        target = settings.get("_target_") if isinstance(settings, dict) else None
-        if target not in PLUGINS[group]:
-            raise ValueError(
-                f"{group}.plugins.{name}._target_={target}: not allowed; "
-                f"choose one of {', '.join(sorted(PLUGINS[group]))}"
-            )
-        module, _, cls = target.rpartition(".")
-        arguments = {key: value for key, value in settings.items() if key != "_target_"}
-        if any("_target_" in str(value) for value in arguments.values()):
-            raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
-        try:
-            made.append(getattr(import_module(module), cls)(**arguments))
-        except (TypeError, ValueError, ModuleNotFoundError) as error:
-            raise ValueError(f"{group}.plugins.{name}: {error}") from None
-    return made
 
 
 def _source(config: Config) -> ckpt.Checkpoint | None:

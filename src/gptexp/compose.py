@@ -7,12 +7,14 @@ the key, the value and what would be right. Nothing here imports torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -31,7 +33,22 @@ def compose(overrides: Iterable[str] = (), *, config_name: str = "train") -> Con
     Raises:
         ConfigError: naming the key, the value and the remedy.
     """
-    return to_config(compose_raw(list(overrides), config_name=config_name))
+    with _apart_from_a_running_hydra():
+        return to_config(compose_raw(list(overrides), config_name=config_name))
+
+
+@contextmanager
+def _apart_from_a_running_hydra() -> Iterator[None]:
+    """Hydra keeps what it composes in globals; a sweeper that composes a job must leave the sweep's as they were."""
+    outer, settings = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
+            HydraConfig.instance().cfg = settings
 
 
 def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConfig:

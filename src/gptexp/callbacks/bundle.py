@@ -11,12 +11,11 @@ import torch
 
 from gptexp import checkpoint
 from gptexp.breakdown import NonFiniteLoss
+from gptexp.data.windows import Batches
 from gptexp.files import atomic_path, open_new
 from gptexp.lit import LitGPT
 
 FORMAT, VERSION = "gptexp bundle", 1
-
-Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), "targets" (B, T)} for each forward pass of a step
 
 
 def bundle_path(folder: Path, step: int) -> Path:

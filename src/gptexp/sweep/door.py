@@ -16,9 +16,9 @@ from gptexp.overrides import quote
 from gptexp.runs import shown
 from gptexp.schemas import ConfigError, conf_dir
 from gptexp.sweep import job, slots
-from gptexp.sweep.plan import Plan, plan
+from gptexp.sweep.plan import SEARCH, Plan, plan
 from gptexp.sweep.progress import Progress, summary
-from gptexp.sweep.store import Sweep, held, join
+from gptexp.sweep.store import Sweep, held, join, read
 
 FAILED = 1  # exit code if a job has
 NEEDS = {"cores": "hydra_plugins.hydra_joblib_launcher", "ray": "hydra_plugins.hydra_ray_launcher"} | dict.fromkeys(
@@ -32,6 +32,8 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
     console = Console(highlight=False)
     with cli.one_line_errors():
         launcher = _launcher(overrides)
+        if SEARCH in overrides and find_spec("optuna") is None:
+            raise ConfigError(f'{SEARCH}: is not installed; pip install "gptexp[search]"')
         planned = plan(overrides)
         if planned.settings.dry_run:
             from gptexp.sweep.probe import show
@@ -42,7 +44,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
             sweep = join(planned)
             _announce(sweep, console)
             try:
-                if sweep.unfinished():
+                if sweep.unfinished() or sweep.search is not None:
                     _launch(sweep, planned, launcher, task)
             except SystemExit as stop:
                 if stop.code not in (None, 0):
@@ -50,7 +52,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
                 raise
             finally:
                 (sweep.folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's; sweep.yaml says more
-            failed = summary(sweep, console)
+            failed = summary(read(sweep.folder), console)
     if failed:
         sys.exit(FAILED)
 
@@ -75,7 +77,7 @@ def _announce(sweep: Sweep, console: Console) -> None:
 
 def _standing(sweep: Sweep) -> str:
     done = len(sweep.jobs) - len(sweep.unfinished())
-    return f"{len(sweep.jobs)} jobs, {done} of them done"
+    return f"{sweep.total} {'jobs' if sweep.search is None else 'trials'}, {done} of them done"
 
 
 def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]) -> None:
@@ -84,9 +86,9 @@ def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]
         os.environ[job.PARENT] = str(os.getpid())
         if launcher == "cores" and len(slots.gpus()) > 1:
             os.environ[slots.SHARED] = ",".join(slots.gpus())
-    numbers = ",".join(str(number) for number in sweep.unfinished())
     place = [f"hydra.sweep.dir={quote(str(sweep.folder))}", "hydra.sweep.subdir=."]
-    sys.argv[1:] = ["-m", *place, f"sweep.job={numbers}", *_limits(launcher, planned.hydra), *planned.hydra]
+    numbers = [] if sweep.search is not None else [f"sweep.job={','.join(map(str, sweep.unfinished()))}"]
+    sys.argv[1:] = ["-m", *place, *numbers, *_limits(launcher, planned.hydra), *planned.hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with Progress(sweep):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()

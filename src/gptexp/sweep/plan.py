@@ -43,6 +43,10 @@ class Plan:
     texts: dict[str, str]
     jobs: list[Job]
     hydra: list[str] = field(default_factory=list)
+    search: dict[str, Any] | None = None  # what Optuna draws its jobs from
+
+
+SEARCH = "hydra/sweeper=optuna"
 
 
 def plan(arguments: list[str]) -> Plan:
@@ -61,19 +65,51 @@ def plan(arguments: list[str]) -> Plan:
     base = compose_raw([override for override in own if not is_swept(override)])
     axes = _axes(own, base)
     swept = [_key(override) for override in axes if is_swept(override)]
+    if SEARCH in hydra:
+        return _search(own, axes, swept, hydra)
+    if spaces := [override for override in axes if is_swept(override) and not _is_discrete(override)]:
+        raise ConfigError(f"{spaces[0]}: is a space to search; add {SEARCH}, or list values")
     fixed, configs = _fixed(own, axes, swept), [_composed(job) for job in jobs_of(axes)]
     settings = configs[0].sweep
     name = settings.name or _free_name(swept, fixed)
-    jobs = _named(swept, [[o for o in job if _key(o) in swept] for job in jobs_of(axes)], configs)
     return Plan(
         name=name,
         folder=_folder(name, configs[0], hydra),
         settings=settings,
         fixed=fixed,
         texts=_texts(configs),
-        jobs=jobs,
-        hydra=[o for o in hydra if _key(o) not in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")],
+        jobs=_named(swept, [[o for o in job if _key(o) in swept] for job in jobs_of(axes)], configs),
+        hydra=_launching(hydra),
     )
+
+
+def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str]) -> Plan:
+    """A sweep without jobs yet. Its space is fixed: a search of another space is another search."""
+    fixed = [override for override in own if not is_swept(override)]
+    config = _composed(fixed)
+    space = {_key(o): o.partition("=")[2] for o in axes if is_swept(o)}
+    flat = settings_that_matter(to_plain(config), also=("seed",))
+    known = {key: value for key, value in flat.items() if not _belongs(key, swept)} | {"space": space}
+    name = config.sweep.name or _free_name(swept, known)
+    return Plan(
+        name=name,
+        folder=_folder(name, config, hydra),
+        settings=config.sweep,
+        fixed=known,
+        texts=_texts([config]),
+        jobs=[],
+        hydra=_launching(hydra),
+        search={"space": space, "base": fixed, "seed": config.seed, "n_trials": config.sweep.n_trials},
+    )
+
+
+def _launching(hydra: list[str]) -> list[str]:
+    """Hydra's overrides without the folders, which are the plan's."""
+    return [o for o in hydra if _key(o) not in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")]
+
+
+def _is_discrete(override: str) -> bool:
+    return bool(OverridesParser.create().parse_override(override).is_discrete_sweep())
 
 
 def is_swept(override: str) -> bool:
@@ -142,8 +178,7 @@ def _leaves(keys: list[str]) -> dict[str, str]:
 def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> list[Job]:
     leaves, jobs, taken = _leaves(swept), [], set()
     for part, config in zip(parts, configs, strict=True):
-        plain = {key: value for key, value in to_plain(config).items() if key != "sweep"}
-        own = identity(plain, seed=True)
+        own = make_job("", part, config).identity
         pairs = [override.partition("=") for override in part]
         name = _safe(",".join(f"{leaves[key]}={unquoted(value)}" for key, _, value in pairs)) or "job"
         if len(name) > LONGEST_NAME or name in taken:
@@ -151,8 +186,14 @@ def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> l
         if name in taken:
             continue  # the same experiment twice
         taken.add(name)
-        jobs.append(Job(name=name, overrides=part, identity=own, config=plain | {"name": name}))
+        jobs.append(make_job(name, part, config))
     return jobs
+
+
+def make_job(name: str, overrides: list[str], config: Config) -> Job:
+    """A composed experiment as a job to store."""
+    plain = {key: value for key, value in to_plain(config).items() if key != "sweep"}
+    return Job(name=name, overrides=overrides, identity=identity(plain, seed=True), config=plain | {"name": name})
 
 
 def _safe(name: str) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gptexp.runs import RESULT, read_result, shown
 from gptexp.sweep.job import LOG
-from gptexp.sweep.store import Sweep
+from gptexp.sweep.store import Sweep, read
 
 POLL = 0.3  # seconds
 
@@ -23,7 +23,7 @@ class Progress:
     """Watches the jobs' folders from a thread, so that it works alike under every launcher."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.total = sweep, len(sweep.jobs)
+        self.sweep = sweep
         self.began = time.time()
         self.ended: dict[str, str] = {job.name: "completed" for job in sweep.jobs if sweep.status(job) == "completed"}
         self._before = len(self.ended)
@@ -57,7 +57,9 @@ class Progress:
 
     def _look(self) -> None:
         """Say of every job that has ended since the last look how it ended."""
-        for job in list(self.sweep.jobs):
+        if self.sweep.search is not None:  # which draws its jobs as it goes
+            self.sweep.jobs = read(self.sweep.folder).jobs
+        for job in self.sweep.jobs:
             path = self.sweep.place(job) / RESULT
             if job.name in self.ended or not path.exists() or path.stat().st_mtime < self.began:
                 continue
@@ -68,7 +70,7 @@ class Progress:
             self.console.print(Text(self._line(job.name, result)), soft_wrap=True)
 
     def _line(self, name: str, result: dict[str, Any]) -> str:
-        place = f"{len(self.ended)}/{len(self.sweep.jobs)}"
+        place = f"{len(self.ended)}/{self.sweep.total}"
         if result["status"] == "failed":
             return f"failed {place} · {name} · {result.get('error')}"
         return (
@@ -79,7 +81,7 @@ class Progress:
     def _left(self) -> str:
         """From how quickly jobs have ended since this start."""
         now = len(self.ended) - self._before
-        left = len(self.sweep.jobs) - len(self.ended)
+        left = self.sweep.total - len(self.ended)
         if not now or not left:
             return ""
         minutes, seconds = divmod(round((time.time() - self.began) / now * left), 60)
@@ -89,7 +91,7 @@ class Progress:
         running = [job.name for job in self.sweep.jobs if job.name not in self.ended and self._has_begun(job.name)]
         failed = sum(status == "failed" for status in self.ended.values())
         return (
-            f"{len(self.ended)} of {len(self.sweep.jobs)} done, {failed} failed, "
+            f"{len(self.ended)} of {self.sweep.total} done, {failed} failed, "
             f"{len(running)} running ({', '.join(running[:2])}){self._left()}"
         )
 
@@ -113,10 +115,21 @@ def summary(sweep: Sweep, console: Console) -> int:
         if status == "failed":
             failed.append(f"{job.name}: {result.get('error')} (see {shown(sweep.place(job) / LOG)})")
     console.print(table)
+    if sweep.search is not None and (best := _best(sweep)):
+        console.print(Text(best), soft_wrap=True)
     for line in failed:
         console.print(Text(f"failed: {line}"), soft_wrap=True)
     console.print(Text(f"next: python -m gptexp.compare {shown(sweep.folder)}"), soft_wrap=True)
     return len(failed)
+
+
+def _best(sweep: Sweep) -> str:
+    found = [(read_result(sweep.place(job)).get("metrics", {}).get("val/bpb"), job) for job in sweep.jobs]
+    scored = [(value, job) for value, job in found if isinstance(value, float)]
+    if not scored:
+        return ""
+    value, job = min(scored, key=lambda pair: pair[0])
+    return f"best: {job.name} · val/bpb {value:.4f} · {' '.join(job.overrides)}"
 
 
 def _number(value: Any) -> str:

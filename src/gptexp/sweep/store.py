@@ -33,6 +33,12 @@ class Sweep:
     fixed: dict[str, Any]
     texts: dict[str, str]
     jobs: list[Job]
+    search: dict[str, Any] | None = None  # with Optuna: space, base overrides, seed, n_trials
+
+    @property
+    def total(self) -> int:
+        """Jobs in all, those that a search has yet to draw included."""
+        return len(self.jobs) if self.search is None else max(len(self.jobs), int(self.search["n_trials"]))
 
     def place(self, job: Job) -> Path:
         """The job's run folder."""
@@ -63,7 +69,9 @@ def read(folder: Path) -> Sweep:
         if stored["format"] != FORMAT:
             raise ValueError(f"has format {stored['format']}, this gptexp reads {FORMAT}")
         jobs = [Job(**job) for job in stored["jobs"]]
-        return Sweep(folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts")})
+        return Sweep(
+            folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
+        )
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
@@ -99,6 +107,7 @@ def join(plan: Plan) -> Sweep:
         fixed=plan.fixed,
         texts=plan.texts,
         jobs=jobs,
+        search=plan.search,
     )
     write(sweep)
     return sweep
@@ -114,6 +123,7 @@ def write(sweep: Sweep) -> None:
         "retries": sweep.retries,
         "fixed": sweep.fixed,
         "texts": sweep.texts,
+        "search": sweep.search,
         "jobs": [asdict(job) for job in sweep.jobs],
     }
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

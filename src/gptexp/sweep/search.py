@@ -1,0 +1,114 @@
+"""`hydra/sweeper=optuna`: a sweep whose jobs Optuna chooses, one after another, from what the earlier ones gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from gptexp.compose import compose
+from gptexp.runs import read_result
+from gptexp.sweep import store
+from gptexp.sweep.plan import make_job
+
+DATABASE = "search.db"
+
+
+def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> None:
+    """Go on with the study in the sweep's folder until it has had all its trials.
+
+    A trial that was running when the sweep was killed keeps its number, its folder and its settings, and
+    goes on first. Trial k draws with a generator of its own, so a search that goes on draws what it would
+    have drawn. A point that comes again is not trained again.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweep = store.read(folder)
+    assert sweep.search is not None
+    space = {key: distribution(key, text) for key, text in sweep.search["space"].items()}
+    study = optuna.create_study(
+        study_name=sweep.name,
+        storage=f"sqlite:///{(folder / DATABASE).resolve()}",
+        direction="minimize",
+        load_if_exists=True,
+    )
+    while trials := _next(study, space, sweep.search, at_a_time):
+        numbers = [_job_of(sweep, trial) for trial in trials]
+        launch(numbers)
+        for trial, number in zip(trials, numbers, strict=True):
+            value = read_result(sweep.place(sweep.jobs[number])).get("metrics", {}).get("val/bpb")
+            good = isinstance(value, float) and math.isfinite(value)
+            study.tell(trial.number, value if good else None, state=None if good else TrialState.FAIL)
+
+
+def _next(
+    study: optuna.Study, space: dict[str, BaseDistribution], search: dict[str, Any], at_a_time: int
+) -> list[FrozenTrial]:
+    """The trials to run now: those that a kill left running, else new ones; none when there have been enough."""
+    left = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.RUNNING]
+    whole = [known for known in left if known.params.keys() == space.keys()]
+    for known in left:
+        if known not in whole:  # killed while it was drawn
+            study.tell(known.number, state=TrialState.FAIL)
+    if whole:
+        return whole
+    drawn: list[FrozenTrial] = []
+    while len(drawn) < at_a_time and (number := len(study.get_trials(deepcopy=False))) < search["n_trials"]:
+        study.sampler = optuna.samplers.TPESampler(seed=(search["seed"] + number) % 2**32, constant_liar=at_a_time > 1)
+        trial = study.ask(space)
+        twin = next((t for t in study.get_trials(deepcopy=False) if _same(t, trial)), None)
+        if twin is None:
+            drawn.append(study.get_trials(deepcopy=False)[trial.number])
+        else:
+            trial.set_user_attr("same as trial", twin.number)
+            study.tell(trial, twin.value)
+    return drawn
+
+
+def _same(known: FrozenTrial, new: optuna.Trial) -> bool:
+    return known.number != new.number and known.state is TrialState.COMPLETE and known.params == new.params
+
+
+def _job_of(sweep: store.Sweep, trial: FrozenTrial) -> int:
+    """The number of the trial's stored job, made and stored now if it is new."""
+    assert sweep.search is not None
+    name = f"trial={trial.number:03d}"
+    for number, job in enumerate(sweep.jobs):
+        if job.name == name:
+            return number
+    overrides = [f"{key}={value}" for key, value in trial.params.items()]
+    sweep.jobs.append(make_job(name, overrides, compose([*sweep.search["base"], *overrides])))
+    store.write(sweep)
+    return len(sweep.jobs) - 1
+
+
+def distribution(key: str, text: str) -> BaseDistribution:
+    """Hydra's words for a space as Optuna's: a,b,c · range(2, 7) · interval(0.1, 1) · int(interval(1, 8)) · tag(log, …).
+
+    Raises:
+        ValueError: something else.
+    """
+    value = OverridesParser.create().parse_override(f"{key}={text}").value()
+    if isinstance(value, ChoiceSweep):
+        parsed = OverridesParser.create().parse_override(f"{key}={text}")
+        return CategoricalDistribution(list(map(str, parsed.sweep_string_iterator())))
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, RangeSweep):
+        values = list(value.range())
+        if all(isinstance(v, int) for v in values) and values:
+            return IntDistribution(int(values[0]), int(values[-1]), step=int(value.step), log=False)
+        return CategoricalDistribution(list(map(str, values)))
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        assert low is not None
+        assert high is not None
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+    raise ValueError(f"{key}={text}: not a space to search; give a,b,c or interval(low, high) or range(from, to)")

@@ -1,0 +1,45 @@
+"""Hydra finds sweepers in this name space; the work is done in gptexp.sweep.search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class OptunaSweeper(Sweeper):
+    """Lets Optuna choose the jobs that Hydra's launcher runs."""
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = params  # the space, which gptexp.sweep.plan has read and stored
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.folder = Path(config.hydra.sweep.dir)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        assert launcher is not None
+        self.run_jobs = launcher.launch
+        self.at_a_time = int(config.hydra.launcher.get("n_jobs", 1))
+
+    def sweep(self, arguments: list[str]) -> None:
+        from gptexp.sweep import search
+
+        def launch(numbers: list[int]) -> None:
+            for job in self.run_jobs([[f"sweep.job={n}"] for n in numbers], initial_job_idx=numbers[0]):
+                _ = job.return_value  # raises what a job raised
+
+        search.run(self.folder, launch, self.at_a_time)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="optuna",
+    node={"_target_": "hydra_plugins.gptexp_optuna.OptunaSweeper", "params": None},
+    provider="gptexp",
+)
