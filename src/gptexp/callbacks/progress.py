@@ -13,6 +13,7 @@ from rich.text import Text
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
 from gptexp.lit import LitGPT
+from gptexp.words import clock, quantity
 
 PLAIN_LINES = 10  # progress lines in a log file, besides those of validation
 
@@ -92,22 +93,6 @@ class ProgressLine(pl.Callback):
 def say(console: Console, text: str) -> None:
     """Print text as it is: brackets in it are no markup, and nothing is cut or coloured."""
     console.print(Text(text), soft_wrap=True)
-
-
-def quantity(value: float) -> str:
-    """1234567 -> 1.2 M, at most four significant characters."""
-    steps: list[tuple[float, str]] = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, "k")]
-    for size, letter in steps:
-        if value >= size:
-            return f"{value / size:.{0 if value >= 10 * size else 1}f}{letter}"
-    return f"{value:.0f}"
-
-
-def clock(seconds: float) -> str:
-    """75 -> 1:15, 4000 -> 1:06:40."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def duration(seconds: float) -> str:

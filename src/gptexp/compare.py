@@ -1,0 +1,110 @@
+"""python -m gptexp.compare DIR… [--metric val/bpb] [--by KEY] [--baseline KEY=VALUE] [--at tokens]: what helped?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from gptexp.cli import fail, one_line_errors
+from gptexp.report import missing_packages
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m gptexp.compare",
+        description="Compare finished runs: configurations with intervals over seeds, differences to a baseline with "
+        "corrected p-values, plots, and a page. What can't be compared is left out, with the reason.",
+    )
+    p.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders that hold some")
+    p.add_argument("--metric", default="val/bpb", help="of the last step; default: %(default)s")
+    p.add_argument("--by", metavar="KEY", action="append", default=[], help="setting to put first; may be repeated")
+    p.add_argument("--baseline", metavar="KEY=VALUE", help="what to compare to; default: the first configuration")
+    p.add_argument(
+        "--at",
+        choices=["tokens", "bytes", "flops", "seconds"],
+        help="compare at an equal budget, the largest that all reached; default: each run's end",
+    )
+    p.add_argument(
+        "--interval", choices=["t", "bootstrap"], default="t", help="of the mean over seeds; default: %(default)s"
+    )
+    p.add_argument("--out", metavar="FOLDER", type=Path, help="for table, plots and page; default: DIR/report")
+    p.add_argument("--scaling", action="store_true", help="fit L(N, D) = E + A/N^alpha + B/D^beta instead")
+    p.add_argument("--budget", metavar="FLOPS", type=_flops, help="with --scaling: the compute to be best at")
+    return p
+
+
+def _flops(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text}: must be a number of FLOPs above 0, such as 1e18")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The door."""
+    arguments = parser().parse_args(argv)
+    if missing := missing_packages():
+        fail(f"compare needs {', '.join(missing)}: pip install 'gptexp[compare]'")
+    with one_line_errors():
+        if arguments.budget is not None and not arguments.scaling:
+            raise ValueError("--budget: goes with --scaling")
+        out = arguments.out or arguments.folders[0] / "report"
+        if arguments.scaling:
+            scale(arguments, out)
+        else:
+            compare(arguments, out)
+
+
+def compare(arguments: argparse.Namespace, out: Path) -> None:
+    """Print the comparison, and write its files."""
+    from rich.console import Console
+
+    from gptexp.report.comparison import Question, compare_folders
+    from gptexp.report.table import print_comparison
+
+    question = Question(
+        metric=arguments.metric,
+        by=tuple(arguments.by),
+        baseline=arguments.baseline,
+        at=arguments.at,
+        method=arguments.interval,
+    )
+    comparison = compare_folders(arguments.folders, question)
+    print_comparison(Console(highlight=False), comparison)
+
+    from gptexp.report.page import page
+    from gptexp.report.plots import plots
+    from gptexp.report.tables import to_csv
+
+    images = plots(comparison)
+    files = {"comparison.csv": to_csv(comparison).encode(), **images}
+    write(out, {**files, "report.html": page(comparison, images).encode()})
+
+
+def scale(arguments: argparse.Namespace, out: Path) -> None:
+    """Fit a scaling law, print it, and write its files."""
+    from rich.console import Console
+
+    from gptexp.report.scaling import fit_folders
+    from gptexp.report.scaling_plot import scaling_plot
+    from gptexp.report.scaling_text import print_law, to_json
+
+    law = fit_folders(arguments.folders, arguments.metric)
+    print_law(Console(highlight=False), law, arguments.budget)
+    write(out, {"scaling.json": to_json(law, arguments.budget).encode(), "scaling.png": scaling_plot(law)})
+
+
+def write(out: Path, files: Mapping[str, bytes]) -> None:
+    """Each file whole or absent; then where they are."""
+    from gptexp.files import atomic_write
+
+    for name, data in files.items():
+        atomic_write(out / name, data)
+    print(f"\n{out}: {' · '.join(files)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The numbers of a comparison as text, the same in terminal and page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gptexp.report import naming, statistics
+from gptexp.report.budget import time
+from gptexp.report.comparison import TOLERANCE, Comparison
+from gptexp.report.rows import Row
+from gptexp.words import quantity
+
+UNITS = {"val/bpb": "bits a byte", "val/loss": "nats a token", "val/perplexity": ""}
+NOTHING = "–"
+Words = Callable[[float], str]
+TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table. kind: setting, result or cost."""
+
+    name: str
+    kind: str
+    cells: list[str]
+
+
+def columns(c: Comparison, most_keys: int = 3) -> list[Column]:
+    """All columns, those of settings first; more than `most_keys` settings share one column."""
+    places = decimals(c)
+    names = naming.short_names(c.keys)
+    if 0 < len(c.keys) <= most_keys:
+        heads = [Column(names[key], "setting", [naming.value_in(r.settings, key) for r in c.rows]) for key in c.keys]
+    else:
+        heads = [Column("configuration", "setting", [row.label for row in c.rows])]
+    needed = [Column("needed", "result", [_needed(row, c.comparisons) for row in c.rows])] if unsure(c) else []
+    return [
+        *heads,
+        Column("seeds", "result", [_seeds(row) for row in c.rows]),
+        Column(c.metric, "result", [_metric(row, places, c.question.method) for row in c.rows]),
+        Column("difference", "result", [_difference(row, c.baseline, places) for row in c.rows]),
+        Column("p", "result", [p_value(row.p) for row in c.rows]),
+        *needed,
+        Column("parameters", "cost", [_or_nothing(row.parameters, quantity) for row in c.rows]),
+        Column("tokens", "cost", [_marked(c, row, "tokens", quantity, TOKENS_MARK) for row in c.rows]),
+        Column("FLOPs", "cost", [_marked(c, row, "flops", _flops(c), FLOPS_MARK) for row in c.rows]),
+        Column("tokens/s", "cost", [_or_nothing(row.tokens_per_second, quantity) for row in c.rows]),
+        Column("time", "cost", [_or_nothing(row.mean("seconds"), time) for row in c.rows]),
+    ]
+
+
+def decimals(c: Comparison) -> int:
+    """Two significant figures of the narrowest interval, from 2 to 5 decimals; 4 where there is none."""
+    widths = [row.interval.half_width for row in c.rows if row.interval.half_width]
+    return max(2, min(5, 1 - math.floor(math.log10(min(widths))))) if widths else 4
+
+
+def _seeds(row: Row) -> str:
+    return f"{len(row.readings)}{SEEDS_MARK if row.missing else ''}"
+
+
+def _metric(row: Row, places: int, method: str) -> str:
+    mean, half = row.interval.mean, row.interval.half_width
+    if mean is None:
+        return "diverged"
+    if half is None:
+        return f"{mean:.{places}f}"
+    if method == "t":
+        return f"{mean:.{places}f} ± {half:.{places}f}"
+    return f"{mean:.{places}f} [{row.interval.low:.{places}f}, {row.interval.high:.{places}f}]"  # not symmetric
+
+
+def _difference(row: Row, baseline: Row, places: int) -> str:
+    if row is baseline:
+        return "baseline"
+    if row.difference is None:
+        return NOTHING
+    d = row.difference
+    half = "" if d.low is None or d.high is None else f" ± {(d.high - d.low) / 2:.{places}f}"
+    return f"{d.mean:+.{places}f}{half}"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, as papers print it."""
+    if p is None:
+        return NOTHING
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}" if abs(p - statistics.ALPHA) > 0.0005 else f"{p:.4f}"  # 0.0498 is below 0.05
+
+
+def unsure(c: Comparison) -> list[Row]:
+    """The rows that were tested and not told apart from the baseline."""
+    return [row for row in c.rows if row.p is not None and row.p >= statistics.ALPHA]
+
+
+def _needed(row: Row, comparisons: int) -> str:
+    """How many seeds would do, if the difference seen is the true one and Holm asks the most of it."""
+    if row.p is None or row.p < statistics.ALPHA or row.difference is None:
+        return NOTHING
+    n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
+    return f">{statistics.MOST_SEEDS}" if n is None else str(n)
+
+
+def _or_nothing(value: float | None, words: Words) -> str:
+    return NOTHING if value is None else words(value)
+
+
+def _marked(c: Comparison, row: Row, cost: str, words: Words, mark: str) -> str:
+    """A cost, marked where it isn't the baseline's."""
+    value, usual = row.mean(cost), c.baseline.mean(cost)
+    unlike = value is not None and usual is not None and abs(value - usual) > TOLERANCE * max(value, usual)
+    return _or_nothing(value, words) + (mark if unlike else "")
+
+
+def _flops(c: Comparison) -> Words:
+    return lambda value: f"{'~' if c.flops_estimated else ''}{value:.1e}"

@@ -1,0 +1,264 @@
+"""curves.png, ablation.png and pareto.png."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
+
+from gptexp.report import naming, series
+from gptexp.report.cells import UNITS
+from gptexp.report.comparison import Comparison
+from gptexp.report.rows import Row
+from gptexp.report.style import Look, figure, literal, looks, png, styled
+
+SHORT = 8  # validations; a curve of fewer is drawn whole
+MOST_CURVES = 12  # more can't be told apart
+PANELS = (
+    ("steps", "optimizer steps"),
+    ("tokens", "training tokens"),
+    ("seconds", "training time (s)"),
+    ("flops", "training compute (FLOPs)"),
+)
+
+
+FORMATS: dict[str, Callable[[], Formatter]] = {
+    "steps": lambda: EngFormatter(sep=""),
+    "tokens": lambda: EngFormatter(sep=""),
+    "seconds": lambda: FuncFormatter(lambda value, _: f"{value:,g}"),
+    "flops": lambda: FuncFormatter(_power_of_ten),
+}
+
+
+def plots(c: Comparison) -> dict[str, bytes]:
+    """The PNG files, by name."""
+    with styled():
+        made = {"curves.png": curves(c), "ablation.png": ablation(c), "pareto.png": pareto(c)}
+        return {name: png(fig) for name, fig in made.items()}
+
+
+def axis_label(metric: str) -> str:
+    """`validation loss (nats a token)`."""
+    names = {"val/bpb": "validation (bits per byte)", "val/loss": "validation loss (nats per token)"}
+    return names.get(metric, "validation perplexity" if metric in UNITS else literal(metric))
+
+
+def _looks(c: Comparison) -> dict[int, Look]:
+    """A look for each row, the same in every plot, by the row's id()."""
+    ordered = len(c.keys) == 1 and all(naming.number(row.settings.get(c.keys[0])) is not None for row in c.rows)
+    return {id(row): look for row, look in zip(c.rows, looks(len(c.rows), ordered), strict=True)}
+
+
+# ---------------------------------------------------------------------------------- curves
+
+
+def curves(c: Comparison) -> Figure:
+    """The metric against steps, tokens, seconds and FLOPs; the band spans the seeds."""
+    fig, axes = figure(10, 7.4, 2, 2)
+    rows, look = _best_rows(c), _looks(c)
+    for ax, (kind, name) in zip(axes, PANELS, strict=True):
+        _draw_panel(ax, c, rows, look, kind)
+        ax.set_xlabel(name + (", estimated" if kind == "flops" and c.flops_estimated else ""))
+        ax.set_ylabel(axis_label(c.metric))
+    drawable = sum(bool(row.readings) for row in c.rows)
+    title = f"the best {MOST_CURVES} of {drawable}, and the baseline" if len(rows) < drawable else ""
+    _legend_below(fig, rows, look, title)
+    return fig
+
+
+def _draw_panel(ax: Axes, c: Comparison, rows: Sequence[Row], look: dict[int, Look], kind: str) -> None:
+    bands = [(row, series.band(row, c.metric, kind, c.flops_estimated)) for row in rows]
+    drawn = [(row, band) for row, band in bands if band is not None]
+    for row, band in drawn:
+        _draw_band(ax, band, look[id(row)])
+    _focus(ax, [band for _, band in drawn])
+    ax.xaxis.set_major_formatter(FORMATS[kind]())
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    if not drawn:
+        ax.text(0.5, 0.5, "no curve to draw", transform=ax.transAxes, ha="center")
+
+
+def _best_rows(c: Comparison) -> list[Row]:
+    """All rows, or as many of the best as can be told apart, in the table's order."""
+    known = sorted((row for row in c.rows if row.readings), key=lambda row: row.interval.mean or 0.0)
+    kept = {id(row) for row in known[:MOST_CURVES]} | {id(c.baseline)}
+    return [row for row in c.rows if id(row) in kept]
+
+
+def _draw_band(ax: Axes, band: series.Band, look: Look) -> None:
+    ax.plot(
+        band.x, band.mean, look.line, color=look.colour, marker=look.marker, markevery=max(1, len(band.x) // 8), ms=5
+    )
+    ax.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.2, linewidth=0)
+
+
+def _focus(ax: Axes, bands: Sequence[series.Band]) -> None:
+    """Leave the first steep fall out of the picture, so that the ends can be told apart."""
+    if not bands:
+        return
+    low = min(band.low.min() for band in bands)
+    high = max(float(band.high[len(band.high) // 4 if len(band.high) >= SHORT else 0]) for band in bands)
+    margin = 0.06 * (high - low) or 0.01 * abs(low) or 1.0
+    ax.set_ylim(low - margin, high + margin)
+
+
+def _power_of_ten(value: float, _: object = None) -> str:
+    """1.5e9 -> 1.5·10⁹."""
+    if value == 0:
+        return "0"
+    exponent = int(np.floor(np.log10(abs(value))))
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    factor = f"{value / 10.0**exponent:.2g}"
+    return f"10{raised}" if factor == "1" else f"{factor}·10{raised}"
+
+
+def _legend_below(fig: Figure, rows: Sequence[Row], look: dict[int, Look], title: str) -> None:
+    handles = [_handle(look[id(row)]) for row in rows]
+    longest = max(len(row.label) for row in rows)
+    fig.legend(
+        handles,
+        [literal(_shortened(row.label)) for row in rows],
+        loc="outside lower center",
+        ncols=max(1, min(len(rows), 110 // (min(longest, 48) + 8))),
+        title=title or None,
+    )
+
+
+def _handle(look: Look) -> Line2D:
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line)
+
+
+def _shortened(text: str, most: int = 48) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
+
+
+# ---------------------------------------------------------------------------------- ablation
+
+
+UNITS_OF = {
+    "model.block_size": "tokens",
+    "tokenizer.vocab_size": "tokens",
+    "data.global_batch_size": "windows per step",
+    "data.global_batch_tokens": "tokens per step",
+    "trainer.max_steps": "steps",
+}
+
+
+def ablation(c: Comparison) -> Figure:
+    """The metric against the swept setting: mean and 95% interval, and each seed as a dot."""
+    axis = series.axis(c)
+    place = {id(row): x for row, x in zip(c.rows, axis.x, strict=True)}
+    fig, (ax,) = figure(6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks))), 4.4)
+    for index, ((name, rows), look) in enumerate(zip(axis.groups.items(), looks(len(axis.groups), False), strict=True)):
+        shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
+        _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
+    _set_x(ax, axis)
+    ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
+    ax.set_ylabel(_with_budget(c))
+    if 1 < len(axis.groups) <= MOST_CURVES:
+        fig.legend(loc="outside lower center", ncols=max(1, min(4, len(axis.groups))))
+    return fig
+
+
+def _draw_group(
+    ax: Axes, rows: Sequence[Row], place: dict[int, float], shift: float, look: Look, name: str, *, joined: bool
+) -> None:
+    x = [place[id(row)] + shift for row in rows]
+    means = [row.interval.mean or 0.0 for row in rows]
+    for at, row in zip(x, rows, strict=True):
+        if len(row.readings) > 1:
+            ax.plot(
+                [at] * len(row.readings), list(row.values.values()), "o", mec=look.colour, mfc="white", ms=4, zorder=3
+            )
+    ax.errorbar(
+        x,
+        means,
+        yerr=_bars(rows),
+        fmt=look.marker,
+        linestyle=look.line if joined else "none",
+        color=look.colour,
+        capsize=4,
+        elinewidth=1.4,
+        label=literal(_shortened(name)) if name else None,
+    )
+
+
+def _bars(rows: Sequence[Row]) -> list[list[float]]:
+    """Lengths down and up; none for a single seed."""
+    spans = [(row.interval.low, row.interval.mean, row.interval.high) for row in rows]
+    return [
+        [0.0 if low is None or mean is None else mean - low for low, mean, _ in spans],
+        [0.0 if high is None or mean is None else high - mean for _, mean, high in spans],
+    ]
+
+
+def _set_x(ax: Axes, axis: series.Axis) -> None:
+    if axis.log:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_minor_locator(NullLocator())
+    if not axis.numeric or len(axis.ticks) <= 10:
+        ax.xaxis.set_major_locator(FixedLocator(sorted(axis.ticks)))
+        names = [_lines(axis.ticks[at]) for at in sorted(axis.ticks)]
+        crowded = len(names) * max(len(line) for name in names for line in name.split("\n")) > 62
+        ax.set_xticklabels(names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
+    if not axis.numeric:
+        ax.set_xlim(min(axis.x) - 0.5, max(axis.x) + 0.5)
+
+
+def _lines(tick: str) -> str:
+    return "\n".join(literal(_shortened(part, 30)) for part in tick.split(series.JOIN))
+
+
+def _with_budget(c: Comparison) -> str:
+    return axis_label(c.metric) + (f", at equal {c.question.at}" if c.question.at else "")
+
+
+# ---------------------------------------------------------------------------------- pareto
+
+
+FRONTIER: dict[str, Any] = {"color": "#888888", "linewidth": 1.6, "linestyle": "--"}
+
+
+OTHERS = Look("#bbbbbb", ".", "-")  # of more configurations than a legend can name
+
+
+def pareto(c: Comparison) -> Figure:
+    """The metric against compute; the line joins what no other configuration beats in both."""
+    fig, (ax,) = figure(6.4, 4.8)
+    rows, look = [row for row in c.rows if row.readings], _looks(c)
+    points = [(row.mean("flops") or 0.0, row.interval.mean or 0.0) for row in rows]
+    edge = np.array(series.frontier(points))
+    ax.step(edge[:, 0], edge[:, 1], where="post", **FRONTIER, zorder=1)
+    named = [row for row in _best_rows(c) if row.readings]
+    for row, (x, y) in zip(rows, points, strict=True):
+        own = look[id(row)] if row in named else OTHERS
+        ax.errorbar([x], [y], yerr=_bars([row]), fmt=own.marker, color=own.colour, capsize=3, elinewidth=1.1, ms=8)
+    ax.set_xscale("log")
+    _log_ticks(ax, [x for x, _ in points])
+    ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
+    ax.set_ylabel(_with_budget(c))
+    handles = [Line2D([], [], **FRONTIER), *(_handle_point(look[id(row)]) for row in named)]
+    names = ["frontier", *(literal(_shortened(row.label)) for row in named)]
+    fig.legend(handles, names, loc="outside lower center", ncols=max(1, 70 // (max(map(len, names)) + 6)))
+    return fig
+
+
+def _handle_point(look: Look) -> Line2D:
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", ms=8)
+
+
+def _log_ticks(ax: Axes, values: Sequence[float]) -> None:
+    """Readable ticks where the points span less than a decade or two."""
+    low, high = min(values) * 0.8, max(values) * 1.25
+    ax.set_xlim(low, high)
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+    ax.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 1 else [min(values), max(values)]))
+    ax.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
+    ax.xaxis.set_minor_locator(NullLocator())

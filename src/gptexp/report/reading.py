@@ -1,0 +1,253 @@
+"""Run folders as values: settings, final metrics, costs, validation curve; or why a folder can't be read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gptexp.identity import flatten
+from gptexp.report.curves import Curve, read_curve
+from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
+
+SAMPLES = "samples.md"
+LARGEST = 1e100  # a metric beyond it is no number to reckon with
+
+
+class Unreadable(ValueError):
+    """Why a run folder can't take part; the message completes "left out: FOLDER: …"."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One finished run.
+
+    metrics, best: by name (val/bpb …), of the last step and of the best; nan where it was no finite number.
+    flops_per_token: as the run recorded it, or None; bytes_per_token: of the training text, or None.
+    seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    seed: int
+    metrics: dict[str, float]
+    best: dict[str, float]
+    text_sha256: str
+    val_tokens: int
+    steps: int
+    tokens: int
+    parameters: int
+    seconds: float
+    tokens_per_second: float
+    bytes_per_token: float | None = None
+    flops_per_token: float | None = None
+    curve: Curve | None = None
+    curve_problem: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
+    finished: float = 0.0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that takes no part, and why; its flat settings where they could be read."""
+
+    folder: Path
+    reason: str
+    settings: dict[str, Any] | None = None
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """The run folders among and below these folders, each once, in natural order.
+
+    Raises:
+        RunError: a folder that isn't there, or with no run in it.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such folder; give run folders, or folders that hold some")
+        runs = list(_below(folder))
+        if not runs:
+            raise RunError(f"{folder}: no run in it or below it (a run's folder has a {CONFIG})")
+        for run in sorted(runs, key=lambda path: natural(str(path))):
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Folders with a config.yaml; what lies inside one belongs to it."""
+    for place, folders, files in os.walk(folder):
+        if CONFIG in files:
+            folders.clear()
+            yield Path(place)
+        else:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts job 2 before job 10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Read each folder; what can't be read, or hasn't finished, is named with its reason."""
+    runs, left_out = [], []
+    for folder in folders:
+        settings = None
+        try:
+            settings = read_settings(folder)
+            runs.append(read_run(folder, settings))
+        except Unreadable as reason:
+            left_out.append(LeftOut(folder, str(reason), settings))
+    return runs, left_out
+
+
+def read_run(folder: Path, settings: dict[str, Any]) -> Run:
+    """Read the result of a run whose settings have been read.
+
+    Raises:
+        Unreadable: unfinished or damaged.
+    """
+    result = _json(folder / RESULT)
+    if result.get("status") == "failed":
+        raise Unreadable(f"failed: {' '.join(str(result.get('error')).split())[:160]}")
+    if result.get("status") != "completed":
+        raise Unreadable(f"unfinished: its status is {result.get('status')!r}")
+    try:
+        return _run(folder, settings, result)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise Unreadable(f"{RESULT} is damaged: {what}") from None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """config.yaml, flat.
+
+    Raises:
+        Unreadable: damaged, or of another program.
+    """
+    try:
+        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Unreadable(f"{CONFIG} can't be read: {_first_line(error)}") from None
+    groups = ("model", "tokenizer", "data", "trainer")
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
+        raise Unreadable(f"{CONFIG} holds no settings of a gptexp run")
+    if type(settings.get("seed")) is not int:
+        raise Unreadable(f"{CONFIG} holds no seed")
+    scalar = (type(None), bool, int, float, str)
+    return {key: value if isinstance(value, scalar) else str(value) for key, value in flatten(settings).items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Unreadable(f"unfinished: no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unreadable(f"{path.name} is damaged: {_first_line(error)}") from None
+    if not isinstance(value, dict):
+        raise Unreadable(f"{path.name} is damaged: no object in it")
+    return value
+
+
+def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
+    steps, tokens = _count(result, "steps"), _count(result, "tokens")
+    rate = _number(result, "tokens_per_second")
+    curve, problem = read_curve(folder, tokens_per_step=tokens / steps)
+    sha = result["val"]["text_sha256"]
+    if not isinstance(sha, str):
+        raise TypeError("text_sha256 is no text")
+    return Run(
+        folder=folder,
+        settings=settings,
+        seed=settings["seed"],
+        metrics=_metrics(result["metrics"]),
+        best=_metrics(result.get("best") or {}),
+        text_sha256=sha,
+        val_tokens=_count(result["val"], "tokens"),
+        steps=steps,
+        tokens=tokens,
+        parameters=_count(result, "parameters"),
+        seconds=_seconds(result, curve, tokens, rate),
+        tokens_per_second=rate,
+        bytes_per_token=_number(result, "bytes_per_token") if result.get("bytes_per_token") else None,
+        flops_per_token=_number(result, "flops_per_token") if result.get("flops_per_token") else None,
+        curve=curve,
+        curve_problem=problem,
+        origin=_origin(folder / PROVENANCE),
+        finished=(folder / RESULT).stat().st_mtime,
+    )
+
+
+def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: float) -> float:
+    """Training seconds of the whole run; result.json counts those since the last resume."""
+    if curve is not None and curve.seconds is not None and not curve.seconds_derived:
+        return float(curve.seconds[-1])
+    if result.get("resumed_from"):
+        return tokens / rate
+    return _number(result, "training_seconds" if "training_seconds" in result else "seconds")
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    value = values[name]
+    if type(value) is not int or not (0 < value < 2**63):
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str) -> float:
+    value = values[name]
+    if type(value) not in (int, float) or not (0 < value < math.inf):
+        raise ValueError(f"{name} is {value!r}")
+    return float(value)
+
+
+def _metrics(values: Any) -> dict[str, float]:
+    """null, which stands for what is no finite number, becomes nan."""
+    if not isinstance(values, dict):
+        raise TypeError("metrics are no object")
+    known = {str(name): math.nan if value is None else value for name, value in values.items()}
+    if not all(type(value) in (int, float) for value in known.values()):
+        raise TypeError("a metric is no number")
+    return {name: float(value) if abs(value) < LARGEST else math.nan for name, value in known.items()}
+
+
+def _origin(path: Path) -> dict[str, str]:
+    """What provenance.json says of device, code and data; missing or damaged, it says nothing."""
+    try:
+        facts = _json(path)
+        hardware, git, data = ((facts.get(part) or {}) for part in ("hardware", "git", "data"))
+        gpus = hardware.get("gpus")
+        cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
+        device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
+        found = {"device": device, "code": git.get("commit"), "data": data.get("fingerprint")}
+    except (Unreadable, AttributeError, KeyError, TypeError):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def last_sample(folder: Path) -> str:
+    """What the model wrote at its last validation; empty where there is nothing readable.
+
+    The format is that of callbacks/samples.py: a fence closes only by as many backticks as it was opened with.
+    """
+    try:
+        text = (folder / SAMPLES).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    found = [m[2] for m in re.finditer(r"^## step \d+\n\n(`{4,})text\n(.*?)\n\1$", text, re.S | re.M)]
+    return found[-1] if found else ""
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:160]

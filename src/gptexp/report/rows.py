@@ -1,0 +1,111 @@
+"""The rows of a comparison: one a configuration, with its seeds, its interval and what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from gptexp.identity import settings_that_matter
+from gptexp.report import naming, statistics
+from gptexp.report.budget import Reading
+from gptexp.report.comparable import key_of
+from gptexp.report.reading import LeftOut
+from gptexp.report.statistics import Difference, Interval
+
+
+@dataclass(kw_only=True, eq=False)
+class Row:
+    """One configuration: its readings by seed, and what they say.
+
+    missing: its runs that were left out or diverged, unless another run with that seed takes part.
+    best: mean over seeds of the best value on the way. p: Holm-corrected.
+    """
+
+    settings: dict[str, Any]
+    readings: list[Reading]
+    missing: list[LeftOut]
+    interval: Interval
+    best: float | None
+    label: str = ""
+    difference: Difference | None = None
+    p: float | None = None
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The metric by seed."""
+        return {reading.run.seed: reading.value for reading in self.readings}
+
+    def mean(self, cost: str) -> float | None:
+        """The mean over seeds of a cost: tokens, flops, nbytes, seconds or steps."""
+        known = [getattr(reading, cost) for reading in self.readings]
+        return fmean(known) if known and None not in known else None
+
+    @property
+    def parameters(self) -> int | None:
+        return self.readings[0].run.parameters if self.readings else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return fmean(reading.run.tokens_per_second for reading in self.readings) if self.readings else None
+
+
+def make_rows(
+    readings: Sequence[Reading],
+    left_out: Sequence[LeftOut],
+    broken: Sequence[LeftOut],
+    also: Sequence[str],
+    method: str,
+) -> list[Row]:
+    """A row for each configuration that has a reading, or whose runs all diverged (`broken`)."""
+    groups: dict[str, list[Reading]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for reading in readings:
+        key = key_of(reading.run.settings, also)
+        groups.setdefault(key, []).append(reading)
+        settings[key] = settings_that_matter(reading.run.settings, also)
+    for lost in broken:
+        key = key_of(lost.settings or {}, also)
+        groups.setdefault(key, [])
+        settings[key] = settings_that_matter(lost.settings or {}, also)
+    return [_row(settings[key], group, _missing(key, group, left_out, also), method) for key, group in groups.items()]
+
+
+def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], also: Sequence[str]) -> list[LeftOut]:
+    """The runs of a configuration that were left out, unless another run with that seed takes part."""
+    seeds = {reading.run.seed for reading in group}
+    own = [lost for lost in left_out if lost.settings is not None and key_of(lost.settings, also) == key]
+    return [lost for lost in own if lost.settings is not None and lost.settings.get("seed") not in seeds]
+
+
+def _row(settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftOut], method: str) -> Row:
+    group = sorted(group, key=lambda reading: reading.run.seed)
+    best = [reading.best for reading in group]
+    return Row(
+        settings=settings,
+        readings=group,
+        missing=missing,
+        interval=statistics.interval([reading.value for reading in group], method),
+        best=fmean(best) if best and all(map(math.isfinite, best)) else None,
+    )
+
+
+def named_and_sorted(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[Row], list[str], list[str]]:
+    """The rows in order, each with its label; the settings that tell them apart, and those that vary along."""
+    configurations = [row.settings for row in rows]
+    keys, along = naming.telling(configurations, by)
+    rows = [rows[index] for index in naming.in_order(configurations, keys)]
+    for row in rows:
+        row.label = naming.label(row.settings, keys)
+    return rows, keys, along
+
+
+def compare_to(rows: Sequence[Row], baseline: Row) -> None:
+    """Fill in each row's difference to the baseline, with p-values that are corrected together."""
+    others = [row for row in rows if row is not baseline and row.readings]
+    differences = [statistics.difference(row.values, baseline.values) for row in others]
+    corrected = statistics.holm([difference.p for difference in differences])
+    for row, difference, p in zip(others, differences, corrected, strict=True):
+        row.difference, row.p = difference, p

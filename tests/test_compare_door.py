@@ -1,0 +1,280 @@
+"""`python -m gptexp.compare` as a user meets it: files, page, errors, and two real runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from conftest import TINY_GPT, command
+from gptexp.report import compare_command
+from gptexp.report.comparison import Question, compare, compare_folders
+from gptexp.report.page import page
+from gptexp.report.plots import plots
+from gptexp.report.reading import last_sample, read_runs
+from gptexp.report.table import print_comparison
+from gptexp.runs import RunError
+from runfolders import make_run
+
+FILES = ["ablation.png", "comparison.csv", "curves.png", "pareto.png", "report.html"]
+EVIL = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)>"
+
+
+def sweep(place: Path, **changes: Any) -> Path:
+    for seed in (1, 2):
+        make_run(place / f"a{seed}", 2.0 + seed / 100, seed=seed, **changes)
+        make_run(place / f"b{seed}", 1.9 + seed / 90, seed=seed, model__n_layer=4, **changes)
+    return place
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, as a browser reads them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def made_page(place: Path) -> str:
+    comparison = compare_folders([place], Question())
+    return page(comparison, plots(comparison))
+
+
+# ---------------------------------------------------------------------------------- the door
+
+
+def test_compare_prints_the_table_and_writes_its_files_beside_the_runs(tmp_path: Path) -> None:
+    sweep(tmp_path / "sweep")
+    done = command("compare", "sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].split()[:4] == ["n_layer", "seeds", "val/bpb", "difference"]
+    assert done.stdout.endswith("sweep/report: comparison.csv · curves.png · ablation.png · pareto.png · report.html\n")
+    assert sorted(path.name for path in (tmp_path / "sweep/report").iterdir()) == FILES
+    again = command("compare", "sweep", "--out", "elsewhere", cwd=tmp_path)
+    assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]
+    for name in FILES:  # the same runs give the same bytes
+        assert (tmp_path / "elsewhere" / name).read_bytes() == (tmp_path / "sweep/report" / name).read_bytes()
+
+
+def test_comparing_imports_no_torch(tmp_path: Path) -> None:
+    sweep(tmp_path / "sweep")
+    code = (
+        "import sys; from gptexp.compare import main; main(['sweep'])\n"
+        "print([m for m in ('torch', 'lightning', 'tokenizers', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['scipy'] = None; from gptexp.compare import main; main(['.'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr == "error: compare needs scipy: pip install 'gptexp[compare]'\n"
+
+
+WRONG = [
+    (["nowhere"], "nowhere: no such folder"),
+    (["empty"], "empty: no run in it or below it"),
+    (["broken"], "nothing to compare: broken/a: unfinished: no result.json"),
+    (["sweep", "--metric", "val/x"], "--metric=val/x: no run has it"),
+    (["sweep", "--at", "bytes"], "--at=bytes: no run can be read so"),
+    (["sweep", "--budget", "1e9"], "--budget: goes with --scaling"),
+    (["sweep", "--scaling"], "--scaling: 1 distinct sizes (N) among 4 finished runs"),
+    (["sweep", "--out", "file"], "file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_what_can_not_be_compared_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    sweep(tmp_path / "sweep")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (make_run(tmp_path / "broken/a") / "result.json").unlink()
+    done = command("compare", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_command_for_a_folder_is_quoted() -> None:
+    assert compare_command("logs/sweeps/block_size") == "python -m gptexp.compare logs/sweeps/block_size"
+    assert compare_command("a b", Path("c")) == "python -m gptexp.compare 'a b' c"
+
+
+def test_two_real_runs_are_compared_by_what_they_recorded(train_here: Callable[..., dict[str, Any]]) -> None:
+    """Training's own files, so that a change of their format shows here."""
+    short = train_here(*TINY_GPT, "tokenizer=byte", folder="sweep/short")
+    long = train_here(*TINY_GPT, "tokenizer=byte", "trainer.max_steps=6", folder="sweep/long")
+    comparison = compare_folders([Path("sweep")], Question())
+    assert comparison.left_out == []
+    assert comparison.keys == ["trainer.max_steps"]
+    assert [row.values for row in comparison.rows] == [{1: r["metrics"]["val/bpb"]} for r in (short, long)]
+    assert [row.mean("tokens") for row in comparison.rows] == [short["tokens"], long["tokens"]]
+    runs = [row.readings[0].run for row in comparison.rows]
+    assert [list(run.curve.steps) for run in runs if run.curve] == [[2], [2, 4, 6]]
+    assert all(run.seconds > 0 and set(run.origin) >= {"device", "data"} for run in runs)
+    assert [run.curve.seconds_derived for run in runs if run.curve] == [False, False]
+    assert [run.bytes_per_token for run in runs] == [1.0, 1.0]  # bytes
+    assert not comparison.flops_estimated
+    sample = last_sample(Path("sweep/long"))
+    assert sample
+    assert sample in (Path("sweep/long") / "samples.md").read_text(encoding="utf-8").split("## step 6")[1]
+    at_tokens = compare_folders([Path("sweep")], Question(at="tokens"))
+    assert at_tokens.budget == short["tokens"]
+    assert sample in Page(page(comparison, plots(comparison))).text
+
+
+# ---------------------------------------------------------------------------------- the page
+
+
+def test_page_runs_nothing_that_a_run_smuggles_in(tmp_path: Path) -> None:
+    make_run(tmp_path / "a<b>&'\"", 2.0, sample=EVIL, data__path=EVIL, name=EVIL)
+    make_run(tmp_path / "b", 1.9, sample=EVIL, data__path=f"{EVIL}2", tokenizer__kind=EVIL)
+    (make_run(tmp_path / "<script>c", 1.9) / "result.json").write_text(EVIL)
+    html = made_page(tmp_path)
+    seen = Page(html)
+    assert "script" not in seen.tags
+    assert seen.tags.count("img") == 3
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
+    assert EVIL in seen.text  # shown as text
+    assert "<script>c" in seen.text
+
+
+def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    seen = Page(made_page(sweep(tmp_path)))
+    links = [value or "" for name, value in seen.attributes if name in ("src", "href", "srcset", "action")]
+    assert len(links) == 3
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert {"link", "iframe", "object", "base"}.isdisjoint(seen.tags)
+    policies = [value or "" for name, value in seen.attributes if name == "content"]
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policies
+
+
+def test_page_shows_table_reasons_and_a_sample_of_each_configuration(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    make_run(tmp_path / "b1", 1.9, seed=1, model__n_layer=4, sample="what four layers wrote\n\n```text\nfence")
+    (tmp_path / "a2/result.json").unlink()
+    text = " ".join(Page(made_page(tmp_path)).text.split())
+    assert "val/bpb by n_layer" in text
+    assert "what four layers wrote ```text fence" in text
+    assert "The cat sat." in text
+    assert "early" not in text  # an older section
+    assert "a2: unfinished: no result.json" in text
+
+
+def test_page_has_every_cell_named_for_a_narrow_screen(tmp_path: Path) -> None:
+    html = made_page(sweep(tmp_path))
+    assert html.count("<td") == html.count("<td data-name=")
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert "prefers-color-scheme: dark" in html
+
+
+@pytest.mark.parametrize("text", ["", "no sections", "## step x\n\n````text\na\n````\n\n"])
+def test_samples_that_are_missing_or_of_another_form_are_no_error(tmp_path: Path, text: str) -> None:
+    (make_run(tmp_path / "a", 2.0) / "samples.md").write_text(text)
+    assert last_sample(tmp_path / "a") == ""
+    assert "no sample" in Page(made_page(tmp_path)).text
+
+
+# ---------------------------------------------------------------------------------- plots
+
+
+def test_plots_are_pictures_of_a_size_for_print(tmp_path: Path) -> None:
+    images = plots(compare_folders([sweep(tmp_path)], Question()))
+    sizes = {name: struct.unpack(">II", data[16:24]) for name, data in images.items() if data[:4] == b"\x89PNG"}
+    assert sizes == {"curves.png": (2000, 1480), "ablation.png": (1280, 880), "pareto.png": (1280, 960)}
+
+
+@pytest.mark.parametrize(
+    "value", ["$x_1$", "$\\bad{$", "_hidden", "50%", "\\frac", "日本語", "{}", "a" * 300, "new\nline", ""]
+)
+def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pytest.WarningsRecorder) -> None:
+    make_run(tmp_path / "a", 2.0, data__path=value)
+    make_run(tmp_path / "b", 2.0, data__path="$other$")
+    assert len(plots(compare_folders([tmp_path], Question()))) == 3
+    assert [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)] == []
+
+
+@pytest.mark.parametrize("configurations", [1, 2, 30])
+def test_plots_are_drawn_for_one_configuration_and_for_many(tmp_path: Path, configurations: int) -> None:
+    for n in range(1, configurations + 1):
+        make_run(tmp_path / f"{n}", 2.0 + n / 100, model__n_layer=n, model__position=["rope", "alibi"][n % 2])
+    make_run(tmp_path / "diverged", None, model__n_layer=99)
+    make_run(tmp_path / "flat", 2.0, model__n_layer=98)
+    (tmp_path / "flat/metrics.csv").unlink()
+    assert len(plots(compare_folders([tmp_path], Question()))) == 3
+
+
+# ---------------------------------------------------------------------------------- anything in a file
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+PARTS = ["status", "metrics", "best", "val", "steps", "tokens", "seconds", "training_seconds", "tokens_per_second"]
+
+
+@given(
+    part=st.sampled_from([*PARTS, "parameters", "resumed_from", "bytes_per_token", "flops_per_token"]),
+    value=JSON | st.dictionaries(st.sampled_from(["val/bpb", "tokens", "text_sha256"]), JSON),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_result_holds_it_is_read_or_named(tmp_path: Path, part: str, value: object) -> None:
+    run = make_run(tmp_path / "a", 2.0, result={part: value})
+    runs, left_out = read_runs([run])
+    assert len(runs) + len(left_out) == 1
+    assert all(re.match(r"unfinished|failed|result\.json is damaged", lost.reason) for lost in left_out)
+    for metric in {name for run in runs for name in run.metrics}:
+        with contextlib.suppress(RunError):  # diverged, say
+            print_comparison(Console(file=io.StringIO()), compare(runs, [], Question(metric=metric)))
+
+
+def test_nothing_is_written_over_by_half(tmp_path: Path) -> None:
+    """A disk that is full while the page is written leaves the old page."""
+    sweep(tmp_path / "sweep")
+    (tmp_path / "sweep/report").mkdir()
+    (tmp_path / "sweep/report/report.html").write_text("old")
+    shell = f"ulimit -f 20; exec {sys.executable} -m gptexp.compare sweep"
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "mpl")}
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, cwd=tmp_path, timeout=100, env=environment
+    )
+    assert done.returncode == 2
+    assert "no space to write sweep/report/" in done.stderr
+    assert (tmp_path / "sweep/report/report.html").read_text() == "old"
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert json.loads((tmp_path / "sweep/a1/result.json").read_text())["status"] == "completed"

@@ -1,0 +1,103 @@
+"""Scaling laws: known constants are found again, and what can't be fitted is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+
+from conftest import command
+from gptexp.report.scaling import Constants, fit, fit_folders
+from gptexp.runs import RunError
+from runfolders import make_run
+
+TRUE = Constants(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Chinchilla's own (arXiv 2203.15556, equation 10)
+N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e9, 5)))
+
+
+def simulated(seed: int, noise: float = 0.005) -> np.ndarray:
+    return TRUE.loss(N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(N.size))
+
+
+def test_known_constants_lie_in_the_intervals_of_their_fit() -> None:
+    """Four simulated ladders, five constants each: at 95% one of twenty may miss."""
+    held = 0
+    for seed in range(4):
+        law = fit(N, D, simulated(seed), resamples=60)
+        held += sum(low <= getattr(TRUE, name) <= high for name, (low, high) in law.intervals.items())
+        assert law.constants.alpha == pytest.approx(TRUE.alpha, abs=0.03)
+        assert law.constants.beta == pytest.approx(TRUE.beta, abs=0.03)
+        assert pytest.approx(TRUE.E, rel=0.15) == law.constants.E
+    assert held >= 18
+
+
+def test_without_noise_the_constants_are_found_exactly() -> None:
+    found = fit(N, D, simulated(0, noise=0.0), resamples=2).constants
+    for name in ("E", "A", "B", "alpha", "beta"):
+        assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=0.01)
+
+
+def test_the_optimum_is_where_no_other_size_is_better() -> None:
+    """The closed form against a search over N at C = 6 N D."""
+    flops = 1e20
+    n, d = TRUE.optimum(flops)
+    assert 6 * n * d == pytest.approx(flops)
+    sizes = np.geomspace(n / 100, n * 100, 100_001)
+    searched = sizes[np.argmin(TRUE.loss(sizes, flops / 6 / sizes))]
+    assert searched == pytest.approx(n, rel=1e-3)
+
+
+LADDERS = {
+    "two sizes": (np.repeat([1e5, 1e6], 4), np.tile([1e6, 2e6, 4e6, 8e6], 2), "2 distinct sizes"),
+    "one amount": (np.geomspace(1e5, 1e7, 8), np.full(8, 1e6), "1 distinct amounts of data"),
+    "few pairs": (np.array([1e5, 1e6, 1e7, 1e5]), np.array([1e6, 2e6, 4e6, 2e6]), "4 distinct pairs"),
+    "together": (np.geomspace(1e5, 1e7, 8), 20 * np.geomspace(1e5, 1e7, 8), "N and D grow together"),
+}
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_a_ladder_that_can_not_fix_the_constants_is_refused(ladder: str) -> None:
+    n, d, message = LADDERS[ladder]
+    with pytest.raises(RunError, match=f"--scaling: {message}"):
+        fit(n, d, np.asarray(TRUE.loss(n, d)))
+
+
+def test_a_loss_that_does_not_fall_is_refused() -> None:
+    with pytest.raises(RunError, match="does not fall with the number of"):
+        fit(N, D, np.full(N.size, 2.0) + 1e-3 * np.log(N))
+
+
+def ladder(place: Path) -> Path:
+    for i, n in enumerate((1e5, 1e6, 1e7)):
+        for j, steps in enumerate((100, 1000, 10_000)):
+            loss = 1.2 + 60 / n**0.35 + 30 / (steps * 512) ** 0.3
+            settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
+            make_run(place / f"{i}{j}", loss * (1 + 1e-3 * (-1) ** (i + j)), parameters=int(n), **settings)
+    return place
+
+
+def test_scaling_prints_constants_and_the_best_size_and_draws_the_fit(tmp_path: Path) -> None:
+    ladder(tmp_path / "ladder")
+    done = command("compare", "--scaling", "ladder", "--budget", "1e16", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "val/bpb = E + A / N^alpha + B / D^beta · 9 runs" in done.stdout
+    assert "best for 1e+16 FLOPs: " in done.stdout
+    assert "times the compute of the largest run: an extrapolation" in done.stdout
+    law = json.loads((tmp_path / "ladder/report/scaling.json").read_text())
+    assert law["constants"]["alpha"] == pytest.approx(0.35, abs=0.03)
+    assert 6 * law["optimum"]["parameters"] * law["optimum"]["tokens"] == pytest.approx(1e16)
+    assert (tmp_path / "ladder/report/scaling.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_runs_that_stopped_before_their_schedule_ended_are_left_out(tmp_path: Path) -> None:
+    ladder(tmp_path)
+    make_run(tmp_path / "early", 9.0, model__n_embd=7, trainer__max_steps=1000, result={"steps": 400, "tokens": 4})
+    law = fit_folders([tmp_path], "val/bpb")
+    assert [(lost.folder.name, lost.reason) for lost in law.left_out] == [
+        ("early", "stopped at step 400 of 1,000: its schedule had not ended")
+    ]
+    assert law.n.size == 9
