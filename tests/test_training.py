@@ -249,10 +249,12 @@ def test_early_stopping_plugs_in(train_here: Train) -> None:
     assert result["steps"] < 50
 
 
-def test_samples_can_not_break_out_of_their_block(tmp_path: Path) -> None:
-    from gptexp.callbacks.samples import _longest_run
+def test_samples_can_not_break_out_of_their_block() -> None:
+    from gptexp.samples import section, sections
 
-    assert _longest_run("a ```` b `", "`") == 4
+    texts = ["a ```` b `", "## step 9\n\n````text\nmine\n````\n\n", ""]
+    document = "".join(section(step, text) for step, text in enumerate(texts))
+    assert list(sections(document + "## step 3\n\n````text\ncut sho")) == list(enumerate(texts))
 
 
 def test_models_and_generation_import_no_lightning(train_here: Train, workplace: Path) -> None:
@@ -301,7 +303,7 @@ def test_a_prompt_that_the_tokenizer_does_not_know_is_refused_before_the_first_s
 
 
 def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, workplace: Path) -> None:
-    from gptexp.callbacks.samples import _sections
+    from gptexp.samples import sections
 
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
     (workplace / "run/result.json").unlink()
@@ -309,7 +311,7 @@ def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, wo
     samples.write_text(samples.read_text(encoding="utf-8") + "## step 6\n\n````text\nlost\n````\n\n", encoding="utf-8")
     run_job(compose(["resume=run", "trainer.max_steps=6", "trainer=cpu"]), Path("run"))
     text = samples.read_text(encoding="utf-8")
-    assert [step for step, _ in _sections(text)] == [2, 4, 6]
+    assert [step for step, _ in sections(text)] == [2, 4, 6]
     assert "lost" not in text
 
 

@@ -137,6 +137,7 @@ class RunRecord(pl.Callback):
             "training_seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
             "parameters": self.facts["parameters"],
+            "precision": lit.trainer.precision,
             "flops_per_token": self.flops_per_token,
             "bytes_per_token": self.facts["bytes_per_token"],
             "resumed_from": self.first_step or None,

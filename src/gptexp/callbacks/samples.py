@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from gptexp import samples
 from gptexp.config import SamplesConfig
 from gptexp.files import atomic_write
 from gptexp.lit import LitGPT
@@ -28,13 +27,14 @@ class TextSamples(pl.Callback):
     """
 
     def __init__(self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str) -> None:
-        self.path, self.config, self.tokenizer, self.prompt = folder / "samples.md", config, tokenizer, prompt
+        self.path, self.config, self.tokenizer, self.prompt = folder / samples.FILE, config, tokenizer, prompt
         self.text = ""
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are run again
-            kept = "".join(text for step, text in _sections(self.path.read_text(encoding="utf-8")) if step <= lit.step)
+            written = samples.sections(self.path.read_text(encoding="utf-8"))
+            kept = "".join(samples.section(step, text) for step, text in written if step <= lit.step)
             atomic_write(self.path, kept.encode())
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
@@ -65,20 +65,10 @@ class TextSamples(pl.Callback):
         return plain_text(self.tokenizer.decode([*prompt, *stream]))
 
     def _record(self, trainer: pl.Trainer, step: int) -> None:
-        fence = "`" * max(4, 1 + _longest_run(self.text, "`"))  # so that the text can't close its own block
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"## step {step}\n\n{fence}text\n{self.text}\n{fence}\n\n")
+            file.write(samples.section(step, self.text))
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
                 indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
                 writer.add_text("sample", indented, step)
-
-
-def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """(step, section) of samples.md; a fence closes only by as many backticks as it was opened with."""
-    yield from ((int(m[1]), m[0]) for m in re.finditer(r"## step (\d+)\n\n(`{4,})text\n.*?\n\2\n\n", text, re.S))
-
-
-def _longest_run(text: str, character: str) -> int:
-    return max((len(run) for run in "".join(c if c == character else " " for c in text).split()), default=0)

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from gptexp import samples
 from gptexp.identity import flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
 
-SAMPLES = "samples.md"
 LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
 
@@ -158,6 +158,12 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """`trainer.precision=auto` as what it was: bf16 on one machine and float32 on another are two experiments."""
+    chosen = result.get("precision")
+    return {**settings, "trainer.precision": chosen} if isinstance(chosen, str) else settings
+
+
 def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
     steps, tokens = _count(result, "steps"), _count(result, "tokens")
     rate = _number(result, "tokens_per_second")
@@ -167,7 +173,7 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         raise TypeError("text_sha256 is no text")
     return Run(
         folder=folder,
-        settings=settings,
+        settings=_as_computed(settings, result),
         seed=settings["seed"],
         metrics=_metrics(result["metrics"]),
         best=_metrics(result.get("best") or {}),
@@ -235,16 +241,12 @@ def _origin(path: Path) -> dict[str, str]:
 
 
 def last_sample(folder: Path) -> str:
-    """What the model wrote at its last validation; empty where there is nothing readable.
-
-    The format is that of callbacks/samples.py: a fence closes only by as many backticks as it was opened with.
-    """
+    """What the model wrote at its last validation; empty where there is nothing readable."""
     try:
-        text = (folder / SAMPLES).read_text(encoding="utf-8")
+        document = (folder / samples.FILE).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
-    found = [m[2] for m in re.finditer(r"^## step \d+\n\n(`{4,})text\n(.*?)\n\1$", text, re.S | re.M)]
-    return found[-1] if found else ""
+    return next((text for _, text in reversed(list(samples.sections(document)))), "")
 
 
 def _first_line(error: Exception) -> str:

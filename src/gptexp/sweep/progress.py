@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gptexp.report import compare_command
 from gptexp.runs import RESULT, read_result, shown
 from gptexp.sweep.job import LOG
 from gptexp.sweep.store import Sweep, read
@@ -119,7 +120,7 @@ def summary(sweep: Sweep, console: Console) -> int:
         console.print(Text(best), soft_wrap=True)
     for line in failed:
         console.print(Text(f"failed: {line}"), soft_wrap=True)
-    console.print(Text(f"next: python -m gptexp.compare {shown(sweep.folder)}"), soft_wrap=True)
+    console.print(Text(f"next: {compare_command(shown(sweep.folder))}"), soft_wrap=True)
     return len(failed)
 
 
