@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -59,6 +60,7 @@ def train_losses(folder: Path) -> list[float]:
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
         ["model.dropout=0.1", "trainer=ddp", *TWO],
         ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *TWO],
+        *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
     ],
     ids=" ".join,
 )

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, MutableMapping
 
 # What comes before a job's time is up: what sbatch's --signal asks for, by habit, and what submitit asks for.
-PREEMPTION = (signal.SIGUSR1, signal.SIGUSR2)
+PREEMPTION = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))  # not on Windows
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -69,6 +69,8 @@ def lead() -> None:
     register_schemas()
     os.environ[COMMAND] = command_line()
     if (overrides := cli.sweep_overrides(sys.argv[1:])) is not None:
+        if ranks.current() is not None:
+            cli.fail("-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun")
         door.main(overrides, task)
         return
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
