@@ -64,7 +64,7 @@ WRONG = [
     (["model.position=rope", "model.n_embd=12"], "model.position=rope: needs an even head_dim"),
     (["model.kind=mlp"], "model.kind=mlp: is set by the preset"),
     (["data.block_size=3"], "data.block_size=3: follows model.block_size=128"),
-    (["schedule.warmup_steps=601"], "schedule.warmup_steps=601: is longer than training (trainer.max_steps=600)"),
+    (["schedule.warmup_steps=581"], "schedule.warmup_steps=581: is longer than training (trainer.max_steps=580)"),
     (
         ["trainer.devices=2", "data.micro_batch_size=5", "data.global_batch_size=12"],
         "data.global_batch_size=12: must be a multiple of 10 (micro batch 5 × 2 devices)",

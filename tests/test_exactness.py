@@ -218,6 +218,46 @@ def test_every_logged_step_is_on_disk_before_its_checkpoint(
     assert seen == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]
 
 
+def test_a_run_killed_while_its_first_checkpoint_is_written_starts_again(train_here: Train, workplace: Path) -> None:
+    folder = workplace / "logs/runs/mine/auto"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/.last.ckpt.0a.tmp").write_text("half")
+    (folder / "checkpoints/best.ckpt").write_text("linked before last stood")
+    (folder / "provenance.json").write_text("{}")
+    done = train_here(*TINY_GPT, "resume=auto", "name=mine", folder=str(folder))
+    assert done["status"] == "completed"
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_run_killed_before_it_could_say_how_it_ended_says_so_when_resumed(train_here: Train, workplace: Path) -> None:
+    from gptexp.train import run as run_job
+
+    whole = train_here(*TINY_GPT, "trainer.max_steps=4")
+    (workplace / "run/result.json").unlink()
+    run_job(compose(["resume=run", "trainer=cpu"]), Path("run").resolve())
+    again = json.loads((workplace / "run/result.json").read_text(encoding="utf-8"))
+    for name in ("status", "metrics", "best", "val", "steps", "tokens", "parameters"):
+        assert again[name] == whole[name]
+    assert again["resumed_from"] == 4
+    assert rows(workplace / "run/metrics.csv") == 5
+    with pytest.raises(ValueError, match="holds a finished run"):
+        run_job(compose(["resume=run", "trainer=cpu"]), Path("run"))
+
+
+def test_a_run_that_started_from_anothers_weights_resumes_by_the_same_line(train_here: Train, workplace: Path) -> None:
+    from gptexp.train import run as run_job
+
+    train_here(*TINY_GPT)
+    folder = workplace / "logs/runs/tuned/auto"
+    line = ["init_from=run", *TINY, "data.path=story.txt", "resume=auto", "name=tuned", "schedule=constant"]
+    run_job(compose([*line, "schedule.warmup_steps=0"]), folder)
+    (folder / "result.json").write_text('{"status": "interrupted"}')
+    config = compose([*line, "schedule.warmup_steps=0", "trainer.max_steps=3"])
+    assert (Path(str(config.resume)).resolve(), config.init_from) == (folder, "run")
+    run_job(config, folder)
+    assert ckpt.load(folder / "checkpoints/last.ckpt").config["init_from"] == "run"
+
+
 def test_seconds_go_on_after_a_resume(train_here: Train, workplace: Path) -> None:
     from gptexp.train import run as run_job
 
@@ -297,6 +337,7 @@ def test_a_run_moves_between_one_and_two_processes(workplace: Path, first: str, 
 
 def test_ranks_are_those_of_torchrun_and_of_srun() -> None:
     assert current({}) is None
+    assert current({"RANK": "0", "WORLD_SIZE": "1"}) is None
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     assert current(torchrun) == Rank(5, 8, 1, 4)
     assert current(torchrun).nodes == 2  # type: ignore[union-attr]
@@ -308,6 +349,9 @@ def test_ranks_are_those_of_torchrun_and_of_srun() -> None:
     slurm.adopt(adopted)
     assert current(adopted) == Rank(5, 8, 1, 4)
     assert (adopted["MASTER_ADDR"], adopted["GROUP_RANK"]) == ("node07", "1")
+    shell = {**srun, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}  # interactive, in a job of eight
+    slurm.adopt(shell)
+    assert current(shell) is None
     script = {name: value for name, value in srun.items() if name != "SLURM_STEP_ID"}  # python under sbatch, no srun
     slurm.adopt(script)
     assert current(script) is None

@@ -51,7 +51,7 @@ def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: P
 
     configs = [config_from_plain(job.config) for job in plan(["sweep=block_size"]).jobs]
     assert {c.model.block_size for c in configs} == {32, 64, 128, 256}
-    assert {(c.data.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 600)}
+    assert {(c.data.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 580)}
 
 
 def test_a_free_sweep_is_named_by_its_keys_and_by_what_is_fixed(workplace: Path) -> None:
@@ -77,10 +77,22 @@ def test_names_are_safe_and_short_and_never_paths(workplace: Path) -> None:
     names = [job.name for job in plan([*BASE, f"callbacks.samples.prompt={long}", "seed=1,2"]).jobs]
     assert all(len(name) <= 100 for name in names)
 
+    chinese = "哈" * 60
+    jobs = plan([*BASE, f"callbacks.samples.prompt='{chinese}1','{chinese}2'", "seed=1,2"]).jobs
+    assert all(len(job.name.encode()) <= 100 for job in jobs)
+
+
+def test_one_experiment_written_twice_is_one_job_and_hydras_own_settings_are_kept(workplace: Path) -> None:
+    planned = plan([*BASE, "optimizer.lr=0.001,1e-3,0.01", "hydra/launcher=slurm", "++hydra.launcher.nodes=2"])
+    assert len(planned.jobs) == 2
+    assert planned.hydra == ["hydra/launcher=slurm", "++hydra.launcher.nodes=2"]
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["seed=1,2", "sweep.name=..."], "sweep.name=...: becomes a folder name"),
+        (["seed=1,2", "hydra.sweep.dir=logs/${name}"], "hydra.sweep.dir=logs/${name}: must be a plain folder"),
         (["seed=1,2", "resume=x"], "resume: a sweep goes on by itself"),
         (["seed=1"], "-m: no setting has several values"),
         (["seed=1,2", "model.n_head=1,3"], "model.n_embd=16: must be a multiple of model.n_head=3"),
@@ -123,6 +135,25 @@ def test_a_strangers_sweep_file_is_data(workplace: Path) -> None:
     with pytest.raises(ConfigError, match=r"sweep\.yaml: "):
         store.read(path.parent)
     assert not (workplace / "owned").exists()
+    made = store.join(plan([*BASE, "seed=1,2", "sweep.name=other"]))
+    made.jobs[0].name = "../../../escaped"
+    store.write(made)
+    with pytest.raises(ConfigError, match=r"job \.\./\.\./\.\./escaped: is none that a sweep writes"):
+        store.read(made.folder)
+
+
+def test_texts_of_all_values_stay_recorded_when_a_sweep_is_extended(workplace: Path) -> None:
+    for name in "abc":
+        (workplace / f"{name}.txt").write_text(story(120) + name, encoding="utf-8")
+
+    def joined(first: str, second: str) -> None:
+        store.join(plan([*BASE[:-1], f"data.path={first}.txt,{second}.txt", "sweep.name=mine"]))
+
+    joined("a", "b")
+    joined("b", "c")
+    (workplace / "a.txt").write_text(story(120) + "changed", encoding="utf-8")
+    with pytest.raises(ConfigError, match="the text of data=text has changed"):
+        joined("a", "b")
 
 
 # ------------------------------------------------------------------------------------- running
@@ -381,6 +412,15 @@ def test_a_search_goes_on_with_its_study_and_draws_what_it_would_have_drawn(work
     longer = sweep(workplace, *line, "sweep.name=killed", "sweep.n_trials=7")
     assert longer.returncode == 0, longer.stderr
     assert len(study(folder)) == 7
+
+
+def test_a_point_that_can_not_be_is_a_failed_trial_and_the_search_goes_on(workplace: Path) -> None:
+    line = ["hydra/sweeper=optuna", "model.n_embd=range(16,24,2)", "sweep.n_trials=4", "sweep.name=mine"]
+    done = sweep(workplace, *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {t.params["model.n_embd"] % 4: t.state.name for t in study(workplace / "logs/sweeps/mine")}
+    assert states == {0: "COMPLETE", 2: "FAIL"}
+    assert "needs an even head_dim" in done.stderr
 
 
 def test_a_point_that_comes_again_is_not_trained_again(workplace: Path) -> None:

@@ -29,6 +29,7 @@ from gptexp.data.windows import Windows
 from gptexp.lit import LitGPT
 from gptexp.loading import build_model, measure_model
 from gptexp.loggers import MetricsCSV, tensorboard
+from gptexp.objective import Score
 from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
 from gptexp.schemas import to_plain
@@ -63,7 +64,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights is at fault.
     """
-    source = _source(config)
+    source = _source(config, folder)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     with ranks.first_then_others(ranks.PREPARED):
         data = prepare(config.data, tokenizer, Path(config.paths.cache))
@@ -81,6 +82,8 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         config, vocab_size=data.tokenizer.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
     lit = LitGPT(model, config, plan, scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot), first_step)
+    if source and first_step == config.trainer.max_steps:
+        lit.score = Score(source.metrics["nats"], lit.scored_tokens, lit.scored_bytes)
     record = _record(config, folder, data, parameters, flops_per_token, precision[0], source if first_step else None)
     samples = TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data))
     identity = _identity(config, data)
@@ -208,13 +211,17 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
 
 
-def _source(config: Config) -> ckpt.Checkpoint | None:
+def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     run = config.resume or config.init_from
     if run is None:
         return None
     path = runs.find_checkpoint(run)
     source = ckpt.open_run(path)
-    if config.resume and source.step >= config.trainer.max_steps:
+    steps = config.trainer.max_steps
+    own = runs.run_folder(path)
+    here = own is not None and own.resolve() == folder.resolve()
+    unsaid = here and source.step == steps and isinstance(source.metrics.get("nats"), float)
+    if config.resume and source.step >= steps and not unsaid:  # else it was killed before it wrote its result
         raise ValueError(
             f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
         )

@@ -110,6 +110,8 @@ def config_from_plain(plain: object) -> Config:
     register_schemas()
     if not isinstance(plain, dict):
         raise ConfigError("config.yaml: not a composition")
+    if "${" in str(plain):  # would be evaluated
+        raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
     root = OmegaConf.structured(Config)
     for group, kinds in KINDS.items():
         kind = plain.get(group, {}).get("kind")

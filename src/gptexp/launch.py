@@ -48,9 +48,9 @@ def start_ranks(config: Config, folder: Path, processes: int) -> None:
     finally:
         for child in children:
             child.end()
-    if received:
+    _conclude(children, received)
+    if received and any(child.code != 0 for child in children):  # else the run had come to its end
         raise Interrupted(received[0], folder)
-    _conclude(children)
 
 
 def _serve(config: Config, folder: Path) -> Any:
@@ -159,9 +159,12 @@ def _wait(children: list[_Child]) -> None:
         time.sleep(0.02)
 
 
-def _conclude(children: list[_Child]) -> None:
-    """Of several failures say the first: the others are mostly its echo."""
-    failed = sorted((child for child in children if child.code != 0), key=lambda child: child.died)
+def _conclude(children: list[_Child], received: list[int]) -> None:
+    """Of several failures say the first: the others are mostly its echo. Ending by a signal that was sent is none."""
+    sent = {128 + signum for signum in received} | {-signum for signum in received}
+    killed = {-signal.SIGKILL} if received.count(signal.SIGINT) > 1 else set()  # what a second Ctrl-C does
+    failed = [child for child in children if child.code not in {0, *sent, *killed}]
+    failed.sort(key=lambda child: child.died)
     if failed:
         raise RunError(_cause(failed[0]))
 

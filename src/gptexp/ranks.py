@@ -36,7 +36,7 @@ class Rank:
 
 def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
     """This process among its ranks; None where no launcher has started several."""
-    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+    if "RANK" not in environment or int(environment.get("WORLD_SIZE", 1)) < 2:
         return None
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     local_size = int(environment.get("LOCAL_WORLD_SIZE", size))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import cli
+from gptexp.words import plain
 
 USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
 
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = made.parse_args(arguments)
     with cli.one_line_errors():
         bundle = read_bundle(options.bundle)
-        print(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}")
+        print(f"{plain(bundle['what'])} · seed {bundle['seed']} · precision {bundle['precision']}")
         found = replay(bundle)
     print(found or "every output, loss and gradient is finite here: the cause lies in other hardware or kernels")
     sys.exit(0 if found else 1)
@@ -32,18 +33,29 @@ def read_bundle(path: Path) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError: not a bundle, or damaged.
     """
+    import torch
+
     from gptexp.callbacks.bundle import FORMAT, VERSION
     from gptexp.checkpoint import open_plain
 
-    plain = open_plain(path)
-    if plain.get("format") != FORMAT or plain.get("version") != VERSION:
+    bundle = open_plain(path)
+    if bundle.get("format") != FORMAT or bundle.get("version") != VERSION:
         raise ValueError(f"{path}: not a bundle of gptexp's, format {VERSION}")
     kinds = {"what": str, "step": int, "seed": int, "precision": str, "model": dict, "config": dict, "batches": list}
     kinds |= {"tokenizer": dict}
     for name, kind in kinds.items():
-        if not isinstance(plain.get(name), kind):
-            raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
-    return plain
+        if not isinstance(bundle.get(name), kind):
+            raise ValueError(f"{path}: its `{name}` is {type(bundle.get(name)).__name__}, not {kind.__name__}")
+    for batch in bundle["batches"]:
+        whole = isinstance(batch, dict) and {"rank", "micro", "tokens", "targets"} <= batch.keys()
+        if not whole or not all(type(batch[name]) is int and batch[name] >= 0 for name in ("rank", "micro")):
+            raise ValueError(f"{path}: its `batches` are not those of a step")
+        for name in ("tokens", "targets"):
+            if not isinstance(batch[name], torch.Tensor) or batch[name].dtype != torch.int64 or batch[name].ndim != 2:
+                raise ValueError(f"{path}: a batch's `{name}` are no token numbers (B, T)")
+    if not (0 <= bundle["seed"] < 2**63 and 1 <= bundle["step"] < 2**63):
+        raise ValueError(f"{path}: its step and seed are out of range")
+    return bundle
 
 
 def replay(bundle: dict[str, Any]) -> str | None:

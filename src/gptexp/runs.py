@@ -24,6 +24,7 @@ from gptexp.files import atomic_write
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
 LOCK = ".lock"
+VERIFY = "verify"  # below logs/: runs of verify_resume, which nobody means by `latest`
 COMMAND = "GPTEXP_COMMAND"  # the user's command line, for the processes that it starts
 NAMES = ("last.ckpt", "previous.ckpt")
 
@@ -79,6 +80,11 @@ def find_checkpoint(run: str, logs: Path = Path("logs")) -> Path:
     raise RunError(f"{run}: no such run; give a run folder, a checkpoint file, or `latest`")
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on in its folder."""
+    return any((folder / CHECKPOINTS / name).is_file() for name in NAMES)
+
+
 def run_folder(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint file stands in, if it stands in one."""
     folder = checkpoint.parent.parent
@@ -86,7 +92,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def _newest(logs: Path) -> Path:
-    found = [p for p in logs.rglob(f"{CHECKPOINTS}/last.ckpt") if p.is_file()]
+    found = [p for p in logs.rglob(f"{CHECKPOINTS}/last.ckpt") if p.is_file() and VERIFY not in p.parts]
     if not found:
         raise RunError(f"latest: no run with a checkpoint below {logs.resolve()}; train one, or give its folder")
     return max(found, key=lambda p: p.stat().st_mtime_ns)
@@ -163,10 +169,11 @@ def _require_free(folder: Path, resumes: str | None) -> None:
     if is_finished(folder):
         raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
     own = resumes is not None and run_folder(find_checkpoint(resumes))
-    if (folder / CHECKPOINTS).exists() and not (own and own.resolve() == folder.resolve()):
+    if has_checkpoint(folder) and not (own and own.resolve() == folder.resolve()):
         raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
     if not own and (folder / PROVENANCE).exists():
-        for leftover in (folder / "metrics.csv", folder / "samples.md", *folder.glob("events.out.tfevents.*")):
+        curves = (folder / "metrics.csv", folder / "samples.md", *folder.glob("events.out.tfevents.*"))
+        for leftover in (*curves, folder / CHECKPOINTS / "best.ckpt"):  # best is linked before last stands
             leftover.unlink(missing_ok=True)
 
 

@@ -22,7 +22,9 @@ def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
 
     A script that sbatch runs has a SLURM_PROCID too, but no step: it is no rank.
     """
-    tasks, nodes = int(environment.get("SLURM_NTASKS", 1)), int(environment.get("SLURM_NNODES", 1))
+    # The step's own numbers: an interactive shell is a step of one task in a job of several.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1"))
+    nodes = int(environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES", "1"))
     if "RANK" in environment or "SLURM_STEP_ID" not in environment or tasks < 2:
         return
     environment.update(

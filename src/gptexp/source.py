@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from gptexp import slurm
 from gptexp.config import Config, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
-from gptexp.runs import CHECKPOINTS, NAMES, RunError, find_checkpoint, is_finished, read_settings, run_folder
+from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
@@ -47,6 +47,10 @@ def with_source(overrides: list[str]) -> list[str]:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
             own = [f"{verb}={quote(run)}" if o.startswith(f"{verb}=") else o for o in overrides]
+            if verb == "resume":  # where its weights first came from stands in its settings
+                own = [o for o in own if not o.startswith("init_from=")]
+                base["init_from"] = quote(settings["init_from"]) if settings.get("init_from") else "null"
+                given = {key: value for key, value in given.items() if key != "init_from"}
             return [f"{key}={value}" for key, value in base.items() if key not in given] + own
     return overrides
 
@@ -67,6 +71,8 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
     rest = [o for o in overrides if not o.startswith("resume=")]
     if "hydra.run.dir" in given:
         folder = Path(unquoted(given["hydra.run.dir"]))
+        if "$" in str(folder):
+            raise ConfigError(f"resume=auto: hydra.run.dir={folder}: must be a plain folder, without ${{…}}")
     else:
         job = slurm.job_id()
         name = unquoted(given["name"]) if "name" in given else f"slurm-{job}" if job else None
@@ -78,7 +84,7 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
             raise ConfigError(str(error)) from None
         folder = Path(unquoted(given.get("paths.logs", "logs"))) / "runs" / name / "auto"
         rest += [f"hydra.run.dir={quote(str(folder))}", *([] if "name" in given else [f"name={name}"])]
-    if any((folder / CHECKPOINTS / name).is_file() for name in NAMES):
+    if has_checkpoint(folder):
         if is_finished(folder):
             raise ConfigError(
                 f"resume=auto: {folder} holds a finished run, which is never overwritten; "

@@ -40,7 +40,10 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         runs.write_config(folder, to_plain(config))
         runs.write_json(_provenance_path(folder, experiment.lit.first_step), runs.provenance(facts, machine))
     announce(console, experiment)
-    fit(experiment)
+    if experiment.lit.first_step < config.trainer.max_steps:
+        fit(experiment)
+    else:  # killed after its last checkpoint, before it could say how it ended
+        experiment.record.take_over(experiment.lit, experiment.trainer)
     result = experiment.record.result(experiment.lit)
     if rank == 0:
         experiment.record.finish(experiment.lit)
@@ -77,7 +80,7 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
     config, folder = experiment.config, experiment.folder
     last, bundle = folder / runs.CHECKPOINTS / "last.ckpt", bundle_path(folder, error.step)
     saved = f"the last good checkpoint is {runs.shown(last)}" if last.exists() else "no checkpoint was saved before"
-    again = f" `python -m gptexp.replay {runs.shown(bundle)}` runs that step again and names the module."
+    again = f" `python -m gptexp.replay {shlex.quote(runs.shown(bundle))}` runs that step again and names the module."
     return (
         f"{error}; {saved}.{again if bundle.exists() else ''} "
         f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "

@@ -21,7 +21,7 @@ from gptexp import cli
 from gptexp.compose import compose
 from gptexp.config import Config
 from gptexp.overrides import quote
-from gptexp.runs import CHECKPOINTS, RunError, shown
+from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
 from gptexp.schemas import ConfigError
 
 TIMED = {"tokens_per_second", "mfu", "seconds"}  # what a clock says is never the same twice
@@ -56,8 +56,14 @@ def main(arguments: list[str] | None = None) -> None:
     options, overrides = parser().parse_known_args(arguments)
     with cli.one_line_errors():
         config = _checked(options, overrides)
+        if config.init_from:  # `latest` as what it means before the first training
+            overrides = [f"init_from={quote(config.init_from)}" if o.startswith("init_from=") else o for o in overrides]
         place = _place(config)
-        comparisons = verify(options.steps, options.kill_at, overrides, place)
+        try:
+            comparisons = verify(options.steps, options.kill_at, overrides, place)
+        except RunError:
+            shutil.rmtree(place)
+            raise
     _show(comparisons)
     difference = next((c for c in comparisons if c.difference), None)
     if difference is None:
@@ -83,7 +89,7 @@ def _checked(options: argparse.Namespace, overrides: list[str]) -> Config:
 
 
 def _place(config: Config) -> Path:
-    logs = Path(config.paths.logs) / "verify"
+    logs = Path(config.paths.logs) / VERIFY
     logs.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="resume-", dir=logs))
 
@@ -107,8 +113,7 @@ def verify(steps: int, kill_at: int, overrides: list[str], place: Path) -> list[
     _train([*settings, trace.replace("{}", str(kill_at)), _in(killed)], f"until SIGKILL in step {kill_at}", dies=True)
     if not (killed / CHECKPOINTS / "last.ckpt").exists():
         raise RunError(f"no checkpoint was saved before step {kill_at}; take a larger --kill-at")
-    own = [o for o in settings if not o.startswith("init_from=")]  # the killed run's weights are in its checkpoint
-    _train([*own, trace.replace("{}", "null"), f"resume={quote(str(killed))}"], "resumed")
+    _train([*settings, trace.replace("{}", "null"), f"resume={quote(str(killed))}"], "resumed")
     return [
         _first("batches, losses and gradient norms", _traced(whole, steps), _traced(killed, steps)),
         _first("logged values", _logged(whole), _logged(killed)),

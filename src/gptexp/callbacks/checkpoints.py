@@ -84,6 +84,7 @@ class Checkpoints(pl.Callback):
                 "last": lit.score.metrics() if lit.score else None,
                 "best": self.record.best,
                 "seconds": self.record.throughput.elapsed(),
+                "nats": lit.score.nats if lit.score and lit.validates(lit.step) else None,
             },
             **self.identity,
         )

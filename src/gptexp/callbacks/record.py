@@ -70,9 +70,14 @@ class RunRecord(pl.Callback):
         self.is_best = False
         self.started = time.perf_counter()
 
+    def take_over(self, lit: LitGPT, trainer: pl.Trainer) -> None:
+        """Count from where the run's earlier processes left off."""
+        lit.trainer = trainer
+        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step, self._seconds_before)
+
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
-        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step, self._seconds_before)
+        self.take_over(lit, trainer)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.facts["settings"])
 

@@ -117,12 +117,6 @@ class Config:
             self.require_divisible_batch(self.trainer.devices * self.trainer.num_nodes)
         else:
             self.require_divisible_batch(1)
-        require(
-            self.resume is None or self.init_from is None,
-            "init_from",
-            self.init_from,
-            f"resume={self.resume} already brings its weights; give one of the two",
-        )
 
     def require_divisible_batch(self, world_size: int) -> None:
         """Refuse a global batch that the devices, or an explicit micro batch on them, can't share evenly."""

@@ -100,7 +100,7 @@ class WSDConfig(CosineConfig):
 class TrainerConfig:
     """How long, on what, how exactly. A step is always an optimizer step."""
 
-    max_steps: int = 600
+    max_steps: int = 580
     val_every_steps: int = 200
     log_every_steps: int = 10
     gradient_clip: float | None = 1.0  # largest L2 norm of all gradients together; null: no clipping

@@ -35,6 +35,8 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
         if SEARCH in overrides and find_spec("optuna") is None:
             raise ConfigError(f'{SEARCH}: is not installed; pip install "gptexp[search]"')
         planned = plan(overrides)
+        if planned.settings.dry_run and planned.search is not None:
+            raise ConfigError("sweep.dry_run: a search draws its jobs as it goes; measure a sweep of listed values")
         if planned.settings.dry_run:
             from gptexp.sweep.probe import show
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import ranks, slurm, worker
-from gptexp.runs import CHECKPOINTS, LOCK, NAMES, RESULT, is_finished, read_result, write_json
+from gptexp.runs import LOCK, RESULT, has_checkpoint, is_finished, read_result, write_json
 from gptexp.sweep import slots, store
 
 LOG = "log.txt"
@@ -38,14 +38,14 @@ def run(folder: Path, number: int) -> float | None:
     place = sweep.place(job)
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place):
-        for _ in range(1 + sweep.retries):
+        for attempt in range(1 + sweep.retries):
             if not is_finished(place):
                 with _output_to(place / LOG):
-                    _attempt(job.config, place)
+                    _attempt(job.config, place, last=attempt == sweep.retries)
     return read_result(place).get("metrics", {}).get("val/bpb")
 
 
-def _attempt(settings: dict[str, Any], place: Path) -> None:
+def _attempt(settings: dict[str, Any], place: Path, *, last: bool) -> None:
     """Train, and write down why if that fails; a signal ends the process, with the job saved."""
     from gptexp.cli import one_line_errors
     from gptexp.compose import config_from_plain
@@ -54,10 +54,12 @@ def _attempt(settings: dict[str, Any], place: Path) -> None:
     began = time.time()
     try:
         with one_line_errors(stopping_only=True):
-            going_on = any((place / CHECKPOINTS / name).exists() for name in NAMES)
+            going_on = has_checkpoint(place)
             train(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
     except Exception as error:
         traceback.print_exc()
+        if not last:
+            return
         message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         seconds = round(time.time() - began, 3)
         write_json(place / RESULT, {"status": "failed", "error": message[:500], "seconds": seconds})
@@ -78,7 +80,7 @@ def _output_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:

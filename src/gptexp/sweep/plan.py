@@ -19,7 +19,7 @@ from gptexp.identity import identity, settings_that_matter
 from gptexp.overrides import jobs_of, one_batch_setting, quoted, unquoted
 from gptexp.schemas import ConfigError, to_plain
 
-LONGEST_NAME = 100  # of a job's folder, in characters
+LONGEST_NAME = 100  # of a job's folder, in bytes
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,8 +60,8 @@ def plan(arguments: list[str]) -> Plan:
     keys = {override.partition("=")[0] for override in overrides}
     if "resume" in keys:
         raise ConfigError("resume: a sweep goes on by itself when its command line is given again; leave it out")
-    hydra = [override for override in overrides if override.startswith("hydra")]
-    own = [override for override in overrides if not override.startswith("hydra")]
+    hydra = [override for override in overrides if _is_hydras(override)]
+    own = [override for override in overrides if not _is_hydras(override)]
     base = compose_raw([override for override in own if not is_swept(override)])
     axes = _axes(own, base)
     swept = [_key(override) for override in axes if is_swept(override)]
@@ -110,6 +110,10 @@ def _launching(hydra: list[str]) -> list[str]:
 
 def _is_discrete(override: str) -> bool:
     return bool(OverridesParser.create().parse_override(override).is_discrete_sweep())
+
+
+def _is_hydras(override: str) -> bool:
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def is_swept(override: str) -> bool:
@@ -164,8 +168,12 @@ def _free_name(swept: list[str], fixed: dict[str, Any]) -> str:
 def _folder(name: str, config: Config, hydra: list[str]) -> Path:
     chosen = next((o.partition("=")[2] for o in hydra if _key(o) == "hydra.sweep.dir"), None)
     if chosen is not None:
-        return Path(unquoted(chosen))
-    return Path(config.paths.logs) / "sweeps" / _safe(name)
+        if "$" in chosen:
+            raise ConfigError(f"hydra.sweep.dir={chosen}: must be a plain folder, without ${{…}}")
+        return Path(unquoted(chosen)).resolve()
+    if not safe_name(name):
+        raise ConfigError(f"sweep.name={name}: becomes a folder name; give it letters or digits")
+    return Path(config.paths.logs) / "sweeps" / safe_name(name)
 
 
 def _leaves(keys: list[str]) -> dict[str, str]:
@@ -176,17 +184,18 @@ def _leaves(keys: list[str]) -> dict[str, str]:
 
 
 def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> list[Job]:
-    leaves, jobs, taken = _leaves(swept), [], set()
+    leaves, jobs, taken = _leaves(swept), list[Job](), set[str]()
     for part, config in zip(parts, configs, strict=True):
         own = make_job("", part, config).identity
         pairs = [override.partition("=") for override in part]
-        name = _safe(",".join(f"{leaves[key]}={unquoted(value)}" for key, _, value in pairs)) or "job"
-        if len(name) > LONGEST_NAME or name in taken:
-            name = f"{name[: LONGEST_NAME - 9]}-{own}"
-        if name in taken:
-            continue  # the same experiment twice
+        name = safe_name(",".join(f"{leaves[key]}={unquoted(value)}" for key, _, value in pairs)) or "job"
+        if len(name.encode()) > LONGEST_NAME or name in taken:
+            name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{own}"
+        job = make_job(name, part, config)
+        if name in taken or any(other.config | {"name": name} == job.config for other in jobs):
+            continue  # the same experiment twice, as in 0.001,1e-3
         taken.add(name)
-        jobs.append(make_job(name, part, config))
+        jobs.append(job)
     return jobs
 
 
@@ -196,7 +205,7 @@ def make_job(name: str, overrides: list[str], config: Config) -> Job:
     return Job(name=name, overrides=overrides, identity=identity(plain, seed=True), config=plain | {"name": name})
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A folder's name: letters, digits and a few signs; never a path."""
     return re.sub(r"[^\w.+=,-]+", "-", name).strip(".-")
 
@@ -207,8 +216,9 @@ def _texts(configs: list[Config]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for config in configs:
-        source = getattr(config.data, "path", None) or getattr(config.data, "dataset", None)
-        key = f"{config.data.kind} {source}" if source else config.data.kind
+        names = ("path", "encoding", "dataset", "subset", "split", "revision", "data_files")
+        parts = [str(value) for value in (getattr(config.data, name, None) for name in names) if value]
+        key = " ".join([config.data.kind, *parts])
         if key not in found:
             found[key] = open_corpus(config.data, Path(config.paths.cache)).fingerprint()
     return found

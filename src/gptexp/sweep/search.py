@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gptexp.compose import compose
 from gptexp.runs import read_result
+from gptexp.schemas import ConfigError
 from gptexp.sweep import store
 from gptexp.sweep.plan import make_job
 
@@ -39,12 +41,19 @@ def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> No
         load_if_exists=True,
     )
     while trials := _next(study, space, sweep.search, at_a_time):
-        numbers = [_job_of(sweep, trial) for trial in trials]
-        launch(numbers)
-        for trial, number in zip(trials, numbers, strict=True):
+        jobs: dict[int, int] = {}  # trial -> job
+        for trial in trials:
+            try:
+                jobs[trial.number] = _job_of(sweep, trial)
+            except ConfigError as error:  # a point of the space that no experiment can have
+                print(f"trial {trial.number}: {error}", file=sys.stderr)
+                study.tell(trial.number, state=TrialState.FAIL)
+        if jobs:
+            launch(list(jobs.values()))
+        for trial_number, number in jobs.items():
             value = read_result(sweep.place(sweep.jobs[number])).get("metrics", {}).get("val/bpb")
             good = isinstance(value, float) and math.isfinite(value)
-            study.tell(trial.number, value if good else None, state=None if good else TrialState.FAIL)
+            study.tell(trial_number, value if good else None, state=None if good else TrialState.FAIL)
 
 
 def _next(
@@ -63,7 +72,9 @@ def _next(
         study.sampler = optuna.samplers.TPESampler(seed=(search["seed"] + number) % 2**32, constant_liar=at_a_time > 1)
         trial = study.ask(space)
         twin = next((t for t in study.get_trials(deepcopy=False) if _same(t, trial)), None)
-        if twin is None:
+        if twin is None and _is_drawn(drawn, trial):  # by chance, in one batch: leave it out
+            study.tell(trial, state=TrialState.FAIL)
+        elif twin is None:
             drawn.append(study.get_trials(deepcopy=False)[trial.number])
         else:
             trial.set_user_attr("same as trial", twin.number)
@@ -73,6 +84,10 @@ def _next(
 
 def _same(known: FrozenTrial, new: optuna.Trial) -> bool:
     return known.number != new.number and known.state is TrialState.COMPLETE and known.params == new.params
+
+
+def _is_drawn(drawn: list[FrozenTrial], new: optuna.Trial) -> bool:
+    return any(other.params == new.params for other in drawn)
 
 
 def _job_of(sweep: store.Sweep, trial: FrozenTrial) -> int:

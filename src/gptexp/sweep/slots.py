@@ -13,7 +13,7 @@ def gpus() -> list[str]:
     """The NVIDIA GPUs that this process may use, as CUDA numbers them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip()]
+        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
     try:
         return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
     except OSError:

@@ -17,7 +17,8 @@ from gptexp.files import atomic_write
 from gptexp.identity import settings_that_matter
 from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, read_result, shown
 from gptexp.schemas import ConfigError
-from gptexp.sweep.plan import Job, Plan
+from gptexp.source import FREE_ON_RESUME
+from gptexp.sweep.plan import Job, Plan, safe_name
 
 FILE, LOCK, FORMAT = "sweep.yaml", ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6
@@ -69,6 +70,9 @@ def read(folder: Path) -> Sweep:
         if stored["format"] != FORMAT:
             raise ValueError(f"has format {stored['format']}, this gptexp reads {FORMAT}")
         jobs = [Job(**job) for job in stored["jobs"]]
+        for job in jobs:
+            if not isinstance(job.name, str) or job.name != safe_name(job.name) or not isinstance(job.config, dict):
+                raise ValueError(f"job {job.name}: is none that a sweep writes")
         return Sweep(
             folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
         )
@@ -85,7 +89,7 @@ def join(plan: Plan) -> Sweep:
     Raises:
         ConfigError: the folder's jobs were made with other settings or another text; the differences are named.
     """
-    jobs = list(plan.jobs)
+    jobs, texts = list(plan.jobs), plan.texts
     if (plan.folder / FILE).exists():
         stored = read(plan.folder)
         if differences := _differences(stored, plan):
@@ -97,7 +101,8 @@ def join(plan: Plan) -> Sweep:
             _put_aside(plan.folder)
         else:
             known = {job.name: job for job in plan.jobs}
-            jobs = [known.pop(job.name, job) for job in stored.jobs] + list(known.values())
+            jobs = [_updated(job, known.pop(job.name, job)) for job in stored.jobs] + list(known.values())
+            texts = {**stored.texts, **texts}
     elif plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir()):
         raise ConfigError(f"{shown(plan.folder)}: holds something that is no sweep; choose another sweep.name")
     sweep = Sweep(
@@ -105,12 +110,22 @@ def join(plan: Plan) -> Sweep:
         name=plan.name,
         retries=plan.settings.retries,
         fixed=plan.fixed,
-        texts=plan.texts,
+        texts=texts,
         jobs=jobs,
         search=plan.search,
     )
     write(sweep)
     return sweep
+
+
+def _updated(stored: Job, now: Job) -> Job:
+    """The stored job; only where and beside what it runs may follow the new command line."""
+    config = {**stored.config, "callbacks": now.config["callbacks"], "logger": now.config["logger"]}
+    for setting in FREE_ON_RESUME - {"trainer.max_steps"}:
+        group, _, name = setting.partition(".")
+        if name in now.config[group]:
+            config[group] = {**config[group], name: now.config[group][name]}
+    return Job(name=stored.name, overrides=stored.overrides, identity=stored.identity, config=config)
 
 
 def write(sweep: Sweep) -> None:
@@ -160,9 +175,9 @@ def _put_aside(folder: Path) -> None:
     """Old results stay, under another name; the lock stays where it is held."""
     aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}")
     aside.mkdir()
-    for path in folder.iterdir():
-        if path.name != LOCK:
-            path.replace(aside / path.name)
+    paths = [path for path in folder.iterdir() if path.name != LOCK]
+    for path in sorted(paths, key=lambda path: path.name == FILE):  # sweep.yaml last: killed before, it is done again
+        path.replace(aside / path.name)
 
 
 @contextmanager

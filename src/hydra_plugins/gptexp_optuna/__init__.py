@@ -25,16 +25,18 @@ class OptunaSweeper(Sweeper):
         )
         assert launcher is not None
         self.run_jobs = launcher.launch
-        self.at_a_time = int(config.hydra.launcher.get("n_jobs", 1))
+        launcher_settings = config.hydra.launcher
+        self.at_a_time = launcher_settings.get("n_jobs") or launcher_settings.get("array_parallelism") or 1
 
     def sweep(self, arguments: list[str]) -> None:
         from gptexp.sweep import search
+        from gptexp.sweep.slots import job_slots
 
         def launch(numbers: list[int]) -> None:
             for job in self.run_jobs([[f"sweep.job={n}"] for n in numbers], initial_job_idx=numbers[0]):
                 _ = job.return_value  # raises what a job raised
 
-        search.run(self.folder, launch, self.at_a_time)
+        search.run(self.folder, launch, self.at_a_time if self.at_a_time > 0 else job_slots())  # -1: all cores
 
 
 ConfigStore.instance().store(
