@@ -18,7 +18,7 @@ from gptexp.loading import build_model, load_model
 from gptexp.schemas import to_plain
 from gptexp.tokenizers import load_tokenizer
 
-SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=8", "model.block_size=8"]
+SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=8", "model.block_size=8", "model.position=learned"]
 
 
 def small(step: int = 3, **changes: Any) -> Checkpoint:

@@ -185,7 +185,7 @@ def test_resume_on_another_text_is_refused(train_here: Train, workplace: Path) -
 
 
 def test_init_from_takes_weights_and_tokenizer_and_frees_the_rest(train_here: Train, workplace: Path) -> None:
-    train_here(*TINY_GPT, "tokenizer=byte")
+    train_here(*TINY_GPT, "tokenizer=byte", "model.position=learned")
     (workplace / "other.txt").write_text("Quite another text, with ünknown letters. " * 60, encoding="utf-8")
     new = ["init_from=run", "data=text", "data.path=other.txt", "data.val_bytes=100", "model.block_size=8"]
     config = compose([*new, "trainer.max_steps=1", "trainer=cpu", "optimizer.lr=1e-9", "model.dropout=0.1"])
