@@ -56,8 +56,14 @@ class ProgressLine(pl.Callback):
                 self._progress.update(self._task, completed=self._shown_step, state=f" · {self._state(lit)}")
                 self._progress.refresh()
                 self._shown_at = time.monotonic()
-        elif self._shown_step % max(1, lit.config.trainer.max_steps // PLAIN_LINES) == 0:
+        elif self._shown_step % self._plain_interval(lit) == 0:
             self.console.print(f"step {self._shown_step}/{lit.config.trainer.max_steps} · {self._state(lit)}")
+
+    @staticmethod
+    def _plain_interval(lit: LitGPT) -> int:
+        """Steps between two lines in a file: about a tenth of the run, and a step that is logged."""
+        settings = lit.config.trainer
+        return settings.log_every_steps * max(1, round(settings.max_steps / PLAIN_LINES / settings.log_every_steps))
 
     def _state(self, lit: LitGPT) -> str:
         last = self.record.last
