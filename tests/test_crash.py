@@ -146,8 +146,11 @@ def test_a_run_killed_at_thirty_random_moments_ends_bitwise_equal_each_time(
         assert process.exitcode == 0
         return ckpt.load(place / "logs/runs/run/auto/checkpoints/last.ckpt")
 
-    began = time.monotonic()
     expected = finish(workplace)
+    again = tmp_path_factory.mktemp("again")
+    (again / "story.txt").write_bytes((workplace / "story.txt").read_bytes())
+    began = time.monotonic()
+    finish(again)  # timed now that the server is warm
     seconds = time.monotonic() - began
     draw = random.Random(20)
     steps = set()
