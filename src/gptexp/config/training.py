@@ -173,7 +173,7 @@ class SamplesConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CallbacksConfig:
-    """What runs beside training. Plug-ins are `{_target_: class, …}` from build.PLUGINS."""
+    """What runs beside training. Plug-ins are `{_target_: class, …}` from gptexp.plugins.PLUGINS."""
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
