@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 # Several test processes share the cores; without this each would start a thread for every core.
@@ -77,3 +78,9 @@ def command(module: str, *arguments: str, cwd: Path, timeout: float = 300) -> su
         check=False,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
     )
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """The processes that run with this word on their command line; those that end meanwhile are left out."""
+    found = psutil.process_iter(["cmdline", "cwd", "environ"])
+    return [p for p in found if word in (p.info["cmdline"] or []) and p.info["cwd"] and p.info["environ"]]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import TINY, TINY_GPT, command
+from conftest import TINY, TINY_GPT, command, processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -32,8 +32,8 @@ def result(folder: Path) -> dict[str, object]:
 
 def ranks_of(parent: int) -> list[psutil.Process]:
     """The rank processes below a process, in the order of their ranks."""
-    found = [child for child in psutil.Process(parent).children(recursive=True) if "gptexp.worker" in child.cmdline()]
-    return sorted(found, key=lambda child: int(child.environ()["RANK"]))
+    below = psutil.Process(parent).children(recursive=True)
+    return sorted((p for p in processes("gptexp.worker") if p in below), key=lambda p: int(p.info["environ"]["RANK"]))
 
 
 def test_what_a_rank_refuses_is_one_line(workplace: Path) -> None:
@@ -46,19 +46,17 @@ def test_what_a_rank_refuses_is_one_line(workplace: Path) -> None:
 
 
 def test_a_sweep_of_ddp_jobs_gives_one_folder_a_job_and_leaves_no_process(workplace: Path) -> None:
-    before = set(psutil.pids())
     done = command(
         "train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folders = sorted(path.parent for path in workplace.rglob("config.yaml"))
-    assert [folder.name for folder in folders] == ["0", "1", "2"]
+    assert [folder.name for folder in folders] == ["n_layer=1", "n_layer=2", "n_layer=3"]
     layers = [yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_layer"] for folder in folders]
     assert layers == [1, 2, 3]
     assert [result(folder)["status"] for folder in folders] == ["completed"] * 3
     assert len({result(folder)["parameters"] for folder in folders}) == 3
-    left = [psutil.Process(pid).cmdline() for pid in set(psutil.pids()) - before if psutil.pid_exists(pid)]
-    assert not [line for line in left if any("gptexp" in word for word in line) and str(workplace) in str(line)]
+    assert not [p for p in processes("gptexp.worker") if p.info["cwd"] == str(workplace)]
 
 
 @pytest.fixture

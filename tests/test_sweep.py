@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
-from conftest import TINY, TINY_GPT, command, story
+from conftest import TINY, TINY_GPT, command, processes, story
 from gptexp.schemas import ConfigError, groups
 from gptexp.sweep import store
 from gptexp.sweep.plan import plan
@@ -337,8 +336,8 @@ def test_slurm_runs_the_jobs_and_requeues_a_preempted_one_which_goes_on(workplac
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    training = [p for p in psutil.process_iter() if "submitit.core._submit" in p.cmdline() and p.environ().get("FAKE")]
-    (first,) = [p for p in training if p.environ()["FAKE"] == str(fake) and p.environ()["SLURM_ARRAY_TASK_ID"] == "0"]
+    training = [p for p in processes("submitit.core._submit") if p.info["environ"].get("FAKE") == str(fake)]
+    (first,) = [p for p in training if p.info["environ"]["SLURM_ARRAY_TASK_ID"] == "0"]
     first.send_signal(signal.SIGUSR2)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
