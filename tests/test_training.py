@@ -257,6 +257,16 @@ def test_samples_can_not_break_out_of_their_block() -> None:
     assert list(sections(document + "## step 3\n\n````text\ncut sho")) == list(enumerate(texts))
 
 
+def test_training_imports_nothing_that_only_metrics_of_others_need() -> None:
+    """scipy, matplotlib and transformers are installed wherever the tests run, and cost a start seconds."""
+    program = (
+        "import sys, gptexp.training, gptexp.worker, gptexp.sharding\n"
+        "print([m for m in ('scipy', 'matplotlib', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_models_and_generation_import_no_lightning(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT)
     code = (

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins import DoublePrecision
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from rich.console import Console
 from torch import nn
 
@@ -26,6 +23,7 @@ from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.prepare import PreparedData, prepare
 from gptexp.data.windows import Windows
+from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
 from gptexp.loading import build_model, measure_model
 from gptexp.loggers import MetricsCSV, tensorboard
@@ -142,9 +140,9 @@ def build_trainer(
     quiet()
     settings, who = config.trainer, ranks.current()
     # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
-    plugins: list[Any] = [TorchElasticEnvironment() if who else LightningEnvironment()]
+    plugins: list[Any] = [environments.TorchElasticEnvironment() if who else environments.LightningEnvironment()]
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
-        plugins.append(DoublePrecision())
+        plugins.append(pl.plugins.DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
     loggers: list[Any] = [MetricsCSV(folder, first_step)]
     if config.logger.tensorboard:
@@ -157,11 +155,7 @@ def build_trainer(
         devices=hardware.processes_of(config),
         num_nodes=who.nodes if who else 1,
         strategy=_strategy(config, plan.world_size),
-        # Ranks are started by a launcher; without one this process is alone, also on a SLURM node.
-        plugins=[
-            TorchElasticEnvironment() if who else LightningEnvironment(),
-            *([DoublePrecision()] if double else []),
-        ],
+        plugins=plugins,
         precision=None if double else cast(Any, precision),
         accumulate_grad_batches=plan.accumulate,
         logger=loggers,
@@ -197,9 +191,7 @@ def _strategy(config: Config, world_size: int) -> Any:
 
         return ShardedStrategy(world_size)
     if strategy is Strategy.ddp or world_size > 1:
-        from lightning.pytorch.strategies import DDPStrategy
-
-        return DDPStrategy(static_graph=False, gradient_as_bucket_view=True)
+        return pl.strategies.DDPStrategy(static_graph=False, gradient_as_bucket_view=True)
     return "auto"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -12,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from gptexp.breakdown import Watch, require_finite
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan
+from gptexp.lean import pl
 from gptexp.objective import Score, cross_entropy
 from gptexp.optim import build_optimizer
 from gptexp.schedule import lr_multiplier

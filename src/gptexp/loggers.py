@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_only
-
 from gptexp.files import atomic_write, flush
+from gptexp.lean import pl
+
+rank_zero_only = pl.utilities.rank_zero_only
 
 COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "seed")  # shown by HPARAMS
 
@@ -29,7 +29,7 @@ COLUMNS = [
 ]
 
 
-class MetricsCSV(Logger):
+class MetricsCSV(pl.loggers.Logger):
     """metrics.csv: a row for each step with something to say, appended, readable at any moment.
 
     On resume the rows after `first_step` are taken out, because those steps are run again.
@@ -109,11 +109,10 @@ def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
         ]
 
 
-def tensorboard(folder: Path, first_step: int) -> Logger:
+def tensorboard(folder: Path, first_step: int) -> pl.loggers.Logger:
     """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
-    from lightning.pytorch.loggers import TensorBoardLogger
 
-    class RunTensorBoard(TensorBoardLogger):
+    class RunTensorBoard(pl.loggers.TensorBoardLogger):
         @property
         def log_dir(self) -> str:
             return str(folder)

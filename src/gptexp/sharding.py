@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from gptexp.lean import pl
 
-class ShardedStrategy(ModelParallelStrategy):
+
+class ShardedStrategy(pl.strategies.ModelParallelStrategy):
     """All devices form one data-parallel mesh; Lightning's `auto` would make it tensor-parallel."""
 
     def __init__(self, world_size: int) -> None:

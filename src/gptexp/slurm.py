@@ -40,10 +40,10 @@ def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _first_node(environment: Mapping[str, str]) -> str:
-    from lightning.fabric.plugins.environments import SLURMEnvironment
+    from gptexp.lean import environments
 
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "127.0.0.1")
-    return SLURMEnvironment.resolve_root_node_address(nodes)
+    return environments.SLURMEnvironment.resolve_root_node_address(nodes)
 
 
 def requeue() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 
 from gptexp import checkpoint
 from gptexp.breakdown import NonFiniteLoss
 from gptexp.data.windows import Batches
 from gptexp.files import atomic_path, open_new
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 
 FORMAT, VERSION = "gptexp bundle", 1

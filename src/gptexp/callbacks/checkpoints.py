@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
 from gptexp import checkpoint, slurm
 from gptexp.callbacks.record import RunRecord
 from gptexp.config import CheckpointConfig
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.optim import named_optimizer_state
 from gptexp.ranks import Agreement

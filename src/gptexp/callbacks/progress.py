@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.words import clock, quantity
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.runs import RESULT, write_json
 

@@ -6,13 +6,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 
 from gptexp import samples
 from gptexp.config import SamplesConfig
 from gptexp.files import atomic_write
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.sampling import plain_text, stream_tokens
 from gptexp.seeds import sample_seed
@@ -40,7 +39,7 @@ class TextSamples(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         length = min(self.config.tokens, max(8, lit.scored_tokens // 16))
-        sharded = isinstance(trainer.strategy, ModelParallelStrategy)
+        sharded = isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy)
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
             return
         eager = torch.compiler.set_stance("force_eager") if lit.config.trainer.compile else nullcontext()

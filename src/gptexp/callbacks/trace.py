@@ -9,8 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
+from gptexp.lean import pl
 from gptexp.lit import LitGPT
 
 COLUMNS = ["step", "micro", "windows", "loss", "grad_norm", "lr"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
-
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, loader
 from gptexp.data.order import WindowOrder
 from gptexp.data.prepare import PreparedData
+from gptexp.lean import pl
 
 Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), "targets" (B, T)} for each forward pass of a step
 
