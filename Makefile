@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev lint types  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.installed-dev  ## the longer proofs
-	$(BIN)/python -m pytest -n 2 -m slow --durations=30
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
 
 test-all: test test-slow  ## everything
 

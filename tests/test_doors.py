@@ -41,6 +41,29 @@ def test_generate_writes_the_prompt_and_the_text_to_standard_output_and_nothing_
     assert command("generate", "latest", *options, cwd=trained).stdout == done.stdout
 
 
+def test_prompts_and_samples_are_written_side_by_side_as_if_alone(trained: Path) -> None:
+    def written(*options: str) -> str:
+        done = command("generate", "latest", "--max-new-tokens", "12", *options, cwd=trained)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    together = written("--prompt", "The", "--prompt", "A grey cat", "--num-samples", "2", "--seed", "5")
+    alone = [written("--prompt", prompt, "--seed", seed) for prompt in ("The", "A grey cat") for seed in ("5", "6")]
+    assert together == "".join(alone)
+
+
+def test_text_ends_before_a_stop_string(trained: Path) -> None:
+    options = ["generate", "latest", "--prompt", "The", "--temperature", "0", "--max-new-tokens", "30"]
+    whole = command(*options, cwd=trained).stdout.rstrip("\n")
+    stop = whole[10:13]
+    assert command(*options, "--stop", stop, cwd=trained).stdout == whole[: whole.index(stop, 3)] + "\n"
+
+
+def test_both_backends_write_the_same_greedy_text(trained: Path) -> None:
+    options = ["generate", "latest", "--prompt", "The", "--temperature", "0", "--max-new-tokens", "40"]
+    assert command(*options, "--backend", "numpy", cwd=trained).stdout == command(*options, cwd=trained).stdout
+
+
 def test_interactive_answers_each_line(trained: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gptexp.generate", "latest", "--interactive", "--max-new-tokens", "3"],

@@ -174,8 +174,26 @@ def test_cached_logits_equal_uncached(position, n_kv_head):
     cache = model.new_cache(2)
     assert cache.keys[0].shape == (2, n_kv_head or 4, 8, 4)
     pieces = [model(piece, cache) for piece in x.split((3, 1, 2, 1, 1), dim=1)]
-    assert cache.length == 8
+    assert cache.lengths == [8, 8]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("n_kv_head", [None, 1])
+def test_sequences_of_different_lengths_in_one_cache_are_as_if_alone(position, n_kv_head):
+    model = build(small(n_head=4, n_kv_head=n_kv_head, position=position, qk_norm=True))
+    x = tokens(8)
+    alone = model(x)
+    cache = model.new_cache(2)
+    first = model(x[:, :5], cache, at=torch.tensor([4, 1]))[:, 0]
+    torch.testing.assert_close(first, torch.stack([alone[0, 4], alone[1, 1]]), rtol=0, atol=1e-12)
+    cache.lengths = [5, 2]  # what the second was given beyond that was padding
+    pieces = torch.stack([x[0, 5:8], x[1, 2:5]])
+    for piece in pieces.split((1, 2), dim=1):
+        logits = model(piece, cache)
+    torch.testing.assert_close(logits, torch.stack([alone[0, 6:8], alone[1, 3:5]]), rtol=0, atol=1e-12)
+    cache.keep([1])
+    torch.testing.assert_close(model(x[1:, 5:], cache), alone[1:, 5:], rtol=0, atol=1e-12)
 
 
 def test_too_many_tokens_are_refused_with_both_numbers():
@@ -283,7 +301,7 @@ def test_alibi_lowers_scores_by_slope_times_distance():
     i, j = torch.arange(8)[:, None], torch.arange(8)
     scores = (scores - 2.0**-8 * (i - j)).masked_fill(j > i, -math.inf)
     expected = attn.c_proj((scores.softmax(-1) @ v)[:, 0])
-    mask = gpt.attention_mask(model.config, 0, 8, x)
+    mask = gpt.attention_mask(model.config, torch.arange(8), 0, x)
     torch.testing.assert_close(attn(x, None, mask, None), expected, rtol=0, atol=1e-12)
 
 

@@ -11,9 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptexp.config.model import GPTConfig, MLPConfig, Position
+from gptexp.decoding import ReferenceDecoder, Writing, make_decoder, stream_tokens
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
-from gptexp.sampling import TextStream, plain_text, sample_token, stream_tokens
+from gptexp.plaintext import TextStream, UntilStop, plain_text
+from gptexp.sampling import sample_token
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 
@@ -122,7 +124,54 @@ def test_the_cache_is_used_one_token_at_a_time():
     model, lengths = network(), []
     model.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
     list(stream_tokens(model, [1, 2], max_new_tokens=9, temperature=0))
-    assert lengths == [2, 1, 1, 1, 1, 3, 1, 1, 1]
+    assert lengths == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1]  # at six tokens the last three are encoded anew
+
+
+def side_by_side(model: torch.nn.Module, prompts: list[list[int]], n: int, ends: dict[int, int] | None = None, **how):
+    """What each prompt is continued with; `ends`: after how many tokens a text is no longer wanted."""
+    generators = [seeded(i) for i in range(len(prompts))]
+    writing = Writing(make_decoder(model.eval(), prompts, n), generators, max_new_tokens=n, **how)
+    texts: list[list[int]] = [[] for _ in prompts]
+    for text, token in writing:
+        texts[text].append(token)
+        if ends and len(texts[text]) == ends.get(text):
+            writing.end(text)
+    return texts
+
+
+PROMPTS = [[1, 2], [(5 * i) % 13 for i in range(9)], [3], [4, 5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_text_is_the_same_whatever_is_written_beside_it(position, temperature):
+    model = network(position=position, n_kv_head=1).double()
+    together = side_by_side(model, PROMPTS, 15, {2: 4}, temperature=temperature)
+    for i, prompt in enumerate(PROMPTS):
+        stream = stream_tokens(model, prompt, max_new_tokens=15, temperature=temperature, generator=seeded(i))
+        assert together[i] == list(stream)[: 4 if i == 2 else 15]
+
+
+def test_models_without_a_cache_write_side_by_side_too():
+    torch.manual_seed(0)
+    model = MLP(MLPConfig(block_size=4, n_context=3, n_embd=4, n_hidden=8), 13)
+    alone = [list(stream_tokens(model, p, max_new_tokens=6, generator=seeded(i))) for i, p in enumerate(PROMPTS)]
+    assert side_by_side(model, PROMPTS, 6) == alone
+
+
+def test_texts_that_have_ended_cost_nothing_more():
+    model, batches = network(), []
+    model.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
+    side_by_side(model, [[1], [2], [3]], 4, {0: 1, 1: 3, 2: 2})
+    assert batches == [3, 2, 1]
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("n_prompt", [2, 9])
+def test_the_reference_writes_the_same_text(position, n_prompt):
+    model, prompt = network(position=position), [(5 * i) % 13 for i in range(n_prompt)]
+    writing = Writing(ReferenceDecoder(model.eval(), [prompt]), [None], max_new_tokens=15, temperature=0)
+    assert [token for _, token in writing] == greedy_by_hand(model, prompt, 15)
 
 
 def test_models_without_a_cache_see_their_last_block():
@@ -221,3 +270,16 @@ def test_half_an_escape_is_held_and_dropped():
     assert [stream.push([byte]) for byte in b"a\x1b[31mb"] == ["a", "", "", "", "", "", "b"]
     assert stream.push(list(b"c\x1b[3")) == "c"
     assert stream.finish() == "3"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab\n", max_size=12), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3), st.data())
+def test_text_ends_before_the_first_stop_however_it_comes(text, stops, data):
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
+    until, edges = UntilStop(stops), [0, *cuts, len(text)]
+    shown = "".join(until.push(text[a:b]) for a, b in pairwise(edges)) + until.finish()
+    rest = text[len(shown) :]
+    assert text.startswith(shown)
+    assert not any(stop in shown for stop in stops)
+    assert until.found == any(stop in text for stop in stops)
+    assert rest.startswith(tuple(stops)) if until.found else rest == ""

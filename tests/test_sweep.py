@@ -237,8 +237,8 @@ LAUNCHERS: dict[str, list[str]] = {
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, launcher: str) -> None:
     line = [
-        "model.n_layer=1,2,3", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=60",
-        "trainer.val_every_steps=20", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
+        "model.n_layer=1,2,3", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=24",
+        "trainer.val_every_steps=8", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
         *LAUNCHERS[launcher],
     ]  # fmt: skip
     whole = sweep(workplace, *line, "sweep.name=whole")
@@ -250,7 +250,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
             cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 120
-        while saved(folder) < 30 * kill + 7 and process.poll() is None:
+        while saved(folder) < 60 * kill + 7 and process.poll() is None:  # of 12 x 25 lines
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -52,7 +52,7 @@ def written(checkpoint: Path, prompt: str) -> str:
     from gptexp.generate import Writer, parser
 
     writer = Writer(checkpoint, parser().parse_args([str(checkpoint), "--max-new-tokens", "5"]))
-    return "".join(writer.stream(prompt, seed=1))
+    return "".join(piece for _, piece in writer.stream([(prompt, 1)]))
 
 
 def test_run_folder_holds_what_the_contract_says(train_here: Train, workplace: Path) -> None:

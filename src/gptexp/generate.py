@@ -6,8 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
+
+if TYPE_CHECKING:
+    from gptexp.decoding import Decoder
+
+BATCH = 32  # texts written side by side; their keys and values lie in memory together
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,14 +23,20 @@ def parser() -> argparse.ArgumentParser:
         description="Write text with a trained model. The text goes to standard output, notices to standard error.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
-    p.add_argument("--prompt", default="", help="the text to go on from (default: the start of a document)")
+    p.add_argument(
+        "--prompt", action="append", help="the text to go on from (default: the start of a document); may be repeated"
+    )
     p.add_argument("--max-new-tokens", type=int, default=200, help="default: %(default)s")
     p.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token; default: %(default)s")
     p.add_argument("--top-k", type=int, default=50, help="choose among the k likeliest; default: %(default)s")
     p.add_argument("--top-p", type=float, help="choose among the likeliest that make up this probability")
-    p.add_argument("--num-samples", type=int, default=1, help="default: %(default)s")
+    p.add_argument("--stop", metavar="TEXT", action="append", help="end before this text; may be repeated")
+    p.add_argument("--num-samples", type=int, default=1, help="texts for each prompt; default: %(default)s")
     p.add_argument("--seed", type=int, default=1, help="the same seed writes the same text; default: %(default)s")
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
+    p.add_argument(
+        "--backend", choices=["torch", "numpy"], default="torch", help="numpy: the slow reference; default: %(default)s"
+    )
     p.add_argument("--interactive", action="store_true", help="ask for prompts; Ctrl-C stops the text, Ctrl-D ends")
     return p
 
@@ -41,11 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.interactive:
             converse(writer)
         else:
-            for sample in range(arguments.num_samples):
-                if sample:
-                    print("\n\n---\n", file=sys.stderr if not sys.stdout.isatty() else sys.stdout)
-                writer.write(arguments.prompt, arguments.seed + sample)
-                print(flush=True)
+            writer.write(arguments.prompt or [""], arguments.seed)
 
 
 def _require_ranges(arguments: argparse.Namespace) -> None:
@@ -56,6 +64,7 @@ def _require_ranges(arguments: argparse.Namespace) -> None:
         "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
         "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
         "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
+        "--stop": ("" not in (arguments.stop or []), "", "at least one character"),
     }
     for flag, (holds, value, right) in checks.items():
         if not holds:
@@ -72,51 +81,75 @@ class Writer:
         self.arguments = arguments
         self.model, self.tokenizer = load_model(open_run(path), path)
 
-    def write(self, prompt: str, seed: int) -> None:
-        """Stream the prompt and what follows to standard output, as plain text."""
-        out = sys.stdout
-        for piece in self.stream(prompt, seed):
-            out.write(piece)
-            out.flush()
+    def write(self, prompts: list[str], seed: int) -> None:
+        """Print num_samples texts for each prompt: the first as it comes, the others behind it when they are done."""
+        samples = range(self.arguments.num_samples)
+        texts = [(prompt, seed + sample) for prompt in prompts for sample in samples]
+        for first in range(0, len(texts), BATCH):
+            batch = texts[first : first + BATCH]
+            pieces: list[list[str]] = [[] for _ in batch]
+            for text, piece in self.stream(batch):
+                if text == 0 and first == 0:
+                    print(piece, end="", flush=True)
+                else:
+                    pieces[text].append(piece)
+            for text, written in enumerate(pieces):
+                if first or text:
+                    print("\n\n---\n", file=sys.stderr if not sys.stdout.isatty() else sys.stdout)
+                    print("".join(written), end="")
+                print(flush=True)
 
-    def stream(self, prompt: str, seed: int) -> Iterator[str]:
-        """The prompt, then text piece by piece, never half a character."""
+    def stream(self, texts: list[tuple[str, int]]) -> Iterator[tuple[int, str]]:
+        """For prompts and seeds: (which text, a piece of it), the prompt first; never half a character."""
         import torch
 
-        from gptexp.sampling import TextStream, plain_text, stream_tokens
+        from gptexp.decoding import Writing, eval_mode
+        from gptexp.plaintext import TextStream, UntilStop, plain_text
 
-        tokens = self.tokenizer.encode(prompt).tolist()
-        if not tokens:
-            tokens = [self._start_token()]
-        yield plain_text(prompt)
-        text = TextStream(self.tokenizer.decode_bytes)
-        stream = stream_tokens(
-            self.model,
-            tokens,
-            max_new_tokens=self.arguments.max_new_tokens,
-            temperature=self.arguments.temperature,
-            top_k=self.arguments.top_k or None,
-            top_p=self.arguments.top_p,
-            generator=torch.Generator().manual_seed(seed),
+        for text, (prompt, _) in enumerate(texts):
+            yield text, plain_text(prompt)
+        settings = self.arguments
+        writing = Writing(
+            self._decoder([self._encoded(prompt) for prompt, _ in texts]),
+            [torch.Generator().manual_seed(seed) for _, seed in texts],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k or None,
+            top_p=settings.top_p,
             stop_token=self.tokenizer.eot,
         )
-        for token in stream:
-            yield text.push([token])
-        yield text.finish()
+        streams = [TextStream(self.tokenizer.decode_bytes) for _ in texts]
+        until = [UntilStop(settings.stop or []) for _ in texts]
+        with eval_mode(self.model):
+            for text, token in writing:
+                yield text, until[text].push(streams[text].push([token]))
+                if until[text].found:
+                    writing.end(text)
+        for text, stream in enumerate(streams):
+            yield text, until[text].push(stream.finish()) + until[text].finish()
 
-    def _start_token(self) -> int:
+    def _decoder(self, prompts: list[list[int]]) -> Decoder:
+        from gptexp.decoding import ReferenceDecoder, make_decoder
+
+        if self.arguments.backend == "numpy":
+            return ReferenceDecoder(self.model, prompts)
+        return make_decoder(self.model, prompts, self.arguments.max_new_tokens)
+
+    def _encoded(self, prompt: str) -> list[int]:
         """Without a prompt: the end of the text before, or a line break, or the first symbol."""
+        if tokens := self.tokenizer.encode(prompt).tolist():
+            return tokens
         if self.tokenizer.eot is not None:
-            return self.tokenizer.eot
+            return [self.tokenizer.eot]
         try:
-            return int(self.tokenizer.encode("\n")[0])
+            return [int(self.tokenizer.encode("\n")[0])]
         except ValueError:
-            return 0
+            return [0]
 
 
 def converse(writer: Writer) -> None:
     """A prompt loop: Ctrl-C stops the text, not the program; an empty line repeats the last prompt."""
-    seed, last = writer.arguments.seed, writer.arguments.prompt
+    seed, last = writer.arguments.seed, (writer.arguments.prompt or [""])[-1]
     while True:
         try:
             print("prompt> ", end="", file=sys.stderr, flush=True)
@@ -125,14 +158,12 @@ def converse(writer: Writer) -> None:
                 print(file=sys.stderr)
                 return
             last = _unescaped(line.rstrip("\n")) or last
-            writer.write(last, seed)
+            writer.write([last], seed)
         except KeyboardInterrupt:
             print("\n(stopped; Ctrl-D ends)", file=sys.stderr)
             continue
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
-        else:
-            print(flush=True)
         seed += 1
 
 

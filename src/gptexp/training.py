@@ -17,8 +17,8 @@ from gptexp.build import Experiment, build
 from gptexp.callbacks.bundle import bundle_path
 from gptexp.callbacks.progress import duration, quantity, say
 from gptexp.config import Config
+from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted
-from gptexp.sampling import plain_text
 from gptexp.schemas import to_plain
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning

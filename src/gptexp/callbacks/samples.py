@@ -10,10 +10,11 @@ import torch
 
 from gptexp import samples
 from gptexp.config import SamplesConfig
+from gptexp.decoding import stream_tokens
 from gptexp.files import atomic_write
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
-from gptexp.sampling import plain_text, stream_tokens
+from gptexp.plaintext import plain_text
 from gptexp.seeds import sample_seed
 from gptexp.tokenizers import Tokenizer
 

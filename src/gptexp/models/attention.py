@@ -23,36 +23,56 @@ from gptexp.models.layers import position_angles, require_length
 class KVCache:
     """Keys and values of the tokens seen so far, so that a new token costs one forward pass of one token.
 
-    Memory for `block_size` tokens is taken at once: 2 tensors (B, K, L, D) for each layer.
+    Memory for `size` tokens a sequence is taken at once: 2 tensors (B, K, size, D) for each layer. Sequences
+    may hold different numbers of tokens, `lengths`; what lies behind a sequence's end is never looked at.
     """
 
-    def __init__(self, config: GPTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (batch_size, config.kv_heads, config.block_size, config.head_dim)  # (B, K, L, D)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.block_size = config.block_size
-        self.length = 0  # tokens held
+    def __init__(self, config: GPTConfig, batch_size: int, size: int, like: Tensor) -> None:
+        shape = (batch_size, config.kv_heads, size, config.head_dim)  # (B, K, size, D)
+        self.keys, self.values = (
+            [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(config.n_layer)] for _ in "kv"
+        )
+        self.size = size
+        self.lengths = [0] * batch_size  # tokens held
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k, v (B, K, T, D) of the new tokens behind `length`; give back all (B, K, S, D).
+    def new_positions(self, n_tokens: int) -> Tensor:
+        """Positions of the next tokens: (T,), or (B, T) where sequences differ in length. ValueError: no room."""
+        require_length(max(self.lengths) + n_tokens, self.size)
+        device = self.keys[0].device
+        new = torch.arange(n_tokens, device=device)
+        if len(set(self.lengths)) == 1:  # slices instead of indices, and mostly no mask
+            return self.lengths[0] + new
+        return torch.tensor(self.lengths, device=device)[:, None] + new
 
-        `length` itself moves by `advance`, when every layer has written.
+    def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Write k, v (B, K, T, D) of the new tokens at their positions; give back all (B, K, S, D).
+
+        `lengths` move by `advance`, when every layer has written.
         """
-        end = self.length + k.shape[2]
-        self.keys[layer][:, :, self.length : end] = k
-        self.values[layer][:, :, self.length : end] = v
+        end = max(self.lengths) + k.shape[2]
+        for held, new in ((self.keys[layer], k), (self.values[layer], v)):
+            if positions.ndim == 1:
+                held[:, :, end - k.shape[2] : end] = new
+            else:
+                rows = torch.arange(len(k), device=k.device)[:, None]  # (B, 1) beside positions (B, T)
+                held[rows, :, positions] = new.transpose(1, 2).to(held.dtype)  # (B, T, K, D)
         return self.keys[layer][:, :, :end].to(k.dtype), self.values[layer][:, :, :end].to(v.dtype)
 
-    def require_room(self, n_tokens: int) -> None:
-        """Raise ValueError unless n_tokens more fit."""
-        require_length(self.length + n_tokens, self.block_size)
-
     def advance(self, n_tokens: int) -> None:
-        self.length += n_tokens
+        self.lengths = [length + n_tokens for length in self.lengths]
 
-    def reset(self) -> None:
-        """Forget every token; the memory is kept."""
-        self.length = 0
+    def keep(self, rows: list[int]) -> None:
+        """Only these sequences, in this order."""
+        self.keys, self.values = ([held[rows] for held in layers] for layers in (self.keys, self.values))
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def replace(self, rows: list[int], other: KVCache) -> None:
+        """Let these sequences hold what another cache, of as many, holds."""
+        end = max(other.lengths)
+        for mine, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):
+            mine[rows, :, :end] = theirs[:, :, :end]
+        for row, length in zip(rows, other.lengths, strict=True):
+            self.lengths[row] = length
 
 
 class CausalSelfAttention(nn.Module):
@@ -66,13 +86,20 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, (self.n_head + 2 * self.n_kv_head) * self.head_dim, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, rope: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """x (B, T, C); rope angles (T, D/2); mask as from `attention_mask`; cache extended in place."""
+    def forward(
+        self,
+        x: Tensor,
+        rope: Tensor | None,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, T, C); rope angles and mask as from the functions below; cache extended in place at positions."""
         q, k, v = self.project(x)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
+        if cache is not None and positions is not None:
+            k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
         y = F.scaled_dot_product_attention(
             q,
             k,
@@ -94,7 +121,7 @@ class CausalSelfAttention(nn.Module):
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn each pair (i, i + D/2) of x (B, H, T, D) by angles (T, D/2): RoPE (arXiv 2104.09864, equation 34).
+    """Turn each pair (i, i + D/2) of x (B, H, T, D) by `rope_angles`: RoPE (arXiv 2104.09864, equation 34).
 
     A score of two turned vectors depends on the distance of their positions only. Halves instead of
     neighbours make the pairs, as in GPT-NeoX; that merely reorders the columns of c_attn.
@@ -105,20 +132,25 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def rope_angles(positions: Tensor, head_dim: int, dtype: torch.dtype) -> Tensor:
-    """Angles (T, D/2) of the positions (T,), base 10000."""
-    return position_angles(positions, head_dim, dtype)
+    """Angles of the positions, base 10000: (T, D/2) for positions (T,), (B, 1, T, D/2) for positions (B, T)."""
+    angles = position_angles(positions, head_dim, dtype)
+    return angles if positions.ndim == 1 else angles[:, None]
 
 
-def attention_mask(config: GPTConfig, start: int, length: int, like: Tensor) -> Tensor | None:
+def attention_mask(config: GPTConfig, positions: Tensor, held: int, like: Tensor) -> Tensor | None:
     """What must be said about visibility beyond "causal": None, bool (T, S) or a float bias (H, T, S).
 
-    `start` tokens lie in the cache, `length` are new. None lets the attention kernel take its fastest way.
+    `positions` are those of the new tokens, `held` the most that any sequence of the cache has. Where sequences
+    differ in length, positions (B, T), the mask is (B, 1, T, S) or (B, H, T, S). None lets the attention
+    kernel take its fastest way.
     """
-    alibi = config.position is Position.alibi
-    if not alibi and (start == 0 or length == 1):
+    alibi, length = config.position is Position.alibi, positions.shape[-1]
+    if not alibi and positions.ndim == 1 and (held == 0 or length == 1):
         return None
-    seen = torch.arange(start + length, device=like.device)  # (S,)
-    distance = seen - seen[start:, None]  # (T, S): 0 on the diagonal, negative before it, positive in the future
+    seen = torch.arange(held + length, device=like.device)  # (S,)
+    distance = seen - positions[..., None]  # (…, T, S): 0 for itself, negative before it, positive in the future
+    if positions.ndim == 2:
+        distance = distance[:, None]  # (B, 1, T, S)
     if not alibi:
         return distance <= 0
     dtype = torch.promote_types(like.dtype, torch.float32)

@@ -30,9 +30,14 @@ class Block(nn.Module):
         self.mlp = FeedForward(config) if has_mlp else None
 
     def forward(
-        self, x: Tensor, rope: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache)
+        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache, positions)
         x = self.join(x, branch, self.ln_1)
         if self.mlp is not None and self.ln_2 is not None:
             x = self.join(x, self.mlp(self.ln_2(x) if self.pre_norm else x), self.ln_2)
@@ -60,23 +65,23 @@ class Transformer(nn.Module):
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        start, length = 0 if cache is None else cache.length, tokens.shape[1]
-        positions = torch.arange(start, start + length, device=tokens.device)  # (T,)
+        length = tokens.shape[1]  # T
+        positions = torch.arange(length, device=tokens.device) if cache is None else cache.new_positions(length)
         x = self.drop(self.embed(tokens, positions))  # (B, T, C)
         # Made here once for all layers, and not kept: there is no buffer that a change of device or
         # dtype, or a model built on the meta device, could leave behind.
         by_angle = self.config.position is Position.rope
         rope = rope_angles(positions, self.config.head_dim, x.dtype) if by_angle else None
-        mask = attention_mask(self.config, start, length, like=x)
+        mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
         for block in self.h:
-            x = block(x, rope, mask, cache)
+            x = block(x, rope, mask, cache, positions)
         return self.ln_f(x)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Token vectors, with position vectors where the position kind has any: (B, T, C)."""
         x = self.wte(tokens)
         if self.wpe is not None:
-            return x + self.wpe(positions)  # (B, T, C) + (T, C)
+            return x + self.wpe(positions)  # (B, T, C) + (T, C) or (B, T, C)
         if self.config.position is Position.sinusoidal:
             # Sines have the size 1 and would drown wte's 0.02; section 3.4 of arXiv 1706.03762 scales tokens up.
             table = sinusoidal_table(positions, self.config.n_embd, x.dtype)
@@ -101,25 +106,25 @@ class GPT(nn.Module):
             self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
         init_gpt2(self, config.n_layer)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, at: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T), int64.
 
         With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
+        `at` (B,) asks for one place of each sequence only: (B, 1, V).
         Raises ValueError where more than block_size tokens come together.
         """
-        length = tokens.shape[1]
-        if cache is None:
-            require_length(length, self.config.block_size)
-            return self.lm_head(self.transformer(tokens))
-        cache.require_room(length)
+        require_length(tokens.shape[1], self.config.block_size)
         hidden = self.transformer(tokens, cache)
-        cache.advance(length)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        if at is not None:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device), at][:, None]  # (B, 1, C)
         return self.lm_head(hidden)
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty cache for `batch_size` sequences, on the model's device and in its dtype."""
-        weight = self.transformer.wte.weight
-        return KVCache(self.config, batch_size, weight.device, weight.dtype)
+    def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
+        """An empty cache for `batch_size` sequences of up to `size` tokens (default: block_size)."""
+        block_size = self.config.block_size
+        return KVCache(self.config, batch_size, min(size or block_size, block_size), self.transformer.wte.weight)
 
 
 Model = GPT

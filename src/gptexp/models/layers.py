@@ -73,13 +73,13 @@ class FeedForward(nn.Module):
 
 
 def sinusoidal_table(positions: Tensor, n_embd: int, dtype: torch.dtype) -> Tensor:
-    """Fixed position vectors (T, n_embd): sine in even, cosine in odd columns (arXiv 1706.03762, section 3.5)."""
-    angles = position_angles(positions, n_embd, dtype)  # (T, ceil(n_embd / 2))
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[:, :n_embd]
+    """Fixed position vectors (…, n_embd): sine in even, cosine in odd columns (arXiv 1706.03762, section 3.5)."""
+    angles = position_angles(positions, n_embd, dtype)  # (…, ceil(n_embd / 2))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :n_embd]
 
 
 def position_angles(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """position / 10000^(2i/width) for every pair i of columns: (T, ceil(width / 2)), at least in float32."""
+    """position / 10000^(2i/width) for every pair i of columns: (…, ceil(width / 2)), at least in float32."""
     dtype = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
-    return torch.outer(positions.to(dtype), 10000.0 ** (-pairs / width))
+    return positions.to(dtype)[..., None] * 10000.0 ** (-pairs / width)

@@ -1,0 +1,68 @@
+"""The model computes what a second implementation, written apart from it, computes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from gptexp.config.model import Activation, BigramConfig, GPTConfig, Norm, NormPosition, Position
+from gptexp.models.gpt import GPT
+from gptexp.reference import logits
+
+V = 17
+KINDS = [*product(Position, Norm, NormPosition, [True, False])]
+OTHERS = [
+    *({"activation": activation} for activation in Activation),
+    {"n_kv_head": 1},
+    {"n_kv_head": 2, "qk_norm": True, "position": Position.rope},
+    {"qk_norm": True},
+    {"mlp_ratio": 0.0},
+    {"mlp_ratio": 2.7},
+    {"tie_weights": False},
+    {"residual": False},
+    {"n_head": 6, "position": Position.alibi},
+    {"n_head": 4, "n_embd": 12, "position": Position.sinusoidal},
+    {"n_head": 1, "n_embd": 7, "position": Position.sinusoidal},
+    {"dropout": 0.5, "attn_dropout": 0.5},
+]
+
+
+def both(settings: dict, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    torch.manual_seed(0)
+    config = GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 24, "block_size": 9, **settings})
+    model = GPT(config, V).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    tokens = torch.randint(V, (8,))
+    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return model(tokens[None])[0].detach().numpy(), logits(weights, config, tokens.numpy())
+
+
+@pytest.mark.parametrize(("position", "norm", "norm_position", "bias"), KINDS)
+def test_every_kind_of_position_and_norm(position, norm, norm_position, bias):
+    settings = {"position": position, "norm": norm, "norm_position": norm_position, "bias": bias}
+    ours, reference = both(settings, torch.float64)
+    np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("settings", OTHERS, ids=str)
+def test_every_other_setting(settings):
+    ours, reference = both(settings, torch.float64)
+    np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_stays_float32():
+    ours, reference = both({"position": Position.rope}, torch.float32)
+    assert reference.dtype == np.float32
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4)
+
+
+def test_what_it_does_not_compute_is_refused():
+    with pytest.raises(ValueError, match=r"model\.kind=bigram"):
+        logits({}, BigramConfig(), [1])
+    with pytest.raises(ValueError, match=r"10 tokens .* model\.block_size=9"):
+        logits({}, GPTConfig(block_size=9), range(10))
