@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import command, story
 from gptexp.compose import compose
+from gptexp.config import GPTConfig
 from gptexp.conformance import areas, door, text, trained, weights
 from gptexp.conformance.check import Area, Check, Inputs, Need, Status, Value, agree, run, why_skipped
 from gptexp.conformance.table import markdown, shown
+from gptexp.models.gpt import GPT
 from gptexp.runs import Interrupted, find_checkpoint
 from gptexp.sampling import plain_text
 
@@ -49,16 +52,24 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
     return judge
 
 
-def test_fast_shows_every_row_in_table_and_report_and_fails_none(tmp_path: Path) -> None:
-    done = command("conformance", "--fast", cwd=tmp_path, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_fast_shows_every_row_in_table_and_report_and_fails_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        door.main(["--fast"])
+    out = capsys.readouterr().out
+    assert not stop.value.code, out
+    assert max(map(len, out.splitlines())) <= 80
     report = (tmp_path / "conformance.md").read_text(encoding="utf-8")
     for check in ROWS:
-        assert check.name in done.stdout
+        assert check.name[:20] in out
         assert f"| {check.name} |".replace("<|endoftext|>", "&lt;\\|endoftext\\|&gt;") in report
     slow = sum(bool(check.needs - {Need.scipy}) for check in ROWS)
-    assert f"{len(ROWS) - slow} passed · 0 failed · {slow} skipped" in done.stdout
-    assert f"- result: {len(ROWS) - slow} passed · 0 failed · {slow} skipped\n" in report
+    counts = f"{len(ROWS) - slow} passed · 0 failed · {slow} skipped"
+    assert counts in out.splitlines()[-1]
+    assert f"- result: {counts}\n" in report
     assert str(tmp_path) not in report
     assert str(Path.home()) not in report
     assert [path.name for path in tmp_path.iterdir()] == ["conformance.md"]
@@ -166,7 +177,9 @@ def test_a_pipe_breaks_no_row_of_the_report(tmp_path: Path) -> None:
 def story_inputs(tmp_path: Path) -> Inputs:
     path = tmp_path / "story.txt"
     path.write_text(story(200), encoding="utf-8")
-    return Inputs(scratch=tmp_path / "scratch", shakespeare=path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return Inputs(scratch=scratch, shakespeare=path)
 
 
 def parts_of_story() -> tuple[str, str]:
@@ -180,11 +193,11 @@ def test_counted_losses_are_those_counted_in_plain_python(story_inputs: Inputs) 
     size = len(set(train + val))
     singles, pairs, firsts = Counter(train[1:]), Counter(pairwise(train)), Counter(train[:-1])
     unigram = -sum(math.log(singles[c] / (len(train) - 1)) for c in val[1:]) / (len(val) - 1)
-    assert text.uniform(story_inputs) == pytest.approx(math.log(size), abs=1e-6)
-    assert text.unigram(story_inputs) == pytest.approx(unigram, abs=1e-6)
+    assert text.uniform(story_inputs) == pytest.approx(math.log(size), abs=1e-5)
+    assert text.unigram(story_inputs) == pytest.approx(unigram, abs=1e-5)
     for name, part in (("train", train), ("val", val)):
         nats = [math.log((pairs[a, b] + 1) / (firsts[a] + size)) for a, b in pairwise(part)]
-        assert text.bigram(name)(story_inputs) == pytest.approx(-sum(nats) / len(nats), abs=1e-6)
+        assert text.bigram(name)(story_inputs) == pytest.approx(-sum(nats) / len(nats), abs=1e-5)
 
 
 def test_each_step_of_the_ladder_is_a_composition_and_differs_from_the_last() -> None:
@@ -207,7 +220,20 @@ def test_a_trained_check_scores_what_the_train_command_scores(story_inputs: Inpu
     (Path.cwd() / "story.txt").write_text(story(200), encoding="utf-8")
     result = train_here(*settings, "data.val_bytes=null")
     assert trained.last_loss(*settings)(story_inputs) == pytest.approx(result["metrics"]["val/loss"], abs=1e-6)
-    assert not list((story_inputs.scratch).glob("*/checkpoints")), "a run stayed behind"
+    assert not list(story_inputs.scratch.glob("*/checkpoints")), "a run stayed behind"
+
+
+def test_layers_can_start_as_torch_makes_them() -> None:
+    model = GPT(GPTConfig(block_size=8, n_layer=1, n_head=2, n_embd=64, tie_weights=False), 300)
+    assert model.transformer.wte.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    trained.start_as_torch(model, 1)
+    first = model.lm_head.weight.clone()
+    assert model.transformer.wte.weight.std().item() == pytest.approx(1, rel=0.05)
+    assert first.abs().max().item() == pytest.approx(64**-0.5, rel=0.01)  # uniform up to 1 / sqrt(n_embd)
+    trained.start_as_torch(model, 1)
+    assert torch.equal(model.lm_head.weight, first)
+    trained.start_as_torch(model, 2)
+    assert not torch.equal(model.lm_head.weight, first)
 
 
 @pytest.mark.slow

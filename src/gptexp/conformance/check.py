@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -77,7 +79,7 @@ class Outcome:
 
 
 def run(check: Check, inputs: Inputs) -> Outcome:
-    """Compute and compare. Whatever a check raises is its own fail, and the next one goes on.
+    """Compute and compare. Whatever a check raises is its own fail; GPTEXP_TRACEBACK=1 shows where.
 
     Raises:
         Interrupted: a signal came while the check trained.
@@ -89,6 +91,8 @@ def run(check: Check, inputs: Inputs) -> Outcome:
     except Interrupted:
         raise
     except Exception as error:
+        if os.environ.get("GPTEXP_TRACEBACK"):
+            traceback.print_exc()
         return Outcome(check=check, status=Status.failed, reason=_one_line(error))
     agreed = agree(ours, check.published, check.tolerance)
     return Outcome(check=check, status=Status.passed if agreed else Status.failed, ours=ours)
@@ -113,16 +117,21 @@ def agree(ours: Value, published: Value, tolerance: float) -> bool:
 
 
 def _is_there(need: Need, inputs: Inputs) -> bool:
-    if need is Need.scipy:
-        from gptexp.report import missing_packages
+    match need:
+        case Need.training:  # takes nothing but time
+            return True
+        case Need.text:
+            return inputs.shakespeare is not None
+        case Need.weights:
+            return inputs.weights is not None
+        case Need.gpu:
+            import torch
 
-        return "scipy" not in missing_packages()
-    if need is Need.gpu:
-        import torch
+            return torch.cuda.is_available()
+        case Need.scipy:
+            from gptexp.report import missing_packages
 
-        return torch.cuda.is_available()
-    given = {Need.text: inputs.shakespeare, Need.weights: inputs.weights}
-    return given.get(need, inputs.scratch) is not None
+            return "scipy" not in missing_packages()
 
 
 def _one_line(error: Exception) -> str:
