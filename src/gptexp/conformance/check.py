@@ -1,0 +1,139 @@
+"""A published number and how it is computed again: the value types of the conformance table."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from gptexp.runs import Interrupted
+from gptexp.words import plain
+
+Value = int | float | str | tuple[int | float, ...]
+
+
+class Need(Enum):
+    """What a check takes besides the package itself; the value says why it can't be had."""
+
+    training = "trains a model"
+    text = "reads Tiny Shakespeare: give --shakespeare PATH"
+    weights = "reads GPT-2's weights: give --weights FOLDER"
+    gpu = "hours on a CPU: runs where torch finds a CUDA GPU"
+    scipy = "needs scipy: pip install 'gptexp[compare]'"
+
+
+SLOW = {Need.training, Need.text, Need.weights, Need.gpu}  # what --fast leaves out
+
+
+class Status(Enum):
+    passed = "pass"
+    failed = "fail"
+    skipped = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What the command line gave. scratch: a folder for tokens and runs, removed at the end."""
+
+    scratch: Path
+    fast: bool = False
+    shakespeare: Path | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One row. tolerance: how far ours may lie from the published value, at most; 0 means equal.
+
+    Of a tuple every member is compared. source: paper and section, or repository and file.
+    """
+
+    name: str
+    published: Value
+    source: str
+    compute: Callable[[Inputs], Value]
+    tolerance: float = 0.0
+    needs: frozenset[Need] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Area:
+    """The checks of one file. note: what a reader must know to judge them."""
+
+    title: str
+    note: str = ""
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A check with what came of it. reason: of a skip, or of a fail without a value."""
+
+    check: Check
+    status: Status
+    ours: Value | None = None
+    reason: str = ""
+
+
+def run(check: Check, inputs: Inputs) -> Outcome:
+    """Compute and compare. Whatever a check raises is its own fail; GPTEXP_TRACEBACK=1 shows where.
+
+    Raises:
+        Interrupted: a signal came while the check trained.
+    """
+    if reason := why_skipped(check, inputs):
+        return Outcome(check=check, status=Status.skipped, reason=reason)
+    try:
+        ours = check.compute(inputs)
+    except Interrupted:
+        raise
+    except Exception as error:
+        if os.environ.get("GPTEXP_TRACEBACK"):
+            traceback.print_exc()
+        return Outcome(check=check, status=Status.failed, reason=_one_line(error))
+    agreed = agree(ours, check.published, check.tolerance)
+    return Outcome(check=check, status=Status.passed if agreed else Status.failed, ours=ours)
+
+
+def why_skipped(check: Check, inputs: Inputs) -> str:
+    """The first thing that a check needs and hasn't got; "" where it can be computed."""
+    for need in Need:
+        if need in check.needs and inputs.fast and need in SLOW:
+            return "--fast leaves it out: " + need.value.partition(":")[0]
+        if need in check.needs and not _is_there(need, inputs):
+            return need.value
+    return ""
+
+
+def agree(ours: Value, published: Value, tolerance: float) -> bool:
+    """Whether every number lies within the tolerance; text must be the same. A NaN agrees with nothing."""
+    if isinstance(ours, str) or isinstance(published, str):
+        return ours == published
+    a, b = (value if isinstance(value, tuple) else (value,) for value in (ours, published))
+    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+
+
+def _is_there(need: Need, inputs: Inputs) -> bool:
+    match need:
+        case Need.training:  # takes nothing but time
+            return True
+        case Need.text:
+            return inputs.shakespeare is not None
+        case Need.weights:
+            return inputs.weights is not None
+        case Need.gpu:
+            import torch
+
+            return torch.cuda.is_available()
+        case Need.scipy:
+            from gptexp.report import missing_packages
+
+            return "scipy" not in missing_packages()
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return plain(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

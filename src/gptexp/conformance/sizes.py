@@ -1,0 +1,99 @@
+"""Parameters and FLOPs of the published models, counted on our own presets without allocating them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from gptexp.conformance.check import Area, Check, Inputs
+
+GPT1_VOCABULARY, GPT2_VOCABULARY = 40_478, 50_257
+TOKENS = 1024  # of one GPT-2 sequence
+
+SIZING = "nanoGPT, transformer_sizing.ipynb"
+RELEASED = "OpenAI's weights (the paper's table 2 calls it {})"
+GPT3 = "GPT-3, arXiv 2005.14165, table 2.1"
+
+
+def parameters(*overrides: str, vocabulary: int = GPT2_VOCABULARY) -> Callable[[Inputs], int]:
+    """Computes the parameters of a composition."""
+    return lambda _: _measured(overrides, vocabulary)[0]
+
+
+def sequence_flops(_: Inputs) -> int:
+    """Forward and backward FLOPs of one sequence of GPT-2 124M."""
+    return int(_measured(("model=gpt2_small",), GPT2_VOCABULARY)[1]) * TOKENS
+
+
+def counted_forward_flops(_: Inputs) -> int:
+    """FLOPs of the matrix products that torch itself sees in one forward pass of GPT-2 124M."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from gptexp.compose import compose
+    from gptexp.loading import build_model
+
+    config = compose(["model=gpt2_small"]).model
+    # The plain attention kernel: of the fused ones, some halve the square for causality.
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        build_model(config, GPT2_VOCABULARY)(torch.zeros(1, TOKENS, dtype=torch.int64))
+    return counter.get_total_flops()
+
+
+@lru_cache
+def _measured(overrides: tuple[str, ...], vocabulary: int) -> tuple[int, float]:
+    from gptexp.compose import compose
+    from gptexp.loading import measure_model
+
+    return measure_model(compose(list(overrides)).model, vocabulary)
+
+
+def _size(name: str, published: int, source: str, *overrides: str, vocabulary: int = GPT2_VOCABULARY) -> Check:
+    return Check(name=name, published=published, source=source, compute=parameters(*overrides, vocabulary=vocabulary))
+
+
+def _gpt3(name: str, published: float, unit: float, layers: int, width: int, heads: int) -> Check:
+    shape = ("model=gpt2_small", "model.block_size=2048")
+    sizes = (f"model.n_layer={layers}", f"model.n_embd={width}", f"model.n_head={heads}")
+    count = parameters(*shape, *sizes)
+    return Check(name=name, published=published, tolerance=0.5, source=GPT3, compute=lambda i: count(i) / unit)
+
+
+PARAMETERS = Area(
+    title="Parameters",
+    note="Exact but for GPT-3's, which its table rounds. A tied matrix counts once.",
+    checks=(
+        _size("GPT-1", 116_534_784, "OpenAI's weights (the paper: 117M)", "model=gpt1", vocabulary=GPT1_VOCABULARY),
+        _size("GPT-2 124M without biases", 124_337_664, SIZING, "model=gpt2_small", "model.bias=false"),
+        _size("GPT-2 124M", 124_439_808, RELEASED.format("117M"), "model=gpt2_small"),
+        _size("GPT-2 medium", 354_823_168, RELEASED.format("345M"), "model=gpt2_medium"),
+        _size("GPT-2 large", 774_030_080, RELEASED.format("762M"), "model=gpt2_large"),
+        _size("GPT-2 XL", 1_557_611_200, RELEASED.format("1542M"), "model=gpt2_xl"),
+        _gpt3("GPT-3 Small, millions", 125, 1e6, 12, 768, 12),
+        _gpt3("GPT-3 Large, millions", 760, 1e6, 24, 1536, 16),
+        _gpt3("GPT-3 175B, billions", 175, 1e9, 96, 12_288, 96),
+    ),
+)
+
+FLOPS = Area(
+    title="FLOPs",
+    note="Of one sequence of 1,024 tokens through GPT-2 124M. PaLM's formula counts 6 for each gain of a norm too, "
+    "which is its tolerance.",
+    checks=(
+        Check(name="forward and backward", published=874_944_921_600, source=SIZING, compute=sequence_flops),
+        Check(
+            name="the same by PaLM's formula",
+            published=875_062_886_400,
+            tolerance=6.0 * 25 * 768 * TOKENS,
+            source="PaLM, arXiv 2204.02311, appendix B, in the same notebook",
+            compute=sequence_flops,
+        ),
+        Check(
+            name="forward, as torch counts",
+            published=291_648_307_200,
+            source=f"{SIZING}; ours by torch.utils.flop_counter",
+            compute=counted_forward_flops,
+        ),
+    ),
+)
