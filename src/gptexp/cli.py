@@ -110,14 +110,17 @@ def sweep_overrides(arguments: list[str]) -> list[str] | None:
 
 
 def check(config: Config) -> None:
-    """What can be known of an experiment without torch: its source fits, its text is there.
+    """What can be known of an experiment without torch: its source fits, its text and its vocabulary are there.
 
     Raises:
         ValueError: naming the setting or the file, and the remedy.
     """
     from gptexp.data.corpora import open_corpus
+    from gptexp.tokenizers import check_tokenizer
 
     check_against_source(config)
+    if config.resume is None and config.init_from is None:  # else the tokenizer comes with the source
+        check_tokenizer(config.tokenizer)
     open_corpus(config.data, Path(config.paths.cache)).check()
 
 

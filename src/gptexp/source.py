@@ -43,6 +43,8 @@ def with_source(overrides: list[str]) -> list[str]:
         if run != "null":
             run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
             settings = _source_settings(run)
+            if verb == "resume":
+                _require_own(run)
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
@@ -105,10 +107,16 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 def _resolved(run: str, logs: str) -> str:
     """`latest` as the folder that it means now, so that nothing later takes another."""
     try:
-        found = find_checkpoint(run, Path(logs))
+        found = find_checkpoint(run, Path(logs), weights=False)
     except RunError as error:
         raise ConfigError(str(error)) from None
     return str(run_folder(found) or found) if run == "latest" else run
+
+
+def _require_own(run: str) -> None:
+    """Only a run of ours says how it was trained, and how far."""
+    if find_checkpoint(run, weights=False).is_dir():
+        raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
 
 
 def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:
