@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from gptexp import slurm
+from gptexp import huggingface, slurm
 from gptexp.config import Config, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
@@ -41,10 +41,10 @@ def with_source(overrides: list[str]) -> list[str]:
     for verb, brought in SOURCE_GROUPS.items():
         run = unquoted(given.get(verb, "null"))
         if run != "null":
-            run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
-            settings = _source_settings(run)
             if verb == "resume":
                 _require_own(run)
+            run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
+            settings = _source_settings(run)
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
@@ -115,7 +115,8 @@ def _resolved(run: str, logs: str) -> str:
 
 def _require_own(run: str) -> None:
     """Only a run of ours says how it was trained, and how far."""
-    if find_checkpoint(run, weights=False).is_dir():
+    folder = Path(run).expanduser()
+    if huggingface.is_published(run) or (huggingface.is_folder(folder) and not has_checkpoint(folder)):
         raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
 
 

@@ -31,9 +31,14 @@ def find(run: str, *, weights: bool = True) -> Path | None:
     folder = Path(run).expanduser()
     if is_folder(folder):
         return folder
-    if run in hub.REPOSITORIES and not folder.exists():
+    if is_published(run):
         return hub.snapshot(run, is_folder if weights else _has_settings, weights=weights)
     return None
+
+
+def is_published(run: str) -> bool:
+    """Whether RUN is the name of a published model; something of that name in the current folder comes first."""
+    return run in hub.REPOSITORIES and not Path(run).exists()
 
 
 def is_folder(folder: Path) -> bool:
@@ -117,4 +122,5 @@ def _tokenizer(folder: Path, vocab_size: int) -> Plain:
 def _safe(name: str, folder: Path) -> str:
     """A name for the folder of a run that begins with this one."""
     last = Path(name).name or folder.resolve().name
-    return re.sub(r"[^\w.+=,-]+", "-", last).strip(".-")[:40] or "gpt2"
+    plain = re.sub(r"[^\w.+=,-]+", "-", last).encode()[:60].decode(errors="ignore")
+    return plain.strip(".-") or "gpt2"

@@ -17,6 +17,7 @@ from typing import Any
 from gptexp.files import read_json
 from gptexp.tokenizers._byte_level import (
     END_OF_TEXT,
+    MAX_SIZE,
     Merge,
     Vocabulary,
     byte_symbols,
@@ -209,8 +210,9 @@ def _require_gpt2(found: dict[str, Any]) -> None:
         value = splitter.get(name, True)
         _require(value is right, f"pre_tokenizer.{name}", f"{shown(value)}: must be {shown(right)}, as GPT-2's")
     after = _only(found.get("post_processor"), "processors")
-    adds = _type(after) not in (None, "ByteLevel") and (_type(after) != "TemplateProcessing" or after["special_tokens"])
-    _require(not adds, "post_processor", f"{shown(_type(after))}: puts tokens around each text, as GPT-2 doesn't")
+    silent = _type(after) == "TemplateProcessing" and after.get("special_tokens") == {}
+    quiet = after is None or _type(after) == "ByteLevel" or silent
+    _require(quiet, "post_processor", f"{shown(_type(after))}: puts tokens around each text, as GPT-2 doesn't")
 
 
 def _only(part: Any, of: str) -> Any:
@@ -239,6 +241,7 @@ def _sized(vocabulary: Vocabulary, size: int) -> Vocabulary:
     special = {name: i for name, i in vocabulary.special.items() if i < size or i == vocabulary.eot}
     most = max([*vocabulary.byte_ids, *(made for _, _, made in vocabulary.merges), *special.values()]) + 1
     _require(most <= size, "its tokenizer", f"needs {most} ids, but config.json has vocab_size={size}")
+    _require(size <= MAX_SIZE, "config.json", f"vocab_size={size}: must be at most {MAX_SIZE:,}")
     return replace(vocabulary, size=size, special=special)
 
 

@@ -57,9 +57,11 @@ class FilesTokenizer(TiktokenTokenizer):
 
 def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
     """Read the files. ValueError: they aren't there, aren't what is meant, or have changed since."""
-    from gptexp.huggingface.tokenizer_files import read_state, sha256_of
+    from gptexp.huggingface.tokenizer_files import has_files, read_state, sha256_of
 
     folder = Path(config.path).expanduser()
+    if not has_files(folder):
+        raise ValueError(f"tokenizer.path={config.path}: no tokenizer.json in it, nor vocab.json and merges.txt")
     state = read_state(folder)
     if config.sha256 and sha256_of(folder) != config.sha256:
         raise ValueError(f"tokenizer.path={config.path}: its files aren't those that were chosen (tokenizer.sha256)")
