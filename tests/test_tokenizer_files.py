@@ -16,12 +16,13 @@ from transformers import AutoTokenizer
 from transformers import GPT2Tokenizer as Reference
 
 from conftest import SENTENCES, TINY, TINY_GPT, story
+from gptexp.cli import check
 from gptexp.compose import compose
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, FilesTokenizerConfig, GPT2TokenizerConfig
 from gptexp.huggingface.tokenizer_export import files_of
 from gptexp.huggingface.tokenizer_files import read_state, sha256_of
 from gptexp.identity import identity
-from gptexp.schemas import ConfigError, to_plain
+from gptexp.schemas import to_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from gptexp.tokenizers._byte_level import Splits, vocabulary_of
 from gptexp.tokenizers.gpt2 import _folder
@@ -382,8 +383,8 @@ def test_training_from_scratch_with_files(small: Path, train_here: Callable[...,
 
 
 def test_a_folder_without_files_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tokenizer\.path=: give the folder"):
-        compose(["tokenizer=files"])
+    with pytest.raises(ValueError, match=r"tokenizer\.path=: give the folder"):
+        check(compose(["tokenizer=files"]))
     with pytest.raises(ValueError, match=r"tokenizer\.path=.*: no tokenizer\.json in it, nor vocab\.json and merges"):
         train_tokenizer(FilesTokenizerConfig(path=str(tmp_path)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gptexp.config.rules import require, require_at_least
+from gptexp.config.rules import require_at_least
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,7 +55,3 @@ class FilesTokenizerConfig(TokenizerConfig):
     kind: str = "files"
     path: str = ""  # the folder that they lie in
     sha256: str = ""  # of the files, by which runs are told apart; follows path
-
-    def __post_init__(self) -> None:
-        remedy = "give the folder of a tokenizer.json, or of vocab.json and merges.txt"
-        require(bool(self.path.strip()), "tokenizer.path", self.path, remedy)

@@ -59,6 +59,8 @@ def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
     """Read the files. ValueError: they aren't there, aren't what is meant, or have changed since."""
     from gptexp.huggingface.tokenizer_files import has_files, read_state, sha256_of
 
+    if not config.path.strip():
+        raise ValueError("tokenizer.path=: give the folder of a tokenizer.json, or of vocab.json and merges.txt")
     folder = Path(config.path).expanduser()
     if not has_files(folder):
         raise ValueError(f"tokenizer.path={config.path}: no tokenizer.json in it, nor vocab.json and merges.txt")
