@@ -144,7 +144,7 @@ python -m gptexp.train [group=option] [key=value] …   train one experiment
 python -m gptexp.train -m key=a,b,c seed=1,2,3        one for each combination
 python -m gptexp.train --cfg job [group=option] …     print the settings only
 python -m gptexp.train resume=RUN                     go on where a run stopped
-python -m gptexp.train init_from=RUN data=…           start from a run's weights
+python -m gptexp.train init_from=RUN data=…           start from a run's weights, or gpt2's
 """
 
 
@@ -157,7 +157,8 @@ def help_text() -> str:
         lines.append(f"{group}    e.g. {EXAMPLES[group]}")
         lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
         lines.append("")
-    lines += ["A RUN is a run folder, a checkpoint file or `latest`. --cfg job lists every setting;"]
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`; for weights also gpt2, gpt2-medium,"]
+    lines += ["gpt2-large, gpt2-xl, distilgpt2, or a folder of Hugging Face's. --cfg job lists every setting;"]
     lines += ["src/gptexp/config/ explains them."]
     return "\n".join(lines)
 

@@ -90,7 +90,7 @@ class Config:
     name: str = "run"  # folder under logs/runs/
     seed: int = 1
     resume: str | None = None  # run folder, checkpoint or `latest` to go on from
-    init_from: str | None = None  # run folder, checkpoint or `latest` to take weights and tokenizer from
+    init_from: str | None = None  # the same, gpt2, or a folder of Hugging Face's, to take weights and tokenizer from
     model: ModelConfig = MISSING
     tokenizer: TokenizerConfig = MISSING
     data: DataConfig = MISSING

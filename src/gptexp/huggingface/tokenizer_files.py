@@ -222,7 +222,8 @@ def _only(part: Any, of: str) -> Any:
 
 
 def _type(part: Any) -> Any:
-    return part.get("type", "?") if isinstance(part, dict) else part
+    """What a part calls itself; None where there is none."""
+    return part.get("type", "?") if isinstance(part, dict) else None if part is None else "?"
 
 
 def _alphabet(found: dict[str, Any]) -> str:
