@@ -156,7 +156,7 @@ def test_a_strangers_tokenizer_is_refused_with_a_reason(state: object) -> None:
 
 
 def test_only_char_and_bpe_depend_on_the_text() -> None:
-    assert kinds() == ["bpe", "byte", "char", "gpt2"]
+    assert kinds() == ["bpe", "byte", "char", "files", "gpt2"]
     trained = [kind for kind in kinds() if needs_training(TokenizerConfig(kind=kind))]
     assert trained == ["bpe", "char"]
 

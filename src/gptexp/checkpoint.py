@@ -79,17 +79,23 @@ def _write(plain: Plain, path: Path) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Open a checkpoint; no code in it can run.
+    """Open a checkpoint, or a folder in Hugging Face's form; no code in it can run.
 
     Raises:
         ValueError: not a checkpoint, damaged (the record is named), or of a later format.
         FileNotFoundError: nothing there.
     """
+    if Path(path).is_dir():
+        from gptexp.huggingface.weights import load_folder
+
+        return load_folder(Path(path))
     return _from_plain(Path(path), open_plain(Path(path)))
 
 
-def open_plain(path: Path) -> Plain:
+def open_plain(path: Path, *, legacy: bool = False) -> Plain:
     """A file of tensors and plain data; nothing else is ever made of it.
+
+    legacy: it may also have torch's format of before 2020, which is no zip.
 
     Raises:
         ValueError: damaged, or holds more than that.
@@ -97,9 +103,11 @@ def open_plain(path: Path) -> Plain:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    _check_records(path)
+    zipped = not legacy or zipfile.is_zipfile(path)
+    if zipped:
+        _check_records(path)
     try:
-        plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        plain = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({found.group(1)})" if found else ""

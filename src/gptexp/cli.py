@@ -110,14 +110,17 @@ def sweep_overrides(arguments: list[str]) -> list[str] | None:
 
 
 def check(config: Config) -> None:
-    """What can be known of an experiment without torch: its source fits, its text is there.
+    """What can be known of an experiment without torch: its source fits, its text and its vocabulary are there.
 
     Raises:
         ValueError: naming the setting or the file, and the remedy.
     """
     from gptexp.data.corpora import open_corpus
+    from gptexp.tokenizers import check_tokenizer
 
     check_against_source(config)
+    if config.resume is None and config.init_from is None:  # else the tokenizer comes with the source
+        check_tokenizer(config.tokenizer)
     open_corpus(config.data, Path(config.paths.cache)).check()
 
 
@@ -141,7 +144,7 @@ python -m gptexp.train [group=option] [key=value] …   train one experiment
 python -m gptexp.train -m key=a,b,c seed=1,2,3        one for each combination
 python -m gptexp.train --cfg job [group=option] …     print the settings only
 python -m gptexp.train resume=RUN                     go on where a run stopped
-python -m gptexp.train init_from=RUN data=…           start from a run's weights
+python -m gptexp.train init_from=RUN data=…           start from a run's weights, or gpt2's
 """
 
 
@@ -154,7 +157,8 @@ def help_text() -> str:
         lines.append(f"{group}    e.g. {EXAMPLES[group]}")
         lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
         lines.append("")
-    lines += ["A RUN is a run folder, a checkpoint file or `latest`. --cfg job lists every setting;"]
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`; for weights also gpt2, gpt2-medium,"]
+    lines += ["gpt2-large, gpt2-xl, distilgpt2, or a folder of Hugging Face's. --cfg job lists every setting;"]
     lines += ["src/gptexp/config/ explains them."]
     return "\n".join(lines)
 

@@ -59,6 +59,8 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from gptexp.scoring import score_tokens
 
     checkpoint = open_run(path)
+    if not checkpoint.config.get("data"):  # Hugging Face's: weights without a corpus
+        raise ValueError(f"{arguments.run}: has no corpus of its own to be scored on; fine-tune it (init_from=) on one")
     model, tokenizer = load_model(checkpoint, path)
     data = prepare(from_plain("data", checkpoint.config.get("data")), tokenizer, arguments.cache)
     if data.fingerprint != checkpoint.data.get("fingerprint"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -50,6 +51,50 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 def open_new(path: Path) -> BinaryIO:
     """A file to write from its beginning. Every file that law 2 is about is opened here."""
     return path.open("wb")
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it becomes `path`, on any error it goes with all that is in it.
+
+    Raises:
+        FileExistsError: something other than an empty folder is there, which is never overwritten.
+    """
+    path = Path(path)
+    require_free_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        fsync_dir(temporary)
+        if path.is_dir():
+            path.rmdir()  # empty; should it have been filled meanwhile, this fails
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def require_free_folder(path: Path) -> None:
+    """Raise FileExistsError unless nothing, or an empty folder, is there."""
+    if path.is_dir() and not path.is_symlink():
+        if any(path.iterdir()):
+            raise FileExistsError(errno.ENOTEMPTY, "not empty, and never overwritten; choose another folder", str(path))
+    elif path.exists() or path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "not a folder; choose another name", str(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. ValueError: another thing in it. OSError: no such file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    return value
 
 
 def link(source: Path, target: Path) -> None:

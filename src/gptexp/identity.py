@@ -17,6 +17,7 @@ ACCIDENTAL = frozenset(
         "seed",
         "resume",
         "data.block_size",  # follows model.block_size
+        "tokenizer.path",  # tokenizer.sha256 says what lies there
         "data.micro_batch_size",
         "data.num_workers",
         "trainer.accelerator",

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from gptexp import huggingface
 from gptexp.files import atomic_write
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
@@ -60,8 +61,10 @@ def shown(folder: Path) -> str:
 # ---------------------------------------------------------------------------------- finding
 
 
-def find_checkpoint(run: str, logs: Path = Path("logs")) -> Path:
-    """The checkpoint file that RUN means: a run folder, a checkpoint file, or `latest`.
+def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True) -> Path:
+    """What RUN means: the checkpoint file of a run folder, of `latest` or itself, or a folder of Hugging Face's.
+
+    weights: False where only settings are wanted, so that nothing large is fetched for `gpt2`.
 
     Raises:
         RunError: nothing there, with what would be right.
@@ -75,8 +78,17 @@ def find_checkpoint(run: str, logs: Path = Path("logs")) -> Path:
         for candidate in (path / CHECKPOINTS / name, path / name):
             if candidate.is_file():
                 return candidate
+    try:
+        theirs = huggingface.find(run, weights=weights)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    if theirs is not None:
+        return theirs
     if path.is_dir():
-        raise RunError(f"{run}: no checkpoint in it (looked for {CHECKPOINTS}/last.ckpt)")
+        raise RunError(
+            f"{run}: no checkpoint in it (looked for {CHECKPOINTS}/last.ckpt, and for Hugging Face's config.json "
+            "with model.safetensors or pytorch_model.bin)"
+        )
     raise RunError(f"{run}: no such run; give a run folder, a checkpoint file, or `latest`")
 
 
@@ -104,12 +116,14 @@ def read_settings(run: str) -> dict[str, Any]:
     Raises:
         RunError: not there or not readable.
     """
-    checkpoint = find_checkpoint(run)
+    checkpoint = find_checkpoint(run, weights=False)
     folder = run_folder(checkpoint)
-    if folder is None:
+    if checkpoint.is_dir():
+        settings: object = huggingface.read_settings(checkpoint, run)
+    elif folder is None:
         from gptexp.checkpoint import load
 
-        settings: object = load(checkpoint).config
+        settings = load(checkpoint).config
     else:
         try:
             settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))

@@ -56,6 +56,7 @@ def register_schemas() -> None:
         for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema)
     OmegaConf.register_new_resolver("job_slots", job_slots, replace=True)
+    OmegaConf.register_new_resolver("tokenizer_sha256", _tokenizer_sha256, replace=True)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True, use_cache=True)
 
@@ -70,6 +71,13 @@ def _discover_kinds() -> None:
         for path in sorted(folder.glob("[!_]*.py")):
             if path.stem not in KINDS[group] and not (group == "model" and path.stem in MODEL_PARTS):
                 KINDS[group][path.stem] = import_module(f"{package}.{path.stem}").Config
+
+
+def _tokenizer_sha256(path: str) -> str:
+    """Of a tokenizer's files, so that what a run is doesn't hang on where they lie; empty where there are none."""
+    from gptexp.huggingface.tokenizer_files import sha256_of
+
+    return sha256_of(Path(path).expanduser()) if path else ""
 
 
 def _run_name(model: str, data: str) -> str:

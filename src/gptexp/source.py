@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from gptexp import slurm
+from gptexp import huggingface, slurm
 from gptexp.config import Config, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
@@ -41,6 +41,8 @@ def with_source(overrides: list[str]) -> list[str]:
     for verb, brought in SOURCE_GROUPS.items():
         run = unquoted(given.get(verb, "null"))
         if run != "null":
+            if verb == "resume":
+                _require_own(run)
             run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
             settings = _source_settings(run)
             for group in brought:
@@ -105,10 +107,17 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 def _resolved(run: str, logs: str) -> str:
     """`latest` as the folder that it means now, so that nothing later takes another."""
     try:
-        found = find_checkpoint(run, Path(logs))
+        found = find_checkpoint(run, Path(logs), weights=False)
     except RunError as error:
         raise ConfigError(str(error)) from None
     return str(run_folder(found) or found) if run == "latest" else run
+
+
+def _require_own(run: str) -> None:
+    """Only a run of ours says how it was trained, and how far."""
+    folder = Path(run).expanduser()
+    if huggingface.is_published(run) or (huggingface.is_folder(folder) and not has_checkpoint(folder)):
+        raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
 
 
 def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:

@@ -35,7 +35,14 @@ from gptexp.config.model import (
 )
 from gptexp.config.rules import nearest_multiples, require, require_at_least
 from gptexp.config.sweep import SweepConfig
-from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
+from gptexp.config.tokenizer import (
+    BPEConfig,
+    ByteConfig,
+    CharConfig,
+    FilesTokenizerConfig,
+    GPT2TokenizerConfig,
+    TokenizerConfig,
+)
 from gptexp.config.training import (
     Accelerator,
     AdamWConfig,
@@ -56,7 +63,13 @@ from gptexp.config.training import (
 # Which dataclass a group's preset is an instance of, by its `kind`.
 KINDS: dict[str, dict[str, type]] = {
     "model": {"bigram": BigramConfig, "mlp": MLPConfig, "gpt": GPTConfig},
-    "tokenizer": {"char": CharConfig, "byte": ByteConfig, "bpe": BPEConfig, "gpt2": GPT2TokenizerConfig},
+    "tokenizer": {
+        "char": CharConfig,
+        "byte": ByteConfig,
+        "bpe": BPEConfig,
+        "gpt2": GPT2TokenizerConfig,
+        "files": FilesTokenizerConfig,
+    },
     "data": {
         "pydocs": PydocsConfig,
         "python_stdlib": PythonStdlibConfig,
@@ -77,7 +90,7 @@ class Config:
     name: str = "run"  # folder under logs/runs/
     seed: int = 1
     resume: str | None = None  # run folder, checkpoint or `latest` to go on from
-    init_from: str | None = None  # run folder, checkpoint or `latest` to take weights and tokenizer from
+    init_from: str | None = None  # the same, gpt2, or a folder of Hugging Face's, to take weights and tokenizer from
     model: ModelConfig = MISSING
     tokenizer: TokenizerConfig = MISSING
     data: DataConfig = MISSING

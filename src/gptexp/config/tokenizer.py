@@ -46,3 +46,12 @@ class GPT2TokenizerConfig(TokenizerConfig):
     """OpenAI's GPT-2 vocabulary: 50,257 tokens."""
 
     kind: str = "gpt2"
+
+
+@dataclass(kw_only=True, slots=True)
+class FilesTokenizerConfig(TokenizerConfig):
+    """A byte-level BPE vocabulary from Hugging Face's files: tokenizer.json, or vocab.json and merges.txt."""
+
+    kind: str = "files"
+    path: str = ""  # the folder that they lie in
+    sha256: str = ""  # of the files, by which runs are told apart; follows path

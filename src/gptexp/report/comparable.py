@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gptexp.identity import settings_that_matter
+from gptexp.identity import matters, settings_that_matter
 from gptexp.report.reading import LeftOut, Run
 from gptexp.runs import RunError
 
@@ -67,7 +67,8 @@ def _text(run: Run) -> Hashable:
 
 def tokens_of(run: Run) -> Hashable:
     """What tells tokenizers apart: their settings, and into how many tokens they cut the same text."""
-    flat = sorted((key, str(value)) for key, value in run.settings.items() if key.startswith("tokenizer."))
+    own = (key for key in run.settings if key.startswith("tokenizer.") and matters(key))
+    flat = sorted((key, str(run.settings[key])) for key in own)
     return (run.val_tokens, *flat)
 
 

@@ -38,6 +38,10 @@ class Tokenizer(ABC):
     def train(cls, config: Any, train_text: Iterable[str], whole_text: Iterable[str]) -> Tokenizer:
         """Learn from pieces of text that, joined, are the training part and the whole corpus."""
 
+    @classmethod  # noqa: B027 (most kinds need nothing)
+    def check(cls, config: Any) -> None:
+        """Quick look whether what the config names is there. ValueError with the remedy when it isn't."""
+
     @classmethod
     @abstractmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Tokenizer:
@@ -94,6 +98,11 @@ def kinds() -> list[str]:
 def needs_training(config: TokenizerConfig) -> bool:
     """Does this tokenizer depend on the text?"""
     return _implementation(config.kind).trained
+
+
+def check_tokenizer(config: TokenizerConfig) -> None:
+    """Refuse a config whose tokenizer can't be made. ValueError: what is missing, and the remedy."""
+    _implementation(config.kind).check(config)
 
 
 def train_tokenizer(

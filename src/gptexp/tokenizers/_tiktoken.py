@@ -16,13 +16,23 @@ GPT2_SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+
 
 
 class TiktokenTokenizer(Tokenizer):
-    """Byte-pair encoding from a table bytes -> rank; a rank is the token's id, <|endoftext|> comes last."""
+    """Byte-pair encoding from a table bytes -> rank; a rank is the token's id, <|endoftext|> comes last.
 
-    def __init__(self, ranks: dict[bytes, int]) -> None:
+    ids: for each rank the token's id, where that is another. `table` and `eot` then go by ids.
+    """
+
+    def __init__(
+        self,
+        ranks: dict[bytes, int],
+        ids: Sequence[int] | None = None,
+        table: Sequence[bytes] = (),
+        eot: int | None = None,
+    ) -> None:
         import tiktoken
 
-        table = sorted(ranks, key=ranks.__getitem__)
-        super().__init__([*table, b""], eot=len(ranks))
+        own = [*sorted(ranks, key=ranks.__getitem__), b""]
+        super().__init__(own if ids is None else table, eot=len(ranks) if ids is None else eot)
+        self._ids = None if ids is None else np.array(ids, dtype=np.int32)
         # No special token is told to tiktoken, so the string <|endoftext|> can only be ordinary text.
         self._encoding = tiktoken.Encoding(
             self.kind, pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}, explicit_n_vocab=len(ranks)
@@ -30,7 +40,8 @@ class TiktokenTokenizer(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         utf8(text)  # a lone surrogate is refused here; tiktoken would replace it in silence
-        return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
+        tokens = self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
+        return tokens if self._ids is None else self._ids[tokens]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text, on all cores: tiktoken lets go of Python's lock while it works."""

@@ -12,13 +12,10 @@ from typing import Any
 
 from gptexp.config.tokenizer import BPEConfig
 from gptexp.tokenizers import require_keys, utf8
+from gptexp.tokenizers._byte_level import MAX_TABLE_BYTES, MAX_TOKEN_BYTES, byte_symbols
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 
 Merge = tuple[int, int]
-
-# A few dozen merges can double a token to terabytes, so a stranger's are bounded; English tokens have 5 bytes.
-MAX_TOKEN_BYTES = 4096
-MAX_TABLE_BYTES = 1 << 28
 
 
 class BPETokenizer(TiktokenTokenizer):
@@ -100,7 +97,7 @@ def _learn(n_merges: int, text: Iterator[str]) -> list[Merge]:
 
 def _to_ids(merges: list[list[str]]) -> list[Merge]:
     """The trainer's merges of strings over byte symbols -> merges of our ids."""
-    ids = dict(zip(_byte_symbols(), range(256), strict=True))
+    ids = dict(zip(byte_symbols(), range(256), strict=True))
     result = []
     for left, right in merges:
         # Two merges may make the same token ("ab"+"c", "a"+"bc"); tiktoken goes by the bytes, so one is enough.
@@ -108,13 +105,6 @@ def _to_ids(merges: list[list[str]]) -> list[Merge]:
             result.append((ids[left], ids[right]))
             ids[left + right] = len(ids)
     return result
-
-
-def _byte_symbols() -> list[str]:
-    """The character that byte-level BPE writes for each byte: itself if visible, else the next from U+0100."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = iter(range(0x100, 0x200))
-    return [chr(value if value in visible else next(spare)) for value in range(256)]
 
 
 def _first_bytes(text: Iterable[str], limit: int) -> Iterator[str]:

@@ -1,0 +1,126 @@
+"""GPT-2 in Hugging Face's form, read and written without transformers.
+
+A folder with config.json and weights is a RUN like a checkpoint of ours; so are the names of the published
+models. Nothing here imports torch but weights.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from gptexp.files import read_json
+from gptexp.huggingface import hub, tokenizer_files
+from gptexp.huggingface.config import CONFIG, read_model
+
+WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+Plain = dict[str, Any]
+
+
+def find(run: str, *, weights: bool = True) -> Path | None:
+    """The folder that RUN means: itself, or a published model's; None where it is neither.
+
+    weights: False where settings and tokenizer will do, so that a published model's weights aren't fetched yet.
+
+    Raises:
+        ValueError: the name of a published model that can't be fetched.
+    """
+    folder = Path(run).expanduser()
+    if is_folder(folder):
+        return folder
+    if is_published(run):
+        return hub.snapshot(run, is_folder if weights else _has_settings, weights=weights)
+    return None
+
+
+def is_published(run: str) -> bool:
+    """Whether RUN is the name of a published model; something of that name in the current folder comes first."""
+    return run in hub.REPOSITORIES and not Path(run).exists()
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder holds a model in Hugging Face's form."""
+    return _has_settings(folder) and any((folder / name).is_file() for name in (WEIGHTS, INDEX, PICKLED))
+
+
+def _has_settings(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights; safetensors before what is pickled.
+
+    Raises:
+        ValueError: the index is no index, names a file outside the folder, or one that is missing.
+    """
+    for name in (WEIGHTS, INDEX, PICKLED):
+        if (folder / name).is_file():
+            return _shards(folder) if name == INDEX else [folder / name]
+    raise ValueError(f"{folder}: no weights in it (looked for {WEIGHTS}, {INDEX} and {PICKLED})")
+
+
+def _shards(folder: Path) -> list[Path]:
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{folder / INDEX}: has no weight_map, which says where each weight lies")
+    names = {name if isinstance(name, str) else json.dumps(name) for name in places.values()}
+    for name in sorted(names):
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise ValueError(f"{folder / INDEX}: {name[:80]!r} can't be the name of a file with weights beside it")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: no such file, but {INDEX} says that weights lie in it")
+    return [folder / name for name in sorted(names)]
+
+
+def read_settings(folder: Path, name: str | None = None) -> Plain:
+    """The settings of a run that has done nothing yet, with the folder's model and tokenizer.
+
+    name: what the user called it.
+
+    Raises:
+        ValueError: a model that isn't GPT-2's, or a tokenizer that doesn't fit it.
+    """
+    return _read(folder, name)[0]
+
+
+def read_run(folder: Path) -> tuple[Plain, Plain]:
+    """`read_settings`, and the tokenizer's state."""
+    return _read(folder, None)
+
+
+def _read(folder: Path, name: str | None) -> tuple[Plain, Plain]:
+    from gptexp.schemas import from_plain, to_plain
+
+    model, vocab_size = read_model(folder / CONFIG)
+    state = _tokenizer(folder, vocab_size)
+    tokenizer: Plain = {"kind": state["kind"]}
+    if state["kind"] == "bpe":
+        tokenizer["vocab_size"] = vocab_size
+    elif state["kind"] == "files":
+        tokenizer |= {"path": str(folder), "sha256": tokenizer_files.sha256_of(folder)}
+    groups = {"model": model, "tokenizer": to_plain(from_plain("tokenizer", tokenizer))}
+    rest: dict[str, Plain] = {group: {} for group in ("data", "optimizer", "schedule", "trainer")}
+    return {"name": _safe(name or "", folder), "seed": 1, **groups, **rest}, state
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Plain:
+    """Of the files where they are, else GPT-2's where the model has as many tokens."""
+    if tokenizer_files.has_files(folder):
+        return tokenizer_files.read_state(folder, vocab_size)
+    if vocab_size == tokenizer_files.GPT2_SIZE:
+        return {"kind": "gpt2"}
+    raise ValueError(
+        f"{folder}: its model has {vocab_size:,} tokens, which aren't GPT-2's {tokenizer_files.GPT2_SIZE:,}, and there "
+        f"is no tokenizer; put {tokenizer_files.WHOLE}, or {tokenizer_files.VOCAB} and {tokenizer_files.MERGES}, "
+        "into the folder"
+    )
+
+
+def _safe(name: str, folder: Path) -> str:
+    """A name for the folder of a run that begins with this one."""
+    last = Path(name).name or folder.resolve().name
+    plain = re.sub(r"[^\w.+=,-]+", "-", last).encode()[:60].decode(errors="ignore")
+    return plain.strip(".-") or "gpt2"

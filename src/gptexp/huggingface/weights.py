@@ -1,0 +1,84 @@
+"""Hugging Face's names and shapes of GPT-2's weights, in and out.
+
+OpenAI's code computed its linear layers as convolutions of width 1, whose matrices lie (in, out); those of
+torch's nn.Linear lie (out, in). All else is the same: our parameters bear GPT-2's own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from gptexp import huggingface
+from gptexp.checkpoint import Checkpoint, open_plain
+
+CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
+HEAD = "lm_head.weight"
+
+Weights = dict[str, torch.Tensor]
+
+
+def load_folder(folder: Path) -> Checkpoint:
+    """A folder in Hugging Face's form as the checkpoint of a run that has taken no step.
+
+    Raises:
+        ValueError: a file isn't what it should be; nothing but tensors was made of it.
+    """
+    settings, tokenizer = huggingface.read_run(folder)
+    weights: Weights = {}
+    for path in huggingface.weight_files(folder):
+        for name, tensor in _stored(path):
+            weights |= own(name, tensor, path, tied=settings["model"]["tie_weights"])
+    return Checkpoint(step=0, model=weights, optimizer={}, config=settings, tokenizer=tokenizer, data={}, metrics={})
+
+
+def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a file, one after the other."""
+    if path.suffix != ".safetensors":
+        yield from open_plain(path, legacy=True).items()
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def own(name: str, stored: torch.Tensor, path: Path, *, tied: bool) -> Weights:
+    """One of Hugging Face's weights as ours, in float32; nothing where we don't keep it.
+
+    GPT2Model stores its names without `transformer.`, GPT2LMHeadModel with it.
+    """
+    name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+    if MASK.fullmatch(name) or (tied and name == HEAD):
+        return {}
+    if not isinstance(stored, torch.Tensor) or stored.layout != torch.strided or not stored.is_floating_point():
+        raise ValueError(f"{path}: {name} is no dense tensor of real numbers")
+    return {name: turned(name, stored.detach().float())}
+
+
+def turned(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The matrix of a linear layer with rows and columns exchanged, from Hugging Face's form or to it."""
+    return tensor.t().contiguous() if CONV1D.fullmatch(name) and tensor.ndim == 2 else tensor.contiguous()
+
+
+def theirs(weights: Weights) -> Weights:
+    """Our weights as GPT2LMHeadModel stores them; biases that a model does without are zero there."""
+    without = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
+    zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in without}
+    return {name: turned(name, tensor) for name, tensor in {**weights, **zeros}.items()}
+
+
+def _has_bias(name: str) -> bool:
+    return name.endswith(".weight") and not name.endswith(("wte.weight", "wpe.weight", HEAD))
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
