@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from gptexp.files import atomic_write
+from gptexp.identity import completed
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
 LOCK = ".lock"
@@ -121,7 +122,7 @@ def read_settings(run: str) -> dict[str, Any]:
         raise RunError(f"{run}: its settings are not those of a gptexp run")
     if "${" in str(settings):  # would be evaluated when composed
         raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
-    return settings
+    return completed(settings)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
