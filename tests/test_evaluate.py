@@ -26,6 +26,7 @@ from gptexp.scoring import score_stream, score_tokens, sliding_windows
 from gptexp.train import run as run_job
 
 TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
+PLAIN = "A grey cat counts her loaves.\nThe baker sleeps on the warm oven,  as cats do!"
 Evaluate = Callable[..., dict[str, Any]]
 
 
@@ -36,6 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "story.txt").write_text(story(120), encoding="utf-8")
     (place / "some.txt").write_text(story(31), encoding="utf-8")
     (place / "short.txt").write_text(TEXT, encoding="utf-8")
+    (place / "plain.txt").write_text(PLAIN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as here:
         here.chdir(place)
         steps = ["trainer.max_steps=20", "trainer.val_every_steps=20", "data.path=story.txt"]
@@ -110,12 +112,12 @@ def test_a_bigram_scores_alike_with_every_stride(evaluate: Evaluate) -> None:
 def test_a_small_stride_scores_with_the_context_that_it_promises(evaluate: Evaluate) -> None:
     """Stride 1: each token by its own forward pass over at most the 16 tokens before it."""
     model, tokenizer = opened("gpt")
-    tokens = torch.from_numpy(tokenizer.encode(TEXT)).long()
+    tokens = torch.from_numpy(tokenizer.encode(PLAIN)).long()
     nats = 0.0
     with torch.no_grad():
         for i in range(1, len(tokens)):
             nats -= torch.log_softmax(model(tokens[None, max(0, i - 16) : i])[0, -1], dim=-1)[tokens[i]].item()
-    assert evaluate("gpt", "--text", "short.txt", "--stride", "1")["nats"] == pytest.approx(nats, rel=1e-6)
+    assert evaluate("gpt", "--text", "plain.txt", "--stride", "1")["nats"] == pytest.approx(nats, rel=1e-6)
 
 
 def test_perplexities_and_bits_are_those_of_the_counts(evaluate: Evaluate) -> None:
@@ -125,9 +127,9 @@ def test_perplexities_and_bits_are_those_of_the_counts(evaluate: Evaluate) -> No
     assert (found["stride"], found["block_size"]) == (8, 16)
     assert found["tokens"] == len(tokens) - 1
     assert found["bytes"] == len(TEXT.encode()) - len(tokenizer.decode_bytes(tokens[:1]))
-    assert found["words"] == len(TEXT.split()) == 15
+    assert found["words"] == len(TEXT.split()) == 17
     assert found["perplexity"] == pytest.approx(math.exp(found["nats"] / found["tokens"]))
-    assert found["word_perplexity"] == pytest.approx(math.exp(found["nats"] / 15))
+    assert found["word_perplexity"] == pytest.approx(math.exp(found["nats"] / 17))
     assert found["bpb"] == pytest.approx(found["nats"] / math.log(2) / found["bytes"])
     assert found["text_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
 

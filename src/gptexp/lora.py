@@ -32,13 +32,13 @@ class LoRALinear(nn.Linear):
     def __init__(self, base: nn.Linear, config: LoRAConfig) -> None:
         nn.Module.__init__(self)  # weight and bias are the base's own: nothing is allocated for them
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
+        self.weight = base.weight
+        self.register_parameter("bias", base.bias)
         self.scale, self.dropout = config.alpha / config.rank, config.dropout
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
         # Drawn in float32, so that every precision starts alike; variance 1/in keeps the size of A x that of x.
         first = torch.empty(config.rank, base.in_features, device=base.weight.device)
-        self.lora_A = nn.Parameter(nn.init.kaiming_normal_(first, nonlinearity="linear").to(**like))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.rank, **like))
+        self.lora_A = nn.Parameter(nn.init.kaiming_normal_(first, nonlinearity="linear").to(base.weight.dtype))
+        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank))
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)  # (…, r)

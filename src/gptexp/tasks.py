@@ -137,14 +137,24 @@ def _answered(
     block_size: int,
     batch: int | None,
 ) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
-    """The answers to each line's questions, with the line; a batch of lines in memory."""
+    """The answers to each line's questions, with the line; as many lines in memory as fill a batch."""
     batch = batch or windows_that_fit(tokenizer, block_size)
-    lines = _checked(path, questions)
-    while rows := list(islice(lines, max(1, batch // 4))):  # HellaSwag asks four questions a line
-        asked = [question for own, _ in rows for question in own]
-        answers = iter([answer for i in range(0, len(asked), batch) for answer in _ask(model, asked[i : i + batch])])
-        for own, row in rows:
-            yield list(islice(answers, len(own))), row
+    waiting: list[tuple[list[Question], dict[str, Any]]] = []
+    for line in _checked(path, questions):
+        waiting.append(line)
+        if sum(len(own) for own, _ in waiting) >= batch:
+            yield from _settled(model, waiting, batch)
+            waiting = []
+    yield from _settled(model, waiting, batch)
+
+
+def _settled(
+    model: nn.Module, lines: list[tuple[list[Question], dict[str, Any]]], batch: int
+) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
+    asked = [question for own, _ in lines for question in own]
+    answers = iter([answer for i in range(0, len(asked), batch) for answer in _ask(model, asked[i : i + batch])])
+    for own, row in lines:
+        yield list(islice(answers, len(own))), row
 
 
 def _checked(
