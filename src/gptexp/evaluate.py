@@ -158,12 +158,16 @@ def _counts(score: Any, words: int) -> dict[str, Any]:
 
 
 def _line(found: dict[str, Any]) -> str:
-    a_word = f", {found['word_perplexity']:,.2f} a word" if found["words"] else ""
+    a_word = f", {_short(found['word_perplexity'])} a word" if found["words"] else ""
     return (
-        f"perplexity {found['perplexity']:,.2f} a token{a_word} · {found['bpb']:.4f} bits a byte · "
+        f"perplexity {_short(found['perplexity'])} a token{a_word} · {found['bpb']:.4f} bits a byte · "
         f"{found['tokens']:,} tokens · {found['words']:,} words · {found['bytes']:,} bytes · "
         f"stride {found['stride']} of {found['block_size']}"
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.2e}"
 
 
 def _stride(given: int | None, block_size: int) -> int:

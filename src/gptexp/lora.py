@@ -48,7 +48,7 @@ class LoRALinear(nn.Linear):
 def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) -> None:
     """Freeze the model and give its targets adapters, in place; nothing at all where all parameters train.
 
-    What is added to the model afterwards (a new head) trains. First values of A follow from the seed alone.
+    What is added to the model afterwards, such as a new head, trains. First values of A follow from the seed alone.
 
     Raises:
         ValueError: a target that the model doesn't have, or a rank above a layer's sides.
