@@ -25,8 +25,9 @@ from gptexp.data.prepare import PreparedData, prepare
 from gptexp.data.windows import Windows
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
-from gptexp.loading import build_model, measure_model
+from gptexp.loading import Measured, build_model, measure_model
 from gptexp.loggers import MetricsCSV, tensorboard
+from gptexp.lora import adapt, merged
 from gptexp.objective import Score
 from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
@@ -50,6 +51,7 @@ class Experiment:
     plan: BatchPlan
     precision: tuple[str, str]
     parameters: int
+    trainable: int
     flops_per_token: float
 
 
@@ -67,14 +69,11 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     with ranks.first_then_others(ranks.PREPARED):
         data = prepare(config.data, tokenizer, Path(config.paths.cache))
     _require_same_data(config, source, data)
-    parameters, flops_per_token = measure_model(config.model, data.tokenizer.vocab_size)
-    hardware.require_memory(parameters, flops.training_bytes(parameters), config, world_size)
+    size = measure_model(config.model, data.tokenizer.vocab_size, config.finetune)
+    needed = flops.training_bytes(size.parameters, size.trainable)
+    hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config)
-    model = build_model(config.model, data.tokenizer.vocab_size, seed=config.seed)
-    if precision[0] == "64-true":
-        model.double()  # before stored weights come in, which would be rounded otherwise
-    if source:
-        ckpt.load_weights(model, source.model, config.resume or config.init_from)
+    model = _model(config, source, data.tokenizer.vocab_size, precision[0])
     first_step = source.step if source and config.resume else 0
     plan = plan_batches(
         config, vocab_size=data.tokenizer.vocab_size, world_size=world_size, memory=_activation_memory(config)
@@ -82,7 +81,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     lit = LitGPT(model, config, plan, scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot), first_step)
     if source and first_step == config.trainer.max_steps:
         lit.score = Score(source.metrics["nats"], lit.scored_tokens, lit.scored_bytes)
-    record = _record(config, folder, data, parameters, flops_per_token, precision[0], source if first_step else None)
+    record = _record(config, folder, data, size, precision[0], source if first_step else None)
     samples = TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data))
     identity = _identity(config, data)
     datamodule = Windows(config, data, plan, first_step)
@@ -110,9 +109,23 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         datamodule=datamodule,
         plan=plan,
         precision=precision,
-        parameters=parameters,
-        flops_per_token=flops_per_token,
+        parameters=size.parameters,
+        trainable=size.trainable,
+        flops_per_token=size.flops_per_token,
     )
+
+
+def _model(config: Config, source: ckpt.Checkpoint | None, vocab_size: int, precision: str) -> nn.Module:
+    """The model to train: new, or with the source's weights; adapters come after these, or with them on resume."""
+    model = build_model(config.model, vocab_size, seed=config.seed)
+    if precision == "64-true":
+        model.double()  # before stored weights come in, which would be rounded otherwise
+    if source and not config.resume:
+        ckpt.load_weights(model, merged(source.model, source.config, config.init_from), config.init_from)
+    adapt(model, config.finetune, seed=config.seed)
+    if source and config.resume:
+        ckpt.load_weights(model, source.model, config.resume)
+    return model
 
 
 def _compile(model: nn.Module, config: Config) -> None:
@@ -239,19 +252,19 @@ def _record(
     config: Config,
     folder: Path,
     data: PreparedData,
-    parameters: int,
-    flops_per_token: float,
+    size: Measured,
     precision: str,
     source: ckpt.Checkpoint | None,
 ) -> RunRecord:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
-    facts: dict[str, Any] = {"parameters": parameters, "text_sha256": data.text_sha256, "settings": to_plain(config)}
+    facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
+    facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
     facts["bytes_per_token"] = data.train_bytes / len(data.train)
     if source:
         facts |= {"best": source.metrics.get("best"), "seconds": source.metrics.get("seconds", 0.0)}
     return RunRecord(
         folder,
-        flops_per_token=flops_per_token,
+        flops_per_token=size.flops_per_token,
         peak_flops=flops.peak_flops(device, precision),
         facts=facts,
         first_step=source.step if source else 0,

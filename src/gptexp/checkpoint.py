@@ -212,7 +212,7 @@ def adopt_weights(model: nn.Module, stored: dict[str, torch.Tensor], source: obj
     """
     _require_same_shapes(model, stored, source)
     own = {id(tensor): stored[name] for name, tensor in _lasting(model).items()}
-    parameters = {id(parameter): nn.Parameter(own[id(parameter)]) for parameter in model.parameters()}
+    parameters = {id(p): nn.Parameter(own[id(p)], requires_grad=p.requires_grad) for p in model.parameters()}
     for module in model.modules():
         for key, parameter in module._parameters.items():
             if parameter is not None:

@@ -130,6 +130,7 @@ EXAMPLES = {
     "tokenizer": "tokenizer=bpe tokenizer.vocab_size=2000",
     "optimizer": "optimizer=muon optimizer.lr=2e-3",
     "schedule": "schedule=wsd schedule.warmup_steps=100",
+    "finetune": "finetune=lora finetune.rank=4 init_from=RUN",
     "trainer": "trainer=cpu trainer.max_steps=3000",
     "callbacks": "callbacks=early_stopping callbacks.samples.tokens=200",
     "logger": "logger=csv",

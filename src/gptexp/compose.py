@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, Config
 from gptexp.explain import check_groups, closest, explain, settings, type_error
+from gptexp.identity import completed
 from gptexp.overrides import one_batch_setting, quoted
 from gptexp.schemas import ConfigError, conf_dir, first_line, register_schemas
 from gptexp.source import with_source
@@ -112,6 +113,7 @@ def config_from_plain(plain: object) -> Config:
         raise ConfigError("config.yaml: not a composition")
     if "${" in str(plain):  # would be evaluated
         raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
+    plain = completed(plain)
     root = OmegaConf.structured(Config)
     for group, kinds in KINDS.items():
         kind = plain.get(group, {}).get("kind")

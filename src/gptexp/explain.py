@@ -126,6 +126,8 @@ def _plain_message(error: Exception) -> str:
         return "must be true or false"
     if "Union[int, str]" in message or "int | str" in message:
         return "must be a whole number, or auto"
+    if "is not a ListConfig" in message:
+        return "must be a list, such as [a,b]"
     found = re.search(r"could not be converted to (\w+)", message)
     if found and found.group(1) in _WORDS:
         return f"must be {_WORDS[found.group(1)]}"

@@ -66,8 +66,7 @@ def export(run: str, out: Path, logs: Path = Path("logs")) -> dict[str, int]:
 def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, bytes], Weights]:
     """Every file but that of the weights, and these.
 
-    Loading the model is what checks that settings, tokenizer and weights fit together. What was trained beside
-    the weights of a GPT-2 (adapters) has to be merged into the model right after it is loaded.
+    Loading the model is what checks that settings, tokenizer and weights fit together, and what merges adapters.
     """
     from gptexp.checkpoint import weights
     from gptexp.huggingface.config import CONFIG, config_json

@@ -44,19 +44,32 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def count_trainable(model: nn.Module) -> int:
+    """The parameters that are not frozen."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def train_flops_per_token(model: nn.Module, block_size: int) -> int:
     """Floating-point operations of one forward and backward pass, per token (arXiv 2204.02311, appendix B).
 
-    6 for each weight of a linear layer (a multiplication and an addition forward, twice that backward),
+    6 for each weight of a linear layer (a multiplication and an addition forward, twice that backward; a
+    frozen one has no gradient of its own, so 4),
     and 12 * n_head * head_dim * block_size in each attention layer for scores and weighted sums (the
     whole square: what causality saves is not subtracted). A tied lm_head is a matrix product and counts;
     wte, wpe and the bigram's table are lookups and don't; neither do biases, norms and activations.
     """
-    products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    factors = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim == 2  # the weight, and an adapter's two matrices
+    ]
+    products = sum((6 if factor.requires_grad else 4) * factor.numel() for factor in factors)
     widths = sum(
         module.n_head * module.head_dim for module in model.modules() if isinstance(module, CausalSelfAttention)
     )
-    return 6 * products + 12 * widths * block_size
+    return products + 12 * widths * block_size
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
@@ -75,6 +88,9 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     return None
 
 
-def training_bytes(n_params: int) -> int:
-    """Memory that training needs at least: weight, gradient and AdamW's two moments, 4 bytes each."""
-    return 16 * n_params
+def training_bytes(n_params: int, n_trainable: int | None = None) -> int:
+    """Memory that training needs at least: weight, gradient and AdamW's two moments, 4 bytes each.
+
+    n_trainable: the parameters that have the latter three; None: all.
+    """
+    return 4 * n_params + 12 * (n_params if n_trainable is None else n_trainable)

@@ -32,6 +32,14 @@ ACCIDENTAL = frozenset(
 # Of the callbacks only plug-ins remain: early stopping makes another experiment.
 ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "callbacks.samples.", "sweep.")
 
+# Groups that are younger than some stored runs, and what a run without them is.
+ABSENT: dict[str, dict[str, Any]] = {"finetune": {"kind": "full"}}
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, nested, with the groups that didn't exist when they were stored."""
+    return {**settings, **{group: dict(means) for group, means in ABSENT.items() if settings.get(group) is None}}
+
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"model": {"n_head": 4}}` as `{"model.n_head": 4}`, in the order that they stand in; lists stay values."""
@@ -52,14 +60,19 @@ def matters(key: str) -> bool:
 
 
 def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:
-    """The settings that make a configuration, flat, by dotted name.
+    """The settings that make a configuration, flat, by dotted name; what says no more than its absence is left out.
 
     Args:
         settings: what config.yaml holds, nested or already flat.
         also: dotted names to keep although they are accidental (to compare `trainer.compile`, say).
     """
     kept = set(also)
-    return {key: value for key, value in flatten(settings).items() if key in kept or matters(key)}
+    unsaid = flatten(ABSENT)
+    return {
+        key: value
+        for key, value in flatten(settings).items()
+        if key in kept or (matters(key) and (key, value) not in unsaid.items())
+    }
 
 
 def identity(settings: Mapping[str, Any], *, seed: bool = False) -> str:

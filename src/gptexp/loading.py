@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops
-from gptexp.config import ModelConfig
+from gptexp.config import FinetuneConfig, ModelConfig
+from gptexp.identity import completed
+from gptexp.lora import adapt, merged
 from gptexp.schemas import from_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
@@ -35,15 +38,40 @@ def _make(config: ModelConfig, vocab_size: int) -> nn.Module:
     return model
 
 
-def measure_model(config: ModelConfig, vocab_size: int) -> tuple[int, float]:
-    """Parameters and training FLOPs a token, without allocating the model."""
+class Measured(NamedTuple):
+    """How large a model is, how much work a token in training makes, and how many parameters train."""
+
+    parameters: int
+    flops_per_token: float
+    trainable: int
+
+
+def measure_model(config: ModelConfig, vocab_size: int, finetune: FinetuneConfig | None = None) -> Measured:
+    """Count without allocating the model.
+
+    Raises:
+        ValueError: adapters that the model can't have.
+    """
+    model = _meta(config, vocab_size, finetune or FinetuneConfig())
+    return Measured(
+        flops.count_parameters(model),
+        flops.train_flops_per_token(model, config.block_size),
+        flops.count_trainable(model),
+    )
+
+
+def _meta(config: ModelConfig, vocab_size: int, finetune: FinetuneConfig) -> nn.Module:
+    """The model without memory for its weights, frozen and adapted as for training."""
     with torch.device("meta"):
         model = _make(config, vocab_size)
-    return flops.count_parameters(model), flops.train_flops_per_token(model, config.block_size)
+        adapt(model, finetune)
+    return model
 
 
-def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
+def load_model(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = True) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer of a checkpoint: all that generating takes.
+
+    merge: add adapters to their weights, so that the model is a plain one; False leaves it as it was trained.
 
     Raises:
         ValueError: its settings, tokenizer or weights don't fit together.
@@ -54,7 +82,8 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
         raise ValueError(
             f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored"
         )
-    with torch.device("meta"):  # nothing is allocated for what a stranger's settings ask
-        model = _make(config, tokenizer.vocab_size)
-    ckpt.adopt_weights(model, checkpoint.model, source)
+    finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
+    model = _meta(config, tokenizer.vocab_size, finetune)  # nothing is allocated for what a stranger's settings ask
+    stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
+    ckpt.adopt_weights(model, stored, source)
     return model.eval(), tokenizer

@@ -13,7 +13,7 @@ from gptexp.lean import pl
 
 rank_zero_only = pl.utilities.rank_zero_only
 
-COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "seed")  # shown by HPARAMS
+COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "finetune", "trainer", "seed")  # shown by HPARAMS
 
 COLUMNS = [
     "step",

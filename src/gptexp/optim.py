@@ -131,9 +131,14 @@ def _named_parameters(model: nn.Module) -> Iterator[Named]:
 
 
 def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
-    """Matrices between the embeddings and the output head: in a GPT those of transformer.h."""
+    """Matrices between the embeddings and the output head: in a GPT those of transformer.h.
+
+    Adapters (gptexp.lora) are none: Muon gives every direction of a weight's update the same size, and a factor
+    of a weight is no weight. They were published, and are tuned, with AdamW.
+    """
     outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    return {p for name, p in _named_parameters(model) if p.ndim == 2 and "lm_head" not in name} - outer
+    inner = {p for name, p in _named_parameters(model) if "lm_head" not in name and ".lora_" not in name}
+    return {p for p in inner if p.ndim == 2} - outer
 
 
 def _fused_exists(named: Iterable[Named]) -> bool:

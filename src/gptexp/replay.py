@@ -72,8 +72,8 @@ def replay(bundle: dict[str, Any]) -> str | None:
     from gptexp.seeds import dropout_seed
 
     parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
-    model, _ = load_model(Checkpoint(**parts, optimizer={}, data={}, metrics={}), "the bundle")
-    model.requires_grad_(True).train()
+    model, _ = load_model(Checkpoint(**parts, optimizer={}, data={}, metrics={}), "the bundle", merge=False)
+    model.train()
     if bundle["precision"] == "64-true":
         model.double()
     for parameter in model.parameters():

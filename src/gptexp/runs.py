@@ -22,6 +22,7 @@ import yaml
 
 from gptexp import huggingface
 from gptexp.files import atomic_write
+from gptexp.identity import completed
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
 LOCK = ".lock"
@@ -135,7 +136,7 @@ def read_settings(run: str) -> dict[str, Any]:
         raise RunError(f"{run}: its settings are not those of a gptexp run")
     if "${" in str(settings):  # would be evaluated when composed
         raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
-    return settings
+    return completed(settings)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""Scoring a token store with a model, outside of training (no Lightning)."""
+"""Scoring tokens with a model, outside of training (no Lightning): a token store, or a text with a sliding window."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
 import torch
 from torch import nn
 
-from gptexp.data.batches import ValBatches, scored
+from gptexp.data.batches import Batch, ValBatches, scored
 from gptexp.data.shards import TokenStore
-from gptexp.objective import Score, cross_entropy
+from gptexp.objective import IGNORED, Score, cross_entropy
 from gptexp.tokenizers import Tokenizer
 
 LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32
+
+Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at their end are scored
 
 
 @torch.inference_mode()
@@ -27,13 +33,81 @@ def score_tokens(
 
     limit: tokens to take from the start of the store. batch: windows a forward pass.
     """
-    batch = batch or max(1, LOGITS // (tokenizer.vocab_size * block_size))
     part = store if limit is None or limit >= len(store) else TokenStore(store.folder, store.shards, store.dtype, limit)
-    windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch)
+    windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(tokenizer, block_size))
     nats = 0.0
     model.eval()
     for j in range(len(windows)):
-        tokens, targets = windows[j]
-        nats += float(cross_entropy(model(tokens), targets, reduction="sum"))
+        nats += _nats(model, windows[j])
     tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
     return Score(nats, tokens_scored, bytes_scored)
+
+
+@torch.inference_mode()
+def score_stream(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    pieces: Iterable[np.ndarray],
+    *,
+    block_size: int,
+    stride: int,
+    batch: int | None = None,
+) -> Score:
+    """Score every token of a text but the first, once, in windows that begin `stride` tokens apart.
+
+    With stride = block_size these are validation's windows, and so is the result. What is held in memory is a
+    piece and a batch.
+
+    Args:
+        pieces: tokens (n,) that, joined, are the text.
+        stride: from 1 to block_size; a smaller one gives more context, and costs block_size / stride as much.
+        batch: windows a forward pass.
+    """
+    windows = sliding_windows(pieces, block_size, stride)
+    batch = batch or windows_that_fit(tokenizer, block_size)
+    nats, n_tokens, n_bytes = 0.0, 0, 0
+    model.eval()
+    while rows := list(islice(windows, batch)):
+        nats += _nats(model, _as_batch(rows, block_size))
+        fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
+        n_tokens, n_bytes = n_tokens + len(fresh), n_bytes + int(tokenizer.token_bytes[fresh].sum())
+    return Score(nats, n_tokens, n_bytes)
+
+
+def sliding_windows(pieces: Iterable[np.ndarray], block_size: int, stride: int) -> Iterator[Window]:
+    """Windows 0, stride, 2·stride … of a stream of tokens, each with the number of its last tokens that are new.
+
+    The first window's tokens are all new but the first one, which has no context; later ones bring `stride` new
+    tokens, each with at least block_size - stride tokens before it. The last window may be short.
+    """
+    assert 1 <= stride <= block_size
+    held, fresh = np.empty(0, dtype=np.int64), block_size
+    for piece in pieces:
+        held, start = np.concatenate((held, piece)), 0
+        while len(held) - start > block_size:
+            yield held[start : start + block_size + 1], fresh
+            start, fresh = start + stride, stride
+        held = held[start:]
+    if (rest := len(held) - 1 - (block_size - fresh)) > 0:
+        yield held, rest
+
+
+def windows_that_fit(tokenizer: Tokenizer, block_size: int) -> int:
+    """Windows whose logits take LOGITS numbers; at least one."""
+    return max(1, LOGITS // (tokenizer.vocab_size * block_size))
+
+
+def _as_batch(rows: list[Window], block_size: int) -> Batch:
+    """Inputs and targets (B, block_size); what isn't scored has the target IGNORED."""
+    tokens = np.zeros((len(rows), block_size), dtype=np.int64)
+    targets = np.full_like(tokens, IGNORED)
+    for row, (window, fresh) in enumerate(rows):
+        end = len(window) - 1
+        tokens[row, :end] = window[:-1]
+        targets[row, end - fresh : end] = window[-fresh:]
+    return torch.from_numpy(tokens), torch.from_numpy(targets)
+
+
+def _nats(model: nn.Module, batch: Batch) -> float:
+    tokens, targets = batch
+    return float(cross_entropy(model(tokens), targets, reduction="sum"))

@@ -15,7 +15,7 @@ from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, 
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
-    "resume": ("model", "tokenizer", "data", "optimizer", "schedule"),
+    "resume": ("model", "tokenizer", "data", "optimizer", "schedule", "finetune"),
     "init_from": ("model", "tokenizer"),
 }
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source

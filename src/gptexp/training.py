@@ -92,6 +92,7 @@ def announce(console: Console, e: Experiment) -> None:
     """The few lines before the first step."""
     config, tokenizer = e.config, e.data.tokenizer
     steps = config.trainer.max_steps
+    frozen = f", {quantity(e.trainable)} of them train" if e.trainable < e.parameters else ""
     per_step = e.plan.windows * config.model.block_size
     tokens, left = steps * per_step, (steps - e.lit.first_step) * per_step
     unit = "symbols" if tokenizer.kind == "char" else "tokens"
@@ -99,7 +100,8 @@ def announce(console: Console, e: Experiment) -> None:
     device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
     say(
         console,
-        f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · {quantity(e.parameters)} parameters\n"
+        f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "
+        f"{quantity(e.parameters)} parameters{frozen}\n"
         f"{len(e.data.train):,} training tokens · {steps:,} steps × {e.plan.windows:,} "
         f"window{'s' * (e.plan.windows > 1)} of {config.model.block_size:,} = {quantity(tokens)} tokens "
         f"({tokens / len(e.data.train):.1f} epochs) · "

@@ -53,8 +53,8 @@ class RunRecord(pl.Callback):
     """Logs a step every `log_every_steps`, each validation, and writes result.json last.
 
     flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
-    facts: settings, for the loggers; parameters, hash of the scored text and bytes a training token, for
-    result.json; of a resumed run its best score and its seconds so far.
+    facts: settings, for the loggers; parameters, those that train, hash of the scored text and bytes a training
+    token, for result.json; of a resumed run its best score and its seconds so far.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ class RunRecord(pl.Callback):
             "training_seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
             "parameters": self.facts["parameters"],
+            "trainable_parameters": self.facts["trainable_parameters"],
             "precision": lit.trainer.precision,
             "flops_per_token": self.flops_per_token,
             "bytes_per_token": self.facts["bytes_per_token"],

@@ -23,6 +23,7 @@ from gptexp.config.data import (
     ShakespeareConfig,
     TextConfig,
 )
+from gptexp.config.finetune import FinetuneConfig, LoRAConfig
 from gptexp.config.model import (
     Activation,
     BigramConfig,
@@ -80,6 +81,7 @@ KINDS: dict[str, dict[str, type]] = {
     },
     "optimizer": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"constant": ScheduleConfig, "cosine": CosineConfig, "linear": LinearConfig, "wsd": WSDConfig},
+    "finetune": {"full": FinetuneConfig, "lora": LoRAConfig},
 }
 
 
@@ -96,6 +98,7 @@ class Config:
     data: DataConfig = MISSING
     optimizer: AdamWConfig = MISSING
     schedule: ScheduleConfig = MISSING
+    finetune: FinetuneConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -126,10 +129,26 @@ class Config:
             warmup,
             f"is longer than training (trainer.max_steps={steps}); give at most {steps}, or null for 1/20 of it",
         )
+        if isinstance(self.finetune, LoRAConfig):
+            self._require_adaptable(self.finetune)
         if isinstance(self.trainer.devices, int):
             self.require_divisible_batch(self.trainer.devices * self.trainer.num_nodes)
         else:
             self.require_divisible_batch(1)
+
+    def _require_adaptable(self, lora: LoRAConfig) -> None:
+        """Adapters need trained weights, layers that are there, and AdamW."""
+        source = self.resume or self.init_from
+        require(source is not None, "finetune", "lora", "adapts a trained model; give init_from=RUN, or finetune=full")
+        require(
+            not isinstance(self.optimizer, MuonConfig),
+            "optimizer",
+            "muon",
+            "steps equally far in all directions of a whole weight, and finetune=lora trains two thin factors of one; "
+            "use optimizer=adamw",
+        )
+        if self.model.adaptable is not None:
+            lora.require_layers(self.model.adaptable)
 
     def require_divisible_batch(self, world_size: int) -> None:
         """Refuse a global batch that the devices, or an explicit micro batch on them, can't share evenly."""

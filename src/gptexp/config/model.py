@@ -28,6 +28,11 @@ class ModelConfig:
         """Learning rate used while `optimizer.lr` is null."""
         return 1e-3
 
+    @property
+    def adaptable(self) -> tuple[str, ...] | None:
+        """Linear layers that `finetune=lora` can target, by their names within a block; None: known once it is made."""
+        return None
+
 
 @dataclass(kw_only=True, slots=True)
 class BigramConfig(ModelConfig):
@@ -39,6 +44,10 @@ class BigramConfig(ModelConfig):
     @property
     def natural_lr(self) -> float:
         return 3e-2
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        return ()  # a table
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +63,10 @@ class MLPConfig(ModelConfig):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         require_at_least(1, "model", self, "n_context", "n_embd", "n_hidden")
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        return ("c_fc", "lm_head")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,6 +130,13 @@ class GPTConfig(ModelConfig):
     @property
     def kv_heads(self) -> int:
         return self.n_head if self.n_kv_head is None else self.n_kv_head
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        gate = ("mlp.c_gate",) if self.activation is Activation.swiglu else ()
+        mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if int(self.mlp_ratio * self.n_embd) > 0 else ()
+        head = () if self.tie_weights else ("lm_head",)  # a tied one is wte's, which no merged matrix could stay
+        return ("attn.c_attn", "attn.c_proj", *mlp, *head)
 
     @property
     def natural_lr(self) -> float:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from gptexp.conformance.check import Area, Check, Inputs
+
+if TYPE_CHECKING:
+    from gptexp.loading import Measured
 
 GPT1_VOCABULARY, GPT2_VOCABULARY = 40_478, 50_257
 TOKENS = 1024  # of one GPT-2 sequence
@@ -17,12 +21,12 @@ GPT3 = "GPT-3, arXiv 2005.14165, table 2.1"
 
 def parameters(*overrides: str, vocabulary: int = GPT2_VOCABULARY) -> Callable[[Inputs], int]:
     """Computes the parameters of a composition."""
-    return lambda _: _measured(overrides, vocabulary)[0]
+    return lambda _: _measured(overrides, vocabulary).parameters
 
 
 def sequence_flops(_: Inputs) -> int:
     """Forward and backward FLOPs of one sequence of GPT-2 124M."""
-    return int(_measured(("model=gpt2_small",), GPT2_VOCABULARY)[1]) * TOKENS
+    return int(_measured(("model=gpt2_small",), GPT2_VOCABULARY).flops_per_token) * TOKENS
 
 
 def counted_forward_flops(_: Inputs) -> int:
@@ -42,7 +46,7 @@ def counted_forward_flops(_: Inputs) -> int:
 
 
 @lru_cache
-def _measured(overrides: tuple[str, ...], vocabulary: int) -> tuple[int, float]:
+def _measured(overrides: tuple[str, ...], vocabulary: int) -> Measured:
     from gptexp.compose import compose
     from gptexp.loading import measure_model
 

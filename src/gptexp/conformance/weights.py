@@ -32,7 +32,7 @@ def parameters(inputs: Inputs) -> int:
 
 def greedy_text(inputs: Inputs) -> str:
     """What the model writes after PROMPT when it always takes the likeliest token."""
-    from gptexp.sampling import stream_tokens
+    from gptexp.decoding import stream_tokens
 
     assert inputs.weights is not None
     model, tokenizer = _loaded(inputs.weights)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from gptexp.identity import settings_that_matter
+from gptexp.identity import ABSENT, flatten, settings_that_matter
 from gptexp.report import naming, statistics
 from gptexp.report.budget import Reading
 from gptexp.report.comparable import key_of
@@ -65,12 +65,18 @@ def make_rows(
     for reading in readings:
         key = key_of(reading.run.settings, also)
         groups.setdefault(key, []).append(reading)
-        settings[key] = settings_that_matter(reading.run.settings, also)
+        settings[key] = _said(reading.run.settings, also)
     for lost in broken:
         key = key_of(lost.settings or {}, also)
         groups.setdefault(key, [])
-        settings[key] = settings_that_matter(lost.settings or {}, also)
+        settings[key] = _said(lost.settings or {}, also)
     return [_row(settings[key], group, _missing(key, group, left_out, also), method) for key, group in groups.items()]
+
+
+def _said(settings: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
+    """The settings of a row; what goes without saying is said, beside rows where it is otherwise."""
+    unsaid = {key: settings.get(key, value) for key, value in flatten(ABSENT).items()}
+    return settings_that_matter(settings, also) | unsaid
 
 
 def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], also: Sequence[str]) -> list[LeftOut]:

@@ -59,9 +59,12 @@ def clean(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_text(path: Path, encoding: str) -> Iterator[str]:
-    """Clean text of a file in pieces. ValueError: file, byte, line and likely encoding of what can't be decoded."""
-    return cut_pieces(_decode(path, encoding))
+def read_text(path: Path, encoding: str, setting: str = "data.encoding") -> Iterator[str]:
+    """Clean text of a file in pieces. ValueError: file, byte, line and likely encoding of what can't be decoded.
+
+    setting: what the user says the encoding by.
+    """
+    return cut_pieces(_decode(path, encoding, setting))
 
 
 def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
@@ -99,7 +102,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _decode(path: Path, encoding: str) -> Iterator[str]:
+def _decode(path: Path, encoding: str, setting: str) -> Iterator[str]:
     # The newline decoder keeps a CR at the end of a chunk until it has seen whether an LF follows.
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     read, begun = 0, False
@@ -108,7 +111,7 @@ def _decode(path: Path, encoding: str) -> Iterator[str]:
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
-            raise _wrong_encoding(path, encoding, _offset(error, read)) from None
+            raise _wrong_encoding(path, encoding, _offset(error, read), setting) from None
         if text:
             yield text if begun else text.removeprefix("\ufeff")
             begun = True
@@ -126,15 +129,15 @@ def _offset(error: UnicodeError, read: int) -> int:
     return 0  # UTF-16 without a byte order mark
 
 
-def _wrong_encoding(path: Path, encoding: str, offset: int) -> ValueError:
+def _wrong_encoding(path: Path, encoding: str, offset: int, setting: str) -> ValueError:
     with path.open("rb") as file:
         line = 1 + sum(chunk.count(b"\n") for chunk in _limited(file, offset))
         file.seek(0)
         start = file.read(4)
         file.seek(max(0, offset - CHUNK // 16))
         likely = likely_encoding(start, file.read(CHUNK // 8), encoding)
-    hint = f"it looks like {likely}: set data.encoding={likely}" if likely else "set data.encoding= to the right one"
-    return ValueError(f"{path}: byte {offset} (line {line}) can't be read as data.encoding={encoding}; {hint}")
+    hint = f"it looks like {likely}: set {setting}={likely}" if likely else f"set {setting}= to the right one"
+    return ValueError(f"{path}: byte {offset} (line {line}) can't be read as {setting}={encoding}; {hint}")
 
 
 def _limited(file: io.BufferedReader, size: int) -> Iterator[bytes]:

@@ -1,0 +1,201 @@
+"""Published tasks that a language model answers without training: LAMBADA's last word, HellaSwag's ending.
+
+Each file is JSON lines in its public format. A question is a context and a continuation; the model scores the
+continuation's tokens, and sees as much of the context as its block_size holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gptexp.objective import IGNORED, Score, cross_entropy
+from gptexp.scoring import windows_that_fit
+from gptexp.tokenizers import Tokenizer
+
+_LAST_WORD = re.compile(r"(\S)(\s+\S+)\s*\Z")
+
+
+@dataclass(frozen=True)
+class Question:
+    """tokens: context and continuation; n_scored: how many of them, at the end, are the continuation."""
+
+    tokens: np.ndarray
+    n_scored: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """nats: of the continuation. greedy: each of its tokens is the likeliest after those before it."""
+
+    nats: float
+    greedy: bool
+
+
+def lambada(
+    model: nn.Module, tokenizer: Tokenizer, path: Path, *, block_size: int, batch: int | None = None
+) -> dict[str, Any]:
+    """The last word of each text (arXiv 1606.06031): how often it is found, and its perplexity.
+
+    Found: greedy decoding writes all its tokens. Perplexity: exp of the mean nats of a whole last word. That is
+    what is reported as lambada_openai for GPT-2, whose texts are whole passages with their punctuation.
+
+    Raises:
+        ValueError: naming file, line and what is wrong in it.
+    """
+
+    def question(row: dict[str, Any]) -> list[Question]:
+        found = _LAST_WORD.search(_text(row, "text"))
+        if found is None:
+            raise ValueError("its `text` has no word before the last one")
+        return [_question(tokenizer, row["text"][: found.end(1)], found[2], block_size)]
+
+    found, nats = [], []
+    for (answer,), _ in _answered(model, tokenizer, path, question, block_size, batch):
+        found.append(answer.greedy)
+        nats.append(answer.nats)
+    per_word = Score(sum(nats), len(nats), bytes=1)  # its "tokens" are whole words here
+    return {"accuracy": fmean(found), "perplexity": per_word.perplexity, "examples": len(found)}
+
+
+def hellaswag(
+    model: nn.Module, tokenizer: Tokenizer, path: Path, *, block_size: int, batch: int | None = None
+) -> dict[str, Any]:
+    """Which ending follows (arXiv 1905.07830): the one of the least nats a byte, and, beside it, of the least nats.
+
+    Divided by UTF-8 bytes, not tokens, so that tokenizers compare. Context and ending are joined by a space.
+
+    Raises:
+        ValueError: naming file, line and what is wrong in it.
+    """
+
+    def questions(row: dict[str, Any]) -> list[Question]:
+        context, endings = _context(row), _endings(row)
+        _label(row, endings)
+        return [_question(tokenizer, context, f" {ending}", block_size) for ending in endings]
+
+    by_byte, by_sum = [], []
+    for answers, row in _answered(model, tokenizer, path, questions, block_size, batch):
+        endings = _endings(row)
+        nats = [answer.nats for answer in answers]
+        rates = [n / len(f" {ending}".encode()) for n, ending in zip(nats, endings, strict=True)]
+        label = _label(row, endings)
+        by_byte.append(rates.index(min(rates)) == label)
+        by_sum.append(nats.index(min(nats)) == label)
+    return {"accuracy": fmean(by_byte), "accuracy_by_sum": fmean(by_sum), "examples": len(by_byte)}
+
+
+def _context(row: dict[str, Any]) -> str:
+    if "ctx" in row:
+        return _text(row, "ctx")
+    return f"{_text(row, 'ctx_a')} {_text(row, 'ctx_b')}".strip()
+
+
+def _endings(row: dict[str, Any]) -> list[str]:
+    endings = row.get("endings")
+    if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(e, str) and e for e in endings):
+        raise ValueError("its `endings` are not a list of at least two texts")
+    return endings
+
+
+def _label(row: dict[str, Any], endings: list[str]) -> int:
+    """The number of the right ending; the public files have it as a number or as a text of digits."""
+    label = str(row.get("label", ""))
+    if not label.isascii() or not label.isdigit() or int(label) >= len(endings):
+        raise ValueError(f"its `label` is {row.get('label')!r}, not the number of an ending from 0")
+    return int(label)
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    if not isinstance(row.get(key), str) or not row[key].strip():
+        raise ValueError(f"it has no text in `{key}`")
+    return row[key]
+
+
+def _question(tokenizer: Tokenizer, context: str, continuation: str, block_size: int) -> Question:
+    before, after = tokenizer.encode(context), tokenizer.encode(continuation)
+    if len(after) > block_size:
+        raise ValueError(f"{continuation!r} has {len(after)} tokens, more than block_size={block_size}")
+    return Question(np.concatenate((before, after))[-(block_size + 1) :].astype(np.int64), len(after))
+
+
+def _answered(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    path: Path,
+    questions: Callable[[dict[str, Any]], list[Question]],
+    block_size: int,
+    batch: int | None,
+) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
+    """The answers to each line's questions, with the line; as many lines in memory as fill a batch."""
+    batch = batch or windows_that_fit(tokenizer, block_size)
+    waiting: list[tuple[list[Question], dict[str, Any]]] = []
+    for line in _checked(path, questions):
+        waiting.append(line)
+        if sum(len(own) for own, _ in waiting) >= batch:
+            yield from _settled(model, waiting, batch)
+            waiting = []
+    yield from _settled(model, waiting, batch)
+
+
+def _settled(
+    model: nn.Module, lines: list[tuple[list[Question], dict[str, Any]]], batch: int
+) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
+    asked = [question for own, _ in lines for question in own]
+    answers = iter([answer for i in range(0, len(asked), batch) for answer in _ask(model, asked[i : i + batch])])
+    for own, row in lines:
+        yield list(islice(answers, len(own))), row
+
+
+def _checked(
+    path: Path, questions: Callable[[dict[str, Any]], list[Question]]
+) -> Iterator[tuple[list[Question], dict[str, Any]]]:
+    """Each line's questions; errors say which line."""
+    number = 0
+    for number, line in _lines(path):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no JSON object")
+            yield questions(row), row
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: is no JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if number == 0:
+        raise ValueError(f"{path}: has no lines, so there is nothing to score")
+
+
+def _lines(path: Path) -> Iterable[tuple[int, str]]:
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: is not UTF-8, as JSON lines are") from None
+
+
+@torch.inference_mode()
+def _ask(model: nn.Module, questions: list[Question]) -> list[Answer]:
+    """One forward pass; padding stands on the right, where nothing before it looks."""
+    longest = max(len(question.tokens) for question in questions) - 1
+    tokens = np.zeros((len(questions), longest), dtype=np.int64)
+    targets = np.full_like(tokens, IGNORED)
+    for row, question in enumerate(questions):
+        end = len(question.tokens) - 1
+        tokens[row, :end] = question.tokens[:-1]
+        targets[row, end - question.n_scored : end] = question.tokens[-question.n_scored :]
+    wanted = torch.from_numpy(targets)
+    logits = model.eval()(torch.from_numpy(tokens))  # (B, T, V)
+    nats = cross_entropy(logits, wanted, reduction="none").view_as(wanted).double().sum(dim=1)  # (B,)
+    greedy = ((logits.argmax(-1) == wanted) | (wanted == IGNORED)).all(dim=1)
+    return [Answer(n, g) for n, g in zip(nats.tolist(), greedy.tolist(), strict=True)]

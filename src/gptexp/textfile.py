@@ -1,0 +1,69 @@
+"""A text file as a model sees it: decoded as every corpus is (law 3), tokenized in pieces, its words counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gptexp.data.corpora._reading import read_text
+from gptexp.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a text consists of. words: runs of characters between white space (Unicode's, as str.split cuts)."""
+
+    tokens: int
+    words: int
+    text_sha256: str
+
+
+def require_text(path: Path) -> None:
+    """Refuse what can be seen without reading.
+
+    Raises:
+        ValueError: not a file, or an empty one.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give one text file")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: is empty, so there is nothing to score")
+
+
+def survey(path: Path, tokenizer: Tokenizer, encoding: str) -> Survey:
+    """Read and tokenize the text once, keeping nothing, so that what is wrong in it shows before the work begins.
+
+    Raises:
+        ValueError: naming the file and the place of what can't be decoded or has no token.
+    """
+    tokens = words = line = 0
+    digest, inside = hashlib.sha256(), False  # inside: the last piece ended within a word
+    for text in _pieces(path, encoding):
+        try:
+            tokens += len(tokenizer.encode(text))
+        except ValueError as error:
+            since = f", from line {line + 1:,} on" if line else ""
+            raise ValueError(f"{path}{since}: {error}") from None
+        words += len(text.split()) - (inside and not text[0].isspace())
+        inside = not text[-1].isspace()
+        line += text.count("\n")
+        digest.update(text.encode())
+    if tokens < 2:
+        raise ValueError(f"{path}: has {tokens} tokens, and the first is only context; give at least 2")
+    return Survey(tokens, words, digest.hexdigest())
+
+
+def tokens_of(path: Path, tokenizer: Tokenizer, encoding: str) -> Iterator[np.ndarray]:
+    """The tokens (n,) of the text, piece by piece."""
+    for text in _pieces(path, encoding):
+        yield tokenizer.encode(text)
+
+
+def _pieces(path: Path, encoding: str) -> Iterator[str]:
+    return read_text(path, encoding, setting="--encoding")
