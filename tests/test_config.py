@@ -35,6 +35,7 @@ def every_option() -> list[str]:
 @pytest.mark.parametrize("option", every_option())
 def test_every_preset_composes(option: str) -> None:
     needs = {"data=text": ["data.path=a.txt"], "data=huggingface": ["data.dataset=text"]}
+    needs |= {"data=labelled": ["data.path=a.csv"], "objective=classification": ["data=labelled", "data.path=a.csv"]}
     assert isinstance(compose([option, *needs.get(option, [])]), Config)
 
 

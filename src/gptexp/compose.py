@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from gptexp.config import KINDS, Config
+from gptexp.config import KINDS, UNSAID, Config
 from gptexp.explain import check_groups, closest, explain, settings, type_error
 from gptexp.overrides import one_batch_setting, quoted
 from gptexp.schemas import ConfigError, conf_dir, first_line, register_schemas
@@ -112,6 +112,7 @@ def config_from_plain(plain: object) -> Config:
         raise ConfigError("config.yaml: not a composition")
     if "${" in str(plain):  # would be evaluated
         raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
+    plain = {"objective": UNSAID, **plain}
     root = OmegaConf.structured(Config)
     for group, kinds in KINDS.items():
         kind = plain.get(group, {}).get("kind")

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gptexp.config.objective import UNSAID
+
 # Where and how a run computes and what it writes down; by law 1 none of it changes the curve (but to rounding).
 ACCIDENTAL = frozenset(
     {
@@ -50,6 +52,10 @@ def matters(key: str) -> bool:
     return key not in ACCIDENTAL and not key.startswith(ACCIDENTAL_GROUPS)
 
 
+# What settings were before there was a choice: said or unsaid, it is the same experiment.
+BEFORE = {f"objective.{name}": value for name, value in UNSAID.items()}
+
+
 def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:
     """The settings that make a configuration, flat, by dotted name.
 
@@ -58,7 +64,8 @@ def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) 
         also: dotted names to keep although they are accidental (to compare `trainer.compile`, say).
     """
     kept = set(also)
-    return {key: value for key, value in flatten(settings).items() if key in kept or matters(key)}
+    flat = {key: value for key, value in flatten(settings).items() if key in kept or matters(key)}
+    return {key: value for key, value in flat.items() if (key, value) not in BEFORE.items()}
 
 
 def identity(settings: Mapping[str, Any], *, seed: bool = False) -> str:

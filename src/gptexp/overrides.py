@@ -20,7 +20,16 @@ def quoted(override: str) -> str:
     return f"{key}={quote(value)}" if is_text and parsed.is_sweep_override() and os.path.exists(value) else override  # noqa: PTH110
 
 
-_TEXT_SETTINGS = {"data.path", "data.data_files", "resume", "init_from", "paths.data", "paths.logs", "paths.cache"}
+_TEXT_SETTINGS = {
+    "data.path",
+    "data.val_path",
+    "data.data_files",
+    "resume",
+    "init_from",
+    "paths.data",
+    "paths.logs",
+    "paths.cache",
+}
 
 
 def quote(value: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from gptexp.config.objective import UNSAID
 from gptexp.files import atomic_write
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
@@ -121,7 +122,7 @@ def read_settings(run: str) -> dict[str, Any]:
         raise RunError(f"{run}: its settings are not those of a gptexp run")
     if "${" in str(settings):  # would be evaluated when composed
         raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
-    return settings
+    return {"objective": UNSAID, **settings}
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, NormPosition, Position
-from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles
+from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
 from gptexp.models.init import init_gpt2
 from gptexp.models.layers import FeedForward, make_norm, mlp_width, require_length, sinusoidal_table
 
@@ -46,11 +46,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens (B, T) -> the last hidden states (B, T, C)."""
+    """Tokens (B, T) -> the last hidden states (B, T, C). causal: a token sees only those before it."""
 
-    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.causal = config, causal
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
@@ -59,7 +59,8 @@ class Transformer(nn.Module):
         # Where norms follow each addition, the last block's output is normed already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """lengths (B,): of texts that are padded on the right; what is causal doesn't see padding anyway."""
         start, length = 0 if cache is None else cache.length, tokens.shape[1]
         positions = torch.arange(start, start + length, device=tokens.device)  # (T,)
         x = self.drop(self.embed(tokens, positions))  # (B, T, C)
@@ -67,7 +68,10 @@ class Transformer(nn.Module):
         # dtype, or a model built on the meta device, could leave behind.
         by_angle = self.config.position is Position.rope
         rope = rope_angles(positions, self.config.head_dim, x.dtype) if by_angle else None
-        mask = attention_mask(self.config, start, length, like=x)
+        if self.causal:
+            mask = attention_mask(self.config, start, length, like=x)
+        else:
+            mask = two_sided_mask(self.config, length, lengths, like=x)
         for block in self.h:
             x = block(x, rope, mask, cache)
         return self.ln_f(x)
@@ -90,27 +94,29 @@ class GPT(nn.Module):
     Args:
         config: the settings `model.*`.
         vocab_size: V, how many tokens the tokenizer has.
+        causal: False lets every token see those on both sides; such a model can't generate.
     """
 
-    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.transformer = Transformer(config, vocab_size)
+        self.transformer = Transformer(config, vocab_size, causal)
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
         init_gpt2(self, config.n_layer)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T), int64.
 
         With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
+        lengths (B,): of texts that are padded on the right, where attention isn't causal.
         Raises ValueError where more than block_size tokens come together.
         """
         length = tokens.shape[1]
         if cache is None:
             require_length(length, self.config.block_size)
-            return self.lm_head(self.transformer(tokens))
+            return self.lm_head(self.transformer(tokens, lengths=lengths))
         cache.require_room(length)
         hidden = self.transformer(tokens, cache)
         cache.advance(length)
@@ -118,6 +124,7 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty cache for `batch_size` sequences, on the model's device and in its dtype."""
+        assert self.transformer.causal, "what a token sees to its right can't be cached"
         weight = self.transformer.wte.weight
         return KVCache(self.config, batch_size, weight.device, weight.dtype)
 
