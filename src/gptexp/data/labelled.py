@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +123,22 @@ def _hashed(rows: Iterable[Row], seed: int) -> list[Hashed]:
 def split(rows: Sequence[Hashed], val_fraction: float) -> tuple[list[Hashed], list[Hashed]]:
     """Of each label the texts with the smallest hashes validate: val_fraction of them, to the nearest text.
 
-    At least one where there are two, so that every label is scored; none of a label's only text. A text that
-    occurs twice stays on one side, so that no text is scored that was trained on.
+    At least one where there are two, so that every label is scored. Copies of a text stay on one side, so that
+    no text is scored that was trained on; and a label's last training text stays in training.
     """
-    share = Decimal(str(val_fraction))
-    numbers = Counter(label for _, (_, label) in rows)
-    quota = {label: min(max(round(n * share), 1), n - 1) for label, n in numbers.items()}
-    chosen: set[int] = set()
-    for key, (_, label) in rows:
-        if quota[label] > 0 or key in chosen:
-            chosen.add(key)
-            quota[label] -= 1
-    return [pair for pair in rows if pair[0] not in chosen], [pair for pair in rows if pair[0] in chosen]
+    left = Counter(label for _, (_, label) in rows)
+    quota = {label: max(1, round(n * Decimal(str(val_fraction)))) for label, n in left.items()}
+    train: list[Hashed] = []
+    val: list[Hashed] = []
+    for _, group in groupby(rows, key=itemgetter(0)):
+        copies = list(group)
+        of_label = Counter(label for _, (_, label) in copies)
+        taken = quota[copies[0][1][1]] > 0 and all(left[label] > n for label, n in of_label.items())
+        (val if taken else train).extend(copies)
+        if taken:
+            left.subtract(of_label)
+            quota = {label: n - of_label[label] for label, n in quota.items()}
+    return train, val
 
 
 def _whole_numbers(rows: list[Row]) -> list[Row]:

@@ -135,7 +135,7 @@ def read_files(files: list[Path], columns: tuple[str, ...], place: str, cache: P
     suffix = files[0].suffix.lower()
     reading: dict[str, Any] = {}
     if BUILDERS[suffix] == "csv":  # so no column changes its type midway; and "NA" is a word, not a gap
-        reading = {"converters": dict.fromkeys(columns, str)}
+        reading = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
         reading |= {"sep": "\t"} if suffix == ".tsv" else {}
     try:
         stream = datasets.load_dataset(
