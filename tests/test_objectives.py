@@ -666,15 +666,29 @@ def topics(n: int, length: int, seed: int) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["lm", "mlm"])
-def test_pretraining_beats_a_start_from_scratch_where_labels_are_few(objective: str, train: Train) -> None:
-    """Text without labels tells which words belong together; twelve labelled texts don't show them all."""
+@pytest.mark.parametrize(("objective", "steps", "windows"), [("lm", 150, 12), ("mlm", 300, 24)])
+def test_pretraining_beats_a_start_from_scratch_where_labels_are_few(
+    objective: str, steps: int, windows: int, train: Train
+) -> None:
+    """Text without labels tells which words belong together; twelve labelled texts don't show them all.
+
+    mlm is given more, because a step teaches it two tokens of each window and lm all sixteen: with lm's 150
+    steps it has found no topics yet, and its start is worse than none (0.62 against 0.75).
+    """
     Path("story.txt").write_text("\n".join(text for text, _ in topics(1500, 15, seed=1)), encoding="utf-8")
     write_csv("few.csv", topics(12, 3, seed=2))
     write_csv("val.csv", topics(200, 3, seed=3))
     size = ["trainer=cpu", "callbacks.samples.tokens=0", "logger.tensorboard=false", "model.block_size=16"]
     size += ["model.n_layer=2", "model.n_head=2", "model.n_embd=32"]
-    train(*size, f"objective={objective}", "data=text", "data.path=story.txt", "trainer.max_steps=150", folder="pre")
+    train(
+        *size,
+        f"objective={objective}",
+        "data=text",
+        "data.path=story.txt",
+        f"trainer.max_steps={steps}",
+        f"data.global_batch_size={windows}",
+        folder="pre",
+    )
     fine = ["objective=classification", "data=labelled", "data.path=few.csv", "data.val_path=val.csv", "trainer=cpu"]
     fine += ["trainer.max_steps=25", "trainer.val_every_steps=25", "optimizer.lr=1e-3", "data.global_batch_size=12"]
     fine += ["logger.tensorboard=false"]
