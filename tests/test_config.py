@@ -36,6 +36,7 @@ def every_option() -> list[str]:
 def test_every_preset_composes(option: str) -> None:
     needs = {"data=text": ["data.path=a.txt"], "data=huggingface": ["data.dataset=text"]}
     needs["finetune=lora"] = ["experiment=finetune_lm"]  # which names a source, not looked for here
+    needs |= {"data=labelled": ["data.path=a.csv"], "objective=classification": ["data=labelled", "data.path=a.csv"]}
     assert isinstance(compose([option, *needs.get(option, [])]), Config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,19 +17,19 @@ from gptexp import checkpoint as ckpt
 from gptexp import flops, hardware, ranks, runs
 from gptexp.callbacks.bundle import Bundle
 from gptexp.callbacks.checkpoints import Checkpoints
+from gptexp.callbacks.confusion import ConfusionMatrix
 from gptexp.callbacks.progress import ProgressLine
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
 from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
-from gptexp.data.prepare import PreparedData, prepare
 from gptexp.data.windows import Windows
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
-from gptexp.loading import Measured, build_model, measure_model
+from gptexp.loading import Measured, measure_model, seeded
 from gptexp.loggers import MetricsCSV, tensorboard
 from gptexp.lora import adapt, merged
-from gptexp.objective import Score
+from gptexp.objectives import Objective, carried_over, implementation
 from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
 from gptexp.schemas import to_plain
@@ -41,12 +42,13 @@ class Experiment:
 
     config: Config
     folder: Path
-    data: PreparedData
+    objective: Objective
+    data: Any
     model: nn.Module
     lit: LitGPT
     trainer: pl.Trainer
     record: RunRecord
-    samples: TextSamples
+    samples: TextSamples | None
     datamodule: Windows
     plan: BatchPlan
     precision: tuple[str, str]
@@ -66,31 +68,47 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     """
     source = _source(config, folder)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
+    kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
-        data = prepare(config.data, tokenizer, Path(config.paths.cache))
+        data = kind.prepare(config, tokenizer, Path(config.paths.cache))
     _require_same_data(config, source, data)
-    size = measure_model(config.model, data.tokenizer.vocab_size, config.finetune)
+    objective = kind(config.objective, data.tokenizer, data.facts)
+    make = partial(objective.make_model, config.model)
+    size = measure_model(make, config.model.block_size, config.finetune)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config)
-    model = _model(config, source, data.tokenizer.vocab_size, precision[0])
+    model = seeded(make, config.seed)
+    if precision[0] == "64-true":
+        model.double()  # before stored weights come in, which would be rounded otherwise
+    _take_weights(model, source, config, data.tokenizer.vocab_size)
     first_step = source.step if source and config.resume else 0
     plan = plan_batches(
-        config, vocab_size=data.tokenizer.vocab_size, world_size=world_size, memory=_activation_memory(config)
+        config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
-    lit = LitGPT(model, config, plan, scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot), first_step)
+    lit = LitGPT(model, config, plan, objective, first_step)
     if source and first_step == config.trainer.max_steps:
-        lit.score = Score(source.metrics["nats"], lit.scored_tokens, lit.scored_bytes)
-    record = _record(config, folder, data, size, precision[0], source if first_step else None)
-    samples = TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data))
+        lit.sums = torch.tensor(source.metrics["sums"], dtype=torch.float64)
+        lit.score = objective.score(lit.sums)
+    record = RunRecord(
+        folder,
+        tokens_per_step=objective.tokens_per_step(data, config, plan),
+        best_by=config.objective.best_by,
+        flops_per_token=size.flops_per_token,
+        peak_flops=_peak_flops(config, precision[0]),
+        facts=_facts(config, data, size, source if first_step else None),
+        first_step=first_step,
+    )
+    samples = _samples(config, folder, data) if objective.writes else None
     identity = _identity(config, data)
-    datamodule = Windows(config, data, plan, first_step)
+    datamodule = Windows(config, objective, data, plan, first_step)
     callbacks = [
         record,
-        samples,
+        *([samples] if samples else []),
+        ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
         Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record),
-        ProgressLine(console, record, samples),
+        ProgressLine(console, record),
         *load_plugins("callbacks", config.callbacks.plugins),
     ]
     if source and config.resume:
@@ -100,6 +118,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     return Experiment(
         config=config,
         folder=folder,
+        objective=objective,
         data=data,
         model=model,
         lit=lit,
@@ -115,17 +134,14 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     )
 
 
-def _model(config: Config, source: ckpt.Checkpoint | None, vocab_size: int, precision: str) -> nn.Module:
-    """The model to train: new, or with the source's weights; adapters come after these, or with them on resume."""
-    model = build_model(config.model, vocab_size, seed=config.seed)
-    if precision == "64-true":
-        model.double()  # before stored weights come in, which would be rounded otherwise
+def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Config, vocab_size: int) -> None:
+    """Give a new model the source's weights; adapters come after these, or with them on resume."""
     if source and not config.resume:
-        ckpt.load_weights(model, merged(source.model, source.config, config.init_from), config.init_from)
+        plain = merged(source.model, source.config, config.init_from)
+        ckpt.load_weights(model, carried_over(plain, model, vocab_size), config.init_from)
     adapt(model, config.finetune, seed=config.seed)
     if source and config.resume:
         ckpt.load_weights(model, source.model, config.resume)
-    return model
 
 
 def _compile(model: nn.Module, config: Config) -> None:
@@ -157,9 +173,9 @@ def build_trainer(
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
         plugins.append(pl.plugins.DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
-    loggers: list[Any] = [MetricsCSV(folder, first_step)]
+    loggers: list[Any] = [MetricsCSV(folder, first_step, config.objective.metrics)]
     if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, first_step))
+        loggers.append(tensorboard(folder, first_step, config.objective.metrics))
     loggers += load_plugins("logger", config.logger.plugins)
     return pl.Trainer(
         max_steps=settings.max_steps - first_step,
@@ -225,7 +241,7 @@ def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     steps = config.trainer.max_steps
     own = runs.run_folder(path)
     here = own is not None and own.resolve() == folder.resolve()
-    unsaid = here and source.step == steps and isinstance(source.metrics.get("nats"), float)
+    unsaid = here and source.step == steps and isinstance(source.metrics.get("sums"), list)
     if config.resume and source.step >= steps and not unsaid:  # else it was killed before it wrote its result
         raise ValueError(
             f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
@@ -233,7 +249,7 @@ def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     return source
 
 
-def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: PreparedData) -> None:
+def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any) -> None:
     if config.resume and source and source.data.get("fingerprint") != data.fingerprint:
         raise ValueError(
             f"resume={config.resume}: its text or tokens are not those found now "
@@ -248,38 +264,35 @@ def _activation_memory(config: Config) -> int:
     return 4 * hardware.GIB
 
 
-def _record(
-    config: Config,
-    folder: Path,
-    data: PreparedData,
-    size: Measured,
-    precision: str,
-    source: ckpt.Checkpoint | None,
-) -> RunRecord:
+def _peak_flops(config: Config, precision: str) -> float | None:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
+    return flops.peak_flops(device, precision)
+
+
+def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | None) -> dict[str, Any]:
+    """What the record says besides what it measures."""
     facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
     facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
-    facts["bytes_per_token"] = data.train_bytes / len(data.train)
+    facts["bytes_per_token"] = data.train_bytes / data.train_tokens
     if source:
         facts |= {"best": source.metrics.get("best"), "seconds": source.metrics.get("seconds", 0.0)}
-    return RunRecord(
-        folder,
-        flops_per_token=size.flops_per_token,
-        peak_flops=flops.peak_flops(device, precision),
-        facts=facts,
-        first_step=source.step if source else 0,
-    )
+    return facts
 
 
-def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
+def _identity(config: Config, data: Any) -> dict[str, Any]:
     return {
         "config": to_plain(config),
         "tokenizer": data.tokenizer.state_dict(),
-        "data": {"fingerprint": data.fingerprint, "text_sha256": data.text_sha256},
+        "data": {"fingerprint": data.fingerprint, "text_sha256": data.text_sha256, **data.facts},
     }
 
 
-def _prompt(config: Config, data: PreparedData) -> str:
+def _samples(config: Config, folder: Path, data: Any) -> TextSamples:
+    tokens, _ = scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot)
+    return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data), tokens)
+
+
+def _prompt(config: Config, data: Any) -> str:
     """The user's, or the first few characters of the validation text."""
     if prompt := config.callbacks.samples.prompt:
         try:

@@ -5,7 +5,7 @@
     model        {name: tensor}: weights, tied ones once, and persistent buffers; no wrapper's prefix
     optimizer    {parameter name: {"step", "exp_avg", …: tensor}}
     config       the experiment's settings, resolved        tokenizer    its state, plain data
-    data         {"fingerprint", "text_sha256"}
+    data         {"fingerprint", "text_sha256"}, and what the objective must know of it: a classifier's labels
 
 Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
 no code. It is written under another name, flushed and renamed (law 2), and a previous generation stays.
@@ -258,8 +258,8 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
         if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_complex():
             raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
     best = plain["metrics"].get("best")
-    if not (best is None or (isinstance(best, dict) and isinstance(best.get("val/bpb"), float))):
-        raise ValueError(f"{path}: its `metrics` hold no val/bpb for the best step")
+    if not (best is None or (isinstance(best, dict) and any(name.startswith("val/") for name in best))):
+        raise ValueError(f"{path}: its `metrics` hold no score for the best step")
     return Checkpoint(**{name: plain[name] for name in _TYPES})
 
 

@@ -128,6 +128,7 @@ EXAMPLES = {
     "model": "model=gpt2_small model.n_layer=6",
     "data": 'data=text data.path="books/*.txt"',
     "tokenizer": "tokenizer=bpe tokenizer.vocab_size=2000",
+    "objective": "objective=classification data=labelled data.path=reviews.csv",
     "optimizer": "optimizer=muon optimizer.lr=2e-3",
     "schedule": "schedule=wsd schedule.warmup_steps=100",
     "finetune": "finetune=lora finetune.rank=4 init_from=RUN",

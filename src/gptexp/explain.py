@@ -51,7 +51,9 @@ def explain(overrides: list[str], error: Exception) -> str:
             group, _, name = key.rpartition(".")
             kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
             if kinds:
-                return f"{key}={parsed.get_value_element_as_str()}: only a {group} of kind {' or '.join(kinds)} has it"
+                article = "an" if group[0] in "aeiou" else "a"
+                value = parsed.get_value_element_as_str()
+                return f"{key}={value}: only {article} {group} of kind {' or '.join(kinds)} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
             if parsed.is_delete():

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gptexp.config.objective import UNSAID
+
 # Where and how a run computes and what it writes down; by law 1 none of it changes the curve (but to rounding).
 ACCIDENTAL = frozenset(
     {
@@ -33,7 +35,7 @@ ACCIDENTAL = frozenset(
 ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "callbacks.samples.", "sweep.")
 
 # Groups that are younger than some stored runs, and what a run without them is.
-ABSENT: dict[str, dict[str, Any]] = {"finetune": {"kind": "full"}}
+ABSENT: dict[str, dict[str, Any]] = {"objective": UNSAID, "finetune": {"kind": "full"}}
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:

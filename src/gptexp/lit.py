@@ -1,4 +1,4 @@
-"""The LightningModule: objective, learning rate, gradient norm, validation score. No more than that."""
+"""The LightningModule: loss, learning rate, gradient norm, validation score. No more than that."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from gptexp.breakdown import Watch, require_finite
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan
 from gptexp.lean import pl
-from gptexp.objective import Score, cross_entropy
+from gptexp.objectives import Objective, Score
 from gptexp.optim import build_optimizer
 from gptexp.schedule import lr_multiplier
 from gptexp.seeds import dropout_seed
 
 
 class LitGPT(pl.LightningModule):
-    """Trains any model of tokens (B, T) -> logits (B, T, V) on the next token.
+    """Trains any model by any objective.
 
     first_step: optimizer steps taken before this process (resume); `step` goes on from there.
-    scored: tokens and bytes of the validation text that count.
+    sums: of the last validation, over all batches and ranks; `score` is what the objective makes of them.
     """
 
     def __init__(
-        self, model: nn.Module, config: Config, plan: BatchPlan, scored: tuple[int, int], first_step: int = 0
+        self, model: nn.Module, config: Config, plan: BatchPlan, objective: Objective, first_step: int = 0
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.objective = model, objective
         self.config, self.plan, self.first_step = config, plan, first_step
-        self.scored_tokens, self.scored_bytes = scored
+        self.sums: torch.Tensor | None = None
         self.score: Score | None = None
         self.grad_norm: torch.Tensor | None = None
         self.watch = Watch(waits=True)
         self._loss_sum: torch.Tensor | float = 0.0
-        self._nats = 0.0
         self._sharded = False
 
     @property
@@ -61,21 +60,17 @@ class LitGPT(pl.LightningModule):
     def on_train_start(self) -> None:
         self.watch = Watch(waits=self.device.type == "cpu")
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.model(tokens)
-
     # ------------------------------------------------------------------------------ training
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         micro = batch_idx % self.plan.accumulate
         torch.manual_seed(dropout_seed(self.config.seed, self.step, self.global_rank, micro))
-        tokens, targets = batch
-        loss = cross_entropy(self.model(tokens), targets)
+        loss = self.objective.loss(self.model, batch)
         self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
         return loss
 
     def train_loss(self) -> float:
-        """Nats a token over the whole global batch of the last step. A collective, and waits for the device.
+        """The objective's loss over the whole global batch of the last step. A collective, and waits for the device.
 
         Raises:
             NonFiniteLoss: it, or the loss or gradient of an earlier step, is no number.
@@ -120,17 +115,18 @@ class LitGPT(pl.LightningModule):
     # ---------------------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
-        self._nats = 0.0
+        self.sums = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        tokens, targets = batch
-        self._nats += float(cross_entropy(self.model(tokens), targets, reduction="sum"))
+        found = self.objective.measure(self.model, batch)
+        self.sums = found if self.sums is None else self.sums + found
 
     def on_validation_epoch_end(self) -> None:
-        """Sum nats over ranks, so that the score doesn't depend on the layout."""
-        wide = torch.float32 if self.device.type == "mps" else torch.float64
-        nats = torch.tensor(self._nats, dtype=wide, device=self.device)
-        total = float(self.trainer.strategy.reduce(nats, reduce_op="sum"))
-        require_finite("val/loss", total / self.scored_tokens, self.step)
-        self.score = Score(total, self.scored_tokens, self.scored_bytes)
+        """Add up over ranks, so that the score doesn't depend on the layout."""
+        assert self.sums is not None
+        if self.plan.world_size > 1:
+            self.sums = self.trainer.strategy.reduce(self.sums.to(self.device), reduce_op="sum").cpu()
+        self.score = self.objective.score(self.sums)
+        loss = self.config.objective.metrics[0]
+        require_finite(loss, self.score.metrics()[loss], self.step)
         self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping

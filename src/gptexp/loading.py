@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops
-from gptexp.config import FinetuneConfig, ModelConfig
+from gptexp.config import FinetuneConfig, ModelConfig, ObjectiveConfig
 from gptexp.identity import completed
 from gptexp.lora import adapt, merged
 from gptexp.schemas import from_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from gptexp.objectives import Objective
+
+Make = Callable[[], nn.Module]  # draws its first weights from torch's generator
 
 
 def model_class(config: ModelConfig) -> type[nn.Module]:
@@ -22,20 +29,24 @@ def model_class(config: ModelConfig) -> type[nn.Module]:
     return import_module(f"gptexp.models.{config.kind}").Model
 
 
-def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None) -> nn.Module:
-    """The model; its first weights follow from the seed alone, or stay unset where None is given."""
-    if seed is None:
-        return _make(config, vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _make(config, vocab_size)
-
-
-def _make(config: ModelConfig, vocab_size: int) -> nn.Module:
+def plain_model(config: ModelConfig, vocab_size: int, **how: bool) -> nn.Module:
     """The model, with its settings at `model.config` whether its author thought of that or not."""
-    model = model_class(config)(config, vocab_size)
+    model = model_class(config)(config, vocab_size, **how)
     model.config = config  # type: ignore[assignment]
     return model
+
+
+def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None) -> nn.Module:
+    """A language model; its first weights follow from the seed alone, or stay unset where None is given."""
+    make = partial(plain_model, config, vocab_size)
+    return make() if seed is None else seeded(make, seed)
+
+
+def seeded(make: Make, seed: int) -> nn.Module:
+    """What `make` makes, from the draws that follow a seed; torch's own state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
 
 
 class Measured(NamedTuple):
@@ -46,44 +57,73 @@ class Measured(NamedTuple):
     trainable: int
 
 
-def measure_model(config: ModelConfig, vocab_size: int, finetune: FinetuneConfig | None = None) -> Measured:
-    """Count without allocating the model.
+def measure_model(make: Make, block_size: int, finetune: FinetuneConfig | None = None) -> Measured:
+    """Count what `make` makes without allocating it.
 
     Raises:
         ValueError: adapters that the model can't have.
     """
-    model = _meta(config, vocab_size, finetune or FinetuneConfig())
+    model = _meta(make, finetune or FinetuneConfig())
     return Measured(
-        flops.count_parameters(model),
-        flops.train_flops_per_token(model, config.block_size),
-        flops.count_trainable(model),
+        flops.count_parameters(model), flops.train_flops_per_token(model, block_size), flops.count_trainable(model)
     )
 
 
-def _meta(config: ModelConfig, vocab_size: int, finetune: FinetuneConfig) -> nn.Module:
+def _meta(make: Make, finetune: FinetuneConfig) -> nn.Module:
     """The model without memory for its weights, frozen and adapted as for training."""
     with torch.device("meta"):
-        model = _make(config, vocab_size)
+        model = make()
         adapt(model, finetune)
     return model
 
 
-def load_model(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = True) -> tuple[nn.Module, Tokenizer]:
-    """The model and tokenizer of a checkpoint: all that generating takes.
+def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
+    """The language model and tokenizer of a checkpoint: all that generating takes.
+
+    Raises:
+        ValueError: its settings, tokenizer or weights don't fit together; it was trained for something else.
+    """
+    from gptexp.objectives import implementation
+
+    kind = objective_of(checkpoint).kind
+    if not implementation(kind).writes:
+        raise ValueError(f"{source}: was trained with objective={kind}: {NO_LANGUAGE_MODEL[kind]}")
+    objective, model = load_trained(checkpoint, source)
+    return model, objective.tokenizer
+
+
+NO_LANGUAGE_MODEL = {
+    "mlm": "it finds hidden tokens from both sides, and gives no next token to generate and no likelihood to score",
+    "classification": "it gives a label (python -m gptexp.predict), and no text",
+}
+
+
+def objective_of(checkpoint: ckpt.Checkpoint) -> ObjectiveConfig:
+    """The settings objective.* of a checkpoint; those of before there was a choice have none."""
+    return from_plain("objective", completed(checkpoint.config)["objective"])
+
+
+def load_trained(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = True) -> tuple[Objective, nn.Module]:
+    """The objective and the model of a checkpoint, whatever it was trained for.
 
     merge: add adapters to their weights, so that the model is a plain one; False leaves it as it was trained.
 
     Raises:
         ValueError: its settings, tokenizer or weights don't fit together.
     """
-    config = from_plain("model", checkpoint.config.get("model"))
-    tokenizer = load_tokenizer(checkpoint.tokenizer)
+    from gptexp.objectives import implementation
+
+    config, wanted = from_plain("model", checkpoint.config.get("model")), objective_of(checkpoint)
+    try:
+        objective = implementation(wanted.kind)(wanted, load_tokenizer(checkpoint.tokenizer), checkpoint.data)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     if getattr(config, "n_layer", 1) > len(checkpoint.model):  # a stranger's number must not keep us busy
         raise ValueError(
             f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored"
         )
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
-    model = _meta(config, tokenizer.vocab_size, finetune)  # nothing is allocated for what a stranger's settings ask
+    model = _meta(partial(objective.make_model, config), finetune)  # nothing is allocated for a stranger's numbers
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     ckpt.adopt_weights(model, stored, source)
-    return model.eval(), tokenizer
+    return objective, model.eval()

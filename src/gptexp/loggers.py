@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,30 @@ from gptexp.lean import pl
 
 rank_zero_only = pl.utilities.rank_zero_only
 
-COMPARED = ("model", "tokenizer", "data", "optimizer", "schedule", "finetune", "trainer", "seed")  # shown by HPARAMS
+# Shown by HPARAMS.
+COMPARED = ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune", "trainer", "seed")
 
-COLUMNS = [
-    "step",
-    "train/loss",
-    "val/loss",
-    "val/bpb",
-    "val/perplexity",
+METRICS = ("val/loss", "val/bpb", "val/perplexity")  # of a language model's validation
+COLUMNS = (
     "lr",
     "grad_norm",
     "tokens_per_second",
     "mfu",
     "seconds",  # of training, over all restarts
-]
+)
 
 
 class MetricsCSV(pl.loggers.Logger):
     """metrics.csv: a row for each step with something to say, appended, readable at any moment.
 
-    On resume the rows after `first_step` are taken out, because those steps are run again.
+    On resume the rows after `first_step` are taken out, because those steps are run again. metrics: the
+    names of what a validation says, the first of which ends a row.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0) -> None:
+    def __init__(self, folder: Path, first_step: int = 0, metrics: Sequence[str] = METRICS) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
+        self.columns, self.loss = ["step", "train/loss", *metrics, *COLUMNS], metrics[0]
         self.first_step = first_step
         self._row: dict[str, Any] = {}
         self._started = False
@@ -57,22 +56,23 @@ class MetricsCSV(pl.loggers.Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._start()
-        known = {name: value for name, value in metrics.items() if name in COLUMNS}
+        known = {name: value for name, value in metrics.items() if name in self.columns}
         if not known:  # a plug-in's own
             return
         if self._row.get("step") != step:
             self._write_row()
             self._row = {"step": step}
         self._row.update(known)
-        if "val/loss" in known:
+        if self.loss in known:
             self._write_row()
 
     def _start(self) -> None:
         if self._started:
             return
         self._started = True
-        kept = _rows_until(self.path, self.first_step) if self.first_step else []
-        atomic_write(self.path, _to_csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *kept]).encode())
+        kept = self._rows_until(self.first_step) if self.first_step else []
+        head = dict(zip(self.columns, self.columns, strict=True))
+        atomic_write(self.path, self._to_csv([head, *kept]).encode())
 
     @rank_zero_only
     def save(self) -> None:
@@ -84,32 +84,30 @@ class MetricsCSV(pl.loggers.Logger):
     def _write_row(self) -> None:
         if self._row:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_to_csv([self._row]))
+                file.write(self._to_csv([self._row]))
         self._row = {}
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._write_row()
 
+    def _to_csv(self, rows: list[dict[str, Any]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n", restval="").writerows(rows)
+        return text.getvalue()
 
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="").writerows(rows)
-    return text.getvalue()
-
-
-def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: row.get(name) or "" for name in COLUMNS}
-            for row in csv.DictReader(file)
-            if (row.get("step") or "").isdigit() and int(row["step"]) <= step
-        ]
+    def _rows_until(self, step: int) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return [
+                {name: row.get(name) or "" for name in self.columns}
+                for row in csv.DictReader(file)
+                if (row.get("step") or "").isdigit() and int(row["step"]) <= step
+            ]
 
 
-def tensorboard(folder: Path, first_step: int) -> pl.loggers.Logger:
+def tensorboard(folder: Path, first_step: int, metrics: Sequence[str] = METRICS) -> pl.loggers.Logger:
     """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
 
     class RunTensorBoard(pl.loggers.TensorBoardLogger):
@@ -122,7 +120,7 @@ def tensorboard(folder: Path, first_step: int) -> pl.loggers.Logger:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
             from torch.utils.tensorboard.summary import hparams
 
-            zeros = {"val/loss": 0.0, "val/bpb": 0.0, "val/perplexity": 0.0}
+            zeros = dict.fromkeys(metrics, 0.0)
             for summary in hparams(_flat({name: params[name] for name in COMPARED if name in params}), zeros):
                 self.experiment._get_file_writer().add_summary(summary)
 

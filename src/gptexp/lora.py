@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gptexp.config import FinetuneConfig, LoRAConfig
 from gptexp.config.rules import require
 from gptexp.identity import completed
+from gptexp.models.classifier import HEAD
 from gptexp.schemas import from_plain
 
 A, B = "lora_A", "lora_B"
@@ -48,7 +49,7 @@ class LoRALinear(nn.Linear):
 def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) -> None:
     """Freeze the model and give its targets adapters, in place; nothing at all where all parameters train.
 
-    What is added to the model afterwards, such as a new head, trains. First values of A follow from the seed alone.
+    A classifier's new head trains. First values of A follow from the seed alone.
 
     Raises:
         ValueError: a target that the model doesn't have, or a rank above a layer's sides.
@@ -60,7 +61,8 @@ def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) 
     targets = {name: layer for name, layer in layers.items() if config.aims_at(name)}
     for name, layer in targets.items():
         _require_rank(config, name, layer)
-    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD))
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
@@ -70,10 +72,11 @@ def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) 
 
 
 def _own_linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Linear layers whose weight is theirs alone: a shared one can't have an adapter in one of its places."""
+    """The source's linear layers whose weight is theirs alone: a shared one can't have an adapter in one place."""
     places = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and places[id(module.weight)] == 1:
+        own = isinstance(module, nn.Linear) and places[id(module.weight)] == 1
+        if own and not f"{name}.".startswith(HEAD):
             yield name, module
 
 

@@ -22,6 +22,7 @@ def quoted(override: str) -> str:
 
 _TEXT_SETTINGS = {
     "data.path",
+    "data.val_path",
     "data.data_files",
     "tokenizer.path",
     "resume",

@@ -20,12 +20,13 @@ def main() -> None:
             raise ConfigError(f"{flags[0]}: gptexp.prepare takes group=option and key=value only")
         config = compose(arguments)
 
-        from gptexp.data.prepare import prepare
+        from gptexp.objectives import implementation
 
-        data = prepare(config.data, config.tokenizer, Path(config.paths.cache))
+        data = implementation(config.objective.kind).prepare(config, config.tokenizer, Path(config.paths.cache))
+        unit = "texts" if "labels" in data.facts else "tokens"
         print(
             f"{config.data.kind} · {data.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens · "
-            f"{len(data.train):,} training tokens · {len(data.val):,} validation tokens ({data.val_bytes:,} bytes) · "
+            f"{len(data.train):,} training {unit} · {len(data.val):,} validation {unit} ({data.val_bytes:,} bytes) · "
             f"{data.folder}"
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 from gptexp import cli
 from gptexp.words import plain
 
+SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
 USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
 
 
@@ -47,12 +48,15 @@ def read_bundle(path: Path) -> dict[str, Any]:
         if not isinstance(bundle.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(bundle.get(name)).__name__}, not {kind.__name__}")
     for batch in bundle["batches"]:
-        whole = isinstance(batch, dict) and {"rank", "micro", "tokens", "targets"} <= batch.keys()
+        whole = isinstance(batch, dict) and {"rank", "micro", "tokens"} <= batch.keys()
         if not whole or not all(type(batch[name]) is int and batch[name] >= 0 for name in ("rank", "micro")):
             raise ValueError(f"{path}: its `batches` are not those of a step")
-        for name in ("tokens", "targets"):
-            if not isinstance(batch[name], torch.Tensor) or batch[name].dtype != torch.int64 or batch[name].ndim != 2:
-                raise ValueError(f"{path}: a batch's `{name}` are no token numbers (B, T)")
+        for name, axes in SHAPES.items():
+            part = batch.get(name)
+            if name in batch and (
+                not isinstance(part, torch.Tensor) or part.dtype != torch.int64 or part.ndim != len(axes)
+            ):
+                raise ValueError(f"{path}: a batch's `{name}` are no whole numbers ({', '.join(axes)})")
     if not (0 <= bundle["seed"] < 2**63 and 1 <= bundle["step"] < 2**63):
         raise ValueError(f"{path}: its step and seed are out of range")
     return bundle
@@ -67,12 +71,13 @@ def replay(bundle: dict[str, Any]) -> str | None:
     import torch
 
     from gptexp.checkpoint import Checkpoint
-    from gptexp.loading import load_model
-    from gptexp.objective import cross_entropy
+    from gptexp.loading import load_trained
     from gptexp.seeds import dropout_seed
 
     parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
-    model, _ = load_model(Checkpoint(**parts, optimizer={}, data={}, metrics={}), "the bundle", merge=False)
+    facts = bundle.get("data", {})
+    held = Checkpoint(**parts, optimizer={}, data=facts, metrics={})
+    objective, model = load_trained(held, "the bundle", merge=False)
     model.train()
     if bundle["precision"] == "64-true":
         model.double()
@@ -85,7 +90,7 @@ def replay(bundle: dict[str, Any]) -> str | None:
         torch.manual_seed(dropout_seed(bundle["seed"], bundle["step"] - 1, batch["rank"], batch["micro"]))
         where = f"micro-batch {batch['micro']} of rank {batch['rank']}"
         with _precision(bundle["precision"]):
-            loss = cross_entropy(model(batch["tokens"]), batch["targets"])
+            loss = objective.loss(model, _parts(batch, objective.parts))
         if seen:
             return f"{where}: {seen[0]}"
         if not torch.isfinite(loss):
@@ -97,6 +102,12 @@ def replay(bundle: dict[str, Any]) -> str | None:
     squares = [parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.stack(squares).sum().sqrt()
     return None if torch.isfinite(norm) else f"every gradient is finite, but their norm is {float(norm)}"
+
+
+def _parts(batch: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    if missing := [name for name in names if name not in batch]:
+        raise ValueError(f"the bundle: a batch has no `{missing[0]}`, which its objective needs")
+    return tuple(batch[name] for name in names)
 
 
 def _listen(model: Any, seen: list[str]) -> None:

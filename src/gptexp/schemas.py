@@ -13,12 +13,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig
+from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
 from gptexp.sweep.slots import job_slots
 
 # Where an implementation of a group's `kind` lives, and the files there that are none.
-ROOMS = {"model": "gptexp.models", "tokenizer": "gptexp.tokenizers", "data": "gptexp.data.corpora"}
-MODEL_PARTS = {"attention", "layers", "init"}
+ROOMS = {
+    "model": "gptexp.models",
+    "tokenizer": "gptexp.tokenizers",
+    "data": "gptexp.data.corpora",
+    "objective": "gptexp.objectives",
+}
+MODEL_PARTS = {"attention", "classifier", "layers", "init"}
 
 
 class ConfigError(ValueError):
@@ -56,6 +61,7 @@ def register_schemas() -> None:
         for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema)
     OmegaConf.register_new_resolver("job_slots", job_slots, replace=True)
+    OmegaConf.register_new_resolver("best_by", _best_by, replace=True)
     OmegaConf.register_new_resolver("tokenizer_sha256", _tokenizer_sha256, replace=True)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True, use_cache=True)
@@ -71,6 +77,10 @@ def _discover_kinds() -> None:
         for path in sorted(folder.glob("[!_]*.py")):
             if path.stem not in KINDS[group] and not (group == "model" and path.stem in MODEL_PARTS):
                 KINDS[group][path.stem] = import_module(f"{package}.{path.stem}").Config
+
+
+def _best_by(objective: str) -> str:
+    return best_by(KINDS["objective"][objective])
 
 
 def _tokenizer_sha256(path: str) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from gptexp.data.batches import Batch, ValBatches, scored
+from gptexp.data.batches import IGNORED, Batch, ValBatches, scored
 from gptexp.data.shards import TokenStore
-from gptexp.objective import IGNORED, Score, cross_entropy
+from gptexp.objectives.lm import Score, cross_entropy
 from gptexp.tokenizers import Tokenizer
 
 LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32

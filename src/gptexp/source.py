@@ -9,13 +9,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from gptexp import huggingface, slurm
-from gptexp.config import Config, TrainerConfig, require_safe_name
+from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
-    "resume": ("model", "tokenizer", "data", "optimizer", "schedule", "finetune"),
+    "resume": ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune"),
     "init_from": ("model", "tokenizer"),
 }
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source
@@ -99,9 +99,20 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
 def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """What a source says besides whole groups: by value, and below what the user has given."""
     if verb == "init_from":
-        return {"name": quote(f"{settings['name']}-{unquoted(given.get('data', 'pydocs'))}")}
+        name = {"name": quote(f"{settings['name']}-{unquoted(given.get('data', 'pydocs'))}")}
+        return name | _attention(settings, given)
     named = {"seed": str(settings["seed"]), "name": quote(settings["name"])}
     return {**named, **_trainer_settings(settings["trainer"]), **_own_folder(run)}
+
+
+def _attention(settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+    """A classifier looks at its text as the transformer that it starts from does."""
+    classifies = unquoted(given.get("objective", "lm")) == "classification"
+    return {"objective.bidirectional": "true"} if classifies and not _objective(settings).causal else {}
+
+
+def _objective(settings: dict[str, Any]) -> ObjectiveConfig:
+    return from_plain("objective", settings["objective"])
 
 
 def _resolved(run: str, logs: str) -> str:
@@ -149,6 +160,8 @@ def check_against_source(config: Config) -> None:
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
             if old != new and setting not in free and setting != "data.block_size":
                 raise ConfigError(f"{setting}={new}: {verb}={run} has {old}, which can't change; leave it out")
+    if config.init_from:
+        _check_objective(config, _objective(source))
     if config.resume and source["seed"] != config.seed:
         raise ConfigError(f"seed={config.seed}: resume={run} has {source['seed']}, which can't change; leave it out")
     if config.init_from and config.model.block_size > source["model"]["block_size"]:
@@ -156,6 +169,21 @@ def check_against_source(config: Config) -> None:
             f"model.block_size={config.model.block_size}: init_from={run} has {source['model']['block_size']}, "
             "which can only become smaller"
         )
+
+
+def _check_objective(config: Config, source: ObjectiveConfig) -> None:
+    """Weights can be trained on by another objective, but not by one that sees other tokens."""
+    wanted, run = config.objective, config.init_from
+    if wanted.kind == "mlm" and source.kind != "mlm":
+        raise ConfigError(
+            f"objective=mlm: init_from={run} was trained with objective={source.kind}, and has no token that masks; "
+            "start from a run of objective=mlm, or from scratch"
+        )
+    if wanted.causal != source.causal:
+        sees = "only the tokens before it" if source.causal else "the tokens on both sides"
+        remedy = f"objective.bidirectional={str(source.causal is False).lower()}"
+        remedy = f"give {remedy}" if wanted.kind == "classification" else "choose objective=mlm or classification"
+        raise ConfigError(f"objective={wanted.kind}: init_from={run} was trained to see {sees}; {remedy}")
 
 
 def _source_settings(run: str) -> dict[str, Any]:

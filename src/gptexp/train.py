@@ -20,14 +20,14 @@ from gptexp.sweep import door, job
 
 
 def task(composed: DictConfig) -> float | None:
-    """One job: composed settings in, val/bpb out (what a search minimises)."""
+    """One job: composed settings in, what a search minimises out: val/bpb, or another objective's loss."""
     config = to_config(composed)
     if config.sweep.job is not None:
         return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with cli.one_line_errors():  # in here, because Hydra announces what escapes from a job
-        return run(config, folder)["metrics"]["val/bpb"]
+        return run(config, folder)["metrics"][config.objective.best_by]
 
 
 def run(config: Any, folder: Path) -> dict[str, Any]:

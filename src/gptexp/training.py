@@ -91,23 +91,20 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
 def announce(console: Console, e: Experiment) -> None:
     """The few lines before the first step."""
     config, tokenizer = e.config, e.data.tokenizer
-    steps = config.trainer.max_steps
+    steps, per_step = config.trainer.max_steps, e.record.tokens_per_step
     frozen = f", {quantity(e.trainable)} of them train" if e.trainable < e.parameters else ""
-    per_step = e.plan.windows * config.model.block_size
     tokens, left = steps * per_step, (steps - e.lit.first_step) * per_step
     unit = "symbols" if tokenizer.kind == "char" else "tokens"
     seconds = estimate_seconds(e, left)
+    learned, scored = e.objective.describe(e.data, config, e.plan)
     device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
     say(
         console,
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "
         f"{quantity(e.parameters)} parameters{frozen}\n"
-        f"{len(e.data.train):,} training tokens · {steps:,} steps × {e.plan.windows:,} "
-        f"window{'s' * (e.plan.windows > 1)} of {config.model.block_size:,} = {quantity(tokens)} tokens "
-        f"({tokens / len(e.data.train):.1f} epochs) · "
-        f"{duration(seconds)} on this {device}\n"
+        f"{learned} · {duration(seconds)} on this {device}\n"
         f"{tokens / e.parameters:.1f} tokens a parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
-        f"learning rate {config.lr:.1e} · validation on {e.lit.scored_bytes:,} bytes\n"
+        f"learning rate {config.lr:.1e} · validation on {scored}\n"
         f"precision {e.precision[0]} ({e.precision[1]})"
         + (f" · {e.plan.world_size} processes" if e.plan.world_size > 1 else "")
         + (f" · {e.plan.accumulate} micro-batches of {e.plan.micro_batch} a step" if e.plan.accumulate > 1 else "")
@@ -143,14 +140,12 @@ def _timed(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
     """Where the run lies, a sample, and what to type next."""
-    metrics = result["metrics"]
+    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.told)
     run = "latest" if e.config.paths.logs == "logs" else shlex.quote(runs.shown(e.folder))
-    if e.samples.text:
+    if e.samples and e.samples.text:
         say(console, f"\n{plain_text(e.samples.text)}\n")
     say(
         console,
-        f"val/bpb {metrics['val/bpb']:.4f} · val/loss {metrics['val/loss']:.4f} · {result['steps']:,} steps · "
-        f"{result['seconds']:.0f} s · {runs.shown(e.folder)}\n"
-        f"next: tensorboard --logdir {e.config.paths.logs} · "
-        f'python -m gptexp.generate {run} --prompt "The"',
+        f"{metrics} · {result['steps']:,} steps · {result['seconds']:.0f} s · {runs.shown(e.folder)}\n"
+        f"next: tensorboard --logdir {e.config.paths.logs} · {e.objective.after.replace('RUN', run)}",
     )

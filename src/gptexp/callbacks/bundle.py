@@ -48,6 +48,7 @@ class Bundle(pl.Callback):
                 "model": weights,
                 "config": self.identity["config"],
                 "tokenizer": self.identity["tokenizer"],
+                "data": self.identity["data"],
                 "batches": self.batches(exception.step),
             }
             with atomic_path(bundle_path(self.folder, exception.step)) as temporary, open_new(temporary) as file:

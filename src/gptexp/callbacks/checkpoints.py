@@ -21,7 +21,7 @@ from gptexp.runs import RESULT, Interrupted, write_json
 
 
 class Checkpoints(pl.Callback):
-    """Saves last.ckpt after each validation, every so many steps or minutes; best.ckpt by val/bpb.
+    """Saves last.ckpt after each validation, every so many steps or minutes; best.ckpt by the objective's loss.
 
     A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
     validation follows that step it is made first, so that the resumed curve has it too.
@@ -83,7 +83,7 @@ class Checkpoints(pl.Callback):
                 "last": lit.score.metrics() if lit.score else None,
                 "best": self.record.best,
                 "seconds": self.record.throughput.elapsed(),
-                "nats": lit.score.nats if lit.score and lit.validates(lit.step) else None,
+                "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
             },
             **self.identity,
         )

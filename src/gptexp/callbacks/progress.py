@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from gptexp.callbacks.record import RunRecord
-from gptexp.callbacks.samples import TextSamples
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.words import clock, quantity
@@ -21,8 +20,8 @@ PLAIN_LINES = 10  # progress lines in a log file, besides those of validation
 class ProgressLine(pl.Callback):
     """Step, bar, loss, learning rate, tokens a second, time left; a line for each validation."""
 
-    def __init__(self, console: Console, record: RunRecord, samples: TextSamples) -> None:
-        self.console, self.record, self.samples = console, record, samples
+    def __init__(self, console: Console, record: RunRecord) -> None:
+        self.console, self.record = console, record
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = 0.0
@@ -78,11 +77,8 @@ class ProgressLine(pl.Callback):
         assert isinstance(lit, LitGPT)
         if not trainer.is_global_zero or lit.score is None:
             return
-        score = lit.score
-        self.console.print(
-            f"step {lit.step} · val/bpb {score.bpb:.3f} · val/loss {score.loss:.3f} · "
-            f"perplexity {score.perplexity:,.1f} · {clock(time.perf_counter() - self.record.started)}"
-        )
+        seconds = clock(time.perf_counter() - self.record.started)
+        self.console.print(f"step {lit.step} · {lit.score.line()} · {seconds}")
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         self._stop()

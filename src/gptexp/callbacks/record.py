@@ -54,13 +54,23 @@ class RunRecord(pl.Callback):
 
     flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
     facts: settings, for the loggers; parameters, those that train, hash of the scored text and bytes a training
-    token, for result.json; of a resumed run its best score and its seconds so far.
+    token, for result.json; of a resumed run its best score and its seconds so far. best_by: the metric that
+    decides it.
     """
 
     def __init__(
-        self, folder: Path, *, flops_per_token: float, peak_flops: float | None, facts: dict[str, Any], first_step: int
+        self,
+        folder: Path,
+        *,
+        tokens_per_step: int,
+        best_by: str,
+        flops_per_token: float,
+        peak_flops: float | None,
+        facts: dict[str, Any],
+        first_step: int,
     ) -> None:
         self.folder, self.facts, self.first_step = folder, facts, first_step
+        self.tokens_per_step, self.best_by = tokens_per_step, best_by
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.best: dict[str, float] | None = facts.pop("best", None)
         self._seconds_before = float(facts.pop("seconds", 0.0))
@@ -72,7 +82,7 @@ class RunRecord(pl.Callback):
     def take_over(self, lit: LitGPT, trainer: pl.Trainer) -> None:
         """Count from where the run's earlier processes left off."""
         lit.trainer = trainer
-        self.throughput = Throughput(lit.plan.windows * lit.config.model.block_size, lit.step, self._seconds_before)
+        self.throughput = Throughput(self.tokens_per_step, lit.step, self._seconds_before)
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
@@ -110,7 +120,7 @@ class RunRecord(pl.Callback):
         assert isinstance(lit, LitGPT)
         assert lit.score is not None
         metrics = lit.score.metrics()
-        self.is_best = self.best is None or metrics["val/bpb"] < self.best["val/bpb"]
+        self.is_best = self.best is None or metrics[self.best_by] < self.best[self.best_by]
         if self.is_best:
             self.best = {**metrics, "step": lit.step}
         self._log(trainer, {**metrics, "seconds": self.throughput.seconds}, lit.step)
@@ -129,12 +139,7 @@ class RunRecord(pl.Callback):
             "status": "completed",
             "metrics": _finite(lit.score.metrics()),
             "best": _finite(self.best or {}),
-            "val": {
-                "bytes": lit.score.bytes,
-                "tokens": lit.score.tokens,
-                "nats": lit.score.nats,
-                "text_sha256": self.facts["text_sha256"],
-            },
+            "val": {**lit.score.record(), "text_sha256": self.facts["text_sha256"]},
             "steps": lit.step,
             "tokens": tokens,
             "seconds": round(time.perf_counter() - self.started, 3),

@@ -22,12 +22,15 @@ from gptexp.tokenizers import Tokenizer
 class TextSamples(pl.Callback):
     """Writes a text sample into samples.md and TensorBoard after each validation.
 
-    The sample's length follows from the validation text's, so that it costs less than the validation:
-    writing a token reads every weight once, scoring sixteen in a batch costs about as much.
+    The sample's length follows from the validation text's (scored_tokens), so that it costs less than the
+    validation: writing a token reads every weight once, scoring sixteen in a batch costs about as much.
     """
 
-    def __init__(self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str) -> None:
+    def __init__(
+        self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str, scored_tokens: int
+    ) -> None:
         self.path, self.config, self.tokenizer, self.prompt = folder / samples.FILE, config, tokenizer, prompt
+        self.scored_tokens = scored_tokens
         self.text = ""
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
@@ -39,7 +42,7 @@ class TextSamples(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
-        length = min(self.config.tokens, max(8, lit.scored_tokens // 16))
+        length = min(self.config.tokens, max(8, self.scored_tokens // 16))
         sharded = isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy)
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
             return

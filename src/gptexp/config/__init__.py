@@ -18,6 +18,7 @@ from gptexp.config.data import (
     DataConfig,
     HarryPotterConfig,
     HuggingFaceConfig,
+    LabelledConfig,
     PydocsConfig,
     PythonStdlibConfig,
     ShakespeareConfig,
@@ -33,6 +34,15 @@ from gptexp.config.model import (
     Norm,
     NormPosition,
     Position,
+)
+from gptexp.config.objective import (
+    UNSAID,
+    ClassificationConfig,
+    ClassWeights,
+    LMConfig,
+    MLMConfig,
+    ObjectiveConfig,
+    best_by,
 )
 from gptexp.config.rules import nearest_multiples, require, require_at_least
 from gptexp.config.sweep import SweepConfig
@@ -78,7 +88,9 @@ KINDS: dict[str, dict[str, type]] = {
         "harrypotter": HarryPotterConfig,
         "shakespeare": ShakespeareConfig,
         "huggingface": HuggingFaceConfig,
+        "labelled": LabelledConfig,
     },
+    "objective": {"lm": LMConfig, "classification": ClassificationConfig, "mlm": MLMConfig},
     "optimizer": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"constant": ScheduleConfig, "cosine": CosineConfig, "linear": LinearConfig, "wsd": WSDConfig},
     "finetune": {"full": FinetuneConfig, "lora": LoRAConfig},
@@ -96,6 +108,7 @@ class Config:
     model: ModelConfig = MISSING
     tokenizer: TokenizerConfig = MISSING
     data: DataConfig = MISSING
+    objective: ObjectiveConfig = MISSING
     optimizer: AdamWConfig = MISSING
     schedule: ScheduleConfig = MISSING
     finetune: FinetuneConfig = MISSING
@@ -116,6 +129,7 @@ class Config:
                 settings.kind,
                 f"is set by the preset; choose one by {group}=…",
             )
+        self.objective.check(self)
         require(
             self.data.block_size == self.model.block_size,
             "data.block_size",

@@ -138,3 +138,42 @@ class HuggingFaceConfig(DataConfig):
             self.val_bytes,
             "a stream has no end to take the rest from; give the number of bytes to score",
         )
+
+
+@dataclass(kw_only=True, slots=True)
+class LabelledConfig(DataConfig):
+    """Texts with a label each: rows of csv, tsv, json(l) or parquet files, or of a data set of the hub."""
+
+    kind: str = "labelled"
+    val_bytes: int | None = None  # unlike other corpora: all that validation has
+    path: str | None = None  # file or glob
+    val_path: str | None = None  # null: of each label val_fraction of the texts
+    dataset: str | None = None  # instead of path: a name on the hub
+    subset: str | None = None  # the hub's "config"
+    split: str = "train"
+    val_split: str | None = None
+    revision: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    split_seed: int = 0  # another one takes other texts for validation; the run's seed doesn't, so that seeds compare
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        require(
+            bool(self.path) != bool(self.dataset),
+            "data.path",
+            self.path,
+            "says which file to read, for example data.path=reviews.csv"
+            if not self.dataset
+            else f"data.dataset={self.dataset} is another source; give one of the two",
+        )
+        for name, source in {"val_path": "path", "val_split": "dataset"}.items():
+            given = getattr(self, name)
+            require(not given or bool(getattr(self, source)), f"data.{name}", given, f"goes with data.{source}")
+        require(
+            self.text_column != self.label_column,
+            "data.label_column",
+            self.label_column,
+            "is the column of the texts; name that of the labels",
+        )
+        require(0 <= self.split_seed < 2**63, "data.split_seed", self.split_seed, "must be a whole number from 0")

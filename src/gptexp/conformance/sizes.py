@@ -48,9 +48,10 @@ def counted_forward_flops(_: Inputs) -> int:
 @lru_cache
 def _measured(overrides: tuple[str, ...], vocabulary: int) -> Measured:
     from gptexp.compose import compose
-    from gptexp.loading import measure_model
+    from gptexp.loading import measure_model, plain_model
 
-    return measure_model(compose(list(overrides)).model, vocabulary)
+    config = compose(list(overrides)).model
+    return measure_model(lambda: plain_model(config, vocabulary), config.block_size)
 
 
 def _size(name: str, published: int, source: str, *overrides: str, vocabulary: int = GPT2_VOCABULARY) -> Check:

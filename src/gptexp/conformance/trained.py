@@ -95,7 +95,7 @@ def _train(inputs: Inputs, overrides: tuple[str, ...], start: Start | None = Non
         fit(experiment)
     assert experiment.lit.score is not None
     assert experiment.record.best is not None
-    return experiment.lit.score.loss, experiment.record.best["val/loss"]
+    return experiment.lit.score.metrics()["val/loss"], experiment.record.best["val/loss"]
 
 
 def _lecture(

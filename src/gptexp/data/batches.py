@@ -13,9 +13,11 @@ from gptexp import slurm
 from gptexp.config import Config
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
-from gptexp.objective import IGNORED
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # tokens (B, T) and their targets (B, T), both int64
+# Tensors of int64, the tokens (B, T) first; what follows is the objective's. Here the targets (B, T).
+Batch = tuple[torch.Tensor, ...]
+
+IGNORED = -100  # a target that isn't scored: padding, and <|endoftext|> in validation
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class BatchPlan:
     micro_batch: int
     accumulate: int
     world_size: int
+
+    def first_sample(self, step: int, micro: int, rank: int) -> int:
+        """The run's number of a micro-batch's first window; step: optimizer steps taken before it."""
+        nth = micro * self.world_size + rank  # micro-batches of a step are dealt to the ranks in turn
+        return step * self.windows + nth * self.micro_batch
 
 
 def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: int) -> BatchPlan:
@@ -76,11 +83,9 @@ class TrainBatches(Dataset[Batch]):
         return (self.last_step - self.first_step) * self.plan.accumulate
 
     def __getitem__(self, j: int) -> Batch:
-        plan = self.plan
-        step, micro = divmod(j, plan.accumulate)
-        nth = micro * plan.world_size + self.rank  # micro-batches of a step are dealt to the ranks in turn
-        first = (self.first_step + step) * plan.windows + nth * plan.micro_batch
-        starts = self.order.starts(first, plan.micro_batch)
+        step, micro = divmod(j, self.plan.accumulate)
+        first = self.plan.first_sample(self.first_step + step, micro, self.rank)
+        starts = self.order.starts(first, self.plan.micro_batch)
         windows = torch.from_numpy(self.store.windows(starts, self.order.block_size + 1))
         return windows[:, :-1], windows[:, 1:]
 

@@ -10,6 +10,7 @@ methods 2 and 3: mixed radix a·b >= n, cycle walking for the few values beyond 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -40,19 +41,40 @@ class WindowOrder:
 
     def starts(self, first: int, count: int) -> np.ndarray:
         """Positions of samples first … first + count - 1 of the run, (count,) int64; they may cross epochs."""
-        result = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, index = divmod(first + done, self.windows_per_epoch)
-            take = min(count - done, self.windows_per_epoch - index)
-            result[done : done + take] = self._starts_in(epoch, index, take)
-            done += take
-        return result
+        return _by_epochs(first, count, self.windows_per_epoch, self._starts_in)
 
     def _starts_in(self, epoch: int, index: int, count: int) -> np.ndarray:
         keys, phase = _draws(self.seed, epoch, self.n_tokens)
         windows = permute(np.arange(index, index + count, dtype=np.uint64), self.windows_per_epoch, keys)
         return (windows.astype(np.int64) * self.block_size + phase) % self.n_tokens
+
+
+class ExampleOrder:
+    """Which example (a text with its label) is which sample of the run: an epoch has each once, in random order."""
+
+    def __init__(self, n_examples: int, seed: int) -> None:
+        self.n_examples, self.seed = n_examples, seed
+
+    def indices(self, first: int, count: int) -> np.ndarray:
+        """Examples of samples first … first + count - 1 of the run, (count,) int64; they may cross epochs."""
+        return _by_epochs(first, count, self.n_examples, self._indices_in)
+
+    def _indices_in(self, epoch: int, index: int, count: int) -> np.ndarray:
+        keys, _ = _draws(self.seed, epoch, self.n_examples)
+        places = np.arange(index, index + count, dtype=np.uint64)
+        return permute(places, self.n_examples, keys).astype(np.int64)
+
+
+def _by_epochs(first: int, count: int, per_epoch: int, taken: Callable[[int, int, int], np.ndarray]) -> np.ndarray:
+    """Samples first … first + count - 1, (count,) int64; taken: (epoch, index in it, count) -> that stretch of it."""
+    result = np.empty(count, dtype=np.int64)
+    done = 0
+    while done < count:
+        epoch, index = divmod(first + done, per_epoch)
+        take = min(count - done, per_epoch - index)
+        result[done : done + take] = taken(epoch, index, take)
+        done += take
+    return result
 
 
 def val_windows(n_tokens: int, block_size: int) -> np.ndarray:

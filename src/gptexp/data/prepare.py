@@ -6,23 +6,19 @@ Inside: tokenizer.json, train-00000.bin …, val-00000.bin …, and manifest.jso
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
 from gptexp.data.build import build
+from gptexp.data.cache import digest, find, lock, read_json, saved_tokenizer, tokenizer_key
 from gptexp.data.corpora import CorpusBase, open_corpus
 from gptexp.data.shards import Shard, TokenStore, token_dtype
-from gptexp.tokenizers import Tokenizer, load_tokenizer, needs_training, train_tokenizer
+from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
 
 FORMAT = 1
 
@@ -47,6 +43,15 @@ class PreparedData:
     documents: int
     folder: Path
 
+    @property
+    def train_tokens(self) -> int:
+        return len(self.train)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an objective must know of its data besides the tokenizer; text alone has no more to say."""
+        return {}
+
 
 def prepare(
     data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, cache: Path, progress: bool = True
@@ -62,8 +67,8 @@ def prepare(
     if not isinstance(tokenizer, Tokenizer) and not needs_training(tokenizer):
         tokenizer = train_tokenizer(tokenizer)
     source = _source(data, corpus)
-    request = _digest([source, _tokenizer_key(tokenizer)])
-    folder = _find(cache, data, tokenizer, source) or cache / f"{data.kind}-{tokenizer.kind}-{request[:12]}"
+    request = digest([source, tokenizer_key(tokenizer)])
+    folder = find(cache, data, tokenizer, source) or cache / f"{data.kind}-{tokenizer.kind}-{request[:12]}"
     if not (folder / "manifest.json").exists():
         _make_once(folder, request, source, data, corpus, tokenizer, progress)
     prepared = _open(folder, source)
@@ -74,30 +79,7 @@ def prepare(
 def _source(data: DataConfig, corpus: CorpusBase) -> str:
     """Fingerprint of the text and of everything about the shards but the tokenizer."""
     settings = [data.kind, str(data.val_fraction), data.val_bytes, data.max_tokens, FORMAT, shards.SHARD_TOKENS]
-    return _digest([corpus.fingerprint(), *settings])
-
-
-def _tokenizer_key(tokenizer: TokenizerConfig | Tokenizer) -> Any:
-    """What decides the tokenizer: itself if it exists, else its settings and, for bpe, the trainer's version."""
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer.fingerprint
-    trainer = importlib.metadata.version("tokenizers") if tokenizer.kind == "bpe" else None
-    return [asdict(tokenizer), trainer]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _find(cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, source: str) -> Path | None:
-    """The folder that already holds this corpus by this very tokenizer, whoever trained it."""
-    if not isinstance(tokenizer, Tokenizer):
-        return None
-    for path in sorted(cache.glob(f"{data.kind}-{tokenizer.kind}-*/manifest.json")):
-        manifest = _read_json(path)
-        if manifest.get("source") == source and manifest.get("tokenizer") == tokenizer.fingerprint:
-            return path.parent
-    return None
+    return digest([corpus.fingerprint(), *settings])
 
 
 def _make_once(
@@ -109,27 +91,16 @@ def _make_once(
     tokenizer: TokenizerConfig | Tokenizer,
     progress: bool,
 ) -> None:
-    with _lock(folder):
+    with lock(folder):
         if not (folder / "manifest.json").exists():
             print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
             build(folder, {"format": FORMAT, "request": request, "source": source}, data, corpus, tokenizer, progress)
 
 
-def _lock(folder: Path) -> Any:
-    """The lock beside the folder, held; says so once when another process has it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        return lock.acquire(timeout=0.5)
-    except Timeout:
-        print(f"waiting for another process that prepares {folder.name}", file=sys.stderr)
-        return lock.acquire()
-
-
 def _open(folder: Path, source: str) -> PreparedData:
     """Read a finished folder. ValueError names what is damaged."""
     manifest = _manifest(folder, source)
-    tokenizer = _saved_tokenizer(folder, manifest["tokenizer"])
+    tokenizer = saved_tokenizer(folder, manifest["tokenizer"])
     dtype = token_dtype(tokenizer.vocab_size)
     stores = {
         part: TokenStore(folder, [Shard(**shard) for shard in manifest[part]["shards"]], dtype)
@@ -140,7 +111,7 @@ def _open(folder: Path, source: str) -> PreparedData:
     return PreparedData(
         tokenizer=tokenizer,
         **stores,
-        fingerprint=_digest([source, tokenizer.fingerprint]),
+        fingerprint=digest([source, tokenizer.fingerprint]),
         text_sha256=manifest["text_sha256"],
         val_bytes=manifest["val"]["bytes"],
         train_bytes=manifest["train"]["bytes"],
@@ -150,31 +121,12 @@ def _open(folder: Path, source: str) -> PreparedData:
 
 
 def _manifest(folder: Path, source: str) -> dict[str, Any]:
-    manifest = _read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     parts = [manifest.get(part) for part in ("train", "val")]
     whole = all(isinstance(part, dict) and {"shards", "bytes", "documents"} <= set(part) for part in parts)
     if not whole or manifest.get("source") != source or not {"tokenizer", "text_sha256"} <= set(manifest):
         raise ValueError(f"{folder / 'manifest.json'} is damaged; delete the folder {folder}, it is rebuilt")
     return manifest
-
-
-def _saved_tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
-    try:
-        tokenizer = load_tokenizer(_read_json(folder / "tokenizer.json"))
-    except ValueError:
-        tokenizer = None
-    if tokenizer is None or tokenizer.fingerprint != fingerprint:
-        raise ValueError(f"{folder / 'tokenizer.json'} is damaged; delete the folder {folder}, it is rebuilt")
-    return tokenizer
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; {} where there is none that can be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _require_enough(data: DataConfig, prepared: PreparedData) -> None:

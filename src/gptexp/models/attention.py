@@ -76,7 +76,10 @@ class KVCache:
 
 
 class CausalSelfAttention(nn.Module):
-    """(B, T, C) -> (B, T, C); each position sees itself and those before it (arXiv 1706.03762, section 3.2)."""
+    """(B, T, C) -> (B, T, C); each position sees itself and those before it (arXiv 1706.03762, section 3.2).
+
+    A mask says otherwise: then what it says holds, as for `two_sided_mask`.
+    """
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -156,6 +159,23 @@ def attention_mask(config: GPTConfig, positions: Tensor, held: int, like: Tensor
     dtype = torch.promote_types(like.dtype, torch.float32)
     slopes = torch.tensor(alibi_slopes(config.n_head), device=like.device, dtype=dtype)  # (H,)
     return (slopes[:, None, None] * distance).masked_fill(distance > 0, -math.inf)
+
+
+def two_sided_mask(config: GPTConfig, length: int, lengths: Tensor | None, like: Tensor) -> Tensor:
+    """Visibility without causality, every token sees all but padding: bool (B, 1, 1, T) or a float bias (B, H, T, T).
+
+    lengths (B,): tokens of each text, before its padding; None: there is none. Linear biases count the
+    distance to both sides.
+    """
+    places = torch.arange(length, device=like.device)  # (T,)
+    whole = torch.tensor([length], device=like.device) if lengths is None else lengths
+    seen = places < whole[:, None, None, None]  # (B, 1, 1, T)
+    if config.position is not Position.alibi:
+        return seen
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    slopes = torch.tensor(alibi_slopes(config.n_head), device=like.device, dtype=dtype)  # (H,)
+    bias = -slopes[:, None, None] * (places - places[:, None]).abs()  # (H, T, T)
+    return bias.masked_fill(~seen, -math.inf)
 
 
 def alibi_slopes(n_head: int) -> list[float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, NormPosition, Position
-from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles
+from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
 from gptexp.models.init import init_gpt2
 from gptexp.models.layers import FeedForward, make_norm, mlp_width, require_length, sinusoidal_table
 
@@ -51,11 +51,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens (B, T) -> the last hidden states (B, T, C)."""
+    """Tokens (B, T) -> the last hidden states (B, T, C). causal: a token sees only those before it."""
 
-    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.causal = config, causal
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
@@ -64,7 +64,8 @@ class Transformer(nn.Module):
         # Where norms follow each addition, the last block's output is normed already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """lengths (B,): of texts that are padded on the right; what is causal doesn't see padding anyway."""
         length = tokens.shape[1]  # T
         positions = torch.arange(length, device=tokens.device) if cache is None else cache.new_positions(length)
         x = self.drop(self.embed(tokens, positions))  # (B, T, C)
@@ -72,7 +73,10 @@ class Transformer(nn.Module):
         # dtype, or a model built on the meta device, could leave behind.
         by_angle = self.config.position is Position.rope
         rope = rope_angles(positions, self.config.head_dim, x.dtype) if by_angle else None
-        mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
+        if self.causal:
+            mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
+        else:
+            mask = two_sided_mask(self.config, length, lengths, like=x)
         for block in self.h:
             x = block(x, rope, mask, cache, positions)
         return self.ln_f(x)
@@ -95,26 +99,34 @@ class GPT(nn.Module):
     Args:
         config: the settings `model.*`.
         vocab_size: V, how many tokens the tokenizer has.
+        causal: False lets every token see those on both sides; such a model can't generate.
     """
 
-    def __init__(self, config: GPTConfig, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.transformer = Transformer(config, vocab_size)
+        self.transformer = Transformer(config, vocab_size, causal)
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
         init_gpt2(self, config.n_layer)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        at: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T), int64.
 
         With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
         `at` (B,) asks for one place of each sequence only: (B, 1, V).
+        lengths (B,): of texts that are padded on the right, where attention isn't causal.
         Raises ValueError where more than block_size tokens come together.
         """
         require_length(tokens.shape[1], self.config.block_size)
-        hidden = self.transformer(tokens, cache)
+        hidden = self.transformer(tokens, cache, lengths)
         if cache is not None:
             cache.advance(tokens.shape[1])
         if at is not None:
@@ -123,6 +135,7 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `size` tokens (default: block_size)."""
+        assert self.transformer.causal, "what a token sees to its right can't be cached"
         block_size = self.config.block_size
         return KVCache(self.config, batch_size, min(size or block_size, block_size), self.transformer.wte.weight)
 

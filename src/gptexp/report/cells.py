@@ -12,7 +12,12 @@ from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.rows import Row
 from gptexp.words import quantity
 
-UNITS = {"val/bpb": "bits a byte", "val/loss": "nats a token", "val/perplexity": ""}
+UNITS = {
+    "val/bpb": "bits a byte",
+    "val/loss": "nats a token",
+    "val/perplexity": "",
+    "val/mlm_loss": "nats a hidden token",
+}
 NOTHING = "–"
 Words = Callable[[float], str]
 TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"

@@ -9,11 +9,17 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gptexp.config.objective import UNSAID
 from gptexp.identity import matters, settings_that_matter
 from gptexp.report.reading import LeftOut, Run
 from gptexp.runs import RunError
 
-PER_TOKEN = ("val/loss", "val/perplexity")  # of a token, so they compare only where tokens are the same
+PER_TOKEN = (
+    "val/loss",
+    "val/perplexity",
+    "val/mlm_loss",
+    "val/mlm_accuracy",
+)  # of a token, so they compare only where tokens are the same
 PER_BYTE = "val/bpb"
 
 
@@ -47,18 +53,31 @@ def comparable(
     Raises:
         NotComparable: several configurations came in, and the reasons of law 3 leave fewer than two.
     """
-    left_out = [_out(run, f"its result.json has no {metric}") for run in runs if metric not in run.metrics]
+    left_out = [_out(run, _without(run, metric)) for run in runs if metric not in run.metrics]
     kept = [run for run in runs if metric in run.metrics]
     before = {key_of(run.settings, also) for run in kept}
     reasons: list[LeftOut] = []
+    kept = _keep_one(kept, objective_of, f"another objective, whose {metric} is of something else", preferred, reasons)
     kept = _keep_one(kept, _text, "scored on another validation text", preferred, reasons)
-    if metric in PER_TOKEN:
+    if metric in PER_TOKEN and not any(objective_of(run) == "classification" for run in kept):  # there it is of a text
         why = f"another tokenizer, and {metric} is of a token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
         raise NotComparable(f"nothing to compare: {reasons[0].folder}: {reasons[0].reason}")
     kept, older = _newest(kept, also)
     return kept, [*left_out, *reasons, *older]
+
+
+def objective_of(run: Run) -> str:
+    """What a run was trained for; one of before there was a choice was a language model."""
+    return str(run.settings.get("objective.kind", UNSAID["kind"]))
+
+
+def _without(run: Run, metric: str) -> str:
+    kind = objective_of(run)
+    if kind == UNSAID["kind"]:
+        return f"its result.json has no {metric}"
+    return f"objective={kind} has no {metric}; it has {', '.join(sorted(run.metrics))}"
 
 
 def _text(run: Run) -> Hashable:

@@ -57,11 +57,11 @@ def _curve(rows: list[dict[str, str]], tokens_per_step: float) -> Curve:
     if (np.diff(steps) <= 0).any() or steps[0] < 0:
         raise ValueError("its steps don't rise")
     names = [name for name in rows[0] if name.startswith("val/")]
-    if "val/loss" not in names:
+    if not names:
         raise KeyError("val/loss")
     values = {name: _column(rows, name) for name in names}
     seconds, derived = _seconds(rows, steps, tokens_per_step)
-    at = np.array([bool(row["val/loss"]) for row in rows])
+    at = np.array([any(row[name] for name in names) for row in rows])
     if not at.any():
         raise ValueError("no validation in it")
     return Curve(

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
 
 from gptexp.report import naming, series
-from gptexp.report.cells import UNITS
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.report.style import Look, figure, literal, looks, png, styled
@@ -45,7 +44,7 @@ def plots(c: Comparison) -> dict[str, bytes]:
 def axis_label(metric: str) -> str:
     """`validation loss (nats a token)`."""
     names = {"val/bpb": "validation (bits per byte)", "val/loss": "validation loss (nats per token)"}
-    return names.get(metric, "validation perplexity" if metric in UNITS else literal(metric))
+    return names.get(metric, "validation perplexity" if metric == "val/perplexity" else literal(metric))
 
 
 def _looks(c: Comparison) -> dict[int, Look]:

@@ -178,7 +178,7 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         metrics=_metrics(result["metrics"]),
         best=_metrics(result.get("best") or {}),
         text_sha256=sha,
-        val_tokens=_count(result["val"], "tokens"),
+        val_tokens=_count(result["val"], "texts" if "texts" in result["val"] else "tokens"),
         steps=steps,
         tokens=tokens,
         parameters=_count(result, "parameters"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import ranks, slurm, worker
-from gptexp.runs import LOCK, RESULT, has_checkpoint, is_finished, read_result, write_json
+from gptexp.runs import LOCK, RESULT, has_checkpoint, is_finished, write_json
 from gptexp.sweep import slots, store
 
 LOG = "log.txt"
@@ -21,7 +21,7 @@ PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
 
 
 def run(folder: Path, number: int) -> float | None:
-    """Run a stored job to its end; val/bpb, or None if it failed, which result.json then says.
+    """Run a stored job to its end; what its objective is judged by, or None if it failed, as result.json then says.
 
     A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
     waited for. A failed one is tried again `sweep.retries` times.
@@ -42,7 +42,7 @@ def run(folder: Path, number: int) -> float | None:
             if not is_finished(place):
                 with _output_to(place / LOG):
                     _attempt(job.config, place, last=attempt == sweep.retries)
-    return read_result(place).get("metrics", {}).get("val/bpb")
+    return sweep.value(job)
 
 
 def _attempt(settings: dict[str, Any], place: Path, *, last: bool) -> None:

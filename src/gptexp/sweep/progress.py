@@ -15,6 +15,7 @@ from rich.text import Text
 from gptexp.report import compare_command
 from gptexp.runs import RESULT, read_result, shown
 from gptexp.sweep.job import LOG
+from gptexp.sweep.plan import Job
 from gptexp.sweep.store import Sweep, read
 
 POLL = 0.3  # seconds
@@ -68,14 +69,15 @@ class Progress:
             if result.get("status") not in ("completed", "failed"):
                 continue
             self.ended[job.name] = str(result["status"])
-            self.console.print(Text(self._line(job.name, result)), soft_wrap=True)
+            self.console.print(Text(self._line(job, result)), soft_wrap=True)
 
-    def _line(self, name: str, result: dict[str, Any]) -> str:
+    def _line(self, job: Job, result: dict[str, Any]) -> str:
+        name, metric = job.name, self.sweep.best_by(job)
         place = f"{len(self.ended)}/{self.sweep.total}"
         if result["status"] == "failed":
             return f"failed {place} · {name} · {result.get('error')}"
         return (
-            f"done {place} · {name} · val/bpb {_number(result.get('metrics', {}).get('val/bpb'))} · "
+            f"done {place} · {name} · {metric} {_number(result.get('metrics', {}).get(metric))} · "
             f"{result.get('seconds', 0):.0f} s{self._left()}"
         )
 
@@ -103,16 +105,16 @@ class Progress:
 
 def summary(sweep: Sweep, console: Console) -> int:
     """A row for each job, and the command that compares them; returns how many have failed."""
-    table = Table("job", "status", "val/bpb", "steps", "seconds")
+    table = Table("job", "status", _metric(sweep), "steps", "seconds")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:]:
         column.justify = "right"
     failed = []
     for job in sweep.jobs:
         result, status = read_result(sweep.place(job)), sweep.status(job)
-        bpb = _number(result.get("metrics", {}).get("val/bpb")) if status == "completed" else ""
+        value = _number(sweep.value(job)) if status == "completed" else ""
         seconds = f"{result['seconds']:.0f}" if "seconds" in result else ""
-        table.add_row(Text(job.name), status, bpb, str(result.get("steps", "")), seconds)
+        table.add_row(Text(job.name), status, value, str(result.get("steps", "")), seconds)
         if status == "failed":
             failed.append(f"{job.name}: {result.get('error')} (see {shown(sweep.place(job) / LOG)})")
     console.print(table)
@@ -125,12 +127,17 @@ def summary(sweep: Sweep, console: Console) -> int:
 
 
 def _best(sweep: Sweep) -> str:
-    found = [(read_result(sweep.place(job)).get("metrics", {}).get("val/bpb"), job) for job in sweep.jobs]
+    found = [(sweep.value(job), job) for job in sweep.jobs]
     scored = [(value, job) for value, job in found if isinstance(value, float)]
     if not scored:
         return ""
     value, job = min(scored, key=lambda pair: pair[0])
-    return f"best: {job.name} · val/bpb {value:.4f} · {' '.join(job.overrides)}"
+    return f"best: {job.name} · {sweep.best_by(job)} {value:.4f} · {' '.join(job.overrides)}"
+
+
+def _metric(sweep: Sweep) -> str:
+    """The name of what the jobs are judged by; several objectives, several names."""
+    return " or ".join(dict.fromkeys(sweep.best_by(job) for job in sweep.jobs)) or "val/bpb"
 
 
 def _number(value: Any) -> str:

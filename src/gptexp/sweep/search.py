@@ -15,7 +15,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from gptexp.compose import compose
-from gptexp.runs import read_result
 from gptexp.schemas import ConfigError
 from gptexp.sweep import store
 from gptexp.sweep.plan import make_job
@@ -51,7 +50,7 @@ def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> No
         if jobs:
             launch(list(jobs.values()))
         for trial_number, number in jobs.items():
-            value = read_result(sweep.place(sweep.jobs[number])).get("metrics", {}).get("val/bpb")
+            value = sweep.value(sweep.jobs[number])
             good = isinstance(value, float) and math.isfinite(value)
             study.tell(trial_number, value if good else None, state=None if good else TrialState.FAIL)
 

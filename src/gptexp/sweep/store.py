@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from gptexp.config import KINDS, UNSAID, best_by
 from gptexp.files import atomic_write
 from gptexp.identity import settings_that_matter
 from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, read_result, shown
@@ -40,6 +41,15 @@ class Sweep:
     def total(self) -> int:
         """Jobs in all, those that a search has yet to draw included."""
         return len(self.jobs) if self.search is None else max(len(self.jobs), int(self.search["n_trials"]))
+
+    def best_by(self, job: Job) -> str:
+        """What a job's objective is judged by: val/bpb of a language model."""
+        kinds, kind = KINDS["objective"], job.config.get("objective", UNSAID).get("kind")
+        return best_by(kinds[kind if kind in kinds else UNSAID["kind"]])
+
+    def value(self, job: Job) -> Any:
+        """That metric of a job that has ended; None where there is none."""
+        return read_result(self.place(job)).get("metrics", {}).get(self.best_by(job))
 
     def place(self, job: Job) -> Path:
         """The job's run folder."""

@@ -1,0 +1,198 @@
+"""Texts with a label each: rows of csv, tsv, json(l) or parquet files, or of a data set of the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gptexp.config.data import HuggingFaceConfig, LabelledConfig
+from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora._reading import clean, cut_pieces, find_files, hash_contents
+from gptexp.data.corpora.huggingface import BUILDERS as BUILTIN
+from gptexp.data.corpora.huggingface import HuggingFaceCorpus
+
+BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+Label = str | int
+Row = tuple[str, Label]
+
+
+class LabelledCorpus(CorpusBase):
+    """As a text, each row's text is a document; `rows` gives the labels too."""
+
+    config: LabelledConfig
+
+    def check(self) -> None:
+        """ValueError: `datasets` is missing, a file is missing or of no known kind, there is no such data set."""
+        if importlib.util.find_spec("datasets") is None:
+            raise ValueError("data=labelled needs a package that is missing: pip install datasets")
+        if self.config.dataset in BUILTIN:
+            raise ValueError(f"data.dataset={self.config.dataset}: files of your own are given by data.path")
+        if self.config.dataset:
+            self._hub("train").check()
+        for setting, path in self._paths():
+            require_files(f"data.{setting}", path)
+
+    def fingerprint(self) -> str:
+        """Over the files' contents, and over what is read of them."""
+        c = self.config
+        names = (c.dataset, c.subset, c.split, c.val_split, c.revision, c.text_column, c.label_column)
+        counts = [str(len(require_files(f"data.{setting}", path))) for setting, path in self._paths()]
+        files = [file for setting, path in self._paths() for file in require_files(f"data.{setting}", path)]
+        return hash_contents(files, "labelled 1", *map(str, names), *counts)
+
+    def pieces(self) -> Iterator[tuple[bool, str]]:
+        for text, _ in self.rows("train"):
+            for place, piece in enumerate(cut_pieces([text])):
+                yield place == 0, piece
+
+    @property
+    def has_val(self) -> bool:
+        """Whether validation is a part of its own."""
+        return bool(self.config.val_path or self.config.val_split)
+
+    def rows(self, part: str) -> Iterator[Row]:
+        """The rows of `train` or `val` that have a text and a label, in the source's order.
+
+        Raises:
+            ValueError: a column is missing, or holds something else; unreadable.
+        """
+        stream, place = self._stream(part)
+        text_column, label_column = self.config.text_column, self.config.label_column
+        for number, row in enumerate(_guarded(stream, place), 1):
+            for setting, column in {"text_column": text_column, "label_column": label_column}.items():
+                if column not in row:
+                    raise ValueError(f"data.{setting}={column}: no such column in {place}; there are {', '.join(row)}")
+            text, label = row[text_column], row[label_column]
+            if text is not None and not isinstance(text, str):
+                kind = type(text).__name__
+                raise ValueError(f"{place}: row {number}: data.text_column={text_column} holds {kind}, not text")
+            text = clean(text or "")
+            if text and not _missing(label):
+                yield text, _label(label, f"{place}: row {number}: data.label_column={label_column}")
+
+    def _paths(self) -> list[tuple[str, str]]:
+        """The settings that name files, with the names."""
+        return [(name, path) for name in ("path", "val_path") if (path := getattr(self.config, name))]
+
+    def _stream(self, part: str) -> tuple[Any, str]:
+        """The rows as `datasets` reads them, and what an error calls their place."""
+        if self.config.dataset:
+            corpus = self._hub(part)
+            stream = corpus._load()
+            return _with_names(stream, self.config.label_column), f"data.dataset={self.config.dataset}"
+        setting = "path" if part == "train" else "val_path"
+        path = getattr(self.config, setting)
+        columns, place = (self.config.text_column, self.config.label_column), f"data.{setting}={path}"
+        return read_files(require_files(f"data.{setting}", path), columns, place, self.cache), place
+
+    def _hub(self, part: str) -> HuggingFaceCorpus:
+        c = self.config
+        split = c.split if part == "train" else c.val_split
+        hub = HuggingFaceConfig(
+            block_size=c.block_size, dataset=c.dataset, subset=c.subset, split=str(split), revision=c.revision
+        )
+        return HuggingFaceCorpus(hub, self.cache)
+
+
+def texts_of(path: str, column: str) -> Iterator[str]:
+    """The texts of a file's rows, labels or not. ValueError: no such column, or a row has no text."""
+    place, files = f"--file={path}", require_files("--file", path)
+    with TemporaryDirectory() as cache:
+        rows = _guarded(read_files(files, (column,), place, Path(cache)), place)
+        for number, row in enumerate(rows, 1):
+            if column not in row:
+                raise ValueError(f"{place}: no column {column}; there are {', '.join(row)}; choose by --text-column")
+            if not isinstance(row[column], str) or not clean(row[column]):
+                raise ValueError(f"{place}: row {number} has no text in {column}")
+            yield clean(row[column])
+
+
+def require_files(setting: str, path: str) -> list[Path]:
+    """The files that a setting names. ValueError: none there, of no known kind, or of several."""
+    known = ", ".join(BUILDERS)
+    if Path(path).expanduser().is_dir():
+        raise ValueError(f"{setting}={path}: is a folder; name a file or a glob in it ({known})")
+    files = find_files(path)
+    if not files:
+        raise ValueError(f"{setting}={path}: no such file (looked in {Path.cwd()})")
+    kinds = {file.suffix.lower(): file for file in files}
+    if unknown := [file for suffix, file in kinds.items() if suffix not in BUILDERS]:
+        raise ValueError(f"{setting}={path}: {unknown[0]}: no kind of file that is known here ({known})")
+    if len(kinds) > 1:
+        raise ValueError(f"{setting}={path}: names files of several kinds ({', '.join(sorted(kinds))}); give one kind")
+    return files
+
+
+def read_files(files: list[Path], columns: tuple[str, ...], place: str, cache: Path) -> Iterator[dict[str, Any]]:
+    """Rows of files of one kind, read as a stream by `datasets`; `columns` of a csv are read as text."""
+    import datasets
+
+    suffix = files[0].suffix.lower()
+    reading: dict[str, Any] = {}
+    if BUILDERS[suffix] == "csv":  # so no column changes its type midway; and "NA" is a word, not a gap
+        reading = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
+        reading |= {"sep": "\t"} if suffix == ".tsv" else {}
+    try:
+        stream = datasets.load_dataset(
+            BUILDERS[suffix],
+            split="train",
+            streaming=True,
+            data_files=[str(file.absolute()) for file in files],
+            cache_dir=str(cache / "huggingface"),  # lock files; a stream stores no text
+            **reading,
+        )
+    except Exception as error:  # a dozen kinds, from four packages
+        raise _unreadable(place, error) from error
+    yield from stream
+
+
+def _guarded(rows: Any, place: str) -> Iterator[dict[str, Any]]:
+    """The rows; what goes wrong in them becomes one line."""
+    iterator = iter(rows)
+    while True:
+        try:
+            row = next(iterator, None)
+        except Exception as error:  # a dozen kinds, from four packages
+            if str(error).startswith(place):
+                raise
+            raise _unreadable(place, error) from error
+        if row is None:
+            return
+        yield row
+
+
+def _unreadable(place: str, error: Exception) -> ValueError:
+    cause = error.__cause__ or error
+    line = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    return ValueError(f"{place}: can't be read ({type(cause).__name__}: {line[:200]})")
+
+
+def _missing(label: object) -> bool:
+    return label is None or label == "" or (isinstance(label, float) and math.isnan(label))
+
+
+def _label(value: object, place: str) -> Label:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (int, str)):
+        return value
+    shown = f"{value!r}"[:40]
+    raise ValueError(f"{place} holds {shown}, a {type(value).__name__}; a label is a word or a whole number")
+
+
+def _with_names(stream: Any, column: str) -> Iterator[dict[str, Any]]:
+    """Rows whose labels have names in the data set's description carry the names."""
+    names = getattr((stream.features or {}).get(column), "names", None) or []
+    for row in stream:
+        label = row.get(column)
+        yield {**row, column: names[label]} if type(label) is int and 0 <= label < len(names) else row
+
+
+Corpus = LabelledCorpus

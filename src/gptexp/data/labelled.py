@@ -1,0 +1,251 @@
+"""Texts with labels -> a folder of tokens, lengths and labels in the cache; and which of the texts validate.
+
+All three are kept as token shards are, so they are mapped, not read, and checked on every opening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from gptexp.config.data import LabelledConfig
+from gptexp.config.tokenizer import TokenizerConfig
+from gptexp.data import shards
+from gptexp.data.cache import digest, find, lock, read_json, saved_tokenizer, tokenizer_key
+from gptexp.data.corpora import open_corpus
+from gptexp.data.corpora.labelled import Label, LabelledCorpus, Row
+from gptexp.data.examples import Examples, LabelledData
+from gptexp.data.shards import Shard, ShardWriter, TokenStore, token_dtype
+from gptexp.files import atomic_write
+from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
+
+FORMAT = 1
+COLUMNS = ("tokens", "lengths", "labels")
+LENGTHS = 2**32  # a text has fewer tokens
+MOST_LABELS = 10_000
+
+
+def prepare_labelled(data: LabelledConfig, tokenizer: TokenizerConfig | Tokenizer, cache: Path) -> LabelledData:
+    """Open the examples of a source, after making them if they aren't in the cache.
+
+    tokenizer: a config, to make or train one; or one that exists, to use as it is.
+
+    Raises:
+        ValueError: a column is missing, fewer than two labels, a label of the validation that training lacks, …
+    """
+    corpus = open_corpus(data, cache)
+    assert isinstance(corpus, LabelledCorpus)
+    corpus.check()
+    if not isinstance(tokenizer, Tokenizer) and not needs_training(tokenizer):
+        tokenizer = train_tokenizer(tokenizer)
+    settings = [str(data.val_fraction), data.val_bytes, data.max_tokens, data.split_seed]
+    source = digest([corpus.fingerprint(), "examples", *settings, FORMAT, shards.SHARD_TOKENS])
+    request = digest([source, tokenizer_key(tokenizer)])
+    folder = find(cache, data, tokenizer, source) or cache / f"{data.kind}-{tokenizer.kind}-{request[:12]}"
+    if not (folder / "manifest.json").exists():
+        with lock(folder):
+            if not (folder / "manifest.json").exists():
+                print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
+                _build(folder, source, data, corpus, tokenizer)
+    return _open(folder, source)
+
+
+def _build(
+    folder: Path, source: str, data: LabelledConfig, corpus: LabelledCorpus, tokenizer: TokenizerConfig | Tokenizer
+) -> None:
+    """Read all rows, choose those that validate, tokenise, write the manifest last. Labelled texts fit into memory."""
+    train, val = _parts(data, corpus)
+    labels = _label_list(data, train, val)
+    if not isinstance(tokenizer, Tokenizer):
+        texts = [text for text, _ in train]
+        tokenizer = train_tokenizer(tokenizer, texts, [*texts, *(text for text, _ in val)])
+    if folder.exists():  # without a manifest, so it was never finished
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    written = {
+        "train": _write(folder, "train", train, labels, tokenizer, data.max_tokens),
+        "val": _write(folder, "val", val, labels, tokenizer, None),
+    }
+    atomic_write(folder / "tokenizer.json", json.dumps(tokenizer.state_dict()).encode())
+    digest_of_text = hashlib.sha256(json.dumps(val, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+    manifest = {
+        "format": FORMAT,
+        "source": source,
+        "tokenizer": tokenizer.fingerprint,
+        "text_sha256": digest_of_text,
+        "labels": labels,
+        **written,
+    }
+    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def _parts(data: LabelledConfig, corpus: LabelledCorpus) -> tuple[list[Row], list[Row]]:
+    """The rows that train and those that validate, each in the order of a hash, which no sorted file can spoil.
+
+    Raises:
+        ValueError: one of the parts is empty.
+    """
+    train = _hashed(corpus.rows("train"), data.split_seed)
+    if corpus.has_val:
+        val = _hashed(corpus.rows("val"), data.split_seed)
+    else:
+        train, val = split(train, data.val_fraction)
+    place = f"data.path={data.path}" if data.path else f"data.dataset={data.dataset}"
+    if not train:
+        raise ValueError(f"{place}: has no row with a text in {data.text_column} and a label in {data.label_column}")
+    if not val:
+        raise ValueError(f"{place}: no text is left to validate; every label needs two, or give data.val_path")
+    rows = _whole_numbers([row for _, row in (*train, *val)])
+    return rows[: len(train)], _first_bytes(rows[len(train) :], data.val_bytes)
+
+
+Hashed = tuple[int, Row]
+
+
+def _hashed(rows: Iterable[Row], seed: int) -> list[Hashed]:
+    found = [(xxhash.xxh3_64_intdigest(row[0].encode("utf-8", "surrogatepass"), seed), row) for row in rows]
+    return sorted(found, key=lambda pair: (pair[0], pair[1][0], str(pair[1][1])))
+
+
+def split(rows: Sequence[Hashed], val_fraction: float) -> tuple[list[Hashed], list[Hashed]]:
+    """Of each label the texts with the smallest hashes validate: val_fraction of them, to the nearest text.
+
+    At least one where there are two, so that every label is scored. Copies of a text stay on one side, so that
+    no text is scored that was trained on; and a label's last training text stays in training.
+    """
+    left = Counter(label for _, (_, label) in rows)
+    quota = {label: max(1, round(n * Decimal(str(val_fraction)))) for label, n in left.items()}
+    train: list[Hashed] = []
+    val: list[Hashed] = []
+    for _, group in groupby(rows, key=itemgetter(0)):
+        copies = list(group)
+        of_label = Counter(label for _, (_, label) in copies)
+        taken = quota[copies[0][1][1]] > 0 and all(left[label] > n for label, n in of_label.items())
+        (val if taken else train).extend(copies)
+        if taken:
+            left.subtract(of_label)
+            quota = {label: n - of_label[label] for label, n in quota.items()}
+    return train, val
+
+
+def _whole_numbers(rows: list[Row]) -> list[Row]:
+    """Labels that are all whole numbers written as text (a csv knows nothing else) become numbers.
+
+    Raises:
+        ValueError: some labels are words and others numbers.
+    """
+    kinds = {type(label) for _, label in rows}
+    if kinds == {str, int}:
+        word, number = (next(label for _, label in rows if type(label) is kind) for kind in (str, int))
+        raise ValueError(f"data.label_column: holds words ({word!r}) and numbers ({number}); make them one kind")
+    if kinds == {str} and all(_is_number(str(label)) for _, label in rows):
+        return [(text, int(label)) for text, label in rows]
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return len(digits) < 19 and digits.isascii() and digits.isdecimal() and str(int(text)) == text
+
+
+def _first_bytes(rows: list[Row], limit: int | None) -> list[Row]:
+    """The first texts that take at most `limit` bytes together, at least one."""
+    if limit is None:
+        return rows
+    ends = np.cumsum([len(text.encode("utf-8", "surrogatepass")) for text, _ in rows])
+    return rows[: max(1, int(np.searchsorted(ends, limit, side="right")))]
+
+
+def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[Label]:
+    """All labels of the training part, sorted.
+
+    Raises:
+        ValueError: fewer than two, far too many, or validation has one that training lacks, which no model could know.
+    """
+    counts = Counter(label for _, label in train)
+    column = f"data.label_column={data.label_column}"
+    if len(counts) < 2:
+        raise ValueError(
+            f"{column}: the training texts all have the label {next(iter(counts))!r}; at least 2 are needed"
+        )
+    if len(counts) > MOST_LABELS:
+        raise ValueError(
+            f"{column}: has {len(counts):,} different labels, more than {MOST_LABELS:,}; is it the column?"
+        )
+    if unseen := Counter(label for _, label in val if label not in counts):
+        label, number = unseen.most_common(1)[0]
+        others = f", and {len(unseen) - 1} other labels" if len(unseen) > 1 else ""
+        raise ValueError(
+            f"{column}: validation has {number} text{'s' * (number > 1)} of {label!r}{others}, training none; "
+            "give training texts of it, or take it out of validation"
+        )
+    return sorted(counts)
+
+
+def _write(
+    folder: Path, part: str, rows: list[Row], labels: list[Label], tokenizer: Tokenizer, limit: int | None
+) -> dict[str, Any]:
+    """The three files of a part; limit: at most so many tokens, in whole texts, but at least one text."""
+    place = {label: number for number, label in enumerate(labels)}
+    sizes = {"tokens": tokenizer.vocab_size, "lengths": LENGTHS, "labels": max(len(labels), 2)}
+    writers = {name: ShardWriter(folder, f"{part}-{name}", size) for name, size in sizes.items()}
+    n_bytes = 0
+    with writers["tokens"], writers["lengths"], writers["labels"]:
+        for text, label in rows:
+            tokens = _encode(tokenizer, text)
+            if limit is not None and len(writers["labels"]) and len(writers["tokens"]) + len(tokens) > limit:
+                break
+            n_bytes += len(text.encode())
+            for name, values in zip(COLUMNS, (tokens, [len(tokens)], [place[label]]), strict=True):
+                writers[name].write(np.asarray(values))
+    return {"bytes": n_bytes, **{name: [asdict(shard) for shard in writer.shards] for name, writer in writers.items()}}
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    try:
+        return tokenizer.encode(text)
+    except ValueError as error:
+        raise ValueError(f"the text {text[:40]!r}: {error}") from None
+
+
+def _open(folder: Path, source: str) -> LabelledData:
+    """Read a finished folder. ValueError names what is damaged."""
+    manifest = read_json(folder / "manifest.json")
+    parts = [manifest.get(part) for part in ("train", "val")]
+    whole = all(isinstance(part, dict) and {"bytes", *COLUMNS} <= set(part) for part in parts)
+    if not whole or manifest.get("source") != source or not {"tokenizer", "text_sha256", "labels"} <= set(manifest):
+        raise ValueError(f"{folder / 'manifest.json'} is damaged; delete the folder {folder}, it is rebuilt")
+    tokenizer, labels = saved_tokenizer(folder, manifest["tokenizer"]), manifest["labels"]
+    sizes = (tokenizer.vocab_size, LENGTHS, max(len(labels), 2))
+    examples = {}
+    for name in ("train", "val"):
+        stores = [
+            TokenStore(folder, [Shard(**shard) for shard in manifest[name][column]], token_dtype(size))
+            for column, size in zip(COLUMNS, sizes, strict=True)
+        ]
+        for store in stores:
+            store.verify()
+        examples[name] = Examples(*stores)
+    return LabelledData(
+        tokenizer=tokenizer,
+        labels=labels,
+        **examples,
+        fingerprint=digest([source, tokenizer.fingerprint]),
+        text_sha256=manifest["text_sha256"],
+        train_bytes=manifest["train"]["bytes"],
+        val_bytes=manifest["val"]["bytes"],
+        folder=folder,
+    )

@@ -1,0 +1,120 @@
+"""The next token: language modelling, scored in nats a token and bits a byte."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gptexp.config import Config
+from gptexp.data.batches import IGNORED, Batch, BatchPlan, TrainBatches, ValBatches, scored
+from gptexp.data.order import WindowOrder
+from gptexp.data.prepare import PreparedData
+from gptexp.objectives import Objective
+from gptexp.objectives import Score as ScoreBase
+from gptexp.words import quantity
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Nats of the targets (B, T) under the logits (B, T, V); ignored targets don't count."""
+    return F.cross_entropy(logits.flatten(0, 1).float() if logits.dtype != torch.float64 else logits.flatten(0, 1),
+                           targets.flatten(), ignore_index=IGNORED, reduction=reduction)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score(ScoreBase):
+    """How well a model predicts a text; law 3: the text is the same for every tokenizer and block size.
+
+    nats: sum over the scored tokens. tokens: how many. bytes: UTF-8 bytes that these tokens stand for.
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Nats a token: comparable between runs of one tokenizer only."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); inf where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bpb(self) -> float:
+        """Bits a byte of the raw text: comparable across tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+    def metrics(self) -> dict[str, float]:
+        return {"val/loss": self.loss, "val/bpb": self.bpb, "val/perplexity": self.perplexity}
+
+    def record(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "tokens": self.tokens, "nats": self.nats}
+
+    def line(self) -> str:
+        return f"val/bpb {self.bpb:.3f} · val/loss {self.loss:.3f} · perplexity {self.perplexity:,.1f}"
+
+
+class LanguageModelling(Objective):
+    """Batches: tokens (B, T) and the token after each, (B, T)."""
+
+    parts = ("tokens", "targets")
+    writes = True
+    told = ("val/bpb", "val/loss")
+    after = 'python -m gptexp.generate RUN --prompt "The"'
+
+    def train_batches(
+        self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+    ) -> TrainBatches:
+        order = WindowOrder(len(data.train), config.model.block_size, config.seed)
+        return TrainBatches(data.train, order, plan, rank=rank, first_step=first_step, last_step=last_step)
+
+    def val_batches(self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int) -> ValBatches:
+        return ValBatches(
+            data.val,
+            config.model.block_size,
+            eot=self.tokenizer.eot,
+            batch=plan.micro_batch,
+            rank=rank,
+            world_size=plan.world_size,
+        )
+
+    def describe(self, data: PreparedData, config: Config, plan: BatchPlan) -> tuple[str, str]:
+        _, n_bytes = scored(data.val, self.tokenizer.token_bytes, self.tokenizer.eot)
+        return windows_in_words(data, config, plan), f"{n_bytes:,} bytes"
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        tokens, targets = batch
+        return cross_entropy(model(tokens), targets)
+
+    def measure(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Nats, tokens and bytes of the targets that count."""
+        tokens, targets = batch
+        nats = float(cross_entropy(model(tokens), targets, reduction="sum"))
+        counted = targets[targets != IGNORED].cpu().numpy()
+        n_bytes = int(self.tokenizer.token_bytes[counted].sum())
+        return torch.tensor([nats, len(counted), n_bytes], dtype=torch.float64)
+
+    def score(self, sums: torch.Tensor) -> Score:
+        nats, tokens, n_bytes = sums.tolist()
+        return Score(nats, round(tokens), round(n_bytes))
+
+
+def windows_in_words(data: PreparedData, config: Config, plan: BatchPlan) -> str:
+    """What a run learns from, of an objective whose batches are windows of a text."""
+    steps, block_size = config.trainer.max_steps, config.model.block_size
+    tokens = steps * plan.windows * block_size
+    return (
+        f"{len(data.train):,} training tokens · {steps:,} steps × {plan.windows:,} "
+        f"window{'s' * (plan.windows > 1)} of {block_size:,} = {quantity(tokens)} tokens "
+        f"({tokens / len(data.train):.1f} epochs)"
+    )
+
+
+Implementation = LanguageModelling

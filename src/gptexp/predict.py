@@ -1,0 +1,119 @@
+"""python -m gptexp.predict RUN --text "…": the label of a text, by a run of objective=classification."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptexp.cli import one_line_errors
+
+BATCH = 32  # texts a forward pass
+SHOWN = 3  # labels of a text in the table; --json has all
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; plain argparse, because a text may be full of commas, quotes and brackets."""
+    p = argparse.ArgumentParser(
+        prog="python -m gptexp.predict",
+        description="Say the label of texts, with probabilities, by a run of objective=classification.",
+    )
+    p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
+    p.add_argument("--text", action="append", default=[], help="a text; may be given several times")
+    p.add_argument("--file", metavar="FILE", help="texts to label: csv, tsv, json(l) or parquet, a row each")
+    p.add_argument("--text-column", help="of --file; default: the one that the run learned from")
+    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
+    p.add_argument("--json", action="store_true", help="print a JSON object a text instead of a table")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The door."""
+    arguments = parser().parse_args(argv)
+    with one_line_errors():
+        if not arguments.text and not arguments.file:
+            raise ValueError("--text: give a text to label, or --file with many")
+        if arguments.text_column and not arguments.file:
+            raise ValueError(f"--text-column={arguments.text_column}: goes with --file")
+        if not all(text.strip() for text in arguments.text):
+            raise ValueError("--text: is empty, so there is nothing to read its label from")
+        from gptexp.data.corpora.labelled import require_files
+        from gptexp.runs import find_checkpoint
+
+        if arguments.file:
+            require_files("--file", arguments.file)
+        path = find_checkpoint(arguments.run, arguments.logs)
+        show = _show_json if arguments.json else _show_table
+        show(predictions(path, arguments))
+
+
+def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """{"text", "label", "probabilities": {label: …}} of each text, in order.
+
+    Raises:
+        ValueError: not a classifier; a text can't be read.
+    """
+    from gptexp.checkpoint import open_run
+    from gptexp.loading import load_trained
+    from gptexp.objectives.classification import Classification
+
+    checkpoint = open_run(path)
+    objective, model = load_trained(checkpoint, path)
+    if not isinstance(objective, Classification):
+        kind = objective.config.kind
+        raise ValueError(f"{path}: was trained with objective={kind}, and knows no labels; train a classifier from it: "
+                         f"init_from={path} objective=classification data=labelled data.path=FILE.csv")  # fmt: skip
+    for batch in _batches(_texts(arguments, checkpoint.config)):
+        for text, row in zip(batch, objective.probabilities(model, batch).tolist(), strict=True):
+            found = dict(zip(objective.labels, row, strict=True))
+            yield {"text": text, "label": max(found, key=found.__getitem__), "probabilities": found}
+
+
+def _texts(arguments: argparse.Namespace, config: dict[str, Any]) -> Iterator[str]:
+    yield from arguments.text
+    if arguments.file:
+        from gptexp.data.corpora.labelled import texts_of
+
+        column = arguments.text_column or config.get("data", {}).get("text_column", "text")
+        yield from texts_of(arguments.file, str(column))
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _show_json(found: Iterator[dict[str, Any]]) -> None:
+    for prediction in found:
+        named = {str(label): value for label, value in prediction["probabilities"].items()}
+        print(json.dumps({**prediction, "probabilities": named}, ensure_ascii=False))
+
+
+def _show_table(found: Iterator[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from gptexp.words import plain
+
+    table = Table("text", "label", "probabilities")
+    for prediction in found:
+        likely = sorted(prediction["probabilities"].items(), key=lambda pair: -pair[1])
+        shown = " · ".join(f"{label} {value:.1%}" for label, value in likely[:SHOWN])
+        shown += " · …" if len(likely) > SHOWN else ""
+        text = " ".join(prediction["text"].split())
+        cells = (text[:60] + "…" if len(text) > 60 else text, str(prediction["label"]), shown)
+        table.add_row(*(Text(plain(cell)) for cell in cells))  # a text may hold what rich takes for markup
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,701 @@
+"""Classification and masked language modelling: what they learn and refuse, and that law 1 holds for them too."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gptexp import checkpoint as ckpt
+from gptexp import predict
+from gptexp.compose import compose, config_from_plain
+from gptexp.data import labelled
+from gptexp.data.batches import IGNORED, BatchPlan
+from gptexp.data.examples import TrainTexts, pad
+from gptexp.data.labelled import prepare_labelled, split
+from gptexp.data.masking import MaskedTrain, Masking
+from gptexp.data.order import ExampleOrder
+from gptexp.loading import load_model, load_trained
+from gptexp.objectives.classification import Classification, Score, text_nats
+from gptexp.report.comparison import Question, compare_folders
+from gptexp.runs import Interrupted, RunError, read_settings
+from gptexp.schemas import ConfigError, to_plain
+from gptexp.source import check_against_source
+from gptexp.tokenizers import train_tokenizer
+from gptexp.train import run as run_job
+
+GLAD, SAD = ("good", "lovely", "warm", "bright"), ("bad", "awful", "cold", "dull")
+THINGS = ("bread", "soup", "room", "song", "walk")
+TINY = [
+    "trainer=cpu",
+    "trainer.log_every_steps=5",
+    "callbacks.samples.tokens=0",
+    "model.n_layer=1",
+    "model.n_head=2",
+    "model.n_embd=32",
+    "model.block_size=32",
+]
+CLASSIFY = [*TINY, "objective=classification", "data=labelled", "data.path=texts.csv", "data.global_batch_size=16"]
+Train = Callable[..., dict[str, Any]]
+
+
+def sentences(n: int, seed: int = 0, share: float = 0.5) -> list[tuple[str, str]]:
+    """Sentences whose label follows from one of their words."""
+    draw = random.Random(seed)
+    labels = ["glad" if draw.random() < share else "sad" for _ in range(n)]
+    return [(_sentence(draw, GLAD if label == "glad" else SAD), label) for label in labels]
+
+
+def _sentence(draw: random.Random, words: tuple[str, ...]) -> str:
+    return f"The {draw.choice(THINGS)} {draw.randrange(100)} was {draw.choice(words)}."
+
+
+def write_csv(path: str, rows: list[tuple[Any, Any]], columns: tuple[str, str] = ("text", "label")) -> None:
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train in this process, in an empty folder that holds texts.csv; the run's folder is ./<folder>."""
+    monkeypatch.chdir(tmp_path)
+    write_csv("texts.csv", sentences(200))
+
+    def run(*overrides: str, folder: str = "run") -> dict[str, Any]:
+        config = compose(list(overrides))
+        check_against_source(config)
+        return run_job(config, Path(folder))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts.csv and a classifier that has learned it, in ./run."""
+    place = tmp_path_factory.mktemp("learned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        write_csv("texts.csv", sentences(400))
+        config = compose([*CLASSIFY, "trainer.max_steps=200", "trainer.val_every_steps=100"])
+        run_job(config, Path("run"))
+    return place
+
+
+# ------------------------------------------------------------------------------ learning labels
+
+
+def test_a_small_corpus_is_learned_and_everything_about_it_is_recorded(learned: Path) -> None:
+    result = json.loads((learned / "run/result.json").read_text(encoding="utf-8"))
+    assert result["metrics"]["val/accuracy"] >= 0.95
+    assert list(result["metrics"]) == ["val/loss", "val/accuracy", "val/macro_f1"]
+    assert result["best"]["val/loss"] <= result["metrics"]["val/loss"]
+    val = result["val"]
+    assert val["texts"] == sum(map(sum, val["confusion"])) == pytest.approx(40, abs=2)
+    assert val["labels"] == ["glad", "sad"]
+    assert sum(val["confusion"][i][i] for i in (0, 1)) / val["texts"] == result["metrics"]["val/accuracy"]
+    with (learned / "run/metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {"val/loss", "val/accuracy", "val/macro_f1"} < set(rows[-1])
+    assert float(rows[-1]["val/accuracy"]) == result["metrics"]["val/accuracy"]
+    assert not (learned / "run/samples.md").exists()
+    saved = ckpt.load(learned / "run/checkpoints/last.ckpt")
+    assert saved.data["labels"] == ["glad", "sad"]
+    assert sum(saved.data["counts"]) + val["texts"] == 400
+
+
+def test_tensorboard_has_the_curves_and_the_picture_of_the_confusion(learned: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(learned / "run"))
+    events.Reload()
+    assert {"val/loss", "val/accuracy", "val/macro_f1"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["confusion"]
+
+
+def test_without_matplotlib_the_confusion_is_a_table_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptexp.callbacks import confusion
+
+    written: list[str] = []
+    writer = SimpleNamespace(add_figure=None, add_text=lambda tag, text, step: written.append(text))
+    monkeypatch.setattr(confusion, "find_spec", lambda name: None)
+    monkeypatch.setattr(confusion, "LitGPT", SimpleNamespace)
+    lit = SimpleNamespace(score=Score(1.0, np.array([[3.0, 1.0], [0.0, 2.0]]), ["a|b", "c"]), step=7)
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[SimpleNamespace(experiment=writer)])
+    confusion.ConfusionMatrix().on_validation_end(trainer, lit)  # type: ignore[arg-type]
+    assert written[0].splitlines()[2:] == ["| a&#124;b | 3 | 1 |", "| c | 0 | 2 |"]
+
+
+def test_predict_says_the_label_of_texts_and_of_files(
+    learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(learned)
+    texts = ["The soup 7 was lovely.", "The walk 12 was awful."]
+    predict.main(["run", "--text", texts[0], "--text", texts[1], "--json"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["text"], row["label"]) for row in found] == [(texts[0], "glad"), (texts[1], "sad")]
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in found)
+    Path("more.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    predict.main(["run", "--file", "more.jsonl", "--json"])
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["label"] for row in again] == ["glad", "sad"]
+    predict.main(["run", "--text", texts[0]])
+    assert "lovely. │ glad " in capsys.readouterr().out
+
+
+def test_the_table_shows_texts_and_labels_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    predict._show_table(iter([{"text": "[red]a\x1b[31m", "label": "[/b]", "probabilities": {"[/b]": 0.75, "c": 0.25}}]))
+    shown = capsys.readouterr().out
+    assert r"[red]a\x1b[31m" in shown
+    assert "[/b] 75.0% · c 25.0%" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--text: give a text to label, or --file with many"),
+        (["--text", " "], "--text: is empty, so there is nothing to read its label from"),
+        (["--text", "The söng"], "the text 'The söng': character 'ö'"),
+        (["--file", "none.csv"], "--file=none.csv: no such file"),
+        (["--file", "texts.csv", "--text-column", "txt"], "--file=texts.csv: no column txt; there are text, label"),
+    ],
+)
+def test_predict_refuses_in_one_line(
+    arguments: list[str],
+    message: str,
+    learned: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(learned)
+    with pytest.raises(SystemExit):
+        predict.main(["run", *arguments])
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith(f"error: {message}")
+
+
+def test_padding_changes_no_logit(learned: Path) -> None:
+    objective, model = load_trained(ckpt.load(learned / "run/checkpoints/last.ckpt"), "run")
+    assert isinstance(objective, Classification)
+    texts = ["The soup 7 was lovely.", "cold.", "The walk 12 was bright.", "T"]
+    together = objective.probabilities(model, texts)
+    alone = torch.cat([objective.probabilities(model, [text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-3  # it does look at the text
+
+
+def test_long_texts_keep_their_end(learned: Path) -> None:
+    objective, model = load_trained(ckpt.load(learned / "run/checkpoints/last.ckpt"), "run")
+    assert isinstance(objective, Classification)
+    end = "The soup 7 was really lovely now"
+    assert len(end) == model.config.block_size
+    both = objective.probabilities(model, ["The walk 3 was awful. " + end, end])
+    torch.testing.assert_close(both[0], both[1])
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(train: Train) -> None:
+    """Bit by bit, with dropout, on the way through several epochs and with accumulation."""
+    settings = [*CLASSIFY, "trainer.max_steps=30", "trainer.val_every_steps=10", "model.dropout=0.1"]
+    settings += ["data.micro_batch_size=8", "data.path=few.csv"]
+    write_csv("few.csv", sentences(50))
+    whole = train(*settings, folder="whole")
+    short = [*settings, "callbacks.checkpoint.every_steps=4"]
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_after(patch, 13)
+        with pytest.raises(Interrupted):
+            train(*short, folder="parts")
+    resumed = train("resume=parts", folder="parts")
+    assert resumed["resumed_from"] == 13
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["val"] == whole["val"]
+    a, b = (ckpt.load(Path(folder) / "checkpoints/last.ckpt") for folder in ("whole", "parts"))
+    assert a.model.keys() == b.model.keys()
+    assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
+
+
+def _interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
+    """As if SIGTERM came during this step."""
+    from gptexp.callbacks.checkpoints import Checkpoints
+
+    original = Checkpoints.on_train_batch_end
+
+    def on_train_batch_end(self: Checkpoints, trainer: Any, lit: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if lit.step == step:
+            self.signals.received = 15
+        original(self, trainer, lit, outputs, batch, batch_idx)
+
+    patch.setattr(Checkpoints, "on_train_batch_end", on_train_batch_end)
+
+
+def test_the_loss_depends_on_no_micro_batch(train: Train) -> None:
+    """Texts of different lengths and balanced classes: means of means are easily wrong there."""
+    write_csv(
+        "texts.csv", [(text[: 5 + 7 * (i % 5)], label) for i, (text, label) in enumerate(sentences(60, share=0.8))]
+    )
+    settings = [*CLASSIFY, "trainer.max_steps=8", "trainer.precision=64-true", "objective.class_weights=balanced"]
+    whole = train(*settings, "data.micro_batch_size=16", folder="whole")
+    parts = train(*settings, "data.micro_batch_size=4", folder="parts")
+    assert parts["metrics"]["val/loss"] == pytest.approx(whole["metrics"]["val/loss"], rel=1e-9)
+
+
+def test_every_text_is_seen_once_an_epoch_whatever_the_layout() -> None:
+    order = ExampleOrder(37, seed=3)
+    epochs = [order.indices(37 * epoch, 37).tolist() for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(37)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert ExampleOrder(37, seed=4).indices(0, 37).tolist() != epochs[0]
+    crossing = order.indices(30, 20).tolist()
+    assert crossing == [*epochs[0][30:], *epochs[1][:13]]
+    seen = _texts_of_step(order, BatchPlan(12, 12, 1, 1), ranks=1)
+    assert seen == _texts_of_step(order, BatchPlan(12, 2, 3, 2), ranks=2)
+
+
+def _texts_of_step(order: ExampleOrder, plan: BatchPlan, ranks: int) -> list[int]:
+    """Labels of step 5's texts on all ranks; each text has a label of its own."""
+    examples: Any = SimpleNamespace(labels=np.arange(37), text=lambda index, size: np.array([index]))
+    found = []
+    for rank in range(ranks):
+        texts = TrainTexts(examples, order, plan, block_size=8, rank=rank, first_step=5, last_step=6)
+        found += [int(label) for j in range(len(texts)) for label in texts[j][2]]
+    return sorted(found)
+
+
+# --------------------------------------------------------------------------------- data
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_the_same_rows_from_every_kind_of_file(suffix: str, train: Train, tmp_path: Path) -> None:
+    rows = [("It's “fine”, really", "NA"), ("two\nlines", "yes"), ("007", "NA"), ("tab\there", "yes"), ("", "yes")]
+    _write_as(suffix, rows * 3)
+    data = compose([*CLASSIFY, f"data.path=rows.{suffix}"]).data
+    found = prepare_labelled(data, train_tokenizer(compose(["tokenizer=byte"]).tokenizer), tmp_path / "cache")
+    assert found.labels == ["NA", "yes"]
+    decoded = {
+        (found.tokenizer.decode(part.text(i, 100)), found.labels[part.labels[i]])
+        for part in (found.train, found.val)
+        for i in range(len(part))
+    }
+    assert decoded == {row for row in rows if row[0]}  # rows without a text are left out
+
+
+def _write_as(suffix: str, rows: list[tuple[str, str]]) -> None:
+    path = Path(f"rows.{suffix}")
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps({"text": t, "label": n}) + "\n" for t, n in rows), encoding="utf-8")
+    elif suffix == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        texts, labels = zip(*rows, strict=True)
+        pq.write_table(pa.table({"text": list(texts), "label": list(labels)}), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t" if suffix == "tsv" else ",").writerows([("text", "label"), *rows])
+
+
+def test_labels_may_be_numbers_and_are_sorted_as_such(train: Train, tmp_path: Path) -> None:
+    write_csv("stars.csv", [(f"text {i}", (1, 2, 10)[i % 3]) for i in range(30)])
+    data = compose([*CLASSIFY, "data.path=stars.csv"]).data
+    found = prepare_labelled(data, compose().tokenizer, tmp_path / "cache")
+    assert found.labels == [1, 2, 10]
+    assert found.facts["counts"] == [9, 9, 9]
+
+
+def test_the_split_is_stratified_and_keeps_copies_together() -> None:
+    rows = [(hash(i // 2), (f"text {i // 2}", "often" if i < 180 else "seldom")) for i in range(200)]
+    rows.append((10**9, ("alone", "once")))
+    train, val = split(sorted(rows), 0.1)
+    labels = [row[1] for _, row in val]
+    assert (labels.count("often"), labels.count("seldom"), labels.count("once")) == (18, 2, 0)
+    assert not {row[0] for _, row in train} & {row[0] for _, row in val}
+
+
+def test_the_split_does_not_depend_on_the_runs_seed_or_the_order_of_rows(train: Train, tmp_path: Path) -> None:
+    rows = sentences(80)
+    hashes = set()
+    for name, order, more in [("a", rows, []), ("b", rows[::-1], []), ("c", rows, ["seed=7"])]:
+        write_csv(f"{name}.csv", order)
+        config = compose([*CLASSIFY, f"data.path={name}.csv", *more])
+        hashes.add(prepare_labelled(config.data, config.tokenizer, tmp_path / "cache").text_sha256)
+    assert len(hashes) == 1
+    other = compose([*CLASSIFY, "data.path=a.csv", "data.split_seed=1"])
+    assert prepare_labelled(other.data, other.tokenizer, tmp_path / "cache").text_sha256 not in hashes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.path=none.csv"], r"data.path=none.csv: no such file \(looked in .*\)"),
+        (["data.path=."], r"data.path=.: is a folder; name a file or a glob in it \(.csv, "),
+        (["data.path=notes.txt"], r"data.path=notes.txt: notes.txt: no kind of file that is known here"),
+        (
+            ["data.text_column=review"],
+            r"data.text_column=review: no such column in data.path=texts.csv; there are text",
+        ),
+        (["data.label_column=stars"], r"data.label_column=stars: no such column in data.path=texts.csv; there are"),
+        (["data.path=one.csv"], r"data.label_column=label: the training texts all have the label 'glad'; at least 2"),
+        (["data.path=floats.jsonl"], r"data.path=floats.jsonl: row 1: data.label_column=label holds 0.5, a float"),
+        (["data.path=empty.csv"], r"data.path=empty.csv: has no row with a text in text and a label in label"),
+        (["data.path=broken.parquet"], r"data.path=broken.parquet: can't be read \("),
+        (["data.val_path=val.csv"], r"data.label_column=label: validation has 1 text of 'angry', training none; give"),
+        (["data.dataset=csv", "data.path=null"], r"data.dataset=csv: files of your own are given by data.path"),
+    ],
+)
+def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str, train: Train) -> None:
+    Path("notes.txt").write_text("no table", encoding="utf-8")
+    write_csv("one.csv", [("a", "glad"), ("b", "glad")])
+    write_csv("val.csv", [("a", "glad"), ("b", "angry")])
+    write_csv("empty.csv", [("", "glad"), ("", "sad")])
+    Path("floats.jsonl").write_text('{"text": "x", "label": 0.5}\n' * 4, encoding="utf-8")
+    Path("broken.parquet").write_bytes(b"not a table")
+    with pytest.raises(ValueError, match=message) as raised:
+        train(*CLASSIFY, *overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_labels_are_of_one_kind() -> None:
+    with pytest.raises(
+        ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); make them one kind"
+    ):
+        labelled._whole_numbers([("x", "a"), ("y", 1)])
+
+
+def test_a_validation_file_of_its_own_is_scored_whole(train: Train, tmp_path: Path) -> None:
+    write_csv("val.csv", sentences(33, seed=9))
+    config = compose([*CLASSIFY, "data.val_path=val.csv"])
+    found = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    assert (len(found.train), len(found.val)) == (200, 33)
+
+
+# ---------------------------------------------------------------------------- loss and score
+
+
+def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
+    config = SimpleNamespace(
+        class_weights=compose([*CLASSIFY, "objective.class_weights=balanced"]).objective.class_weights
+    )
+    objective = Classification(config, None, {"labels": ["rare", "usual"], "counts": [10, 90]})
+    assert objective._weights.tolist() == pytest.approx([5.0, 100 / 180])
+    assert float((objective._weights * torch.tensor([10, 90])).sum()) == pytest.approx(100)
+
+
+def test_class_weights_find_rare_labels(train: Train) -> None:
+    """Where words tell little, a classifier says what is frequent, unless rare labels weigh more."""
+    draw = random.Random(1)
+    write_csv(
+        "texts.csv", [(f"{i} {draw.choice('xy' if i % 8 else 'xz')}", "no" if i % 8 else "yes") for i in range(320)]
+    )
+    settings = [*CLASSIFY, "trainer.max_steps=60", "trainer.val_every_steps=60", "model.n_embd=16"]
+    plain = train(*settings, folder="plain")["val"]["confusion"]
+    weighted = train(*settings, "objective.class_weights=balanced", folder="weighted")["val"]["confusion"]
+    assert weighted[1][1] > plain[1][1]
+
+
+def test_macro_f1_is_that_of_torchmetrics() -> None:
+    from torchmetrics.functional.classification import multiclass_f1_score
+
+    draw = np.random.default_rng(0)
+    truth, found = draw.integers(0, 3, 200), draw.integers(0, 3, 200)
+    confusion = np.zeros((4, 4))  # the fourth label occurs nowhere
+    np.add.at(confusion, (truth, found), 1)
+    expected = multiclass_f1_score(torch.tensor(found), torch.tensor(truth), num_classes=4, average="macro")
+    score = Score(1.0, confusion, ["a", "b", "c", "d"])
+    assert score.macro_f1 == pytest.approx(float(expected), abs=1e-6)
+    assert score.accuracy == pytest.approx((truth == found).mean())
+
+
+def test_the_texts_own_loss_is_a_mean_over_real_tokens() -> None:
+    tokens, lengths = pad([np.array([1, 2, 3, 0]), np.array([2, 1]), np.array([3])])
+    logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    logs = logits.log_softmax(-1)
+    first = -(logs[0, 0, 2] + logs[0, 1, 3]) / 2  # the last token, 0, is <|endoftext|> here and no target
+    expected = torch.stack([first, -logs[1, 0, 1], torch.tensor(0.0)])
+    torch.testing.assert_close(text_nats(logits, tokens, lengths, eot=0), expected)
+
+
+def test_the_auxiliary_loss_counts_as_its_weight_says(train: Train) -> None:
+    objective, model = _untrained("objective.lm_weight=0.5")
+    alone, same = _untrained("objective.lm_weight=0")
+    batch = (*pad([np.array([5, 6, 7]), np.array([8, 9])]), torch.tensor([0, 1]))
+    logits, token_logits = model(*batch[:2])
+    extra = text_nats(token_logits, *batch[:2], objective.tokenizer.eot).mean()
+    torch.testing.assert_close(objective.loss(model, batch), alone.loss(same, batch) + 0.5 * extra)
+    assert same(*batch[:2])[1] is None
+    assert len(logits) == 2
+
+
+def _untrained(*overrides: str) -> tuple[Classification, Any]:
+    from gptexp.loading import seeded
+
+    config = compose([*CLASSIFY, "tokenizer=byte", *overrides])
+    objective = Classification(
+        config.objective, train_tokenizer(config.tokenizer), {"labels": ["a", "b"], "counts": [1, 1]}
+    )
+    return objective, seeded(lambda: objective.make_model(config.model), seed=1)
+
+
+# --------------------------------------------------------------------------- hidden tokens
+
+
+def test_a_share_of_15_percent_is_hidden_80_10_10() -> None:
+    """Within five standard deviations of the binomial; the draws are fixed, so it holds always or never."""
+    masking, tokens = Masking(0.15, vocab_size=50, eot=3), np.random.default_rng(5).integers(4, 50, (400, 64))
+    hidden, swapped, kept = 0, 0, 0
+    for number, window in enumerate(tokens):
+        window[7] = 3  # <|endoftext|>
+        shown, targets = masking.hide(window, (1, number))
+        chosen = targets != IGNORED
+        assert chosen.sum() == round(0.15 * 64)
+        assert targets[7] == IGNORED
+        assert (targets[chosen] == window[chosen]).all()
+        assert (shown[~chosen] == window[~chosen]).all()
+        hidden += int((shown[chosen] == 50).sum())
+        kept += int((shown[chosen] == window[chosen]).sum())
+        swapped += int(((shown[chosen] != 50) & (shown[chosen] != window[chosen])).sum())
+    n = hidden + swapped + kept
+    for count, share in [(hidden, 0.8), (swapped, 0.1 * 49 / 50), (kept, 0.1 + 0.1 / 50)]:
+        assert abs(count - share * n) < 5 * math.sqrt(n * share * (1 - share))
+
+
+def test_what_is_hidden_follows_from_seed_and_step_alone(train: Train, tmp_path: Path) -> None:
+    from gptexp.data.order import WindowOrder
+    from gptexp.data.prepare import prepare
+
+    Path("story.txt").write_text("a story of some length, told again. " * 60, encoding="utf-8")
+    config = compose([*TINY, "data=text", "data.path=story.txt", "tokenizer=byte"])
+    store = prepare(config.data, config.tokenizer, tmp_path / "cache").train
+    masking = Masking(0.15, 257, 256)
+
+    def step(seed: int, number: int, plan: BatchPlan) -> list[bytes]:
+        found = []
+        for rank in range(plan.world_size):
+            batches = MaskedTrain(
+                store,
+                WindowOrder(len(store), 32, seed),
+                plan,
+                masking,
+                rank=rank,
+                first_step=number,
+                last_step=number + 1,
+            )
+            found += [row.numpy().tobytes() for j in range(len(batches)) for row in torch.cat(batches[j][:2], 1)]
+        return sorted(found)
+
+    whole = step(1, 4, BatchPlan(8, 8, 1, 1))
+    assert whole == step(1, 4, BatchPlan(8, 2, 2, 2))
+    assert whole != step(2, 4, BatchPlan(8, 8, 1, 1))
+    assert whole != step(1, 5, BatchPlan(8, 8, 1, 1))
+
+
+@pytest.mark.parametrize("position", ["learned", "rope", "alibi", "sinusoidal", "none"])
+def test_mlm_looks_both_ways_and_lm_does_not(position: str) -> None:
+    from gptexp.models.gpt import GPT
+
+    config = compose([*TINY, f"model.position={position}"]).model
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 20, (2, 10))
+    changed = tokens.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % 20
+    for causal in (True, False):
+        model = GPT(config, 20, causal=causal).double().eval()
+        difference = (model(tokens) - model(changed)).abs().amax(dim=(0, 2))
+        assert (difference[6:] > 1e-9).all()
+        assert bool((difference[:6] > 1e-9).all()) is not causal
+        assert bool((difference[:6] == 0).all()) is causal
+
+
+@pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
+def test_what_looks_both_ways_does_not_see_padding(position: str) -> None:
+    from gptexp.models.gpt import GPT
+
+    config = compose([*TINY, f"model.position={position}"]).model
+    torch.manual_seed(0)
+    model = GPT(config, 20, causal=False).double().eval()
+    tokens, lengths = pad([np.arange(9), np.arange(4)])
+    together = model(tokens, lengths=lengths)
+    torch.testing.assert_close(together[1, :4], model(tokens[1:, :4])[0])
+    torch.testing.assert_close(together[0], model(tokens[:1])[0])
+
+
+MLM = [*TINY, "objective=mlm", "data=text", "data.path=story.txt", "data.val_bytes=500", "trainer.max_steps=4"]
+
+
+@pytest.fixture
+def masked(train: Train) -> dict[str, Any]:
+    """The result of a short run of objective=mlm in ./masked."""
+    Path("story.txt").write_text("\n".join(text for text, _ in sentences(120)), encoding="utf-8")
+    return train(*MLM, folder="masked")
+
+
+def test_an_mlm_run_has_metrics_of_its_own_and_one_row_more(masked: dict[str, Any]) -> None:
+    assert list(masked["metrics"]) == ["val/mlm_loss", "val/mlm_accuracy"]
+    text = Path("masked/metrics.csv").read_text(encoding="utf-8") + json.dumps(masked)
+    assert "bpb" not in text
+    assert "val/loss" not in text
+    saved = ckpt.load(Path("masked/checkpoints/last.ckpt"))
+    objective, model = load_trained(saved, "masked")
+    assert len(saved.model["transformer.wte.weight"]) == objective.tokenizer.vocab_size + 1
+    assert sum(p.numel() for p in model.parameters()) == masked["parameters"]
+    assert masked["val"]["tokens"] == sum(round(0.15 * n) for n in [32] * 8 + [270 - 32 * 8])
+
+
+def test_an_mlm_run_writes_no_text_and_has_no_bits_a_byte(masked: dict[str, Any], capsys: Any) -> None:
+    from gptexp import evaluate, generate
+
+    for door, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
+        with pytest.raises(SystemExit):
+            door.main(arguments)  # type: ignore[attr-defined]
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "was trained with objective=mlm: it finds hidden tokens from both sides" in error
+    with pytest.raises(SystemExit):
+        predict.main(["masked", "--text", "The"])
+    assert "was trained with objective=mlm, and knows no labels" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="gives a label"):
+        load_model(_as_classifier(ckpt.load(Path("masked/checkpoints/last.ckpt"))), "run")
+
+
+def _as_classifier(saved: ckpt.Checkpoint) -> ckpt.Checkpoint:
+    saved.config["objective"] = to_plain(compose(CLASSIFY))["objective"]
+    return saved
+
+
+def test_a_classifier_takes_the_weights_and_the_sight_of_an_mlm_run(masked: dict[str, Any], train: Train) -> None:
+    settings = [
+        "objective=classification",
+        "data=labelled",
+        "data.path=texts.csv",
+        "trainer.max_steps=2",
+        "trainer=cpu",
+    ]
+    result = train("init_from=masked", *settings, folder="fine")
+    assert 0 <= result["metrics"]["val/accuracy"] <= 1
+    saved = ckpt.load(Path("fine/checkpoints/last.ckpt"))
+    assert saved.config["objective"]["bidirectional"] is True
+    wte = saved.model["transformer.wte.weight"]
+    before = ckpt.load(Path("masked/checkpoints/last.ckpt")).model["transformer.wte.weight"]
+    assert len(wte) == len(before) - 1
+    torch.testing.assert_close(wte, before[:-1], atol=0.05, rtol=0)
+    with pytest.raises(ConfigError, match=r"to see the tokens on both sides; give objective.bidirectional=true"):
+        train("init_from=masked", *settings, "objective.bidirectional=false", folder="other")
+    with pytest.raises(ConfigError, match=r"to see the tokens on both sides; choose objective=mlm or classification"):
+        train("init_from=masked", "data=pydocs", folder="other")
+    with pytest.raises(
+        ConfigError, match=r"init_from=fine was trained with objective=classification, and has no token"
+    ):
+        train("init_from=fine", "objective=mlm", "data=text", "data.path=story.txt", folder="other")
+
+
+# ------------------------------------------------------------------- beside language models
+
+
+def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], learned: Path, train: Train) -> None:
+    lm = [setting for setting in MLM if setting != "objective=mlm"]
+    train(*lm, folder="all/lm")
+    shutil.copytree("masked", "all/mlm")
+    shutil.copytree(learned / "run", "all/labels")
+    comparison = compare_folders([Path("all")], Question())
+    reasons = {lost.folder.name: lost.reason for lost in comparison.left_out}
+    assert reasons == {
+        "mlm": "objective=mlm has no val/bpb; it has val/mlm_accuracy, val/mlm_loss",
+        "labels": "objective=classification has no val/bpb; it has val/accuracy, val/loss, val/macro_f1",
+    }
+    with pytest.raises(RunError, match=r"another objective, whose val/loss is of something else"):
+        compare_folders([Path("all")], Question(metric="val/loss"))
+    accuracy = compare_folders([Path("all/labels")], Question(metric="val/accuracy"))
+    assert len(accuracy.rows) == 1
+
+
+def test_what_was_written_before_there_was_a_choice_is_a_language_model(train: Train) -> None:
+    from gptexp.identity import identity
+
+    Path("story.txt").write_text("\n".join(text for text, _ in sentences(120)), encoding="utf-8")
+    train(*[setting for setting in MLM if setting != "objective=mlm"], folder="old")
+    path = Path("old/checkpoints/last.ckpt")
+    saved = ckpt.load(path)
+    settings = saved.config.copy()
+    said = identity(settings)
+    del settings["objective"]
+    assert identity(settings) == said
+    saved.model = {name: tensor.clone() for name, tensor in saved.model.items()}
+    saved.optimizer = {n: {k: v.clone() for k, v in state.items()} for n, state in saved.optimizer.items()}
+    saved.config = settings
+    ckpt.save(saved, path)
+    config = Path("old/config.yaml")
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    start = lines.index("objective:\n")
+    config.write_text("".join(lines[:start] + lines[start + 2 :]), encoding="utf-8")
+    assert "objective" not in config.read_text(encoding="utf-8")
+    assert read_settings("old")["objective"] == {"kind": "lm"}
+    assert config_from_plain(settings).objective.kind == "lm"
+    model, _ = load_model(ckpt.load(path), path)
+    assert model(torch.zeros(1, 2, dtype=torch.int64)).shape[:2] == (1, 2)
+    assert train("resume=old", "trainer.max_steps=6", folder="longer")["steps"] == 6
+
+
+def test_a_strangers_labels_are_data(learned: Path) -> None:
+    saved = ckpt.load(learned / "run/checkpoints/last.ckpt")
+    for wrong in (
+        {"labels": ["a"]},
+        {"labels": ["a", "a"]},
+        {"labels": "ab"},
+        {"counts": [1, -1]},
+        {"labels": [["a"], 1]},
+    ):
+        changed = ckpt.Checkpoint(**{n: getattr(saved, n) for n in saved.__slots__} | {"data": {**saved.data, **wrong}})
+        with pytest.raises(ValueError, match=r"^run: .*classifier"):
+            load_trained(changed, "run")
+
+
+# -------------------------------------------------------------------------- longer proofs
+
+
+def topics(n: int, length: int, seed: int) -> list[tuple[str, int]]:
+    """Texts of one of two topics; every character is a word of its topic, and a text shows few of the forty."""
+    draw = random.Random(seed)
+    words = ["".join(chr(0x4E00 + 64 * topic + i) for i in range(40)) for topic in (0, 1)]
+    return [("".join(draw.choices(words[i % 2], k=length)), i % 2) for i in range(n)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "steps", "windows"), [("lm", 150, 12), ("mlm", 300, 24)])
+def test_pretraining_beats_a_start_from_scratch_where_labels_are_few(
+    objective: str, steps: int, windows: int, train: Train
+) -> None:
+    """Text without labels tells which words belong together; twelve labelled texts don't show them all.
+
+    mlm is given more, because a step teaches it two tokens of each window and lm all sixteen: with lm's 150
+    steps it has found no topics yet, and its start is worse than none (0.62 against 0.75).
+    """
+    Path("story.txt").write_text("\n".join(text for text, _ in topics(1500, 15, seed=1)), encoding="utf-8")
+    write_csv("few.csv", topics(12, 3, seed=2))
+    write_csv("val.csv", topics(200, 3, seed=3))
+    size = ["trainer=cpu", "callbacks.samples.tokens=0", "logger.tensorboard=false", "model.block_size=16"]
+    size += ["model.n_layer=2", "model.n_head=2", "model.n_embd=32"]
+    train(
+        *size,
+        f"objective={objective}",
+        "data=text",
+        "data.path=story.txt",
+        f"trainer.max_steps={steps}",
+        f"data.global_batch_size={windows}",
+        folder="pre",
+    )
+    fine = ["objective=classification", "data=labelled", "data.path=few.csv", "data.val_path=val.csv", "trainer=cpu"]
+    fine += ["trainer.max_steps=25", "trainer.val_every_steps=25", "optimizer.lr=1e-3", "data.global_batch_size=12"]
+    fine += ["logger.tensorboard=false"]
+    scratch = [*size, "init_from=null", f"objective.bidirectional={str(objective == 'mlm').lower()}"]
+    accuracy: dict[str, list[float]] = {"pre": [], "scratch": []}
+    for seed in (1, 2, 3):
+        for start, settings in {"pre": ["init_from=pre"], "scratch": scratch}.items():
+            result = train(*settings, *fine, f"seed={seed}", folder=f"{start}{seed}")
+            accuracy[start].append(result["metrics"]["val/accuracy"])
+    assert np.mean(accuracy["pre"]) > np.mean(accuracy["scratch"]) + 0.1
