@@ -22,8 +22,8 @@ from gptexp.conformance import areas, door, text, trained, weights
 from gptexp.conformance.check import Area, Check, Inputs, Need, Status, Value, agree, run, why_skipped
 from gptexp.conformance.table import markdown, print_area, shown
 from gptexp.models.gpt import GPT
+from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted, find_checkpoint
-from gptexp.sampling import plain_text
 
 ROWS = [check for area in areas.AREAS for check in area.checks]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from gptexp.config import FinetuneConfig, LoRAConfig, MuonConfig
 from gptexp.config.training import AdamWConfig
 from gptexp.flops import train_flops_per_token
 from gptexp.identity import identity
-from gptexp.loading import build_model, load_model, measure_model
+from gptexp.loading import build_model, load_model, load_trained, measure_model, plain_model
 from gptexp.lora import LoRALinear, adapt, merged
+from gptexp.models.classifier import Classifier
+from gptexp.models.gpt import GPT
 from gptexp.optim import build_optimizer
 from gptexp.schemas import ConfigError, to_plain
 from gptexp.source import check_against_source
@@ -216,8 +219,9 @@ def test_what_can_not_be_adapted_is_refused_by_name(
 
 
 def test_a_rank_above_a_layers_sides_is_refused_before_anything_is_allocated() -> None:
+    config = compose(SMALL).model
     with pytest.raises(ValueError, match=r"finetune\.rank=9: transformer\.h\.0\.attn\.c_attn is 24 × 8; give at"):
-        measure_model(compose(SMALL).model, 11, lora(rank=9))
+        measure_model(partial(plain_model, config, 11), config.block_size, lora(rank=9))
 
 
 # ------------------------------------------------------------------------------ training with it
@@ -240,7 +244,7 @@ def test_only_adapters_train_and_the_checkpoint_holds_base_and_adapters(tune: Tu
 def test_a_loaded_model_is_plain_and_computes_what_was_trained(tune: Tune) -> None:
     tuned = last("first")
     plain, _ = load_model(tuned, "here")
-    trained, _ = load_model(tuned, "here", merge=False)
+    _, trained = load_trained(tuned, "here", merge=False)
     assert not any(isinstance(module, LoRALinear) for module in plain.modules())
     assert {n for n, p in trained.named_parameters() if p.requires_grad} == set(tuned.optimizer)
     tokens = torch.randint(0, tuned.model["transformer.wte.weight"].shape[0], (2, 16))
@@ -337,12 +341,22 @@ def test_muon_never_gets_an_adapter_and_adamw_gets_nothing_else() -> None:
 def test_frozen_products_cost_four_operations_a_weight_and_adapters_six() -> None:
     """Per block: 3·8·8 + 8·8 + 2·4·8·8 = 768 weights; adapters of rank 2: 2·(8 + 24) + 2·(8 + 8) = 96; lm_head 11·8."""
     config = compose(SMALL).model
-    full, tuned = measure_model(config, 11), measure_model(config, 11, lora(rank=2))
+    make = partial(plain_model, config, 11)
+    full, tuned = measure_model(make, 16), measure_model(make, 16, lora(rank=2))
     attention = 2 * 12 * 8 * 16
     assert full.flops_per_token == 6 * (2 * 768 + 88) + attention
     assert tuned.flops_per_token == 4 * (2 * 768 + 88) + 6 * 2 * 96 + attention
     assert (tuned.trainable, tuned.parameters - full.parameters, full.trainable) == (192, 192, full.parameters)
     assert train_flops_per_token(small(), 16) == full.flops_per_token
+
+
+def test_a_classifiers_new_head_trains_beside_the_adapters() -> None:
+    """Frozen, it would stay as it was drawn, and no label could be learned."""
+    model = Classifier(GPT(compose(SMALL).model, 11), 3, auxiliary=True)
+    adapt(model, lora(rank=2))
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "score.weight" in trains
+    assert all(".lora_" in name for name in trains - {"score.weight"})
 
 
 def test_runs_from_before_fine_tuning_existed_are_full(tune: Tune) -> None:

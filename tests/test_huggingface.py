@@ -20,11 +20,11 @@ from gptexp import huggingface, runs
 from gptexp.compose import compose
 from gptexp.config import GPTConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
+from gptexp.decoding import stream_tokens
 from gptexp.export import export
 from gptexp.huggingface import hub
 from gptexp.huggingface.config import ratio_of, read_model
 from gptexp.loading import build_model, load_model
-from gptexp.sampling import stream_tokens
 from gptexp.schemas import ConfigError, to_plain
 from gptexp.tokenizers import load_tokenizer, train_tokenizer
 from test_tokenizer_files import learned, saved
