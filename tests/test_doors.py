@@ -160,7 +160,7 @@ def test_help_names_every_option_of_every_group(trained: Path) -> None:
     assert done.returncode == 0
     for word in ("gpt2_xl", "harrypotter", "bpe_4k", "muon", "wsd", "fsdp", "shakespeare_char_cpu", "resume=RUN"):
         assert word in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 88
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_cfg_job_prints_the_composition(trained: Path) -> None:

@@ -146,7 +146,7 @@ python -m gptexp.train [group=option] [key=value] …   train one experiment
 python -m gptexp.train -m key=a,b,c seed=1,2,3        one for each combination
 python -m gptexp.train --cfg job [group=option] …     print the settings only
 python -m gptexp.train resume=RUN                     go on where a run stopped
-python -m gptexp.train init_from=RUN data=…           start from a run's weights, or gpt2's
+python -m gptexp.train init_from=RUN data=…           start from its weights
 """
 
 
@@ -159,9 +159,9 @@ def help_text() -> str:
         lines.append(f"{group}    e.g. {EXAMPLES[group]}")
         lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
         lines.append("")
-    lines += ["A RUN is a run folder, a checkpoint file or `latest`; for weights also gpt2, gpt2-medium,"]
-    lines += ["gpt2-large, gpt2-xl, distilgpt2, or a folder of Hugging Face's. --cfg job lists every setting;"]
-    lines += ["src/gptexp/config/ explains them."]
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`. For weights it may also be"]
+    lines += ["gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2 or Hugging Face's folder."]
+    lines += ["--cfg job lists every setting; src/gptexp/config/ explains them."]
     return "\n".join(lines)
 
 

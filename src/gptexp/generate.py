@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m gptexp.generate",
         description="Write text with a trained model. The text goes to standard output, notices to standard error.",
     )
-    p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
+    p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, `latest`, or gpt2 …")
     p.add_argument(
         "--prompt", action="append", help="the text to go on from (default: the start of a document); may be repeated"
     )
