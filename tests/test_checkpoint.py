@@ -142,6 +142,14 @@ def test_a_strangers_settings_are_refused_before_anything_is_allocated(changes: 
         load_model(small(**changes), "here")
 
 
+def test_a_tensor_that_says_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
+    """A kilobyte that would become 512 TiB at the first copy."""
+    plain = {**small().as_plain(), "model": {"x": torch.zeros(1).expand(1 << 20, 1 << 27)}}
+    torch.save(plain, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="x has more numbers than the file holds"):
+        ckpt.load(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize("field", ["step", "model", "config", "tokenizer", "metrics"])
 def test_a_field_of_another_type_is_named(tmp_path: Path, field: str) -> None:
     plain = {**small().as_plain(), field: "surprise"}

@@ -498,6 +498,7 @@ def test_band_is_the_mean_and_the_range_of_the_seeds(tmp_path: Path) -> None:
 
 def test_frontier_keeps_what_nothing_beats() -> None:
     assert series.frontier([(3, 1.0), (1, 2.0), (2, 2.5), (2, 1.5), (4, 1.0)]) == [(1, 2.0), (2, 1.5), (3, 1.0)]
+    assert series.frontier([(3, 0.9), (1, 0.2), (2, 0.1), (2, 0.5)], higher=True) == [(1, 0.2), (2, 0.5), (3, 0.9)]
 
 
 def test_axis_is_the_numeric_setting_and_logarithmic_over_a_wide_range(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def documents(corpus: CorpusBase) -> list[str]:
 
 
 def test_there_is_a_file_for_every_corpus() -> None:
-    assert kinds() == ["harrypotter", "huggingface", "pydocs", "python_stdlib", "shakespeare", "text"]
+    assert kinds() == ["harrypotter", "huggingface", "labelled", "pydocs", "python_stdlib", "shakespeare", "text"]
     with pytest.raises(ValueError, match="choose one of harrypotter"):
         open_corpus(DataConfig(kind="_reading", block_size=8), Path("cache"))
 

@@ -52,6 +52,12 @@ def test_prompts_and_samples_are_written_side_by_side_as_if_alone(trained: Path)
     assert together == "".join(alone)
 
 
+def test_a_wrong_prompt_is_refused_before_anything_is_written(trained: Path) -> None:
+    done = command("generate", "latest", "--prompt", "The", "--prompt", "half \udce5", cwd=trained)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the text holds half a character")
+
+
 def test_text_ends_before_a_stop_string(trained: Path) -> None:
     options = ["generate", "latest", "--prompt", "The", "--temperature", "0", "--max-new-tokens", "30"]
     whole = command(*options, cwd=trained).stdout.rstrip("\n")
@@ -107,7 +113,7 @@ WRONG = [
     ("train", ["resume=nothing"], "nothing: no such run"),
     ("train", ["init_from=nothing"], "nothing: no such run"),
     ("generate", ["nothing"], "nothing: no such run"),
-    ("generate", ["latest", "--temperature", "-1"], "--temperature=-1.0: must be at least 0"),
+    ("generate", ["latest", "--temperature", "-1"], "--temperature=-1.0: must be a number from 0"),
     ("evaluate", ["empty"], "empty: no checkpoint in it"),
     ("evaluate", ["story.txt"], "story.txt: not a whole checkpoint file"),
     ("prepare", ["data=pydcos"], "data=pydcos: no such option; did you mean pydocs"),

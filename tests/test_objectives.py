@@ -584,6 +584,8 @@ def test_a_classifier_takes_the_weights_and_the_sight_of_an_mlm_run(masked: dict
     before = ckpt.load(Path("masked/checkpoints/last.ckpt")).model["transformer.wte.weight"]
     assert len(wte) == len(before) - 1
     torch.testing.assert_close(wte, before[:-1], atol=0.05, rtol=0)
+    again = train("init_from=masked", *settings[:-2], "resume=fine", "trainer.max_steps=3", folder="longer")
+    assert (again["resumed_from"], again["steps"]) == (2, 3)  # the line that began it may be repeated
     with pytest.raises(ConfigError, match=r"to see the tokens on both sides; give objective.bidirectional=true"):
         train("init_from=masked", *settings, "objective.bidirectional=false", folder="other")
     with pytest.raises(ConfigError, match=r"to see the tokens on both sides; choose objective=mlm or classification"):

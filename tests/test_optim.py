@@ -17,10 +17,17 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from gptexp.config.model import BigramConfig, GPTConfig, MLPConfig
 from gptexp.config.training import AdamWConfig, MuonConfig
 from gptexp.models.bigram import Bigram
+from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
 from gptexp.muon import BatchedMuon, orthogonalised
-from gptexp.optim import MuonWithAdamW, build_optimizer, load_named_optimizer_state, named_optimizer_state
+from gptexp.optim import (
+    MuonWithAdamW,
+    _hidden_matrices,
+    build_optimizer,
+    load_named_optimizer_state,
+    named_optimizer_state,
+)
 
 V = 7
 CONFIGS = [AdamWConfig(), MuonConfig(muon_lr=0.02)]
@@ -91,6 +98,13 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
     groups = [(group["peak_lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert groups == [(0.02, 0.3), (0.01, 0.3), (0.01, 0.0)]
     assert build_optimizer(network, MuonConfig(), 0.01).param_groups[0]["peak_lr"] == 0.01
+
+
+def test_muon_leaves_a_classifiers_head_to_adamw():
+    torch.manual_seed(0)
+    model = Classifier(GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4), 11), 3, auxiliary=True)
+    assert model.score.weight not in _hidden_matrices(model)
+    assert model.transformer.h[0].mlp.c_fc.weight in _hidden_matrices(model)
 
 
 def test_muon_trains_the_window_networks_hidden_matrix_and_refuses_a_bigram():

@@ -88,7 +88,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     )
     lit = LitGPT(model, config, plan, objective, first_step)
     if source and first_step == config.trainer.max_steps:
-        lit.sums = torch.tensor(source.metrics["sums"], dtype=torch.float64)
+        lit.sums = torch.tensor(_last_sums(source, data), dtype=torch.float64)
         lit.score = objective.score(lit.sums)
     record = RunRecord(
         folder,
@@ -132,6 +132,13 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         trainable=size.trainable,
         flops_per_token=size.flops_per_token,
     )
+
+
+def _last_sums(source: ckpt.Checkpoint, data: Any) -> list[float]:
+    """Of the last validation; older checkpoints hold the nats, and the rest follows from the text."""
+    if "sums" in source.metrics:
+        return source.metrics["sums"]
+    return [source.metrics["nats"], *scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot)]
 
 
 def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Config, vocab_size: int) -> None:
@@ -241,7 +248,7 @@ def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     steps = config.trainer.max_steps
     own = runs.run_folder(path)
     here = own is not None and own.resolve() == folder.resolve()
-    unsaid = here and source.step == steps and isinstance(source.metrics.get("sums"), list)
+    unsaid = here and source.step == steps and any(source.metrics.get(name) is not None for name in ("sums", "nats"))
     if config.resume and source.step >= steps and not unsaid:  # else it was killed before it wrote its result
         raise ValueError(
             f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"

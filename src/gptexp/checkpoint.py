@@ -112,7 +112,7 @@ def open_plain(path: Path, *, legacy: bool = False) -> Plain:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({found.group(1)})" if found else ""
         raise ValueError(f"{path}: holds more than tensors and plain data{what}, so it was not opened") from None
-    except (RuntimeError, EOFError, KeyError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:  # a broken pickle
         raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
     return plain if isinstance(plain, dict) else {}
 
@@ -255,12 +255,23 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
         if not isinstance(plain.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
     for name, value in plain["model"].items():
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_complex():
-            raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
+        require_dense(path, name, value)
     best = plain["metrics"].get("best")
     if not (best is None or (isinstance(best, dict) and any(name.startswith("val/") for name in best))):
         raise ValueError(f"{path}: its `metrics` hold no score for the best step")
     return Checkpoint(**{name: plain[name] for name in _TYPES})
+
+
+def require_dense(path: Path, name: object, value: object) -> None:
+    """Refuse what is no named tensor of real numbers, each with a place of its own in the file.
+
+    A stride of 0 lets a file of a kilobyte stand for terabytes, which the first copy would ask for.
+    """
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor) or not dense:
+        raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"{path}: {name} has more numbers than the file holds")
 
 
 def _require_plain(where: str, value: object) -> None:

@@ -20,6 +20,7 @@ from gptexp.overrides import one_batch_setting, quoted
 from gptexp.runs import Interrupted
 from gptexp.schemas import ConfigError, conf_dir, groups
 from gptexp.source import check_against_source, with_source
+from gptexp.words import plain
 
 USER_ERROR = 2
 BY_SIGNAL = 128  # a shell's convention: 130 for SIGINT, 143 for SIGTERM
@@ -57,12 +58,12 @@ def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
     """Our own warnings as a line for the user; those of libraries are for their developers."""
     if str(Path(filename).resolve()).startswith(str(Path(__file__).resolve().parent)):
-        print(f"notice: {message}", file=sys.stderr)
+        print(f"notice: {plain(str(message))}", file=sys.stderr)
 
 
 def fail(message: str) -> None:
-    """End the program with one line on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    """End the program with one line on standard error, as plain text: names in it may be a stranger's."""
+    print(f"error: {plain(message)}", file=sys.stderr)
     sys.exit(USER_ERROR)
 
 
@@ -93,11 +94,21 @@ def checked_arguments(arguments: list[str]) -> list[str]:
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
             config = compose(parsed.overrides)
+            _require_said(config, parsed.overrides)
             check(config)
             if config.sweep != SweepConfig():
                 raise ConfigError("sweep: says how several jobs are run; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     return [*flags, *overrides]
+
+
+def _require_said(config: Config, overrides: list[str]) -> None:
+    """A source brings model and tokenizer into the composition, which can't be done from inside of it."""
+    said = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for verb in ("resume", "init_from"):
+        run = getattr(config, verb)
+        if run is not None and not said & {"resume", "init_from"}:
+            raise ConfigError(f"{verb}={run}: comes from conf/; give it on the command line, for example {verb}=latest")
 
 
 def sweep_overrides(arguments: list[str]) -> list[str] | None:

@@ -112,6 +112,7 @@ class ReferenceDecoder(Decoder):
     def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
         super().__init__(prompts)
         self.config = model.config
+        reference.require_gpt(self.config)
         self.weights = {name: weight.detach().float().cpu().numpy() for name, weight in model.named_parameters()}
         self.starts = [max(0, len(prompt) - self.config.block_size) for prompt in prompts]
 

@@ -60,8 +60,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         FileExistsError: something other than an empty folder is there, which is never overwritten.
     """
-    path = Path(path)
-    require_free_folder(path)
+    require_free_folder(Path(path))
+    path = Path(path).resolve()  # `.` has no name beside which another could stand
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
+from gptexp.words import plain
 
 if TYPE_CHECKING:
     from gptexp.decoding import Decoder
@@ -59,16 +61,27 @@ def main(argv: list[str] | None = None) -> None:
 def _require_ranges(arguments: argparse.Namespace) -> None:
     checks = {
         "--max-new-tokens": (arguments.max_new_tokens >= 1, arguments.max_new_tokens, "at least 1"),
-        "--temperature": (arguments.temperature >= 0, arguments.temperature, "at least 0"),
+        "--temperature": (0 <= arguments.temperature < math.inf, arguments.temperature, "a number from 0"),
         "--top-k": (arguments.top_k >= 0, arguments.top_k, "at least 1, or 0 for all tokens"),
         "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
         "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
         "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
-        "--stop": ("" not in (arguments.stop or []), "", "at least one character"),
+        "--stop": (
+            all(map(_can_come, arguments.stop or [])),
+            arguments.stop,
+            "text that can come: no control characters",
+        ),
     }
     for flag, (holds, value, right) in checks.items():
         if not holds:
             raise ValueError(f"{flag}={value}: must be {right}")
+
+
+def _can_come(stop: str) -> bool:
+    """Text is written without control characters, so a stop string that has some would never be met."""
+    from gptexp.plaintext import plain_text
+
+    return bool(stop) and plain_text(stop) == stop
 
 
 class Writer:
@@ -84,6 +97,8 @@ class Writer:
     def write(self, prompts: list[str], seed: int) -> None:
         """Print num_samples texts for each prompt: the first as it comes, the others behind it when they are done."""
         samples = range(self.arguments.num_samples)
+        for prompt in prompts:  # a wrong one is refused before anything is written
+            self._encoded(prompt)
         texts = [(prompt, seed + sample) for prompt in prompts for sample in samples]
         for first in range(0, len(texts), BATCH):
             batch = texts[first : first + BATCH]
@@ -106,11 +121,12 @@ class Writer:
         from gptexp.decoding import Writing, eval_mode
         from gptexp.plaintext import TextStream, UntilStop, plain_text
 
+        settings = self.arguments
+        decoder = self._decoder([self._encoded(prompt) for prompt, _ in texts])
         for text, (prompt, _) in enumerate(texts):
             yield text, plain_text(prompt)
-        settings = self.arguments
         writing = Writing(
-            self._decoder([self._encoded(prompt) for prompt, _ in texts]),
+            decoder,
             [torch.Generator().manual_seed(seed) for _, seed in texts],
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
@@ -163,8 +179,9 @@ def converse(writer: Writer) -> None:
             print("\n(stopped; Ctrl-D ends)", file=sys.stderr)
             continue
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-        seed += 1
+            print(f"error: {plain(str(error))}", file=sys.stderr)
+        finally:
+            seed += writer.arguments.num_samples
 
 
 def _unescaped(line: str) -> str:

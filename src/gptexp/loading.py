@@ -87,15 +87,9 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
 
     kind = objective_of(checkpoint).kind
     if not implementation(kind).writes:
-        raise ValueError(f"{source}: was trained with objective={kind}: {NO_LANGUAGE_MODEL[kind]}")
+        raise ValueError(f"{source}: was trained with objective={kind}: {implementation(kind).gives}")
     objective, model = load_trained(checkpoint, source)
     return model, objective.tokenizer
-
-
-NO_LANGUAGE_MODEL = {
-    "mlm": "it finds hidden tokens from both sides, and gives no next token to generate and no likelihood to score",
-    "classification": "it gives a label (python -m gptexp.predict), and no text",
-}
 
 
 def objective_of(checkpoint: ckpt.Checkpoint) -> ObjectiveConfig:

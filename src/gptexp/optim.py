@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.models.classifier import HEAD
 from gptexp.muon import BatchedMuon
 
 Named = tuple[str, nn.Parameter]
@@ -137,7 +138,8 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     of a weight is no weight. They were published, and are tuned, with AdamW.
     """
     outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    inner = {p for name, p in _named_parameters(model) if "lm_head" not in name and ".lora_" not in name}
+    apart = ("lm_head", ".lora_", HEAD)
+    inner = {p for name, p in _named_parameters(model) if not any(part in name for part in apart)}
     return {p for p in inner if p.ndim == 2} - outer
 
 

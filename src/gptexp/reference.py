@@ -25,8 +25,7 @@ def logits(weights: Weights, config: ModelConfig, tokens: Any) -> np.ndarray:
     Raises:
         ValueError: no GPT, or more tokens than block_size.
     """
-    if not isinstance(config, GPTConfig):
-        raise ValueError(f"model.kind={config.kind}: the NumPy reference computes gpt only")
+    config = require_gpt(config)
     if len(tokens) > config.block_size:
         raise ValueError(f"{len(tokens)} tokens don't fit in model.block_size={config.block_size}")
     x = embed(weights, config, np.asarray(tokens))
@@ -37,6 +36,13 @@ def logits(weights: Weights, config: ModelConfig, tokens: Any) -> np.ndarray:
         x = norm(x, weights, "transformer.ln_f", config)
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
     return x @ weights[head].T
+
+
+def require_gpt(config: ModelConfig) -> GPTConfig:
+    """Refuse the other kinds of models by name."""
+    if not isinstance(config, GPTConfig):
+        raise ValueError(f"model.kind={config.kind}: the NumPy reference computes gpt only")
+    return config
 
 
 def embed(w: Weights, config: GPTConfig, tokens: np.ndarray) -> np.ndarray:

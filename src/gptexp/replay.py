@@ -76,6 +76,8 @@ def replay(bundle: dict[str, Any]) -> str | None:
 
     parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
     facts = bundle.get("data", {})
+    if not isinstance(facts, dict):
+        raise ValueError("the bundle: its `data` is no group of facts")
     held = Checkpoint(**parts, optimizer={}, data=facts, metrics={})
     objective, model = load_trained(held, "the bundle", merge=False)
     model.train()

@@ -27,6 +27,7 @@ FREE_ON_RESUME = {
     "data.num_workers",
     "data.micro_batch_size",
     "data.path",
+    "data.val_path",
 }
 FREE_ON_INIT = {"model.dropout", "model.attn_dropout", "model.block_size"}
 
@@ -99,9 +100,10 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
 def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """What a source says besides whole groups: by value, and below what the user has given."""
     if verb == "init_from":
-        name = {"name": quote(f"{settings['name']}-{unquoted(given.get('data', 'pydocs'))}")}
+        name = {"name": quote(f"{settings['name']}-${{hydra:runtime.choices.data}}")}
         return name | _attention(settings, given)
     named = {"seed": str(settings["seed"]), "name": quote(settings["name"])}
+    named |= _attention(settings, given)
     return {**named, **_trainer_settings(settings["trainer"]), **_own_folder(run)}
 
 

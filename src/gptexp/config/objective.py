@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
+HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics of which more is better
+
 # What settings mean that were written before there was a choice.
 UNSAID: dict[str, Any] = {"kind": "lm"}
 

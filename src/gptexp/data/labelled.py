@@ -35,7 +35,7 @@ from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
 FORMAT = 1
 COLUMNS = ("tokens", "lengths", "labels")
 LENGTHS = 2**32  # a text has fewer tokens
-MOST_LABELS = 10_000
+MOST_LABELS = 1_000  # a confusion matrix has their square
 
 
 def prepare_labelled(data: LabelledConfig, tokenizer: TokenizerConfig | Tokenizer, cache: Path) -> LabelledData:
@@ -68,16 +68,18 @@ def _build(
 ) -> None:
     """Read all rows, choose those that validate, tokenise, write the manifest last. Labelled texts fit into memory."""
     train, val = _parts(data, corpus)
-    labels = _label_list(data, train, val)
+    _label_list(data, train, val)
     if not isinstance(tokenizer, Tokenizer):
         texts = [text for text, _ in train]
         tokenizer = train_tokenizer(tokenizer, texts, [*texts, *(text for text, _ in val)])
+    train = _first_tokens(train, tokenizer, data.max_tokens)
+    labels = _label_list(data, train, val)
     if folder.exists():  # without a manifest, so it was never finished
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     written = {
-        "train": _write(folder, "train", train, labels, tokenizer, data.max_tokens),
-        "val": _write(folder, "val", val, labels, tokenizer, None),
+        "train": _write(folder, "train", train, labels, tokenizer),
+        "val": _write(folder, "val", val, labels, tokenizer),
     }
     atomic_write(folder / "tokenizer.json", json.dumps(tokenizer.state_dict()).encode())
     digest_of_text = hashlib.sha256(json.dumps(val, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
@@ -177,6 +179,8 @@ def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[
     """
     counts = Counter(label for _, label in train)
     column = f"data.label_column={data.label_column}"
+    if data.max_tokens is not None:
+        column += f", data.max_tokens={data.max_tokens}"
     if len(counts) < 2:
         raise ValueError(
             f"{column}: the training texts all have the label {next(iter(counts))!r}; at least 2 are needed"
@@ -195,10 +199,16 @@ def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[
     return sorted(counts)
 
 
-def _write(
-    folder: Path, part: str, rows: list[Row], labels: list[Label], tokenizer: Tokenizer, limit: int | None
-) -> dict[str, Any]:
-    """The three files of a part; limit: at most so many tokens, in whole texts, but at least one text."""
+def _first_tokens(rows: list[Row], tokenizer: Tokenizer, limit: int | None) -> list[Row]:
+    """The first texts that take at most `limit` tokens together, at least one."""
+    if limit is None:
+        return rows
+    ends = np.cumsum([len(_encode(tokenizer, text)) for text, _ in rows])
+    return rows[: max(1, int(np.searchsorted(ends, limit, side="right")))]
+
+
+def _write(folder: Path, part: str, rows: list[Row], labels: list[Label], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The three files of a part."""
     place = {label: number for number, label in enumerate(labels)}
     sizes = {"tokens": tokenizer.vocab_size, "lengths": LENGTHS, "labels": max(len(labels), 2)}
     writers = {name: ShardWriter(folder, f"{part}-{name}", size) for name, size in sizes.items()}
@@ -206,8 +216,6 @@ def _write(
     with writers["tokens"], writers["lengths"], writers["labels"]:
         for text, label in rows:
             tokens = _encode(tokenizer, text)
-            if limit is not None and len(writers["labels"]) and len(writers["tokens"]) + len(tokens) > limit:
-                break
             n_bytes += len(text.encode())
             for name, values in zip(COLUMNS, (tokens, [len(tokens)], [place[label]]), strict=True):
                 writers[name].write(np.asarray(values))

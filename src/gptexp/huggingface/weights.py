@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gptexp import huggingface
-from gptexp.checkpoint import Checkpoint, open_plain
+from gptexp.checkpoint import Checkpoint, open_plain, require_dense
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
@@ -56,11 +56,12 @@ def own(name: str, stored: torch.Tensor, path: Path, *, tied: bool) -> Weights:
 
     GPT2Model stores its names without `transformer.`, GPT2LMHeadModel with it.
     """
+    require_dense(path, name, stored)
     name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
     if MASK.fullmatch(name) or (tied and name == HEAD):
         return {}
-    if not isinstance(stored, torch.Tensor) or stored.layout != torch.strided or not stored.is_floating_point():
-        raise ValueError(f"{path}: {name} is no dense tensor of real numbers")
+    if not stored.is_floating_point():
+        raise ValueError(f"{path}: {name} holds whole numbers")
     return {name: turned(name, stored.detach().float())}
 
 

@@ -101,7 +101,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.project(x)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        if cache is not None and positions is not None:
+        if cache is not None:
+            assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
         y = F.scaled_dot_product_attention(
             q,

@@ -27,8 +27,10 @@ class Classifier(nn.Module):
         nn.init.normal_(self.score.weight, std=STD)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, T), padded to the right of lengths (B,) -> logits (B, n_labels), and (B, T, V) or None."""
+        """Tokens (B, T), padded to the right of lengths (B,) -> logits (B, n_labels); in training (B, T, V), too."""
         hidden = self.transformer(tokens, lengths=lengths)  # (B, T, C)
         rows = torch.arange(len(tokens), device=tokens.device)
         logits = self.score(hidden[rows, lengths - 1])  # (B, n_labels)
-        return logits, None if self.lm_head is None else self.lm_head(hidden)
+        if self.lm_head is None or not self.training:  # the auxiliary loss is one of training, and V is large
+            return logits, None
+        return logits, self.lm_head(hidden)

@@ -51,6 +51,7 @@ class Objective(ABC):
 
     parts: ClassVar[tuple[str, ...]]
     writes: ClassVar[bool] = False  # does the model give the probability of a next token?
+    gives: ClassVar[str] = "it gives no next token"  # what is told to those who want a text of one that doesn't
     told: ClassVar[tuple[str, ...]]  # the metrics to end with
     after: ClassVar[str]  # the command to type after training; RUN stands for the run
 

@@ -65,6 +65,7 @@ class Score(ScoreBase):
 class Classification(Objective):
     """Batches: tokens (B, T) padded on the right, lengths (B,), labels (B,) as places in the list of labels."""
 
+    gives = "it gives a label (python -m gptexp.predict), and no text"
     parts = ("tokens", "lengths", "labels")
     told = ("val/accuracy", "val/macro_f1", "val/loss")
     after = 'python -m gptexp.predict RUN --text "…"'

@@ -47,6 +47,7 @@ class MaskedLanguageModelling(Objective):
     The mask is one token more than the tokenizer has, the last row of wte; it stands for no text.
     """
 
+    gives = "it finds hidden tokens from both sides, and gives no next token to generate and no likelihood to score"
     parts = ("tokens", "targets", "lengths")
     told = ("val/mlm_loss", "val/mlm_accuracy")
     after = "python -m gptexp.train init_from=RUN objective=classification data=labelled data.path=FILE.csv"

@@ -19,6 +19,6 @@ def missing_packages() -> list[str]:
     return [package for package in PACKAGES if find_spec(package) is None]
 
 
-def compare_command(*folders: str | Path) -> str:
+def compare_command(*arguments: str | Path) -> str:
     """The command line that compares these folders, quoted for a shell."""
-    return shlex.join(["python", "-m", "gptexp.compare", *map(str, folders)])
+    return shlex.join(["python", "-m", "gptexp.compare", *map(str, arguments)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gptexp.config.objective import HIGHER
 from gptexp.report.comparable import NotComparable
 from gptexp.report.curves import Curve, Floats
 from gptexp.report.reading import LeftOut, Run
@@ -142,7 +143,7 @@ def _read(run: Run, metric: str, step: float, estimated: bool) -> Reading:
     return Reading(
         run=run,
         value=value,
-        best=min(value, *values[curve.steps <= step]),
+        best=(max if metric in HIGHER else min)(value, *values[curve.steps <= step]),
         steps=step,
         tokens=tokens,
         flops=tokens * flops_per_token(run, estimated),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
 from gptexp.report.budget import time
 from gptexp.report.comparison import TOLERANCE, Comparison
@@ -21,6 +22,17 @@ UNITS = {
 NOTHING = "–"
 Words = Callable[[float], str]
 TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"
+
+
+def better_side(metric: str) -> str:
+    """lower or higher."""
+    return "higher" if metric in HIGHER else "lower"
+
+
+def unit_of(c: Comparison) -> str:
+    """Of the metric; the loss of a classifier is one of whole texts."""
+    texts = c.metric == "val/loss" and c.runs[0].settings.get("objective.kind") == "classification"
+    return "nats a text" if texts else UNITS.get(c.metric, "")
 
 
 @dataclass(frozen=True)

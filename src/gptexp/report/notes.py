@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
 from gptexp.report.budget import amount
-from gptexp.report.cells import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, UNITS, p_value, unsure
+from gptexp.report.cells import (
+    FLOPS_MARK,
+    SEEDS_MARK,
+    TOKENS_MARK,
+    better_side,
+    p_value,
+    unit_of,
+    unsure,
+)
 from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
@@ -18,8 +27,9 @@ PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
 def verdicts(c: Comparison) -> list[str]:
     """What the seeds say: better, worse, not told apart."""
     told = [row for row in c.rows if row.p is not None and row.p < statistics.ALPHA]
-    better = [f"{row.label} ({_p(row)})" for row in told if row.difference and row.difference.mean < 0]
-    worse = [f"{row.label} ({_p(row)})" for row in told if row.difference and row.difference.mean > 0]
+    sign = -1 if c.metric in HIGHER else 1
+    better = [f"{row.label} ({_p(row)})" for row in told if row.difference and sign * row.difference.mean < 0]
+    worse = [f"{row.label} ({_p(row)})" for row in told if row.difference and sign * row.difference.mean > 0]
     sides = (("better", better), ("worse", worse))
     lines = [f"{word} than {c.baseline.label}: {listed(names)}" for word, names in sides if names]
     if unsure(c):
@@ -60,9 +70,9 @@ def notes(c: Comparison) -> list[str]:
 
 
 def _method(c: Comparison) -> Iterator[str]:
-    unit = f" in {UNITS[c.metric]}" if UNITS.get(c.metric) else ""
+    unit = f" in {unit_of(c)}" if unit_of(c) else ""
     place = "at the last step" if c.question.at is None else "at the budget"
-    yield f"{c.metric}{unit}, {place}; lower is better"
+    yield f"{c.metric}{unit}, {place}; {better_side(c.metric)} is better"
     if any(row.interval.low is not None for row in c.rows):
         yield {
             "t": "±: 95% interval of the mean over seeds, by Student's t",

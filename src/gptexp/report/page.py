@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from gptexp.report.cells import columns
+from gptexp.report.cells import better_side, columns
 from gptexp.report.comparison import Comparison
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
@@ -35,7 +35,7 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
     names = ", ".join(short_names(c.keys).values())
     return template.render(
         title=f"{c.metric} by {names}" if names else c.metric,
-        subtitle=f"{len(c.rows)} configurations, {len(c.runs)} runs; lower is better",
+        subtitle=f"{len(c.rows)} configurations, {len(c.runs)} runs; {better_side(c.metric)} is better",
         verdicts=[plain(line) for line in verdicts(c)],
         columns=columns(c),
         rows=list(_rows(c)),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
 
+from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
@@ -42,8 +43,8 @@ def plots(c: Comparison) -> dict[str, bytes]:
 
 
 def axis_label(metric: str) -> str:
-    """`validation loss (nats a token)`."""
-    names = {"val/bpb": "validation (bits per byte)", "val/loss": "validation loss (nats per token)"}
+    """`validation loss (nats)`: of a token, or of a text's label, as the page's notes say."""
+    names = {"val/bpb": "validation (bits per byte)", "val/loss": "validation loss (nats)"}
     return names.get(metric, "validation perplexity" if metric == "val/perplexity" else literal(metric))
 
 
@@ -231,7 +232,7 @@ def pareto(c: Comparison) -> Figure:
     fig, (ax,) = figure(6.4, 4.8)
     rows, look = [row for row in c.rows if row.readings], _looks(c)
     points = [(row.mean("flops") or 0.0, row.interval.mean or 0.0) for row in rows]
-    edge = np.array(series.frontier(points))
+    edge = np.array(series.frontier(points, higher=c.metric in HIGHER))
     ax.step(edge[:, 0], edge[:, 1], where="post", **FRONTIER, zorder=1)
     named = [row for row in _best_rows(c) if row.readings]
     for row, (x, y) in zip(rows, points, strict=True):

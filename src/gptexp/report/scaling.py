@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import huber, softmax
 
+from gptexp.config.objective import HIGHER
 from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
 
@@ -107,6 +108,8 @@ def fit_folders(folders: Iterable[Path], metric: str) -> Law:
     if not runs:
         raise NotComparable(f"nothing to fit: {left_out[0].folder}: {left_out[0].reason}")
     require_metric(runs, metric)
+    if metric in HIGHER:
+        raise NotComparable(f"--metric={metric}: the law is one of losses")
     kept, incomparable = comparable(runs, metric)
     refused = {run.folder: why for run in kept if (why := _why_not(run, metric))}
     left_out += incomparable + [LeftOut(folder, why) for folder, why in refused.items()]

@@ -114,11 +114,12 @@ def _categories(key: str, name: str, values: Sequence[str], groups: dict[str, li
     return Axis(key, name, [places[value] for value in values], ticks, False, False, groups)
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats in both: of (cost, metric), lower is better in each; by rising cost."""
+def frontier(points: Sequence[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
+    """The points that no other beats in both, of (cost, metric), by rising cost; higher: more metric is better."""
+    sign = -1 if higher else 1
     best, kept = np.inf, []
-    for spent, value in sorted(points):
-        if value < best:
+    for spent, value in sorted(points, key=lambda point: (point[0], sign * point[1])):
+        if sign * value < best:
             kept.append((spent, value))
-            best = value
+            best = sign * value
     return kept

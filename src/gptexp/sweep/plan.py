@@ -88,6 +88,9 @@ def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str])
     fixed = [override for override in own if not is_swept(override)]
     config = _composed(fixed)
     space = {_key(o): o.partition("=")[2] for o in axes if is_swept(o)}
+    for key in space:
+        if key.startswith(("objective", "data.val_")) or key == "data":
+            raise ConfigError(f"{key}: changes what is scored, so a search could not tell better from easier")
     flat = settings_that_matter(to_plain(config), also=("seed",))
     known = {key: value for key, value in flat.items() if not _belongs(key, swept)} | {"space": space}
     name = config.sweep.name or _free_name(swept, known)

@@ -122,7 +122,9 @@ def summary(sweep: Sweep, console: Console) -> int:
         console.print(Text(best), soft_wrap=True)
     for line in failed:
         console.print(Text(f"failed: {line}"), soft_wrap=True)
-    console.print(Text(f"next: {compare_command(shown(sweep.folder))}"), soft_wrap=True)
+    named = {sweep.best_by(job) for job in sweep.jobs} - {"val/bpb"}  # which is what compare takes by itself
+    metric = ["--metric", *named] if len(named) == 1 else []
+    console.print(Text(f"next: {compare_command(shown(sweep.folder), *metric)}"), soft_wrap=True)
     return len(failed)
 
 
