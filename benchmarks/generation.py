@@ -26,7 +26,7 @@ from gptexp.decoding import Decoder, RecomputingDecoder, Writing, make_decoder
 from gptexp.loading import build_model
 
 PROMPT, VOCAB = 32, 50257
-PEER = "Hugging Face generate"
+PEER = "Hugging Face"
 
 
 def main() -> None:
