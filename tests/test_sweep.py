@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,8 @@ LAUNCHERS: dict[str, list[str]] = {
     "cores": ["hydra/launcher=cores"],
     "submitit_local": ["hydra/launcher=submitit_local"],
 }
+if find_spec("ray") is not None:  # 422 MB, which only those install who have a cluster
+    LAUNCHERS["ray"] = ["hydra/launcher=ray"]
 
 
 @pytest.mark.slow

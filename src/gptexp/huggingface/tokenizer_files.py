@@ -90,6 +90,8 @@ def _read(folder: Path, sha256: str) -> Vocabulary | str:
     """A byte-level vocabulary, or the alphabet of a tokenizer that cuts a text into its characters."""
     path = folder / (WHOLE if (folder / WHOLE).is_file() else VOCAB)
     found = read_json(path)
+    for name in (CONFIG, SPECIAL, ADDED):  # broken, each is an error of its own
+        _given(folder / name)
     try:
         if path.name == VOCAB:
             vocabulary = _vocabulary(folder, found, _merge_lines(folder / MERGES), _added_map(folder))

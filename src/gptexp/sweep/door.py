@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -92,6 +93,8 @@ def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]
     numbers = [] if sweep.search is not None else [f"sweep.job={','.join(map(str, sweep.unfinished()))}"]
     sys.argv[1:] = ["-m", *place, *numbers, *_limits(launcher, planned.hydra), *planned.hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Our ray.yaml is meant to be checked by the schema that the plug-in has under the same name.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
     with Progress(sweep):
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
