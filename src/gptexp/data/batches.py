@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,17 +67,15 @@ def _largest_divisor(number: int, cap: int) -> int:
     return next(d for d in range(min(number, cap), 0, -1) if number % d == 0)
 
 
-class TrainBatches(Dataset[Batch]):
+class MicroBatches(ABC, Dataset[Batch]):
     """The micro-batches of one rank, from `first_step` to the end of the run, in order.
 
-    Item j belongs to step first_step + j // accumulate; which windows it holds follows from
+    Item j belongs to step first_step + j // accumulate; which samples it holds follows from
     (seed, step) alone, so there is no loader state to save.
     """
 
-    def __init__(
-        self, store: TokenStore, order: WindowOrder, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
-    ) -> None:
-        self.store, self.order, self.plan, self.rank = store, order, plan, rank
+    def __init__(self, plan: BatchPlan, *, rank: int, first_step: int, last_step: int) -> None:
+        self.plan, self.rank = plan, rank
         self.first_step, self.last_step = first_step, last_step
 
     def __len__(self) -> int:
@@ -84,7 +83,21 @@ class TrainBatches(Dataset[Batch]):
 
     def __getitem__(self, j: int) -> Batch:
         step, micro = divmod(j, self.plan.accumulate)
-        first = self.plan.first_sample(self.first_step + step, micro, self.rank)
+        return self.take(self.plan.first_sample(self.first_step + step, micro, self.rank))
+
+    @abstractmethod
+    def take(self, first: int) -> Batch:
+        """The micro-batch that begins with the run's sample `first`."""
+
+
+class TrainBatches(MicroBatches):
+    """Windows of a text, and the same one token further."""
+
+    def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, **which: int) -> None:
+        super().__init__(plan, **which)
+        self.store, self.order = store, order
+
+    def take(self, first: int) -> Batch:
         starts = self.order.starts(first, self.plan.micro_batch)
         windows = torch.from_numpy(self.store.windows(starts, self.order.block_size + 1))
         return windows[:, :-1], windows[:, 1:]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gptexp.data.batches import IGNORED, Batch, BatchPlan
+from gptexp.data.batches import IGNORED, Batch, BatchPlan, MicroBatches
 from gptexp.data.corpora.labelled import Label
 from gptexp.data.order import ExampleOrder
 from gptexp.data.shards import TokenStore
@@ -81,32 +81,16 @@ def pad(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(tokens), torch.tensor(lengths)
 
 
-class TrainTexts(Dataset[Batch]):
-    """The micro-batches of one rank, from `first_step` to the end of the run: tokens (B, T), lengths and labels (B,).
-
-    As of windows: which texts an item holds follows from (seed, step) alone.
-    """
+class TrainTexts(MicroBatches):
+    """Tokens (B, T), lengths and labels (B,)."""
 
     def __init__(
-        self,
-        examples: Examples,
-        order: ExampleOrder,
-        plan: BatchPlan,
-        *,
-        block_size: int,
-        rank: int,
-        first_step: int,
-        last_step: int,
+        self, examples: Examples, order: ExampleOrder, plan: BatchPlan, *, block_size: int, **which: int
     ) -> None:
-        self.examples, self.order, self.plan, self.block_size = examples, order, plan, block_size
-        self.rank, self.first_step, self.last_step = rank, first_step, last_step
+        super().__init__(plan, **which)
+        self.examples, self.order, self.block_size = examples, order, block_size
 
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.plan.accumulate
-
-    def __getitem__(self, j: int) -> Batch:
-        step, micro = divmod(j, self.plan.accumulate)
-        first = self.plan.first_sample(self.first_step + step, micro, self.rank)
+    def take(self, first: int) -> Batch:
         return _batch(self.examples, self.order.indices(first, self.plan.micro_batch), self.block_size)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gptexp.data.batches import IGNORED, Batch, BatchPlan
+from gptexp.data.batches import IGNORED, Batch, BatchPlan, MicroBatches
 from gptexp.data.order import WindowOrder
 from gptexp.data.shards import TokenStore
 
@@ -46,29 +46,14 @@ class Masking:
         return shown, targets
 
 
-class MaskedTrain(Dataset[Batch]):
-    """The micro-batches of one rank: tokens and targets (B, T), lengths (B,). The windows are a language model's."""
+class MaskedTrain(MicroBatches):
+    """Tokens and targets (B, T), lengths (B,). The windows are a language model's."""
 
-    def __init__(
-        self,
-        store: TokenStore,
-        order: WindowOrder,
-        plan: BatchPlan,
-        masking: Masking,
-        *,
-        rank: int,
-        first_step: int,
-        last_step: int,
-    ) -> None:
-        self.store, self.order, self.plan, self.masking = store, order, plan, masking
-        self.rank, self.first_step, self.last_step = rank, first_step, last_step
+    def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, masking: Masking, **which: int) -> None:
+        super().__init__(plan, **which)
+        self.store, self.order, self.masking = store, order, masking
 
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.plan.accumulate
-
-    def __getitem__(self, j: int) -> Batch:
-        step, micro = divmod(j, self.plan.accumulate)
-        first = self.plan.first_sample(self.first_step + step, micro, self.rank)
+    def take(self, first: int) -> Batch:
         starts = self.order.starts(first, self.plan.micro_batch)
         windows = self.store.windows(starts, self.order.block_size)
         return _batch(list(windows), [(self.order.seed, first + row, _DOMAIN) for row in range(len(windows))], self)
