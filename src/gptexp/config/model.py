@@ -97,7 +97,7 @@ class GPTConfig(ModelConfig):
         require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
         require_at_least(0, "model", self, "mlp_ratio")
         require(
-            self.mlp_ratio == 0 or self.mlp_ratio * self.n_embd >= 1,
+            self.mlp_ratio == 0 or self.mlp_width >= 1,
             "model.mlp_ratio",
             self.mlp_ratio,
             "gives the feed-forward no width; take 0 for none, 4 for GPT-2's",
@@ -128,13 +128,18 @@ class GPTConfig(ModelConfig):
         return self.n_embd // self.n_head
 
     @property
+    def mlp_width(self) -> int:
+        """Hidden units of the feed-forward; 0 means that a block has none."""
+        return int(self.mlp_ratio * self.n_embd)
+
+    @property
     def kv_heads(self) -> int:
         return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
     def adaptable(self) -> tuple[str, ...]:
         gate = ("mlp.c_gate",) if self.activation is Activation.swiglu else ()
-        mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if int(self.mlp_ratio * self.n_embd) > 0 else ()
+        mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if self.mlp_width else ()
         head = () if self.tie_weights else ("lm_head",)  # a tied one is wte's, which no merged matrix could stay
         return ("attn.c_attn", "attn.c_proj", *mlp, *head)
 

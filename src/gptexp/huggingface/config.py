@@ -152,7 +152,7 @@ def require_gpt2(config: ModelConfig) -> None:
         _refuse("n_kv_head", config.n_kv_head, f"has as many key/value heads as heads, {config.n_head}")
     if config.activation not in ACTIVATIONS:
         _refuse("activation", config.activation, f"knows {', '.join(known.name for known in ACTIVATIONS)} only")
-    if width_of(config) == 0:
+    if config.mlp_width == 0:
         _refuse("mlp_ratio", config.mlp_ratio, "always has a feed-forward")
 
 
@@ -164,14 +164,9 @@ def _plain(value: object) -> str:
     return value.name if isinstance(value, Enum) else shown(value)
 
 
-def width_of(config: GPTConfig) -> int:
-    """Hidden units of the feed-forward."""
-    return int(config.mlp_ratio * config.n_embd)
-
-
 def config_json(config: GPTConfig, vocab_size: int, eot: int | None, dtype: str) -> Plain:
     """The config.json of a model that `require_gpt2` lets pass. dtype: of the weights, float32."""
-    width = width_of(config)
+    width = config.mlp_width
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

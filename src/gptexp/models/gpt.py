@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gptexp.config.model import GPTConfig, NormPosition, Position
 from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
 from gptexp.models.init import init_gpt2
-from gptexp.models.layers import FeedForward, make_norm, mlp_width, require_length, sinusoidal_table
+from gptexp.models.layers import FeedForward, make_norm, require_length, sinusoidal_table
 
 
 class Block(nn.Module):
@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.ln_1 = make_norm(config)
         self.attn = CausalSelfAttention(config, layer)
-        has_mlp = mlp_width(config) > 0
+        has_mlp = config.mlp_width > 0
         self.ln_2 = make_norm(config) if has_mlp else None
         self.mlp = FeedForward(config) if has_mlp else None
 

@@ -45,11 +45,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-def mlp_width(config: GPTConfig) -> int:
-    """Hidden units of the feed-forward; 0 means that a block has none."""
-    return int(config.mlp_ratio * config.n_embd)
-
-
 class FeedForward(nn.Module):
     """Two linear layers on each position by itself; (B, T, C) -> (B, T, C).
 
@@ -59,7 +54,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        width = mlp_width(config)
+        width = config.mlp_width
         self.activation = ACTIVATIONS[config.activation]
         self.c_fc = nn.Linear(config.n_embd, width, bias=config.bias)
         gated = config.activation is Activation.swiglu
