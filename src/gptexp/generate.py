@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _require_ranges(arguments: argparse.Namespace) -> None:
+    wrong = [stop for stop in arguments.stop or [] if not _can_come(stop)]
     checks = {
         "--max-new-tokens": (arguments.max_new_tokens >= 1, arguments.max_new_tokens, "at least 1"),
         "--temperature": (0 <= arguments.temperature < math.inf, arguments.temperature, "a number from 0"),
@@ -66,11 +67,7 @@ def _require_ranges(arguments: argparse.Namespace) -> None:
         "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
         "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
         "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
-        "--stop": (
-            all(map(_can_come, arguments.stop or [])),
-            arguments.stop,
-            "text that can come: no control characters",
-        ),
+        "--stop": (not wrong, repr(wrong[0]) if wrong else "", "at least one character, none a control character"),
     }
     for flag, (holds, value, right) in checks.items():
         if not holds:
