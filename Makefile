@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train conformance test test-slow test-all lint types format clean
+.PHONY: help install dev train conformance notebooks test test-slow test-all lint types format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +29,9 @@ train: $(VENV)/.installed  ## train the default experiment; ARGS="model=bigram d
 
 conformance: $(VENV)/.installed  ## published numbers, computed again; ARGS="--fast" or ARGS="--shakespeare input.txt"
 	@$(BIN)/python -m gptexp.conformance $(ARGS)
+
+notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps their new output, GPTEXP_BUDGET=0.1 trains less
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks
 
 test: $(VENV)/.installed-dev lint types  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"
