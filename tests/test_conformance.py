@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import signal
 from collections import Counter
@@ -113,6 +114,7 @@ def test_a_signal_ends_the_program_and_leaves_the_last_report(table, capsys, tmp
             "error: --shakespeare=story.txt: isn't Tiny Shakespeare; get it from https://",
         ),
         (["--weights", "nowhere"], "error: nowhere: no such run"),
+        (["--lambada", "story.txt"], "error: --lambada=story.txt: is scored by GPT-2; give its --weights FOLDER too"),
         (["--fast", "--out", "nowhere/table.md"], "error: --out=nowhere/table.md: must be a file in a folder that"),
     ],
 )
@@ -145,7 +147,7 @@ def test_numbers_agree_within_the_tolerance_and_nan_with_nothing() -> None:
 
 
 def test_reasons_of_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Inputs(scratch=tmp_path, shakespeare=tmp_path, weights=tmp_path)
+    there = Inputs(scratch=tmp_path, **dict.fromkeys(("shakespeare", "weights", "wikitext", "lambada"), tmp_path))
     fast = Inputs(scratch=tmp_path, fast=True, shakespeare=tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("gptexp.report.missing_packages", lambda: ["scipy"])
@@ -253,6 +255,20 @@ def test_greedy_text_of_weights_is_what_generate_writes(train_here, workplace: P
     options = ["--prompt", weights.PROMPT, "--temperature", "0", "--max-new-tokens", str(weights.NEW_TOKENS)]
     said = command("generate", "run", *options, cwd=workplace).stdout
     assert said == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
+    lines = [json.dumps({"text": f"The cat saw the {word}"}) for word in ("grey mouse", "oven")]
+    (workplace / "lambada.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    files = Inputs(
+        scratch=workplace,
+        weights=inputs.weights,
+        wikitext=workplace / "story.txt",
+        lambada=workplace / "lambada.jsonl",
+    )
+    scored = {}
+    for options in (["--text", "story.txt", "--stride", "16"], ["--lambada", "lambada.jsonl"]):
+        scored[options[0]] = json.loads(command("evaluate", "run", *options, "--json", cwd=workplace).stdout)
+    assert weights.wikitext_perplexity(files) == pytest.approx(scored["--text"]["perplexity"], rel=1e-6)
+    for name in ("perplexity", "accuracy"):
+        assert weights.lambada_score(name)(files) == pytest.approx(scored["--lambada"][name], rel=1e-6)
 
 
 def test_weights_that_cannot_be_read_are_a_fail_that_names_them(tmp_path: Path) -> None:

@@ -21,11 +21,13 @@ class Need(Enum):
     training = "trains a model"
     text = "reads Tiny Shakespeare: give --shakespeare PATH"
     weights = "reads GPT-2's weights: give --weights FOLDER"
+    wikitext = "reads WikiText-2's test part: give --wikitext FILE (wiki.test.raw)"
+    lambada = "reads LAMBADA's test part: give --lambada FILE (lambada_test.jsonl)"
     gpu = "hours on a CPU: runs where torch finds a CUDA GPU"
     scipy = "needs scipy: pip install 'gptexp[compare]'"
 
 
-SLOW = {Need.training, Need.text, Need.weights, Need.gpu}  # what --fast leaves out
+SLOW = {Need.training, Need.text, Need.weights, Need.wikitext, Need.lambada, Need.gpu}  # what --fast leaves out
 
 
 class Status(Enum):
@@ -42,6 +44,8 @@ class Inputs:
     fast: bool = False
     shakespeare: Path | None = None
     weights: Path | None = None
+    wikitext: Path | None = None
+    lambada: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +126,8 @@ def _is_there(need: Need, inputs: Inputs) -> bool:
             return True
         case Need.text:
             return inputs.shakespeare is not None
-        case Need.weights:
-            return inputs.weights is not None
+        case Need.weights | Need.wikitext | Need.lambada:
+            return getattr(inputs, need.name) is not None
         case Need.gpu:
             import torch
 

@@ -1,4 +1,4 @@
-"""python -m gptexp.conformance [--fast] [--shakespeare PATH] [--weights FOLDER]: do the published numbers come out?"""
+"""python -m gptexp.conformance [--fast] [--shakespeare PATH] [--weights FOLDER …]: are the published numbers met?"""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fast", action="store_true", help="leave out what trains a model or reads a file of yours")
     p.add_argument("--shakespeare", metavar="PATH", type=Path, help="a copy of Tiny Shakespeare (input.txt)")
     p.add_argument("--weights", metavar="FOLDER", help="a folder with the weights of GPT-2 124M")
+    p.add_argument("--wikitext", metavar="FILE", type=Path, help="with --weights: WikiText-2's wiki.test.raw")
+    p.add_argument("--lambada", metavar="FILE", type=Path, help="with --weights: OpenAI's lambada_test.jsonl")
     p.add_argument("--out", metavar="FILE", type=Path, default=REPORT, help="the table; default: %(default)s")
     return p
 
@@ -55,11 +57,15 @@ def checked(arguments: argparse.Namespace, scratch: Path) -> Inputs:
         raise ValueError(f"--out={arguments.out}: must be a file in a folder that exists")
     if arguments.shakespeare is not None:
         _require_shakespeare(arguments.shakespeare)
+    for flag in ("wikitext", "lambada"):
+        _require_scored_file(flag, getattr(arguments, flag), arguments.weights)
     return Inputs(
         scratch=scratch,
         fast=arguments.fast,
         shakespeare=None if arguments.shakespeare is None else arguments.shakespeare.expanduser().resolve(),
         weights=None if arguments.weights is None else find_checkpoint(arguments.weights),
+        wikitext=arguments.wikitext,
+        lambada=arguments.lambada,
     )
 
 
@@ -71,6 +77,16 @@ def _require_shakespeare(path: Path) -> None:
     unix = path.expanduser().read_bytes().replace(b"\r\n", b"\n")
     if hashlib.sha256(unix).hexdigest() != SHA256:
         raise ValueError(f"--shakespeare={path}: isn't Tiny Shakespeare; get it from {URL}")
+
+
+def _require_scored_file(flag: str, path: Path | None, weights: str | None) -> None:
+    from gptexp.textfile import require_text
+
+    if path is None:
+        return
+    if weights is None:
+        raise ValueError(f"--{flag}={path}: is scored by GPT-2; give its --weights FOLDER too")
+    require_text(path)
 
 
 def conform(arguments: argparse.Namespace, inputs: Inputs) -> list[Outcome]:
@@ -122,5 +138,7 @@ def command(arguments: argparse.Namespace) -> str:
         "--fast": arguments.fast,
         "--shakespeare PATH": arguments.shakespeare is not None,
         "--weights FOLDER": arguments.weights is not None,
+        "--wikitext FILE": arguments.wikitext is not None,
+        "--lambada FILE": arguments.lambada is not None,
     }
     return " ".join(["python -m gptexp.conformance", *(option for option, used in given.items() if used)])
