@@ -1,0 +1,204 @@
+"""The pictures of the README, made by gptexp's own commands: `make gallery`, or `python docs/gallery.py terminal`.
+
+Takes a Chromium or Chrome for what is looked at in a browser. Sweeps that are done are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PICTURES = Path(__file__).parent / "pictures"
+COLUMNS, LINES = 100, 20
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
+PATIENCE = 20_000  # milliseconds that TensorBoard gets to draw itself
+LADDER = "bigram,mlp,self_attention,mini_gpt,modern_gpt"
+
+
+def main() -> None:
+    pictures: dict[str, Callable[[], None]] = {
+        "terminal": terminal,
+        "tokenizer": lambda: sweep_picture("tokenizer", "--baseline", "tokenizer=char"),
+        "block_size": lambda: sweep_picture("block_size"),
+        "report": report,
+        "tensorboard": tensorboard,
+        "ladder": ladder,
+    }
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("picture", nargs="*", choices=[[], *pictures], help="default: all of them, in this order")
+    for name in p.parse_args().picture or pictures:
+        print(f"{name} …", flush=True)
+        pictures[name]()
+
+
+# ------------------------------------------------------------------------------- a terminal
+
+
+def terminal() -> None:
+    """What a person sees while the default experiment trains: the screen after its second validation."""
+    import pyte
+
+    screen = pyte.Screen(COLUMNS, LINES)
+    stream, utf8 = pyte.Stream(screen), codecs.getincrementaldecoder("utf-8")()
+    command = ["gptexp.train", "name=gallery"]
+    screen.draw(f"$ python -m {' '.join(command)}")
+    screen.linefeed()
+    screen.carriage_return()
+    for chunk in _on_a_terminal([sys.executable, "-m", *command]):
+        stream.feed(utf8.decode(chunk))
+        bar = next((line for line in screen.display if re.match(r"step \d+/\d+ ", line)), "")
+        if sum("val/bpb" in line for line in screen.display) == 2 and re.search(r"[5-9]\d%", bar):
+            break
+    else:
+        raise SystemExit("terminal: the run ended before its second validation")
+    write("terminal.svg", _svg(screen, title="python -m gptexp.train"))
+
+
+def _on_a_terminal(command: list[str]) -> Iterator[bytes]:
+    """What a program writes to a terminal of COLUMNS × LINES; it is interrupted when nobody reads on."""
+    ours, theirs = pty.openpty()
+    told = {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | told
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        try:
+            while chunk := os.read(ours, 65536):
+                yield chunk
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        finally:
+            process.terminate()
+            os.close(ours)
+
+
+def _svg(screen: object, title: str) -> bytes:
+    """The screen as a picture that scales, in whatever fixed font the reader has."""
+    from rich.console import Console
+    from rich.style import Style
+    from rich.text import Text
+
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    for row in range(max(n for n, line in enumerate(screen.display) if line.strip()) + 1):  # type: ignore[attr-defined]
+        text = Text(no_wrap=True)
+        for column in range(COLUMNS):
+            cell = screen.buffer[row][column]  # type: ignore[attr-defined]
+            text.append(cell.data, Style(color=_colour(cell.fg), bold=cell.bold))
+        console.print(text)
+    drawn = console.export_svg(title=title)
+    return re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.S).encode()  # fonts of another host
+
+
+def _colour(name: str) -> str | None:
+    if name == "default":
+        return None
+    return f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else {"brown": "yellow"}.get(name, name)
+
+
+# ------------------------------------------------------------------------------- sweeps
+
+
+def gptexp(door: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", f"gptexp.{door}", *arguments], check=True)
+
+
+def sweep(name: str, *overrides: str) -> Path:
+    gptexp("train", "-m", f"sweep.name={name}", "hydra/launcher=cores", *overrides)
+    return Path("logs/sweeps") / name
+
+
+def sweep_picture(name: str, *options: str) -> None:
+    """The plot of a ready-made sweep."""
+    gptexp("compare", str(sweep(name, f"sweep={name}")), *options)
+    write(f"{name}.png", (Path("logs/sweeps") / name / "report" / "ablation.png").read_bytes())
+
+
+def report() -> None:
+    """The page that compare writes, of the tokenizer sweep."""
+    page = sweep("tokenizer", "sweep=tokenizer") / "report" / "report.html"
+    write("report.png", screenshot(page.resolve().as_uri(), 1000, 1400))
+
+
+def ladder() -> None:
+    """Every kind of model at equal tokens, with what each writes: the README's table, to copy."""
+    from gptexp.report.reading import find_runs, last_sample, read_runs
+
+    folder = sweep("ladder", f"model={LADDER}", "data.global_batch_size=null", "data.global_batch_tokens=1536")
+    runs, _ = read_runs(find_runs([folder]))
+    rows = ["| model | parameters | val/bpb | what it writes |", "|---|--:|--:|---|"]
+    for run in sorted(runs, key=lambda run: -run.metrics["val/bpb"]):
+        kind = re.sub(r".*model=", "", run.folder.name)
+        text = " ".join(last_sample(run.folder).split())[:160]
+        rows.append(f"| `{kind}` | {run.parameters:,} | {run.metrics['val/bpb']:.3f} | {_in_a_cell(text)} |")
+    print("\n".join(rows))
+
+
+def _in_a_cell(text: str) -> str:
+    """Literal text in a Markdown table."""
+    return "`` " + text.replace("`", "ˋ").replace("|", "¦") + " ``"
+
+
+# ------------------------------------------------------------------------------- a browser
+
+
+def tensorboard() -> None:
+    """Curves and settings of the tokenizer sweep."""
+    with _served(sweep("tokenizer", "sweep=tokenizer")) as url:
+        for tab in ("timeseries", "hparams"):
+            write(f"tensorboard_{tab}.png", screenshot(f"{url}#{tab}", 1400, 900))
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            yield next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
+        finally:
+            server.terminate()
+
+
+def screenshot(url: str, width: int, height: int) -> bytes:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise SystemExit(f"no browser: install one of {', '.join(BROWSERS)}")
+    with tempfile.TemporaryDirectory() as profile:
+        target = Path(profile) / "picture.png"
+        options = [f"--window-size={width},{height}", f"--virtual-time-budget={PATIENCE}", "--hide-scrollbars"]
+        options += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root otherwise
+        subprocess.run(
+            [browser, "--headless", *options, f"--user-data-dir={profile}", f"--screenshot={target}", url],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=180,
+        )
+        return target.read_bytes()
+
+
+def write(name: str, picture: bytes) -> None:
+    """Into docs/pictures; PNGs with as few colours as they need, which makes them a third as large."""
+    if name.endswith(".png"):
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(buffer, "png", optimize=True)
+        picture = buffer.getvalue()
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / name).write_bytes(picture)
+    print(f"  {PICTURES / name}: {len(picture) // 1024} KiB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
