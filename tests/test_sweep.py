@@ -290,6 +290,32 @@ def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace
     assert not (folder / "seed=2").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_jobs_save_when_their_sweep_is_killed(workplace: Path) -> None:
+    """Checkpoints are a hundred thousand steps apart here, so what is saved was saved for the kill."""
+    line = [*BASE, "seed=1,2", "sweep.name=mine", "trainer.max_steps=100000", "trainer.val_every_steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gptexp.train", "-m", *line, "hydra/launcher=cores", "hydra.launcher.n_jobs=2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    jobs = [workplace / "logs/sweeps/mine" / name for name in ("seed=1", "seed=2")]
+    deadline = time.monotonic() + 200
+    while not all((job / "metrics.csv").exists() and saved(job.parent) > 10 for job in jobs):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while not all((job / "result.json").exists() for job in jobs):
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.05)
+    for job in jobs:
+        assert result(job)["status"] == "interrupted"
+        assert (job / "checkpoints/last.ckpt").exists()
+
+
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) -> None:
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:

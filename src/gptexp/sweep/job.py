@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from gptexp.sweep import slots, store
 
 LOG = "log.txt"
 PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
+GRACE = 30.0  # seconds that a job gets to end its step and save, when the sweep has ended before it
 
 
 def run(folder: Path, number: int) -> float | None:
@@ -71,7 +73,11 @@ def _alone(place: Path) -> Iterator[None]:
     from filelock import FileLock
 
     with FileLock(place / f"{LOCK}.job"):
-        yield
+        _idle.clear()
+        try:
+            yield
+        finally:
+            _idle.set()
 
 
 @contextmanager
@@ -95,14 +101,16 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 _watching = False
+_idle = threading.Event()  # no job of this process is at work
 
 
 def _end_with_sweep() -> None:
-    """Whoever kills the sweep leaves no job training on: what was saved is where it goes on."""
+    """Whoever ends or kills the sweep leaves no job training on: each ends its step, and saves where it can."""
     global _watching
     sweep = int(os.environ.get(PARENT, 0))
     if sweep and sweep != os.getpid() and not _watching:
         _watching = True
+        _idle.set()
         threading.Thread(target=_watch, args=(sweep,), daemon=True).start()
 
 
@@ -115,4 +123,7 @@ def _watch(sweep: int) -> None:
             time.sleep(0.5)
     except psutil.NoSuchProcess:
         pass
+    if not _idle.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+        _idle.wait(GRACE)
     os._exit(1)
