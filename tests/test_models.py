@@ -16,7 +16,8 @@ from torch import nn
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, MLPConfig, Norm, NormPosition, Position
 from gptexp.flops import count_parameters
 from gptexp.models import bigram, gpt, mlp
-from gptexp.models.attention import alibi_slopes, rope_angles, rotate
+from gptexp.models.attention import alibi_slopes, attend_with_dropout, rope_angles, rotate
+from gptexp.models.dropout import dropout_mask
 from gptexp.models.gpt import GPT
 from gptexp.models.layers import position_angles, sinusoidal_table
 
@@ -324,6 +325,44 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training():
     assert torch.equal(model(tokens(8)), model(tokens(8)))
     model.train()
     assert not torch.equal(model(tokens(8)), model(tokens(8)))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.999])
+def test_dropout_masks_are_bernoulli_numbers_that_keep_the_expectation(p: float):
+    """5 sigma on each of 16 checks: a false alarm in 100,000 runs, and the seed is fixed."""
+    torch.manual_seed(1)
+    n = 1_000_003
+    mask = dropout_mask((n,), p, torch.float64)
+    dropped = (mask == 0).double()
+    steps = round(p * 65536) / 65536
+    assert sorted(mask.unique().tolist()) == [0, pytest.approx(1 / (1 - steps))]
+    assert dropped.mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / n) ** 0.5 + 1e-5)
+    for distance in (1, 2, 3, 4):  # four elements share a random word
+        together = (dropped[:-distance] * dropped[distance:]).mean().item()
+        assert together == pytest.approx(p * p, abs=5 * (p * p * (1 - p * p) / n) ** 0.5 + 2e-5)
+    torch.manual_seed(1)
+    assert torch.equal(dropout_mask((n,), p, torch.float64), mask)
+
+
+@pytest.mark.parametrize("kind", ["causal", "bool", "bias"])
+@pytest.mark.parametrize("heads", [4, 2])
+def test_attention_with_dropout_is_torchs_but_for_the_masks(kind: str, heads: int, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+
+    def ones(shape, p, dtype):
+        drawn.append((tuple(shape), p))
+        return torch.ones(shape, dtype=dtype)
+
+    monkeypatch.setattr("gptexp.models.attention.dropout_mask", ones)
+    torch.manual_seed(1)
+    length = 300  # more than two blocks of rows
+    q, k, v = (torch.randn(2, h, length, 8, dtype=torch.float64) for h in (4, heads, heads))
+    seen = torch.arange(length) < torch.tensor([length, 200])[:, None, None, None]
+    mask = {"causal": None, "bool": seen, "bias": torch.randn(4, length, length, dtype=torch.float64)}[kind]
+    expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
+    torch.testing.assert_close(attend_with_dropout(q, k, v, mask, 0.2), expected, rtol=0, atol=1e-12)
+    assert {p for _, p in drawn} == {0.2}
+    assert len(drawn) == (3 if kind == "causal" else 1)
 
 
 def test_compiles_to_one_graph_also_when_the_length_changes():

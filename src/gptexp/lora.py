@@ -19,6 +19,7 @@ from gptexp.config import FinetuneConfig, LoRAConfig
 from gptexp.config.rules import require
 from gptexp.identity import completed
 from gptexp.models.classifier import HEAD
+from gptexp.models.dropout import Dropout
 from gptexp.schemas import from_plain
 
 A, B = "lora_A", "lora_B"
@@ -35,14 +36,14 @@ class LoRALinear(nn.Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight = base.weight
         self.register_parameter("bias", base.bias)
-        self.scale, self.dropout = config.alpha / config.rank, config.dropout
+        self.scale, self.dropout = config.alpha / config.rank, Dropout(config.dropout)
         # Drawn in float32, so that every precision starts alike; variance 1/in keeps the size of A x that of x.
         first = torch.empty(config.rank, base.in_features, device=base.weight.device)
         self.lora_A = nn.Parameter(nn.init.kaiming_normal_(first, nonlinearity="linear").to(base.weight.dtype))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_A)  # (…, r)
+        low = F.linear(self.dropout(x), self.lora_A)  # (…, r)
         return super().forward(x) + self.scale * F.linear(low, self.lora_B)
 
 

@@ -23,7 +23,7 @@ ROOMS = {
     "data": "gptexp.data.corpora",
     "objective": "gptexp.objectives",
 }
-MODEL_PARTS = {"attention", "classifier", "layers", "init"}
+MODEL_PARTS = {"attention", "classifier", "dropout", "init", "layers"}
 
 
 class ConfigError(ValueError):

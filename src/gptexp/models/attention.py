@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
+from gptexp.models.dropout import dropout_mask
 from gptexp.models.layers import position_angles, require_length
+
+ROWS = 128  # queries that attend together where attention has dropout
 
 
 class KVCache:
@@ -104,15 +107,19 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
-            dropout_p=self.attn_dropout if self.training else 0.0,
-            is_causal=mask is None and (cache is None or q.shape[2] > 1),  # one new token sees all the cache
-            enable_gqa=self.n_kv_head != self.n_head,
-        )  # (B, H, T, D)
+        dropout = self.attn_dropout if self.training else 0.0
+        if dropout and q.device.type == "cpu":
+            y = attend_with_dropout(q, k, v, mask, dropout)
+        else:
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
+                dropout_p=dropout,
+                is_causal=mask is None and (cache is None or q.shape[2] > 1),  # one new token sees all the cache
+                enable_gqa=self.n_kv_head != self.n_head,
+            )  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, T, H, D) -> (B, T, C)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,6 +129,32 @@ class CausalSelfAttention(nn.Module):
         if self.qk_norm:  # bounds the attention logits; no gain of its own (arXiv 2302.05442 has LayerNorm here)
             q, k = (F.rms_norm(t, (self.head_dim,), eps=1e-6) for t in (q, k))
         return q, k, v
+
+
+def attend_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+    """scaled_dot_product_attention in training, with dropout p on its weights: (B, H, T, D).
+
+    For a CPU, where torch's fused kernel knows no dropout, and its other way draws masks slowly and computes
+    what causality hides. Without a mask, attention is causal.
+    """
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, S, D)
+    q, length = q * q.shape[-1] ** -0.5, q.shape[2]
+    rows = ROWS if mask is None else length
+    pieces = []
+    for start in range(0, length, rows):
+        seen = min(start + rows, length) if mask is None else k.shape[2]
+        scores = q[:, :, start : start + rows] @ k[:, :, :seen].mT  # (B, H, rows, seen)
+        weights = _visible(scores, mask, start).softmax(-1)
+        weights = weights * dropout_mask(weights.shape, p, weights.dtype)
+        pieces.append(weights @ v[:, :, :seen])
+    return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+def _visible(scores: Tensor, mask: Tensor | None, start: int) -> Tensor:
+    """Scores of the rows from `start` on, -inf where nothing may be seen."""
+    if mask is None:
+        return scores + scores.new_full(scores.shape[-2:], -math.inf).triu(start + 1)
+    return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, NormPosition, Position
 from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
+from gptexp.models.dropout import Dropout
 from gptexp.models.init import init_gpt2
 from gptexp.models.layers import FeedForward, make_norm, require_length, sinusoidal_table
 
@@ -22,7 +23,7 @@ class Block(nn.Module):
         super().__init__()
         self.residual = config.residual
         self.pre_norm = config.norm_position is NormPosition.pre
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ln_1 = make_norm(config)
         self.attn = CausalSelfAttention(config, layer)
         has_mlp = config.mlp_width > 0
@@ -59,7 +60,7 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         # Where norms follow each addition, the last block's output is normed already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
