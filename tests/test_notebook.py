@@ -35,9 +35,25 @@ def test_text_is_split_as_runs_split_it(place: Path) -> None:
     assert len(val) == round(len(text) / 10)
 
 
-def test_a_run_made_by_command_opens(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_opens_by_a_line_as_typed(place: Path) -> None:
+    (place / "story.txt").rename(place / "my story.txt")
+    line = "data=text data.path='my story.txt'"
+    data = notebook.open_data(line)
+    train, val = notebook.read_text(line)
+    assert (data.tokenizer.kind, data.tokenizer.vocab_size) == ("char", len(set(train + val)))
+    assert data.tokenizer.decode(data.train[:]) == train
+    assert data.tokenizer.decode(data.val[:]) == val
+    assert notebook.open_data(line, "tokenizer=byte").tokenizer.kind == "byte"
+
+
+def test_a_run_made_by_command_opens(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels do
     notebook.command(f"python -m gptexp.train {' '.join([*TINY, *TINY_GPT])} data.path=story.txt name=mine")
-    assert "val/bpb" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "val/bpb" in printed
+    assert "\x1b" not in printed
     run = notebook.open_run()
     assert run.folder is not None
     assert run.folder.parent.name == "mine"

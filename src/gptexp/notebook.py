@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from gptexp.data.prepare import PreparedData
     from gptexp.tokenizers import Tokenizer
 
 BUDGET = "GPTEXP_BUDGET"
@@ -24,14 +26,14 @@ def set_up() -> None:
     """Work in the repository's root, wherever the notebook was opened, and draw in gptexp's style."""
     import matplotlib.pyplot as plt
 
-    from gptexp.report.style import SETTINGS
+    from gptexp.report.style import SETTINGS, fonts
 
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
     os.chdir(root)
-    plt.rcParams.update(
-        {**SETTINGS, "figure.figsize": (6.4, 3.6), "figure.dpi": 80, "figure.constrained_layout.use": True}
-    )
+    small: Any = {"figure.figsize": (6.4, 3.6), "figure.dpi": 80, "figure.constrained_layout.use": True}
+    plt.rcParams.update({**SETTINGS, **small, "font.family": fonts()})
+    warnings.filterwarnings("ignore", message="Glyph .* missing")
 
 
 def steps(n: int) -> int:
@@ -61,9 +63,10 @@ def command(line: str) -> None:
     if words[:2] != ["python", "-m"] or not words[2:] or words[2].split(".")[0] != "gptexp":
         raise ValueError(f"{line}: give a command of the form python -m gptexp.train …")
     told = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
+    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # Jupyter's: play a terminal
     process = subprocess.Popen(
         [sys.executable, *words[1:]],
-        env={**os.environ, **told},
+        env={**kept, **told},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,8 +86,8 @@ def command(line: str) -> None:
         raise RuntimeError(f"exit code {code}: {line}")
 
 
-def read_text(*overrides: str) -> tuple[str, str]:
-    """Training and validation text of a corpus, split as every run splits it: `read_text("data=harrypotter")`.
+def open_data(*overrides: str) -> PreparedData:
+    """Tokenizer and tokens of a corpus as a run with these overrides has them: `open_data("tokenizer=bpe")`.
 
     Raises:
         ValueError: the text isn't there; a wrong override.
@@ -92,8 +95,17 @@ def read_text(*overrides: str) -> tuple[str, str]:
     from gptexp.compose import compose
     from gptexp.data.prepare import prepare
 
-    config = compose([*overrides, "tokenizer=byte"])
-    data = prepare(config.data, config.tokenizer, Path(config.paths.cache), progress=False)
+    config = compose([word for typed in overrides for word in shlex.split(typed)])
+    return prepare(config.data, config.tokenizer, Path(config.paths.cache), progress=False)
+
+
+def read_text(*overrides: str) -> tuple[str, str]:
+    """Training and validation text of a corpus, split as every run splits it: `read_text("data=harrypotter")`.
+
+    Raises:
+        ValueError: the text isn't there; a wrong override.
+    """
+    data = open_data(*overrides, "tokenizer=byte")
     train, val = (data.tokenizer.decode(store.read(0, len(store))) for store in (data.train, data.val))
     return train, val
 

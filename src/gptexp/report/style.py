@@ -62,15 +62,19 @@ def looks(n: int, ordered: bool) -> list[Look]:
     return [Look(colours[index], MARKERS[index % len(MARKERS)], lines[index]) for index in range(n)]
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in our style; without the warnings about glyphs that no installed font has."""
+def fonts() -> list[str]:
+    """Ours, and for characters that it lacks those that this machine has."""
     from matplotlib import font_manager
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed = set(font_manager.get_font_names())
-    fonts = ["DejaVu Sans", *(font for font in CJK if font in installed)]
-    with mpl.rc_context({**SETTINGS, "font.family": fonts}), warnings.catch_warnings():
+    return ["DejaVu Sans", *(font for font in CJK if font in installed)]
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in our style; without the warnings about glyphs that no installed font has."""
+    with mpl.rc_context({**SETTINGS, "font.family": fonts()}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
