@@ -41,12 +41,20 @@ class Done:
     err: str
 
 
-def run(module: str, *arguments: str, cwd: Path, timeout: float = 120, source: Path | None = None) -> Done:
+def run(
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    made_small: bool = False,
+    source: Path | None = None,
+    timeout: float = 120,
+) -> Done:
     """`python -m MODULE ARGUMENTS…` in cwd, with its standard input closed.
 
-    source: a copy of src/ to import gptexp from, in place of the one that is imported already.
+    made_small: with the overrides of small.py. source: a copy of src/ to import gptexp from, in place of the one that
+    is imported already.
     """
-    return call(_command, module, list(arguments), source, cwd=cwd, timeout=timeout)
+    return call(_command, module, list(arguments), made_small, source, cwd=cwd, timeout=timeout)
 
 
 def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: float = 120) -> Done:
@@ -90,11 +98,15 @@ def _enter(function: Callable[..., Any], arguments: Sequence[Any], cwd: str, out
     function(*arguments)
 
 
-def _command(module: str, arguments: list[str], source: Path | None) -> None:
+def _command(module: str, arguments: list[str], made_small: bool, source: Path | None) -> None:
     if source is not None:
         sys.path.insert(0, str(source))
         for name in [name for name in sys.modules if name.partition(".")[0] == "gptexp"]:
             del sys.modules[name]
+    if made_small:
+        import small  # composes, with the gptexp that is meant
+
+        arguments = small.of(module, arguments)
     sys.modules.pop(module, None)  # runpy warns of a module that was imported before it is run
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -37,6 +37,8 @@ def lay(place: Path) -> Path:
             rows = csv.writer(file)
             rows.writerow(["text", "label"])
             rows.writerows((f"{LINES[i % 4]} {i}", "even" if i % 2 == 0 else "odd") for i in range(80))
+    (place / "旧书.txt").write_text("她走进厨房，面包已经凉了。\n" * 200, encoding="gb18030")
+    (place / "note.txt").write_text("Bread, eggs, ink.\n", encoding="utf-8")
     lay_gpt2(place / "gpt2")
     return place
 

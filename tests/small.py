@@ -6,18 +6,20 @@ each swept setting the first values; little to score and to write. What the line
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gptexp.compose import compose_raw, to_config
 from gptexp.overrides import quoted
+from gptexp.sweep.plan import is_swept
 
 SHAKESPEARE = "tinyshakespeare.txt"  # a text that stands in for it where there is no network
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 32}
 CHEAP = {"data.val_bytes": "2048", "callbacks.samples.tokens": "8", "trainer.log_every_steps": "1"}
 STEPS = ("trainer.max_steps", "trainer.val_every_steps")
 NEW_TOKENS = 8
+# Of a training that is killed in its third step, with a checkpoint of the second: something to go on with.
+KILLED = ["callbacks.checkpoint.every_steps=1"]
+KILLED += ["+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace, kill_at: 3}"]
 RESUME = ["--steps", "6", "--kill-at", "4"]
 
 
@@ -45,13 +47,13 @@ def training(arguments: list[str], values: int) -> list[str]:
     if given.get("resume", "auto") != "auto":  # its settings are those of a run that is small already
         return [*flags, *_joined(given | {key: _hundredth(given[key]) for key in STEPS if key in given})]
     if "-m" in flags:
-        given = _axes(given, 1 if "trainer.devices" in given else values)
+        given = _axes(given, values)
     return [*flags, *_joined(given | _cheap(given))]
 
 
 def _axes(given: dict[str, str], values: int) -> dict[str, str]:
     """With the axes of a sweep's preset said on the line, and fewer values of each."""
-    fixed = [override for override in _joined(given) if not _values(override) and not override.startswith("hydra")]
+    fixed = [override for override in _joined(given) if not is_swept(override) and not override.startswith("hydra")]
     preset = compose_raw(fixed).hydra.sweeper.get("params") or {}
     all_axes = {**{key: str(value) for key, value in preset.items()}, **given}
     keep = values if "sweep" not in given or given["sweep"] != "scaling" else 3  # a law needs three points of each
@@ -61,7 +63,7 @@ def _axes(given: dict[str, str], values: int) -> dict[str, str]:
 
 def _cheap(given: dict[str, str]) -> dict[str, str]:
     first = [f"{key}={(_values(f'{key}={value}') or [value])[0]}" for key, value in given.items()]
-    config = to_config(compose_raw([o for o in first if not o.startswith("hydra") and "(" not in o]))
+    config = to_config(compose_raw([o for o in first if not o.startswith("hydra") and not is_swept(o)]))
     cheap = {key: value for key, value in CHEAP.items() if key not in given}
     if "schedule.warmup_steps" not in given:
         cheap["schedule.warmup_steps"] = "null"
@@ -92,9 +94,3 @@ def _values(override: str) -> list[str]:
 
 def _joined(given: dict[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()]
-
-
-def killed_run(overrides: Iterable[str] = ()) -> list[str]:
-    """A training that is killed in its third step, with a checkpoint of the second: something to go on with."""
-    trace = "+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace, kill_at: 3}"
-    return [*training(list(overrides), 1), "callbacks.checkpoint.every_steps=1", trace]
