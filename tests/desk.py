@@ -24,7 +24,7 @@ GPT2 = {"vocab_size": 257, "n_positions": 256, "n_embd": 8, "n_layer": 1, "n_hea
 
 def story(lines: int = 900) -> str:
     """A text in ASCII that repeats itself with small changes."""
-    return "\n".join(f"{LINES[i * i % 4]} ({i % 7})" for i in range(lines)) + "\n"
+    return "\n".join(f"{LINES[i % 4]} ({i % 7})" for i in range(lines)) + "\n"
 
 
 def lay(place: Path) -> Path:

@@ -1,7 +1,7 @@
 """A documented command line made small: the same command in a second, by one rule.
 
 A hundredth of the steps; one layer, two heads, 32 channels, windows of 32, unless the line itself says otherwise; of
-each swept setting the first values; little to score and to write. What the line demonstrates stays.
+each swept setting the first two values, of several seeds one; little to score and to write. What the line shows stays.
 """
 
 from __future__ import annotations
@@ -53,12 +53,17 @@ def training(arguments: list[str], values: int) -> list[str]:
 
 def _axes(given: dict[str, str], values: int) -> dict[str, str]:
     """With the axes of a sweep's preset said on the line, and fewer values of each."""
+    all_axes = {**(_preset(given) if "sweep" in given else {}), **given}
+    keep = values if given.get("sweep") != "scaling" else 3  # a law needs three points of each
+    several = {key: _values(f"{key}={value}") for key, value in all_axes.items()}
+    if len([key for key, listed in several.items() if listed]) > 1 and "seed" in several:
+        several["seed"] = several["seed"][:1]
+    return {key: ",".join(several[key][:keep]) or value for key, value in all_axes.items()}
+
+
+def _preset(given: dict[str, str]) -> dict[str, str]:
     fixed = [override for override in _joined(given) if not is_swept(override) and not override.startswith("hydra")]
-    preset = compose_raw(fixed).hydra.sweeper.get("params") or {}
-    all_axes = {**{key: str(value) for key, value in preset.items()}, **given}
-    keep = values if "sweep" not in given or given["sweep"] != "scaling" else 3  # a law needs three points of each
-    fewer = {key: ",".join(_values(f"{key}={value}")[:keep]) for key, value in all_axes.items()}
-    return {key: fewer[key] or value for key, value in all_axes.items()}
+    return {key: str(value) for key, value in compose_raw(fixed).hydra.sweeper.params.items()}
 
 
 def _cheap(given: dict[str, str]) -> dict[str, str]:
