@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import gptexp
 from conftest import TINY, TINY_GPT, command, story
 
 TRAIN = [*TINY, *TINY_GPT, "data.path=story.txt"]
@@ -173,125 +171,3 @@ def test_cfg_job_prints_the_composition(trained: Path) -> None:
     done = command("train", "--cfg", "job", "model=bigram", "--resolve", cwd=trained)
     assert done.returncode == 0, done.stderr
     assert "kind: bigram" in done.stdout
-
-
-MODEL = """
-from dataclasses import dataclass
-
-from torch import Tensor, nn
-
-from gptexp.config.model import ModelConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class Config(ModelConfig):
-    kind: str = "gru"
-    n_hidden: int = 8
-
-
-class Model(nn.Module):
-    def __init__(self, config: Config, vocab_size: int) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(vocab_size, config.n_hidden)
-        self.rnn = nn.GRU(config.n_hidden, config.n_hidden, batch_first=True)
-        self.lm_head = nn.Linear(config.n_hidden, vocab_size)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.lm_head(self.rnn(self.wte(tokens))[0])
-"""
-TOKENIZER = '''
-from dataclasses import dataclass
-
-import numpy as np
-
-from gptexp.config.tokenizer import TokenizerConfig
-from gptexp.tokenizers import Tokenizer
-
-
-@dataclass(kw_only=True, slots=True)
-class Config(TokenizerConfig):
-    kind: str = "mirror"
-
-
-class MirrorTokenizer(Tokenizer):
-    """A token for each byte, counted from behind."""
-
-    kind = "mirror"
-
-    def __init__(self):
-        super().__init__([bytes([255 - i]) for i in range(256)])
-
-    @classmethod
-    def train(cls, config, train_text, whole_text):
-        return cls()
-
-    @classmethod
-    def from_state_dict(cls, state):
-        return cls()
-
-    def state_dict(self):
-        return {"kind": "mirror"}
-
-    def encode(self, text):
-        return 255 - np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
-
-
-Implementation = MirrorTokenizer
-'''
-CORPUS = """
-from dataclasses import dataclass
-
-from gptexp.config.data import DataConfig
-from gptexp.data.corpora import CorpusBase
-
-
-@dataclass(kw_only=True, slots=True)
-class Config(DataConfig):
-    kind: str = "numbers"
-    up_to: int = 999
-
-
-class Numbers(CorpusBase):
-    def check(self):
-        pass
-
-    def fingerprint(self):
-        return f"numbers-{self.config.up_to}"
-
-    def pieces(self):
-        yield True, " ".join(map(str, range(self.config.up_to)))
-
-
-Corpus = Numbers
-"""
-
-
-def test_a_model_a_tokenizer_and_a_corpus_are_each_one_file_and_one_yaml(tmp_path: Path) -> None:
-    """What the README says about adding one, done to a copy of the package."""
-    package = Path(gptexp.__file__).parent
-    shutil.copytree(package, tmp_path / "lib/gptexp", ignore=shutil.ignore_patterns("__pycache__"))
-    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-    shutil.copytree(conf, tmp_path / "lib/gptexp/conf", dirs_exist_ok=True)
-    for group, kind, room, code in (
-        ("model", "gru", "models", MODEL),
-        ("tokenizer", "mirror", "tokenizers", TOKENIZER),
-        ("data", "numbers", "data/corpora", CORPUS),
-    ):
-        (tmp_path / "lib/gptexp" / room / f"{kind}.py").write_text(code, encoding="utf-8")
-        yaml = f"# one of our own\ndefaults:\n  - /schema/{group}/{kind}@_here_\n  - _self_\n"
-        (tmp_path / f"lib/gptexp/conf/{group}/{kind}.yaml").write_text(yaml, encoding="utf-8")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r}); sys.argv[0] = 'train'\n"
-        "from gptexp.train import main; main()"
-    )
-    rest = [o for o in TINY if not o.startswith("data=text")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "model=gru", "tokenizer=mirror", "data=numbers", "model.n_hidden=9", *rest],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "gru-numbers · mirror, 256 tokens" in done.stdout

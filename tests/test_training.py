@@ -166,7 +166,7 @@ def test_resume_refuses_by_name_what_can_not_change(train_here: Train, workplace
     train_here(*TINY_GPT)
     for override, message in {
         "model.n_layer=2": "model.n_layer=2: resume=run has 1, which can't change",
-        "optimizer.lr=0.5": "optimizer.lr=0.5: resume=run has None, which can't change",
+        "optimizer.lr=0.5": "optimizer.lr=0.5: resume=run has null, which can't change",
         "data.val_bytes=500": "data.val_bytes=500: resume=run has 600",
         "seed=2": "seed=2: resume=run has 1",
         "trainer.precision=bf16-mixed": "trainer.precision=bf16-mixed: resume=run has auto",

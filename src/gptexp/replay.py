@@ -15,11 +15,15 @@ SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of 
 USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The door. Exit code 0: the breakdown was found again; 1: it was not; 2: no bundle."""
+def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m gptexp.replay", description=USAGE)
     made.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file")
-    options = made.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The door. Exit code 0: the breakdown was found again; 1: it was not; 2: no bundle."""
+    options = parser().parse_args(arguments)
     with cli.one_line_errors():
         bundle = read_bundle(options.bundle)
         print(f"{plain(bundle['what'])} · seed {bundle['seed']} · precision {bundle['precision']}")

@@ -161,7 +161,8 @@ def check_against_source(config: Config) -> None:
         for key in sorted({*source[group], *wanted[group]}):
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
             if old != new and setting not in free and setting != "data.block_size":
-                raise ConfigError(f"{setting}={new}: {verb}={run} has {old}, which can't change; leave it out")
+                was, now = ("null" if value is None else value for value in (old, new))
+                raise ConfigError(f"{setting}={now}: {verb}={run} has {was}, which can't change; leave it out")
     if config.init_from:
         _check_objective(config, _objective(source))
     if config.resume and source["seed"] != config.seed:

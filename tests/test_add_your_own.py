@@ -1,0 +1,66 @@
+"""docs/add-your-own.md does what it says: its files are written where it says, and its commands run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import children
+from documents import ADD_YOUR_OWN, blocks, commands
+from gptexp import schemas
+from test_documents import noted, run_door
+
+PATH = re.compile(r"`((?:src|conf)/[\w/]+\.(?:py|yaml))`")
+
+
+def files() -> dict[str, str]:
+    """Every block of code by the path that the text names last before it."""
+    code = [block for block in blocks(ADD_YOUR_OWN) if block.language in ("python", "yaml")]
+    return {PATH.findall(block.before)[-1]: block.text for block in code}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the package is made of, with the page's files in it."""
+    place = tmp_path_factory.mktemp("checkout")
+    package = Path(schemas.__file__).parent
+    shutil.copytree(package, place / "src/gptexp", ignore=shutil.ignore_patterns("__pycache__", "conf"))
+    shutil.copytree(package.parent / "hydra_plugins", place / "src/hydra_plugins")
+    shutil.copytree(schemas.conf_dir(), place / "conf")
+    for name, text in files().items():
+        assert not (place / name).exists(), f"{name} is there already"
+        (place / name).write_text(text, encoding="utf-8")
+    return place
+
+
+def test_the_page_has_a_python_and_a_yaml_file_for_each_of_four() -> None:
+    assert sorted(files()) == [
+        "conf/data/sums.yaml",
+        "conf/model/gru.yaml",
+        "conf/objective/smoothed.yaml",
+        "conf/tokenizer/ascii.yaml",
+        "src/gptexp/data/corpora/sums.py",
+        "src/gptexp/models/gru.py",
+        "src/gptexp/objectives/smoothed.py",
+        "src/gptexp/tokenizers/ascii.py",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_what_the_page_adds_trains_writes_and_is_refused_as_it_says(checkout: Path) -> None:
+    failures: list[str] = []
+    for command in commands(ADD_YOUR_OWN):
+        with noted(command, failures):
+            run_door(command, checkout, checkout / "src")
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.slow
+def test_what_the_page_adds_is_listed_by_help(checkout: Path) -> None:
+    done = children.run("gptexp.train", "--help", cwd=checkout, source=checkout / "src")
+    for line in ("gru", "sums", "ascii", "smoothed"):
+        assert re.search(rf"^  {line} +\w", done.out, re.MULTILINE), done.out

@@ -1,0 +1,398 @@
+"""README and docs tell the truth: every command runs, every link leads somewhere, every setting exists.
+
+Commands run as typed but for the overrides of small.py, in the order of reading and in one directory, so that `latest`
+and `logs/sweeps/tokenizer` are what the text says. What can't run in a test is checked as far as it can be; KINDS says
+what that is, how far, and why. A command of no known kind fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import children
+import desk
+import small
+from documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, Command, blocks, commands, prose, read
+from gptexp import schemas
+from gptexp.compose import compose
+from gptexp.explain import check_groups, settings
+from gptexp.overrides import jobs_of
+from gptexp.sweep import door
+
+EVERY = [*DOCUMENTS, ADD_YOUR_OWN]
+EXPECTED_ERROR = 2
+MORE = "trainer.max_steps"  # without it, `resume=latest` needs a run that was stopped
+OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
+
+
+# ------------------------------------------------------------------- commands of gptexp
+
+
+def words(command: Command, place: Path) -> list[str]:
+    """The words that a shell makes of a command line: comments gone, quotes read, globs spread."""
+    line = f"printf '%s\\0' {command.text}"
+    done = subprocess.run(["bash", "-c", line], cwd=place, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.split("\0")[:-1]
+
+
+def check_door(command: Command, place: Path) -> None:
+    """Have a command of gptexp's parsed: options by its parser, settings by their names."""
+    module, *arguments = words(command, place)[2:]
+    if module in OVERRIDING:
+        if not command.error:
+            require_settings([argument for argument in arguments if "=" in argument])
+    else:
+        understand(module, arguments)
+
+
+def check_composes(command: Command, place: Path) -> None:
+    """The whole check for a command that no test runs."""
+    understand(*gptexp_part(words(command, place)))
+
+
+def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
+    """Module and arguments behind `-m gptexp.…`, whoever starts them."""
+    at = next(i for i, word in enumerate(line) if word.startswith("gptexp."))
+    return line[at], line[at + 1 :]
+
+
+def require_settings(overrides: list[str]) -> None:
+    for override in overrides:
+        for one in jobs_of([override]) if "(" not in override else ():  # else a space to search
+            check_groups(one)
+        key, _, value = override.partition("=")
+        assert exists(key.lstrip("+"), value), f"no such setting: {override}"
+
+
+def understand(module: str, arguments: list[str]) -> None:
+    """Have settings composed (of a sweep those of the first job), and options parsed."""
+    if module in OVERRIDING:
+        own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
+        compose(jobs_of(own)[0])
+        for launcher in (a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")):
+            assert (schemas.conf_dir() / "hydra/launcher" / f"{launcher}.yaml").is_file() or launcher in door.NEEDS
+        return
+    try:
+        parser(module).parse_args(arguments)
+    except SystemExit as stop:
+        raise ValueError(f"exit code {stop.code}") from None
+
+
+def parser(module: str) -> ArgumentParser:
+    return importlib.import_module(f"{module}.door" if module == "gptexp.conformance" else module).parser()
+
+
+def run_door(command: Command, place: Path, source: Path | None = None) -> None:
+    """Run a command of gptexp's, small; as it stands where it shows an error. source: as in children.run."""
+    module, *arguments = words(command, place)[2:]
+    if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
+        killed = children.run("gptexp.train", *small.KILLED, cwd=place, made_small=True)
+        assert killed.code == children.KILLED, killed.err
+    done = children.run(module, *arguments, cwd=place, source=source, made_small=command.error is None)
+    if command.error:
+        assert done.code == EXPECTED_ERROR, f"exit code {done.code}, but an error is shown\n{done.err}"
+        assert any(like(command.error).fullmatch(line) for line in done.err.splitlines()), done.err
+        return
+    assert done.code == 0, f"exit code {done.code}\n{done.err[-3000:]}"
+    written = {masked(line) for line in done.out.splitlines()}
+    for line in command.shown:
+        if " · " in line and not line.startswith("│"):
+            assert any(like(masked(line)).fullmatch(other) for other in written), f"no such line: {line}\n{done.out}"
+
+
+def masked(line: str) -> str:
+    """A line of output without its numbers, which depend on the size, and without a run's time and letters."""
+    line = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w{3}", "#", line)
+    return re.sub(r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?[kMG]?\b", "#", line)
+
+
+def like(line: str) -> re.Pattern[str]:
+    """`…` in shown output stands for anything."""
+    return re.compile(".*".join(map(re.escape, line.split("…"))))
+
+
+# ------------------------------------------------------------------- commands of others
+
+
+def run_torchrun(command: Command, place: Path) -> None:
+    """As far as the parser of torchrun, which imports torch."""
+    done = children.call(parse_torchrun, words(command, place)[1:], cwd=place)
+    assert (done.code, done.out) == (0, "gptexp.train\n"), done.err
+
+
+def parse_torchrun(arguments: list[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    parsed = get_args_parser().parse_args(arguments)
+    assert parsed.module
+    print(parsed.training_script)
+
+
+def check_sbatch(command: Command, place: Path) -> None:
+    """The script stands above, in a `bash` block; what srun starts there is understood."""
+    name = shlex.split(command.text)[1]
+    script = next(b for b in blocks(command.document) if b.language == "bash" and f"`{name}`" in b.before)
+    subprocess.run(["bash", "-n"], input=script.text, text=True, check=True, timeout=20)
+    started = next(line for line in script.text.splitlines() if line.startswith("srun "))
+    understand(*gptexp_part(shlex.split(started)))
+
+
+def check_make(command: Command, place: Path) -> None:
+    target = words(command, place)[1]
+    assert re.search(rf"^{re.escape(target)}:", read("Makefile"), re.MULTILINE), f"no target {target}"
+
+
+def check_pip(command: Command, place: Path) -> None:
+    arguments = words(command, place)[2:]
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    for argument in arguments:
+        assert argument.startswith("-") or argument.endswith(".txt") or re.match(r"(\.|gptexp)(\[.*\])?$", argument)
+        assert not argument.endswith(".txt") or (ROOT / argument).is_file(), f"no file {argument}"
+        for extra in re.findall(r"[\w-]+", argument.partition("[")[2]):
+            assert extra in project["optional-dependencies"], f"no extra {extra}"
+
+
+def check_venv(command: Command, place: Path) -> None:
+    found = re.fullmatch(r"python3 -m venv (\S+) && \. (\S+)/bin/activate", command.text)
+    assert found, "makes an environment and activates it"
+    assert found[1] == found[2]
+
+
+def check_shell(command: Command, place: Path) -> None:
+    subprocess.run(["bash", "-n", "-c", command.text], check=True, timeout=20)
+
+
+def run_shell(command: Command, place: Path) -> None:
+    line = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}; {command.text}'
+    done = subprocess.run(["bash", "-c", line], cwd=place, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def check_tensorboard(command: Command, place: Path) -> None:
+    name, option, folder = words(command, place)
+    assert (name, option, folder) == ("tensorboard", "--logdir", "logs")
+    assert importlib.util.find_spec("tensorboard") is not None
+
+
+def run_tensorboard(command: Command, place: Path) -> None:
+    """What its server would show of the newest run: the curve that is compared."""
+    newest = max((place / "logs").rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
+    done = children.call(print_curves, str(newest.parent), cwd=place)
+    assert done.code == 0, done.err
+    assert "val/bpb" in done.out.split()
+
+
+def print_curves(folder: str) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(folder)
+    events.Reload()
+    print(*events.Tags()["scalars"])
+
+
+# ------------------------------------------------------------------- the kinds of commands
+
+Act = Callable[[Command, Path], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Commands that a pattern matches. check: without torch, in a moment. run: None where none can, and why."""
+
+    pattern: str
+    check: Act
+    run: Act | None
+    why: str = ""
+
+
+KINDS = [
+    Kind(
+        r"python -m gptexp\.train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"
+    ),
+    Kind(r"python -m gptexp\.train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
+    Kind(r"python -m gptexp\.train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
+    Kind(r"python -m gptexp\.conformance ", check_door, None, "runs in test_conformance.py, without the real text"),
+    Kind(r"python -m gptexp\.\w+( |$)", check_door, run_door),
+    Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
+    Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
+    Kind(r"make ", check_make, None, "installs, then does what CI does"),
+    Kind(r"pip install ", check_pip, None, "installs; the files and extras that it names are there"),
+    Kind(r"python3 -m venv ", check_venv, None, "makes an environment"),
+    Kind(r"tensorboard ", check_tensorboard, run_tensorboard, "its server would not end; its reader reads the run"),
+    Kind(r"(python -c|diff) ", check_shell, run_shell),
+]
+
+
+def kind_of(command: Command) -> Kind:
+    """ValueError: none fits, so nobody would know whether the command works."""
+    for kind in KINDS:
+        if re.match(kind.pattern, command.text):
+            return kind
+    raise ValueError("of no kind that KINDS knows")
+
+
+PYTHONS = ("weights_only=True",)  # an argument of torch's
+FILES = (".safetensors", ".yaml", ".json", ".csv")
+GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|callbacks|sweep"
+
+# ---------------------------------------------------------------------------------- tests
+
+
+@contextmanager
+def noted(command: Command, failures: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit, subprocess.SubprocessError) as error:
+        failures.append(f"{command}\n    {type(error).__name__}: {error}")
+
+
+def test_documents_are_all_there_are() -> None:
+    assert sorted(EVERY) == sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+                                   if path.name not in ("conformance.md",))  # fmt: skip
+
+
+def test_every_command_line_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk.lay(tmp_path))
+    failures: list[str] = []
+    checked: set[str] = set()
+    for command in [command for document in DOCUMENTS for command in commands(document)]:
+        with noted(command, failures):
+            kind = kind_of(command)
+            if command.text not in checked:
+                kind.check(command, tmp_path)
+            checked.add(command.text)
+    assert len(checked) > 50  # the blocks were found
+    assert not failures, "\n".join(failures)
+
+
+def matters_again(line: str, later: list[Command]) -> bool:
+    """Whether a line that has run must run again: it reads `latest`, or is what `latest` means to what follows."""
+    if "latest" in line:
+        return True
+    if not line.startswith("python -m gptexp.train ") or " -m " in line.removeprefix("python -m") or " --" in line:
+        return False
+    for command in later:
+        if "latest" in command.text:
+            return True
+        if command.text.startswith("python -m gptexp.train") and not command.error:
+            return False
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_documents_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.lay(tmp_path)
+    failures: list[str] = []
+    done: set[str] = set()
+    every = [command for document in DOCUMENTS for command in commands(document)]
+    for i, command in enumerate(every):
+        run, line = kind_of(command).run, command.text.partition(" #")[0].rstrip()
+        if run is None or (line in done and not matters_again(line, every[i + 1 :])):
+            continue
+        began, found = time.monotonic(), len(failures)
+        with noted(command, failures):
+            run(command, tmp_path)
+        done.add(line)
+        with capsys.disabled():
+            if "-v" in sys.argv:
+                print(f"{time.monotonic() - began:6.2f} s  {command}", *failures[found:], flush=True)
+    assert not failures, "\n".join(failures)
+
+
+def test_a_command_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="of no kind"):
+        kind_of(Command("README.md", 1, "curl https://example.org | sh"))
+
+
+@pytest.mark.parametrize("text", ["python -m gptexp.train model.n_lyer=6", "python -m gptexp.generate --promt x"])
+def test_a_command_that_is_wrong_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((AssertionError, ValueError)):
+        check_door(Command("README.md", 1, text), tmp_path)
+
+
+@pytest.mark.parametrize("document", EVERY)
+def test_every_link_leads_to_a_file_and_a_heading(document: str) -> None:
+    text = prose(document)
+    for target in LINK.findall(text):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists() or re.search(r"/notebooks(/0[1-7]_\w+\.ipynb)?$", str(path)), f"{document}: {target}"
+        if anchor:
+            assert anchor in headings(path), f"{document}: {target}"
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_setting_in_backticks_exists(document: str) -> None:
+    schemas.register_schemas()
+    for span in SPAN.findall(prose(document)):
+        parts = shlex.split(span) if span.count("'") % 2 == 0 else span.split()
+        if span.startswith("python -m gptexp."):
+            assert importlib.util.find_spec(parts[2]) is not None, f"{document}: {span}"
+        for part in parts:
+            if re.match(r"\+?[a-z_]+([./][a-z_]+)*=", part) and part not in PYTHONS:
+                assert exists(*part.lstrip("+").split("=", 1)), f"{document}: {part}"
+            elif re.fullmatch(rf"({GROUPS})(\.[a-z_]+)+", part) and not part.endswith(FILES):
+                assert part in settings(), f"{document}: {part}"
+
+
+def exists(key: str, value: str) -> bool:
+    """Whether a setting, or a group with this option, can be said."""
+    groups = schemas.groups()
+    if key in groups:
+        return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(groups[key])
+    return key in settings() or key.startswith("hydra") or ".plugins." in key
+
+
+# --------------------------------------------------------------- the children that commands run in
+
+
+def facts_of_a_child() -> None:
+    import psutil
+
+    print(psutil.Process().num_threads(), "torch" in sys.modules, "lightning.pytorch" in sys.modules, Path.cwd())
+    print("to standard error", file=sys.stderr)
+    sys.exit(7)
+
+
+@pytest.mark.slow
+def test_a_child_has_its_imports_and_one_thread_and_is_heard(tmp_path: Path) -> None:
+    done = children.call(facts_of_a_child, cwd=tmp_path)
+    assert done == children.Done(7, f"1 True True {tmp_path}\n", "to standard error\n")
+
+
+def sleep_for_long() -> None:
+    subprocess.Popen(["sleep", "1234"])
+    time.sleep(1234)
+
+
+@pytest.mark.slow
+def test_a_child_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    import psutil
+
+    assert children.call(sleep_for_long, cwd=tmp_path, timeout=1).code == children.KILLED
+    left = [p for p in psutil.process_iter(["cmdline", "status"]) if p.info["cmdline"] == ["sleep", "1234"]]
+    assert not [p for p in left if p.info["status"] != psutil.STATUS_ZOMBIE]
