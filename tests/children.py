@@ -12,7 +12,7 @@ import runpy
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -47,14 +47,15 @@ def run(
     cwd: Path,
     made_small: bool = False,
     source: Path | None = None,
+    env: Mapping[str, str] | None = None,
     timeout: float = 120,
 ) -> Done:
     """`python -m MODULE ARGUMENTS…` in cwd, with its standard input closed.
 
     made_small: with the overrides of small.py. source: a copy of src/ to import gptexp from, in place of the one that
-    is imported already.
+    is imported already. env: of the command, in place of the fork server's.
     """
-    return call(_command, module, list(arguments), made_small, source, cwd=cwd, timeout=timeout)
+    return call(_command, module, list(arguments), made_small, source, env, cwd=cwd, timeout=timeout)
 
 
 def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: float = 120) -> Done:
@@ -98,7 +99,12 @@ def _enter(function: Callable[..., Any], arguments: Sequence[Any], cwd: str, out
     function(*arguments)
 
 
-def _command(module: str, arguments: list[str], made_small: bool, source: Path | None) -> None:
+def _command(
+    module: str, arguments: list[str], made_small: bool, source: Path | None, env: Mapping[str, str] | None
+) -> None:
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
     if source is not None:
         sys.path.insert(0, str(source))
         for name in [name for name in sys.modules if name.partition(".")[0] == "gptexp"]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+import children
 
 # Several test processes share the cores; without this each would start a thread for every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -68,16 +69,10 @@ def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
 
 
 def command(module: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python -m gptexp.<module>` as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", f"gptexp.{module}", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
-    )
+    """Run `python -m gptexp.<module>` as a user would, in a child of a process that has made its imports already."""
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    done = children.run(f"gptexp.{module}", *arguments, cwd=cwd, timeout=timeout, env=env)
+    return subprocess.CompletedProcess([module, *arguments], done.code, done.out, done.err)
 
 
 def processes(word: str) -> list[psutil.Process]:

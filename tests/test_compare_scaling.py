@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from rich.console import Console
+
 from conftest import command
 from gptexp.report.scaling import Constants, fit, fit_folders
+from gptexp.report.scaling_text import print_law
 from gptexp.runs import RunError
 from runfolders import make_run
 
@@ -49,6 +53,17 @@ def test_the_optimum_is_where_no_other_size_is_better() -> None:
     sizes = np.geomspace(n / 100, n * 100, 100_001)
     searched = sizes[np.argmin(TRUE.loss(sizes, flops / 6 / sizes))]
     assert searched == pytest.approx(n, rel=1e-3)
+
+
+def test_a_ladder_too_small_to_tell_says_so_and_a_good_one_does_not() -> None:
+    def said(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
+        console = Console(width=200, file=io.StringIO())
+        print_law(console, fit(n, d, losses, resamples=30), None)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    assert "not settled" not in said(N, D, simulated(0, noise=0.0001))
+    near = (N < 2e6) & (D < 4e7)  # sizes and lengths close together, and the noise of single runs
+    assert "not settled by these runs: " in said(N[near], D[near], simulated(1, noise=0.1)[near])
 
 
 LADDERS = {

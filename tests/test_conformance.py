@@ -6,6 +6,8 @@ import io
 import json
 import math
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -130,8 +132,13 @@ def test_wrong_input_is_one_line(arguments: list[str], said: str, workplace: Pat
 
 
 def test_a_missing_file_is_told_without_torch(tmp_path: Path) -> None:
-    done = command("conformance", "--shakespeare", "nowhere.txt", cwd=tmp_path, timeout=20)
-    assert done.returncode == 2
+    program = (
+        "import sys; from gptexp.conformance import door\n"
+        "try: door.main(['--shakespeare', 'nowhere.txt'])\n"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
     assert done.stderr.startswith("error: --shakespeare=nowhere.txt")
 
 

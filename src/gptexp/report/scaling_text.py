@@ -59,9 +59,19 @@ def print_law(console: Console, law: Law, budget: float | None) -> None:
         console.print(Text(line))
     console.print(table)
     console.print()
-    for line in [*_optimum_lines(law, budget or law.largest), *NOTES]:
+    for line in [*_optimum_lines(law, budget or law.largest), *_unsettled_lines(law), *NOTES]:
         console.print(Text(line))
     print_left_out(console, law.left_out)
+
+
+VAGUE = 10.0  # an interval whose ends differ by more than this factor settles nothing
+
+
+def _unsettled_lines(law: Law) -> list[str]:
+    names = [name for name, (low, high) in law.intervals.items() if high > VAGUE * low]
+    if not names:
+        return []
+    return [f"not settled by these runs: {', '.join(names)}; it takes more sizes, or sizes and lengths further apart"]
 
 
 NOTES = (
