@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
-PATIENCE = 20_000  # milliseconds that TensorBoard gets to draw itself
+PATIENCE, MOMENT = 60_000, 5_000  # milliseconds
 LADDER = "bigram,mlp,self_attention,mini_gpt,modern_gpt"
 
 
@@ -124,9 +123,10 @@ def sweep_picture(name: str, *options: str) -> None:
 
 
 def report() -> None:
-    """The page that compare writes, of the tokenizer sweep."""
-    page = sweep("tokenizer", "sweep=tokenizer") / "report" / "report.html"
-    write("report.png", screenshot(page.resolve().as_uri(), 1000, 1400))
+    """The page that compare writes, of the block_size sweep."""
+    folder = sweep("block_size", "sweep=block_size")
+    gptexp("compare", str(folder))
+    write("report.png", screenshot((folder / "report" / "report.html").resolve().as_uri(), 1000, 1400))
 
 
 def ladder() -> None:
@@ -152,10 +152,10 @@ def _in_a_cell(text: str) -> str:
 
 
 def tensorboard() -> None:
-    """Curves and settings of the tokenizer sweep."""
-    with _served(sweep("tokenizer", "sweep=tokenizer")) as url:
-        for tab in ("timeseries", "hparams"):
-            write(f"tensorboard_{tab}.png", screenshot(f"{url}#{tab}", 1400, 900))
+    """The validation curves of the block_size sweep."""
+    with _served(sweep("block_size", "sweep=block_size")) as url:
+        url = f"{url}?tagFilter=val%7Ctrain&smoothing=0#timeseries"
+        write("tensorboard.png", screenshot(url, 1400, 900, drawn="line-chart canvas"))
 
 
 @contextmanager
@@ -169,22 +169,21 @@ def _served(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def screenshot(url: str, width: int, height: int) -> bytes:
+def screenshot(url: str, width: int, height: int, drawn: str = "body") -> bytes:
+    """A page as a browser of this machine shows it, once an element is there and has had a moment to draw."""
+    from playwright.sync_api import sync_playwright
+
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise SystemExit(f"no browser: install one of {', '.join(BROWSERS)}")
-    with tempfile.TemporaryDirectory() as profile:
-        target = Path(profile) / "picture.png"
-        options = [f"--window-size={width},{height}", f"--virtual-time-budget={PATIENCE}", "--hide-scrollbars"]
-        options += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root otherwise
-        subprocess.run(
-            [browser, "--headless", *options, f"--user-data-dir={profile}", f"--screenshot={target}", url],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=180,
-        )
-        return target.read_bytes()
+    with sync_playwright() as driver:
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root otherwise
+        opened = driver.chromium.launch(executable_path=browser, args=options)
+        page = opened.new_page(viewport={"width": width, "height": height})
+        page.goto(url)
+        page.wait_for_selector(drawn, timeout=PATIENCE)
+        page.wait_for_timeout(MOMENT)
+        return page.screenshot()
 
 
 def write(name: str, picture: bytes) -> None:
