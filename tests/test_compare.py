@@ -338,6 +338,14 @@ def test_at_tokens_reads_the_curve_between_validations(tmp_path: Path) -> None:
     assert "read before their schedules ended, which counts against them: max_steps 400" in text
 
 
+def test_a_constant_rate_makes_every_point_of_a_curve_an_end(tmp_path: Path) -> None:
+    for name, steps in (("short", 150), ("long", 400)):
+        make_run(tmp_path / name, 2.0, curve=FLAT, trainer__max_steps=steps, schedule__kind="constant")
+    text = text_of(asked(tmp_path, at="tokens"))
+    assert "read at 77k tokens" in text
+    assert "schedules ended" not in text
+
+
 @pytest.mark.parametrize("logged", [True, False], ids=["seconds column", "derived"])
 def test_at_seconds_reads_the_curve_where_the_slower_run_ends_in_time(tmp_path: Path, logged: bool) -> None:
     """51,200 tokens: 5.12 s at 10k tokens a second, 10.24 s at 5k; at 5.12 s the slow one is at half its steps."""

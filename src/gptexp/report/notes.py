@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
-from gptexp.report.budget import amount
+from gptexp.report.budget import Reading, amount
 from gptexp.report.cells import (
     FLOPS_MARK,
     SEEDS_MARK,
@@ -102,11 +102,16 @@ def _at(c: Comparison) -> Iterator[str]:
     if c.question.at is None or c.budget is None:
         return
     yield f"read at {amount(c.question.at, c.budget)}, the most that all runs reached; linear between validations"
-    early = [row.label for row in c.rows if any(reading.steps < 0.99 * reading.run.steps for reading in row.readings)]
+    early = [row.label for row in c.rows if any(map(_before_decay, row.readings))]
     if early:
         yield f"read before their schedules ended, which counts against them: {listed(early)}"
     if c.question.at == "seconds" and any(run.curve and run.curve.seconds_derived for run in c.runs):
         yield "training seconds of some runs are derived from tokens_per_second in metrics.csv"
+
+
+def _before_decay(reading: Reading) -> bool:
+    """Whether a run was read where its learning rate had yet to fall; a constant one's never does."""
+    return reading.steps < 0.99 * reading.run.steps and reading.run.settings.get("schedule.kind") != "constant"
 
 
 def _confounded(c: Comparison) -> Iterator[str]:
