@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train conformance notebooks gallery test test-slow test-all lint types format clean
+.PHONY: help install dev train conformance notebooks bench gallery test test-slow test-all lint types format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -32,6 +32,9 @@ conformance: $(VENV)/.installed  ## published numbers, computed again; ARGS="--f
 
 notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps their new output, GPTEXP_BUDGET=0.1 trains less
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks
+
+bench: $(VENV)/.installed  ## measure gptexp on this machine (about ten minutes, no network)
+	@$(BIN)/python benchmarks/own.py $(ARGS)
 
 gallery: $(VENV)/.installed  ## the README's pictures, made anew (about an hour of two cores, and a browser)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gallery]'

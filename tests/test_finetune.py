@@ -291,7 +291,7 @@ def test_resume_refuses_other_adapters_and_none(tune: Tune) -> None:
     for override, message in {
         "finetune.rank=3": "finetune.rank=3: resume=first has 2, which can't change",
         "finetune.targets=[c_fc]": r"finetune.targets=\['c_fc'\]: resume=first has",
-        "finetune=full": "finetune.alpha=None: resume=first has 16.0",
+        "finetune=full": "finetune.alpha=null: resume=first has 16.0",
     }.items():
         with pytest.raises(ConfigError, match=message):
             check_against_source(compose(["resume=first", override]))

@@ -1,0 +1,183 @@
+"""gptexp by itself: steps, what the framework adds to them, starts, and the loader. `make bench`; no network.
+
+    python benchmarks/own.py [--only steps,overhead,starts,loader] [--turns 3]
+
+Every figure is a median of several; what is compared takes turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import record
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, Any]
+CPU = ["model.block_size=64", "model.position=learned", "model.bias=false"]  # nanoGPT's CPU setting
+WORKS = {  # overrides, and how many steps
+    "bigram, T 64, B 12": (["model=bigram"], 2000),
+    "4 × 128, T 64, B 12": (CPU, 200),
+    "4 × 128, T 128, B 12 (default)": ([], 120),
+    "modern_gpt, Muon": (["model=modern_gpt", "optimizer=muon"], 120),
+    "baby GPT, T 256, B 64": (["model=baby_gpt", "data.global_batch_size=64"], 4),
+    "GPT-2 124M, T 1024, B 1": (["model=gpt2_small", "data.global_batch_size=1"], 4),
+}
+QUIET = ["data.val_bytes=2048", "callbacks.samples.tokens=0"]
+
+
+def main() -> None:
+    parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader}
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", default=",".join(parts), help="which parts (default: %(default)s)")
+    p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
+    record.add_option(p, "own")
+    options = p.parse_args()
+    if unknown := set(options.only.split(",")) - set(parts):
+        p.error(f"--only={','.join(sorted(unknown))}: choose from {', '.join(parts)}")
+    figures = {}
+    with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
+        for name in options.only.split(","):
+            figures[name] = parts[name](Path(scratch), options.turns)
+            show(figures[name])
+    record.save(options.json, figures)
+
+
+def show(rows: list[Row]) -> None:
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()))
+    Console().print(table)
+
+
+def command(*words: str, place: Path, expect: int = 0) -> float:
+    """Seconds that a command takes."""
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode != expect:
+        sys.exit(done.stdout + done.stderr)
+    return time.perf_counter() - begin
+
+
+# ------------------------------------------------------------------------------- steps
+
+
+def steps(place: Path, turns: int) -> list[Row]:
+    """Milliseconds of a step of `python -m gptexp.train`, logging every step."""
+    del turns  # a median over steps already
+    return [{"training": name, **_step(overrides, n, place)} for name, (overrides, n) in WORKS.items()]
+
+
+def _step(overrides: list[str], n: int, place: Path) -> Row:
+    folder = Path(tempfile.mkdtemp(dir=place, prefix="run-"))
+    ends = [f"trainer.max_steps={n}", f"trainer.val_every_steps={n}", "trainer.log_every_steps=1"]
+    command("-m", "gptexp.train", *overrides, *QUIET, *ends, f"hydra.run.dir={folder}", place=place)
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    times = [1000 * (float(b["seconds"]) - float(a["seconds"])) for a, b in pairwise(rows[len(rows) // 10 :])]
+    return {"ms a step": statistics.median(times), "tokens/s": float(rows[-1]["tokens_per_second"])}
+
+
+# ------------------------------------------------------------------------------- overhead
+
+
+def overhead(place: Path, turns: int) -> list[Row]:
+    """The Trainer against a loop by hand over the same model, batches and optimizer."""
+    from rich.console import Console
+
+    from gptexp.build import build
+    from gptexp.compose import compose
+    from gptexp.training import fit
+
+    rows = []
+    for name, overrides, n in (("bigram, T 64, B 12", ["model=bigram"], 1500), ("4 × 128, T 64, B 12", CPU, 150)):
+        pairs = []
+        for turn in range(turns):
+            ends = [f"trainer.max_steps={n}", f"trainer.val_every_steps={n}", f"paths.cache={place}/cache"]
+            config = compose([*overrides, *QUIET, *ends, "trainer=cpu"])
+            built = build(config, place / f"{name}-{turn}", console=Console(quiet=True))
+            by_hand = _by_hand(built, n)
+            built = build(config, place / f"{name}-{turn}", console=Console(quiet=True))
+            fit(built)
+            pairs.append((by_hand, 1000 * built.record.throughput.seconds / n))
+        ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
+        rows.append({"training": name, "by hand, ms": ours, "gptexp, ms": theirs, "more, ms": theirs - ours})
+    return rows
+
+
+def _by_hand(built: Any, n: int) -> float:
+    """Milliseconds of a step of the shortest loop that trains the same."""
+    import torch
+
+    optimizer = built.lit.configure_optimizers()
+    batches = built.objective.train_batches(built.data, built.config, built.plan, rank=0, first_step=0, last_step=n)
+    built.model.train()
+    begin = time.perf_counter()
+    for step in range(n):
+        loss = built.objective.loss(built.model, batches[step])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(built.model.parameters(), 1.0)
+        optimizer.step()
+    return 1000 * (time.perf_counter() - begin) / n
+
+
+# ------------------------------------------------------------------------------- starts
+
+
+def starts(place: Path, turns: int) -> list[Row]:
+    """Seconds from the command line to its end."""
+    train = ["-m", "gptexp.train"]
+    one_step = [*train, "trainer.max_steps=1", "trainer.val_every_steps=1", *QUIET, "data.global_batch_size=1"]
+    programs = {
+        "import torch": (["-c", "import torch"], 0),
+        "import lightning.pytorch": (["-c", "import lightning.pytorch"], 0),
+        "gptexp.train, one step": (one_step, 0),
+        "gptexp.train, a typo": ([*train, "model.n_lyer=6"], 2),
+        "gptexp.train --help": ([*train, "--help"], 0),
+    }
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(turns + 1):  # the first fills the caches
+        for name, (words, expect) in programs.items():
+            times[name].append(command(*words, place=place, expect=expect))
+    return [{"program": name, "seconds": statistics.median(found[1:])} for name, found in times.items()]
+
+
+# ------------------------------------------------------------------------------- loader
+
+
+def loader(place: Path, turns: int) -> list[Row]:
+    """Windows from memory-mapped shards, 64 × 256 a batch, on one core."""
+    import psutil
+
+    from gptexp.build import build
+    from gptexp.compose import compose
+
+    overrides = ["data=python_stdlib", "model=bigram", "model.block_size=256", "data.global_batch_size=64", *QUIET]
+    config = compose([*overrides, "trainer.max_steps=100000", "trainer=cpu", f"paths.cache={place}/cache"])
+    built = build(config, place / "loader", console=Console(quiet=True))
+    batches = built.objective.train_batches(built.data, config, built.plan, rank=0, first_step=0, last_step=100_000)
+    process, n, rates = psutil.Process(), 2000, []
+    for first in range(n):  # the pages of the shards come in
+        batches[first]
+    resident = process.memory_info().rss
+    for turn in range(1, turns + 1):
+        begin = time.perf_counter()
+        for step in range(turn * n, (turn + 1) * n):
+            batches[step]
+        rates.append(n * 64 * 256 / (time.perf_counter() - begin))
+    grown = (process.memory_info().rss - resident) / 2**20
+    return [{"loader": "64 × 256", "million tokens/s": statistics.median(rates) / 1e6, "grown, MiB": grown}]
+
+
+if __name__ == "__main__":
+    main()
