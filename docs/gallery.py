@@ -29,6 +29,7 @@ def main() -> None:
     pictures: dict[str, Callable[[], None]] = {
         "terminal": terminal,
         "tokenizer": lambda: sweep_picture("tokenizer", "--baseline", "tokenizer=char"),
+        "block_size": lambda: sweep_picture("block_size"),
         "report": report,
         "tensorboard": tensorboard,
         "ladder": ladder,
