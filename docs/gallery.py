@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import html
 import io
 import os
 import pty
@@ -144,8 +145,8 @@ def ladder() -> None:
 
 
 def _in_a_cell(text: str) -> str:
-    """Literal text in a Markdown table."""
-    return "`` " + text.replace("`", "ˋ").replace("|", "¦") + " ``"
+    """Literal text in a Markdown table, where a pipe would end the cell and a backtick the code."""
+    return f"<code>{html.escape(text).replace('|', '&#124;').replace('`', '&#96;')}</code>"
 
 
 # ------------------------------------------------------------------------------- a browser
