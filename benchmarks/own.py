@@ -118,7 +118,9 @@ def _by_hand(built: Any, n: int) -> float:
     """Milliseconds of a step of the shortest loop that trains the same."""
     import torch
 
-    optimizer = built.lit.configure_optimizers()
+    from gptexp.optim import build_optimizer
+
+    optimizer = build_optimizer(built.model, built.config.optimizer, built.config.lr)
     batches = built.objective.train_batches(built.data, built.config, built.plan, rank=0, first_step=0, last_step=n)
     built.model.train()
     begin = time.perf_counter()

@@ -20,12 +20,13 @@ from gptexp import checkpoint as ckpt
 from gptexp import predict
 from gptexp.compose import compose, config_from_plain
 from gptexp.data import labelled
-from gptexp.data.batches import IGNORED, BatchPlan
+from gptexp.data.batches import BatchPlan
 from gptexp.data.examples import TrainTexts, pad
 from gptexp.data.labelled import prepare_labelled, split
 from gptexp.data.masking import MaskedTrain, Masking
 from gptexp.data.order import ExampleOrder
 from gptexp.loading import load_model, load_trained
+from gptexp.models.losses import IGNORED
 from gptexp.objectives.classification import Classification, Score, text_nats
 from gptexp.report.comparison import Question, compare_folders
 from gptexp.runs import Interrupted, RunError, read_settings

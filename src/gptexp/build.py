@@ -32,6 +32,7 @@ from gptexp.lora import adapt, merged
 from gptexp.objectives import Objective, carried_over, implementation
 from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
+from gptexp.quick_loop import NoProfiler, skip_empty_hooks
 from gptexp.schemas import to_plain
 from gptexp.tokenizers import load_tokenizer
 
@@ -52,6 +53,7 @@ class Experiment:
     datamodule: Windows
     plan: BatchPlan
     precision: tuple[str, str]
+    compiled: tuple[bool, str]
     parameters: int
     trainable: int
     flops_per_token: float
@@ -86,6 +88,8 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     plan = plan_batches(
         config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
+    total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
+    compiled = hardware.choose_compile(config, total_flops)
     lit = LitGPT(model, config, plan, objective, first_step)
     if source and first_step == config.trainer.max_steps:
         lit.sums = torch.tensor(_last_sums(source, data), dtype=torch.float64)
@@ -114,7 +118,8 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
     trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
-    _compile(model, config)
+    skip_empty_hooks(trainer, lit)
+    _compile(lit, config, compiled[0])
     return Experiment(
         config=config,
         folder=folder,
@@ -128,6 +133,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         datamodule=datamodule,
         plan=plan,
         precision=precision,
+        compiled=compiled,
         parameters=size.parameters,
         trainable=size.trainable,
         flops_per_token=size.flops_per_token,
@@ -151,17 +157,17 @@ def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Conf
         ckpt.load_weights(model, source.model, config.resume)
 
 
-def _compile(model: nn.Module, config: Config) -> None:
+def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
     """In place, so that names of parameters stay as they are.
 
     On a CPU, compiled code adds up an embedding's gradients in whatever order its threads come, unless it is
     told not to: then a run can be repeated exactly, as it can without compiling.
     """
-    wanted = config.trainer.compile
     torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tool for finding bugs, which costs time
     if wanted:
-        model.compile()
+        lit.model.compile()
+        lit.compiled = True
 
 
 def build_trainer(
@@ -205,6 +211,7 @@ def build_trainer(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        profiler=NoProfiler(),
     )
 
 

@@ -10,9 +10,10 @@ import psutil
 import torch
 
 from gptexp import ranks
-from gptexp.config import Accelerator, Config
+from gptexp.config import Accelerator, Config, Strategy
 
 GIB = 2**30
+WORTH_COMPILING = 1e17  # FLOPs of a run: some ten minutes of a GPU; compiling takes about one
 
 
 def accelerator_of(config: Config) -> str:
@@ -73,6 +74,23 @@ def choose_precision(config: Config) -> tuple[str, str]:
     if cpu_has_bf16():
         return "bf16-mixed", "this CPU multiplies matrices in bf16"
     return "32-true", "this CPU has no bf16 instructions"
+
+
+def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
+    """`trainer.compile`, and why `auto` chose it; total_flops: of the whole run.
+
+    It follows from settings and device alone, so that a run that is resumed goes on as it began.
+    """
+    wanted, device = config.trainer.compile, accelerator_of(config)
+    if wanted != "auto":
+        return bool(wanted), "as asked"
+    if device != "cuda":
+        return False, "gains nothing on a CPU" if device == "cpu" else "not tried on an Apple GPU"
+    if config.trainer.strategy is Strategy.fsdp:
+        return False, "with sharded parameters only where asked"
+    if total_flops < WORTH_COMPILING:
+        return False, "the run is too short to pay it back"
+    return True, "pays back in a run this long"
 
 
 def cpu_has_bf16() -> bool:

@@ -11,16 +11,17 @@ from torch.distributed.tensor import DTensor
 from gptexp.breakdown import Watch, require_finite
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan
-from gptexp.lean import pl
 from gptexp.objectives import Objective, Score
 from gptexp.optim import build_optimizer
+from gptexp.quick_loop import QuickModule
 from gptexp.schedule import lr_multiplier
 from gptexp.seeds import dropout_seed
 
 
-class LitGPT(pl.LightningModule):
+class LitGPT(QuickModule):
     """Trains any model by any objective.
 
+    compiled: whether torch.compile has the model.
     first_step: optimizer steps taken before this process (resume); `step` goes on from there.
     sums: of the last validation, over all batches and ranks; `score` is what the objective makes of them.
     """
@@ -35,6 +36,7 @@ class LitGPT(pl.LightningModule):
         self.score: Score | None = None
         self.grad_norm: torch.Tensor | None = None
         self.watch = Watch(waits=True)
+        self.compiled = False
         self._loss_sum: torch.Tensor | float = 0.0
         self._sharded = False
 
@@ -64,10 +66,18 @@ class LitGPT(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         micro = batch_idx % self.plan.accumulate
-        torch.manual_seed(dropout_seed(self.config.seed, self.step, self.global_rank, micro))
+        self._reseed(dropout_seed(self.config.seed, self.step, self.global_rank, micro))
         loss = self.objective.loss(self.model, batch)
         self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
         return loss
+
+    def _reseed(self, seed: int) -> None:
+        """torch.manual_seed for this device alone: that one takes a millisecond, and more memory at each call."""
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # a CPU's, which plug-ins may draw from on any device
 
     def train_loss(self) -> float:
         """The objective's loss over the whole global batch of the last step. A collective, and waits for the device.

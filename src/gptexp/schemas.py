@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import datetime
 from functools import cache
@@ -23,7 +24,7 @@ ROOMS = {
     "data": "gptexp.data.corpora",
     "objective": "gptexp.objectives",
 }
-MODEL_PARTS = {"attention", "classifier", "dropout", "init", "layers"}
+OWN_SCHEMA = re.compile(r"^(class )?Config\b", re.MULTILINE)
 
 
 class ConfigError(ValueError):
@@ -70,12 +71,13 @@ def register_schemas() -> None:
 def _discover_kinds() -> None:
     """A file that the user adds to a room brings its own schema, as the class `Config` beside the implementation.
 
-    A new model's file imports torch, so only where there is one is torch imported this early.
+    A file without that class holds parts of others. A new model's file imports torch, so only where there is one is
+    torch imported this early.
     """
     for group, package in ROOMS.items():
         folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
         for path in sorted(folder.glob("[!_]*.py")):
-            if path.stem not in KINDS[group] and not (group == "model" and path.stem in MODEL_PARTS):
+            if path.stem not in KINDS[group] and OWN_SCHEMA.search(path.read_text(encoding="utf-8")):
                 KINDS[group][path.stem] = import_module(f"{package}.{path.stem}").Config
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from gptexp.data.batches import IGNORED, Batch, ValBatches, scored
+from gptexp.data.batches import Batch, ValBatches, scored
 from gptexp.data.shards import TokenStore
-from gptexp.objectives.lm import Score, cross_entropy
+from gptexp.models.losses import IGNORED
+from gptexp.objectives.lm import Score, nats_of
 from gptexp.tokenizers import Tokenizer
 
 LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32
@@ -38,7 +39,7 @@ def score_tokens(
     nats = 0.0
     model.eval()
     for j in range(len(windows)):
-        nats += _nats(model, windows[j])
+        nats += float(nats_of(model, windows[j], "sum"))
     tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
     return Score(nats, tokens_scored, bytes_scored)
 
@@ -68,7 +69,7 @@ def score_stream(
     nats, n_tokens, n_bytes = 0.0, 0, 0
     model.eval()
     while rows := list(islice(windows, batch)):
-        nats += _nats(model, _as_batch(rows, block_size))
+        nats += float(nats_of(model, _as_batch(rows, block_size), "sum"))
         fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
         n_tokens, n_bytes = n_tokens + len(fresh), n_bytes + int(tokenizer.token_bytes[fresh].sum())
     return Score(nats, n_tokens, n_bytes)
@@ -106,8 +107,3 @@ def _as_batch(rows: list[Window], block_size: int) -> Batch:
         tokens[row, :end] = window[:-1]
         targets[row, end - fresh : end] = window[-fresh:]
     return torch.from_numpy(tokens), torch.from_numpy(targets)
-
-
-def _nats(model: nn.Module, batch: Batch) -> float:
-    tokens, targets = batch
-    return float(cross_entropy(model(tokens), targets, reduction="sum"))

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gptexp.data.batches import IGNORED
-from gptexp.objectives.lm import Score, cross_entropy
+from gptexp.models.losses import IGNORED, cross_entropy
+from gptexp.objectives.lm import Score
 from gptexp.scoring import windows_that_fit
 from gptexp.tokenizers import Tokenizer
 

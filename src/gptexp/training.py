@@ -17,6 +17,7 @@ from gptexp.build import Experiment, build
 from gptexp.callbacks.bundle import bundle_path
 from gptexp.callbacks.progress import duration, quantity, say
 from gptexp.config import Config
+from gptexp.data.batches import BatchPlan
 from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted
 from gptexp.schemas import to_plain
@@ -98,18 +99,19 @@ def announce(console: Console, e: Experiment) -> None:
     seconds = estimate_seconds(e, left)
     learned, scored = e.objective.describe(e.data, config, e.plan)
     device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
-    say(
-        console,
+    lines = [
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "
-        f"{quantity(e.parameters)} parameters{frozen}\n"
-        f"{learned} · {duration(seconds)} on this {device}\n"
+        f"{quantity(e.parameters)} parameters{frozen}",
+        learned,
         f"{tokens / e.parameters:.1f} tokens a parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
-        f"learning rate {config.lr:.1e} · validation on {scored}\n"
-        f"precision {e.precision[0]} ({e.precision[1]})"
-        + (f" · {e.plan.world_size} processes" if e.plan.world_size > 1 else "")
-        + (f" · {e.plan.accumulate} micro-batches of {e.plan.micro_batch} a step" if e.plan.accumulate > 1 else "")
-        + f" · {runs.shown(e.folder)}",
-    )
+        f"{duration(seconds)} on this {device}",
+        f"learning rate {config.lr:.1e} · validation on {scored}",
+        f"precision {e.precision[0]} ({e.precision[1]})",
+        f"{'compiled' if e.compiled[0] else 'not compiled'} ({e.compiled[1]})",
+        *([layout(e.plan)] if e.plan.world_size * e.plan.accumulate > 1 else []),
+        runs.shown(e.folder),
+    ]
+    say(console, "\n".join(lines))
     if e.lit.first_step:
         say(console, f"going on from step {e.lit.first_step}")
     if device == "CPU" and seconds > LONG:
@@ -118,6 +120,13 @@ def announce(console: Console, e: Experiment) -> None:
             f"warning: this is {duration(seconds)} of work for a CPU. Try model=mini_gpt, a smaller model.block_size, "
             "fewer trainer.max_steps, or a machine with a GPU",
         )
+
+
+def layout(plan: BatchPlan) -> str:
+    """How a step's windows are shared out, where they are."""
+    processes = [f"{plan.world_size} processes"] if plan.world_size > 1 else []
+    micro = [f"{plan.accumulate} micro-batches of {plan.micro_batch} a step"] if plan.accumulate > 1 else []
+    return " · ".join(processes + micro)
 
 
 def estimate_seconds(e: Experiment, tokens: int) -> float:

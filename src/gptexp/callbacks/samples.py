@@ -46,7 +46,7 @@ class TextSamples(pl.Callback):
         sharded = isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy)
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
             return
-        eager = torch.compiler.set_stance("force_eager") if lit.config.trainer.compile else nullcontext()
+        eager = torch.compiler.set_stance("force_eager") if lit.compiled else nullcontext()
         with eager:  # texts of ever new lengths would be compiled again and again
             self.text = self._write(lit, length, stop=not sharded)
         if trainer.is_global_zero:

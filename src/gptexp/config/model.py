@@ -10,6 +10,7 @@ from gptexp.config.rules import nearest_multiples, require, require_at_least, re
 Norm = Enum("Norm", ["layernorm", "rmsnorm", "none"])
 NormPosition = Enum("NormPosition", ["pre", "post"])
 Position = Enum("Position", ["learned", "sinusoidal", "rope", "alibi", "none"])
+Init = Enum("Init", ["gpt2", "zero"])
 Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
 
 
@@ -90,6 +91,7 @@ class GPTConfig(ModelConfig):
     mlp_ratio: float = 4.0  # hidden width of the feed-forward / n_embd; 0: no feed-forward
     qk_norm: bool = False  # RMS-normalise queries and keys
     tie_weights: bool = True  # lm_head shares wte's matrix
+    init: Init = Init.gpt2  # zero: blocks begin as the identity, and an untied lm_head at 0
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)

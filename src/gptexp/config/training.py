@@ -109,7 +109,7 @@ class TrainerConfig:
     num_nodes: int = 1
     strategy: Strategy = Strategy.auto
     precision: str = "auto"  # auto, 32-true, bf16-mixed, 16-mixed, 64-true
-    compile: bool = False
+    compile: bool | str = "auto"  # by torch.compile; auto: on a GPU, where the run is long enough to pay it back
 
     def __post_init__(self) -> None:
         require_at_least(1, "trainer", self, "max_steps", "val_every_steps", "log_every_steps", "num_nodes")
@@ -131,6 +131,7 @@ class TrainerConfig:
             self.precision,
             "trainer.strategy=fsdp has no scaling of float16 gradients; choose bf16-mixed, 32-true or 64-true",
         )
+        require(self.compile in (True, False, "auto"), "trainer.compile", self.compile, "choose true, false or auto")
         devices = self.devices
         require(
             devices == "auto" or (isinstance(devices, int) and not isinstance(devices, bool) and devices > 0),

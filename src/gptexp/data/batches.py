@@ -14,11 +14,10 @@ from gptexp import slurm
 from gptexp.config import Config
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
+from gptexp.models.losses import IGNORED
 
 # Tensors of int64, the tokens (B, T) first; what follows is the objective's. Here the targets (B, T).
 Batch = tuple[torch.Tensor, ...]
-
-IGNORED = -100  # a target that isn't scored: padding, and <|endoftext|> in validation
 
 
 @dataclass(frozen=True)

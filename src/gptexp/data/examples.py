@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gptexp.data.batches import IGNORED, Batch, BatchPlan, MicroBatches
+from gptexp.data.batches import Batch, BatchPlan, MicroBatches
 from gptexp.data.corpora.labelled import Label
 from gptexp.data.order import ExampleOrder
 from gptexp.data.shards import TokenStore
+from gptexp.models.losses import IGNORED
 from gptexp.tokenizers import Tokenizer
 
 

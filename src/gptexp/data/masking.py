@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gptexp.data.batches import IGNORED, Batch, BatchPlan, MicroBatches
+from gptexp.data.batches import Batch, BatchPlan, MicroBatches
 from gptexp.data.order import WindowOrder
 from gptexp.data.shards import TokenStore
+from gptexp.models.losses import IGNORED
 
 HIDDEN, SWAPPED = 0.8, 0.1  # shares of the chosen tokens; the rest stays
 

@@ -17,6 +17,7 @@ import numpy as np
 
 _ROUNDS = 16  # with 8, the orders of 5 to 7 windows were visibly not equally likely; with 16 they are
 _ROUNDS_LARGE, _LARGE = 8, 4096  # beyond so many windows 8 do
+TOGETHER = 1024  # places that are computed together
 _DOMAIN = 0x6F726465  # keeps these draws apart from others made of (seed, epoch)
 
 
@@ -44,9 +45,9 @@ class WindowOrder:
         return _by_epochs(first, count, self.windows_per_epoch, self._starts_in)
 
     def _starts_in(self, epoch: int, index: int, count: int) -> np.ndarray:
-        keys, phase = _draws(self.seed, epoch, self.n_tokens)
-        windows = permute(np.arange(index, index + count, dtype=np.uint64), self.windows_per_epoch, keys)
-        return (windows.astype(np.int64) * self.block_size + phase) % self.n_tokens
+        _, phase = _draws(self.seed, epoch, self.n_tokens)
+        windows = _stretch(index, count, self.windows_per_epoch, self.seed, epoch, self.n_tokens)
+        return (windows * self.block_size + phase) % self.n_tokens
 
 
 class ExampleOrder:
@@ -60,21 +61,36 @@ class ExampleOrder:
         return _by_epochs(first, count, self.n_examples, self._indices_in)
 
     def _indices_in(self, epoch: int, index: int, count: int) -> np.ndarray:
-        keys, _ = _draws(self.seed, epoch, self.n_examples)
-        places = np.arange(index, index + count, dtype=np.uint64)
-        return permute(places, self.n_examples, keys).astype(np.int64)
+        return _stretch(index, count, self.n_examples, self.seed, epoch, self.n_examples)
 
 
 def _by_epochs(first: int, count: int, per_epoch: int, taken: Callable[[int, int, int], np.ndarray]) -> np.ndarray:
-    """Samples first … first + count - 1, (count,) int64; taken: (epoch, index in it, count) -> that stretch of it."""
+    """Samples first … first + count - 1, (count,) int64.
+
+    taken: (epoch, index in it, count) -> that stretch of it, which lies within one that is computed together.
+    """
     result = np.empty(count, dtype=np.int64)
     done = 0
     while done < count:
         epoch, index = divmod(first + done, per_epoch)
-        take = min(count - done, per_epoch - index)
+        take = min(count - done, per_epoch - index, TOGETHER - index % TOGETHER)
         result[done : done + take] = taken(epoch, index, take)
         done += take
     return result
+
+
+def _stretch(index: int, count: int, size: int, seed: int, epoch: int, n_tokens: int) -> np.ndarray:
+    """The order's places index … index + count - 1 of an epoch, (count,) int64."""
+    start = index % TOGETHER
+    return _together(index // TOGETHER, size, seed, epoch, n_tokens)[start : start + count]
+
+
+@lru_cache(maxsize=8)
+def _together(nth: int, size: int, seed: int, epoch: int, n_tokens: int) -> np.ndarray:
+    """The nth TOGETHER places: a step's few windows by themselves would cost as much as all of these."""
+    keys, _ = _draws(seed, epoch, n_tokens)
+    places = np.arange(nth * TOGETHER, min((nth + 1) * TOGETHER, size), dtype=np.uint64)
+    return permute(places, size, keys).astype(np.int64)
 
 
 def val_windows(n_tokens: int, block_size: int) -> np.ndarray:

@@ -121,6 +121,7 @@ class TokenStore:
             self._check_size(shard)
         self._arrays = [self._map(shard) for shard in self.shards]
         self._ends = np.cumsum([0] + [shard.tokens for shard in self.shards])
+        self._firsts = self._ends.tolist()
         self._length = int(self._ends[-1]) if length is None else min(length, int(self._ends[-1]))
 
     def __len__(self) -> int:
@@ -154,8 +155,15 @@ class TokenStore:
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Tokens of the windows at `starts`, (len(starts), length) int64; after the last token comes the first."""
         result = np.empty((len(starts), length), dtype=np.int64)
-        for row, start in zip(result, starts.tolist(), strict=True):
-            self._fill(row, start % len(self))
+        starts = starts % len(self)
+        shards = np.searchsorted(self._ends, starts, side="right") - 1
+        whole = starts + length <= np.minimum(self._ends[shards + 1], len(self))
+        for row, start, shard, fits in zip(result, starts.tolist(), shards.tolist(), whole.tolist(), strict=True):
+            if fits:
+                first = start - self._firsts[shard]
+                row[:] = self._arrays[shard][first : first + length]
+            else:
+                self._fill(row, start)
         return result
 
     def verify(self) -> None:

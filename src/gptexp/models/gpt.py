@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gptexp.config.model import GPTConfig, NormPosition, Position
+from gptexp.config.model import GPTConfig, Init, NormPosition, Position
 from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
 from gptexp.models.dropout import Dropout
 from gptexp.models.init import init_gpt2
 from gptexp.models.layers import FeedForward, make_norm, require_length, sinusoidal_table
+from gptexp.models.losses import cross_entropy, linear_cross_entropy, worthwhile
 
 
 class Block(nn.Module):
@@ -97,11 +98,15 @@ class Transformer(nn.Module):
 class GPT(nn.Module):
     """Generative pre-trained transformer.
 
+    takes_targets: `forward` gives the loss itself where it gets targets, since it knows ways around the logits.
+
     Args:
         config: the settings `model.*`.
         vocab_size: V, how many tokens the tokenizer has.
         causal: False lets every token see those on both sides; such a model can't generate.
     """
+
+    takes_targets = True
 
     def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
@@ -110,7 +115,7 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
-        init_gpt2(self, config.n_layer)
+        init_gpt2(self, config.n_layer, zero=config.init is Init.zero)
 
     def forward(
         self,
@@ -118,8 +123,10 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         at: Tensor | None = None,
         lengths: Tensor | None = None,
+        targets: Tensor | None = None,
+        reduction: str = "mean",
     ) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T), int64.
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), int64; with `targets` (B, T) the loss on them.
 
         With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
         `at` (B,) asks for one place of each sequence only: (B, 1, V).
@@ -132,7 +139,15 @@ class GPT(nn.Module):
             cache.advance(tokens.shape[1])
         if at is not None:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), at][:, None]  # (B, 1, C)
-        return self.lm_head(hidden)
+        return self.lm_head(hidden) if targets is None else self.loss(hidden, targets, reduction)
+
+    def loss(self, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        """Nats of the targets (B, T) after the last hidden states (B, T, C): their mean, or their sum."""
+        head = self.lm_head
+        bare = type(head) is nn.Linear and not head._forward_hooks  # no adapter, and nobody who wants to see logits
+        if bare and worthwhile(hidden, len(head.weight)):
+            return linear_cross_entropy(hidden, head.weight, targets, reduction)
+        return cross_entropy(head(hidden), targets, reduction)
 
     def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `size` tokens (default: block_size)."""

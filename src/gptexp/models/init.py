@@ -9,16 +9,22 @@ from torch import nn
 STD = 0.02  # GPT-2's, for every matrix
 
 
-def init_gpt2(model: nn.Module, n_layer: int) -> None:
+def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False) -> None:
     """Set every parameter as GPT-2 does (Radford et al. 2019, section 2.3); draws from torch's own generator.
 
     Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`,
     two in each layer) get 0.02 / sqrt(2 * n_layer), so that the stream's variance doesn't grow with depth.
     Biases are 0, gains 1. A tied matrix is drawn once.
+
+    zero: those that write to the stream, and a head of its own, begin at 0, so that each block begins as the identity
+    (as in "Fixup", arXiv 1901.09321, and muP's heads, arXiv 2203.03466).
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             writes_to_stream = name.endswith("c_proj.weight")
-            nn.init.normal_(parameter, std=STD / math.sqrt(2 * n_layer) if writes_to_stream else STD)
+            std = STD / math.sqrt(2 * n_layer) if writes_to_stream else STD
+            if zero and (writes_to_stream or name == "lm_head.weight"):
+                std = 0.0
+            nn.init.normal_(parameter, std=std)
         else:
             nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)

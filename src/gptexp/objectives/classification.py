@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from gptexp.config import ClassWeights, Config, GPTConfig, LabelledConfig, ModelConfig
-from gptexp.data.batches import IGNORED, Batch, BatchPlan
+from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.examples import LabelledData, TrainTexts, ValTexts, pad
 from gptexp.data.order import ExampleOrder
 from gptexp.loading import plain_model
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
+from gptexp.models.losses import IGNORED
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase
 from gptexp.words import quantity
@@ -116,7 +117,7 @@ class Classification(Objective):
             f"{quantity(steps * plan.windows)} texts ({steps * plan.windows / n:.1f} epochs)"
         )
         if cut:
-            words += f" · {cut / n:.0%} are longer than {config.model.block_size:,} tokens and keep their end"
+            words += f"\n{cut / n:.0%} are longer than {config.model.block_size:,} tokens and keep their end"
         return words, f"{len(data.val):,} texts"
 
     # ------------------------------------------------------------------------------ model

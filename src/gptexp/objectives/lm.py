@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from gptexp.config import Config
-from gptexp.data.batches import IGNORED, Batch, BatchPlan, TrainBatches, ValBatches, scored
+from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, scored
 from gptexp.data.order import WindowOrder
 from gptexp.data.prepare import PreparedData
+from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase
 from gptexp.words import quantity
 
 
-def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """Nats of the targets (B, T) under the logits (B, T, V); ignored targets don't count."""
-    return F.cross_entropy(logits.flatten(0, 1).float() if logits.dtype != torch.float64 else logits.flatten(0, 1),
-                           targets.flatten(), ignore_index=IGNORED, reduction=reduction)  # fmt: skip
+def nats_of(model: nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:
+    """Of the targets, their mean or their sum; by the model itself, where it takes targets."""
+    tokens, targets = batch
+    if getattr(model, "takes_targets", False):
+        return model(tokens, targets=targets, reduction=reduction)
+    return cross_entropy(model(tokens), targets, reduction)
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,14 @@ class LanguageModelling(Objective):
         return windows_in_words(data, config, plan), f"{n_bytes:,} bytes"
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        tokens, targets = batch
-        return cross_entropy(model(tokens), targets)
+        return nats_of(model, batch)
 
     def measure(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Nats, tokens and bytes of the targets that count."""
-        tokens, targets = batch
-        nats = float(cross_entropy(model(tokens), targets, reduction="sum"))
+        targets = batch[1]
         counted = targets[targets != IGNORED].cpu().numpy()
         n_bytes = int(self.tokenizer.token_bytes[counted].sum())
-        return torch.tensor([nats, len(counted), n_bytes], dtype=torch.float64)
+        return torch.tensor([float(nats_of(model, batch, "sum")), len(counted), n_bytes], dtype=torch.float64)
 
     def score(self, sums: torch.Tensor) -> Score:
         nats, tokens, n_bytes = sums.tolist()
@@ -111,9 +111,8 @@ def windows_in_words(data: PreparedData, config: Config, plan: BatchPlan) -> str
     steps, block_size = config.trainer.max_steps, config.model.block_size
     tokens = steps * plan.windows * block_size
     return (
-        f"{len(data.train):,} training tokens · {steps:,} steps × {plan.windows:,} "
-        f"window{'s' * (plan.windows > 1)} of {block_size:,} = {quantity(tokens)} tokens "
-        f"({tokens / len(data.train):.1f} epochs)"
+        f"{steps:,} steps × {plan.windows:,} window{'s' * (plan.windows > 1)} of {block_size:,} = "
+        f"{quantity(tokens)} tokens · {tokens / len(data.train):.1f} epochs of {len(data.train):,}"
     )
 
 

@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from gptexp.config import Config, ModelConfig
-from gptexp.data.batches import IGNORED, Batch, BatchPlan
+from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.masking import MaskedTrain, MaskedVal, Masking
 from gptexp.data.order import WindowOrder
 from gptexp.data.prepare import PreparedData
 from gptexp.loading import plain_model
+from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase
-from gptexp.objectives.lm import cross_entropy, windows_in_words
+from gptexp.objectives.lm import windows_in_words
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""The loss in pieces is the loss, and its gradients are the gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gptexp.config import LoRAConfig
+from gptexp.config.model import GPTConfig
+from gptexp.lora import LoRALinear
+from gptexp.models import losses
+from gptexp.models.gpt import GPT
+from gptexp.models.losses import IGNORED, linear_cross_entropy, worthwhile
+
+V, C = 101, 16
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loss is taken in pieces of 7 rows."""
+    monkeypatch.setattr(losses, "LARGE", 0)
+    monkeypatch.setitem(losses.PIECE, "cpu", 7 * 4 * V)
+
+
+def parts(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states (2, 12, C), a head (V, C), targets (2, 12) of which some don't count."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(*shape, C, generator=generator, dtype=dtype) for shape in ((2, 12), (V,)))
+    targets = torch.randint(0, V, (2, 12), generator=generator)
+    targets[0, :3] = targets[1, -1] = IGNORED
+    return hidden.requires_grad_(), head.requires_grad_(), targets
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_and_gradients_are_those_of_all_logits_at_once(reduction: str) -> None:
+    hidden, head, targets = parts()
+    expected = F.cross_entropy((hidden @ head.T).flatten(0, 1), targets.flatten(), reduction=reduction)
+    wanted = torch.autograd.grad(expected * 3, (hidden, head))
+    found = linear_cross_entropy(hidden, head, targets, reduction)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted)
+
+
+def test_gradcheck() -> None:
+    hidden, head, targets = parts()
+    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, head))
+
+
+def test_only_the_gradients_that_are_wanted() -> None:
+    hidden, head, targets = parts()
+    linear_cross_entropy(hidden, head.detach(), targets).backward()
+    frozen = hidden.grad
+    hidden.grad = None
+    linear_cross_entropy(hidden, head, targets).backward()
+    torch.testing.assert_close(frozen, hidden.grad)
+    with torch.no_grad():
+        assert not linear_cross_entropy(hidden, head, targets).requires_grad
+
+
+def test_bf16_products_with_a_loss_in_float32() -> None:
+    hidden, head, targets = parts(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear_cross_entropy(hidden, head, targets)
+        logits = F.linear(hidden, head)
+    assert found.dtype == torch.float32
+    expected = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    found.backward()
+    assert head.grad is not None
+    assert head.grad.dtype == torch.float32
+    wide_hidden, wide_head, _ = parts(torch.float32)
+    F.cross_entropy((wide_hidden @ wide_head.T).flatten(0, 1), targets.flatten()).backward()
+    torch.testing.assert_close(hidden.grad, wide_hidden.grad, rtol=0.05, atol=2e-3)
+    torch.testing.assert_close(head.grad, wide_head.grad, rtol=0.05, atol=2e-3)
+
+
+def test_columns_that_fill_the_matrix_have_no_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's matrix has a multiple of 64 columns; here a CPU takes the same way."""
+    hidden, head, targets = parts()
+    expected = linear_cross_entropy(hidden, head, targets)
+    wanted = torch.autograd.grad(expected, (hidden, head))
+    monkeypatch.setattr(losses, "PADDED", ("cpu",))
+    found = linear_cross_entropy(hidden, head, targets)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), wanted)
+
+
+def test_float16_keeps_to_the_way_whose_scale_is_watched() -> None:
+    hidden, _, _ = parts(torch.float32)
+    assert worthwhile(hidden, V)
+    with torch.autocast("cpu", torch.float16):
+        assert not worthwhile(hidden, V)
+
+
+def model(**settings: object) -> GPT:
+    torch.manual_seed(0)
+    return GPT(GPTConfig(block_size=12, n_layer=1, n_head=2, n_embd=C, **settings), V).double()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_gives_the_loss_of_its_logits(tied: bool) -> None:
+    gpt = model(tie_weights=tied)
+    _, _, targets = parts()
+    tokens = targets.clamp(min=0)
+    expected = F.cross_entropy(gpt(tokens).flatten(0, 1), targets.flatten())
+    wanted = torch.autograd.grad(expected, list(gpt.parameters()))
+    logits: list[torch.Tensor] = []
+    for seen in (0, 1):  # the second time a hook is there to see logits
+        found = gpt(tokens, targets=targets)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found, list(gpt.parameters())), wanted)
+        assert len(logits) == seen
+        gpt.lm_head.register_forward_hook(lambda module, fed, output: logits.append(output))
+
+
+def test_an_adapted_head_is_asked_itself() -> None:
+    gpt = model(tie_weights=False)
+    gpt.lm_head = LoRALinear(gpt.lm_head, LoRAConfig(rank=2))
+    nn.init.ones_(gpt.lm_head.lora_B)
+    gpt.double()
+    _, _, targets = parts()
+    tokens = targets.clamp(min=0)
+    expected = F.cross_entropy(gpt(tokens).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(gpt(tokens, targets=targets), expected)
