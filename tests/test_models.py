@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptexp.config.model import Activation, BigramConfig, GPTConfig, MLPConfig, Norm, NormPosition, Position
+from gptexp.config.model import Activation, BigramConfig, GPTConfig, Init, MLPConfig, Norm, NormPosition, Position
 from gptexp.flops import count_parameters
 from gptexp.models import bigram, gpt, mlp
 from gptexp.models.attention import alibi_slopes, attend_with_dropout, rope_angles, rotate
@@ -220,6 +220,19 @@ def test_weights_start_as_gpt2s():
         expected = 0.02 / 4 if name.endswith("c_proj.weight") else 0.02  # sqrt(2 * 8) = 4
         # The error of a standard deviation from n draws is 1/sqrt(2n); five of them fail once in a million.
         assert parameter.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * parameter.numel())), name
+
+
+def test_blocks_that_start_at_zero_are_the_identity():
+    torch.manual_seed(0)
+    model = GPT(small(init=Init.zero, tie_weights=False), V)
+    zeros = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and not parameter.any()}
+    assert zeros == {"lm_head.weight"} | {
+        name for name, _ in model.named_parameters() if name.endswith("c_proj.weight")
+    }
+    x = torch.randn(2, 6, model.config.n_embd)
+    assert torch.equal(model.transformer.h[0](x), x)
+    tied = GPT(small(init=Init.zero, tie_weights=True), V)
+    assert tied.lm_head.weight.any()  # it is the embedding
 
 
 def test_same_seed_same_weights_and_another_seed_others():

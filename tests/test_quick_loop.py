@@ -1,0 +1,120 @@
+"""A step without needless work is the same step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import gptexp
+from gptexp import hardware
+from gptexp.build import Experiment, build
+from gptexp.compose import compose
+from gptexp.config import Accelerator, Strategy
+from gptexp.lean import pl
+from gptexp.lit import LitGPT
+from gptexp.quick_loop import STEP_HOOKS, skip_empty_hooks
+from gptexp.seeds import dropout_seed
+from gptexp.training import fit
+
+CALLED = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
+
+
+class Listener(pl.Callback):
+    """Somebody's own callback, with some hooks of a step."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.drawn: list[float] = []
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.heard.append("on_train_batch_start")
+
+    def on_after_backward(self, *_: object) -> None:
+        self.heard.append("on_after_backward")
+        self.drawn.append(float(torch.rand(())))
+
+    def on_before_optimizer_step(self, *_: object) -> None:
+        self.heard.append("on_before_optimizer_step")
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.heard.append("on_train_batch_end")
+
+
+def tiny(workplace: Path, *overrides: str) -> Experiment:
+    settings = ["data.val_bytes=600", "data.global_batch_size=4", "model.block_size=16", "trainer=cpu"]
+    lengths = ["trainer.max_steps=2", "trainer.val_every_steps=2", f"paths.cache={workplace}/cache"]
+    config = compose(["model=bigram", *settings, *lengths, "callbacks.samples.tokens=0", *overrides])
+    return build(config, workplace / "run", console=Console(quiet=True))
+
+
+def test_hooks_that_somebody_wrote_are_called_at_every_step(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path, "logger.tensorboard=false")
+    listener = Listener()
+    experiment.trainer.callbacks.append(listener)  # type: ignore[attr-defined]
+    skip_empty_hooks(experiment.trainer, experiment.lit)
+    fit(experiment)
+    assert listener.heard == [*CALLED, *CALLED]
+    assert listener.on_before_zero_grad is None  # type: ignore[comparison-overlap]  # nobody wrote it
+    assert all(hasattr(pl.Callback, name) and hasattr(pl.LightningModule, name) for name in STEP_HOOKS)
+
+
+def test_a_steps_draws_are_those_of_torch_manual_seed(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path, "logger.tensorboard=false")
+    listener = Listener()
+    experiment.trainer.callbacks.append(listener)  # type: ignore[attr-defined]
+    fit(experiment)
+    for step, drawn in enumerate(listener.drawn):
+        torch.manual_seed(dropout_seed(experiment.config.seed, step, 0, 0))
+        assert drawn == float(torch.rand(()))
+
+
+def test_the_name_of_the_current_hook_reaches_lightning(tmp_path: Path) -> None:
+    lit = tiny(tmp_path).lit
+    assert isinstance(lit, LitGPT)
+    lit._current_fx_name = "training_step"
+    assert lit._current_fx_name == "training_step"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "strategy", "flops", "compiled"),
+    [
+        (True, "cpu", Strategy.auto, 1.0, True),
+        (False, "cuda", Strategy.auto, 1e20, False),
+        ("auto", "cpu", Strategy.auto, 1e20, False),
+        ("auto", "mps", Strategy.auto, 1e20, False),
+        ("auto", "cuda", Strategy.auto, 1e15, False),
+        ("auto", "cuda", Strategy.ddp, 1e18, True),
+        ("auto", "cuda", Strategy.fsdp, 1e18, False),
+    ],
+)
+def test_auto_compiles_where_it_is_paid_back(
+    wanted: bool | str,
+    device: str,
+    strategy: Strategy,
+    flops: float,
+    compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = compose(["model=mini_gpt"])
+    config.trainer.compile, config.trainer.strategy, config.trainer.accelerator = wanted, strategy, Accelerator.auto
+    monkeypatch.setattr(hardware, "accelerator_of", lambda config: device)
+    chosen, why = hardware.choose_compile(config, flops)
+    assert chosen is compiled
+    assert why
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="no Linux")
+@pytest.mark.parametrize(("running", "expected"), [(1, "None"), (100_000, "1000")])
+def test_threads_sleep_soon_on_a_busy_machine(running: int, expected: str, tmp_path: Path) -> None:
+    """The package is loaded anew, with the machine's load as a file says it."""
+    load = tmp_path / "loadavg"
+    load.write_text(f"0.5 0.5 0.5 {running}/300 77")
+    source = Path(gptexp.__file__).read_text().replace("/proc/loadavg", str(load))
+    program = f"import os; os.environ.pop('GOMP_SPINCOUNT', None)\n{source}\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
