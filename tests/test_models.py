@@ -62,6 +62,7 @@ CHANGES = {
     "mlp_ratio": 2.0,
     "qk_norm": True,
     "tie_weights": False,
+    "init": None,  # the first weights; see test_blocks_that_start_at_zero_are_the_identity
 }
 
 
