@@ -34,6 +34,8 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     who = ranks.current()
     world_size, rank = (who.size, who.rank) if who else (1, 0)
     console = Console(highlight=False, quiet=rank != 0)
+    if hardware.accelerator_of(config) == "cpu":
+        hardware.keep_freed_memory()
     experiment = build(config, folder, console=console, world_size=world_size)
     if rank == 0:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
