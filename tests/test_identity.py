@@ -71,7 +71,7 @@ def test_identity_knows_no_order_of_keys_and_is_short() -> None:
 
 def test_an_accidental_setting_can_be_asked_for() -> None:
     assert "trainer.compile" not in settings_that_matter(nested())
-    assert settings_that_matter(nested(), also=["trainer.compile"])["trainer.compile"] == "auto"
+    assert settings_that_matter(nested(), also=["trainer.compile"])["trainer.compile"] is False
 
 
 def test_every_setting_of_the_default_experiment_is_decided_on() -> None:
