@@ -48,15 +48,19 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, head))
 
 
-def test_only_the_gradients_that_are_wanted() -> None:
+def test_only_the_gradients_that_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets = parts()
     linear_cross_entropy(hidden, head.detach(), targets).backward()
     frozen = hidden.grad
     hidden.grad = None
     linear_cross_entropy(hidden, head, targets).backward()
     torch.testing.assert_close(frozen, hidden.grad)
+    made: list[bool] = []
+    piece = losses._piece
+    monkeypatch.setattr(losses, "_piece", lambda *args: (made.append(args[-1]), piece(*args))[1])
     with torch.no_grad():
         assert not linear_cross_entropy(hidden, head, targets).requires_grad
+    assert set(made) == {False}
 
 
 def test_bf16_products_with_a_loss_in_float32() -> None:

@@ -47,7 +47,8 @@ class QuickModule(pl.LightningModule):
         return batch
 
     def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
-        return tuple(part.to(device or self.device, non_blocking=True) for part in batch)
+        device = device or self.device
+        return tuple(part.to(device, non_blocking=device.type == "cuda") for part in batch)
 
 
 def skip_empty_hooks(trainer: pl.Trainer, lit: pl.LightningModule) -> None:

@@ -48,13 +48,14 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, reduct
     """
     rows, goals = hidden.flatten(0, -2), targets.flatten()
     counted = (goals != IGNORED).sum() if reduction == "mean" else torch.ones((), device=goals.device)
-    return _LinearCrossEntropy.apply(rows, weight, goals, counted)
+    return _LinearCrossEntropy.apply(rows, weight, goals, counted, torch.is_grad_enabled())
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
-        device, wants = hidden.device.type, (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, counted: Tensor, trains: bool) -> Tensor:
+        device = hidden.device.type
+        wants = (trains and ctx.needs_input_grad[0], trains and ctx.needs_input_grad[1])
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):
             total, *gradients = _in_pieces(hidden, weight, targets, counted, dtype, wants)
@@ -65,8 +66,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         if factor.device.type == "cpu" and factor == 1:  # elsewhere asking would wait for the device
-            return *ctx.saved_tensors, None, None
-        return *(g if g is None else g * factor for g in ctx.saved_tensors), None, None
+            return *ctx.saved_tensors, None, None, None
+        return *(g if g is None else g * factor for g in ctx.saved_tensors), None, None, None
 
 
 def _in_pieces(
