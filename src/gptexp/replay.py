@@ -122,7 +122,9 @@ def _listen(model: Any, seen: list[str]) -> None:
 
     def note(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+            if (
+                isinstance(output, torch.Tensor) and output.ndim and not torch.isfinite(output).all()
+            ):  # a number: the loss
                 bad = int((~torch.isfinite(output)).sum())
                 fed = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
                 size = f"; its input is at most {float(fed.detach().abs().max()):.4g}" if fed is not None else ""

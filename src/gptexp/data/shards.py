@@ -121,7 +121,6 @@ class TokenStore:
             self._check_size(shard)
         self._arrays = [self._map(shard) for shard in self.shards]
         self._ends = np.cumsum([0] + [shard.tokens for shard in self.shards])
-        self._firsts = self._ends.tolist()
         self._length = int(self._ends[-1]) if length is None else min(length, int(self._ends[-1]))
 
     def __len__(self) -> int:
@@ -158,9 +157,9 @@ class TokenStore:
         starts = starts % len(self)
         shards = np.searchsorted(self._ends, starts, side="right") - 1
         whole = starts + length <= np.minimum(self._ends[shards + 1], len(self))
-        for row, start, shard, fits in zip(result, starts.tolist(), shards.tolist(), whole.tolist(), strict=True):
+        places = zip(starts.tolist(), shards.tolist(), (starts - self._ends[shards]).tolist(), strict=True)
+        for row, fits, (start, shard, first) in zip(result, whole.tolist(), places, strict=True):
             if fits:
-                first = start - self._firsts[shard]
                 row[:] = self._arrays[shard][first : first + length]
             else:
                 self._fill(row, start)
