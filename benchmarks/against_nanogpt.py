@@ -30,7 +30,7 @@ from rich.table import Table
 
 ITERATION = re.compile(r"^iter (\d+): loss ([\d.]+), time ([\d.]+)ms")
 CHARACTERS = ["config/train_shakespeare_char.py"]
-CONSTANT = ["schedule=constant", "schedule.warmup_steps=0"]
+CONSTANT = ["schedule.min_lr_ratio=1", "schedule.warmup_steps=0"]
 
 
 @dataclass(frozen=True)

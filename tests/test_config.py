@@ -79,6 +79,10 @@ WRONG = [
     (["data.val_fraction=1"], "data.val_fraction=1.0: must be between 0 and 1"),
     (["tokenizer.vocab_size=300"], "tokenizer.vocab_size=300: only a tokenizer of kind bpe has it"),
     (["tokenizer=bpe", "tokenizer.vocab_size=256"], "tokenizer.vocab_size=256: must be at least 257"),
+    (
+        ["experiment=shakespeare_char_gpu", "schedule=constant"],
+        "schedule=constant: experiment=shakespeare_char_gpu sets schedule.min_lr_ratio, which only a schedule of kind",
+    ),
     (["trainer.precision=bf17"], "trainer.precision=bf17: choose one of auto, 32-true"),
     (
         ["trainer=fsdp", "trainer.precision=16-mixed"],

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from gptexp.config import KINDS, Config
 from gptexp.schemas import ConfigError, first_line, groups, register_schemas
@@ -48,17 +48,32 @@ def explain(overrides: list[str], error: Exception) -> str:
         if key not in groups() and not key.startswith("hydra") and not _known(key):
             return f"{key}={parsed.get_value_element_as_str()}: no such setting; {closest(key, settings())}"
         if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
-            group, _, name = key.rpartition(".")
-            kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
-            if kinds:
-                article = "an" if group[0] in "aeiou" else "a"
-                value = parsed.get_value_element_as_str()
-                return f"{key}={value}: only {article} {group} of kind {' or '.join(kinds)} has it"
+            if kinds := _kinds_with(key):
+                return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
             if parsed.is_delete():
                 return f"{override}: a setting can't be taken away; give it another value"
-    return type_error(error) or first_line(error)
+    return _of_another_kind(overrides, error) or type_error(error) or first_line(error)
+
+
+def _kinds_with(key: str) -> str:
+    """The kinds of a group that have a setting, in words; empty where it isn't a group's."""
+    group, _, name = key.rpartition(".")
+    kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
+    article = "an" if group[:1] in tuple("aeiou") else "a"
+    return f"{article} {group} of kind {' or '.join(kinds)}" if kinds else ""
+
+
+def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
+    """The experiment sets what the kind that the command line takes instead doesn't have."""
+    cause = error.__context__
+    key = getattr(cause, "full_key", None) or ""
+    chosen = {parsed.key_or_group: parsed.get_value_element_as_str() for parsed in map(_parse, overrides)}
+    group, experiment = key.rpartition(".")[0], chosen.get("experiment")
+    if experiment is None or group not in chosen or not isinstance(cause, ConfigKeyError):
+        return None
+    return f"{group}={chosen[group]}: experiment={experiment} sets {key}, which only {_kinds_with(key)} has"
 
 
 def _known(key: str) -> bool:
