@@ -1,15 +1,20 @@
-"""Tokenizing by GPT-2's vocabulary beside nanoGPT's own script, which maps a data set over processes.
+"""Making a corpus into tokens, beside nanoGPT's own script; learning merges, beside the bare library.
 
     python benchmarks/prepare.py --nanogpt PATH [--megabytes 100] [--turns 3]
+    python benchmarks/prepare.py --works merges
+    python benchmarks/prepare.py --works gpt2 --megabytes 5000 --turns 1
 
-PATH is a clone of https://github.com/karpathy/nanoGPT. The text is source code from this Python's installation, a
-document a file, the same for both: theirs gets it as a data set on the disk in place of OpenWebText. Both are timed
-as commands, imports included; so is a plain loop over tiktoken in one thread. `pip install datasets tqdm` for theirs.
+gpt2: by GPT-2's vocabulary. With PATH, a clone of https://github.com/karpathy/nanoGPT, beside its script, which maps a
+data set over processes (`pip install datasets tqdm` for it). merges: learning 32,000 words, beside the library that
+gptexp does it with. The text is source code from this Python's installation, a document a file, as often as it takes;
+nanoGPT gets it as a data set on the disk in place of OpenWebText. All are timed as commands, imports included.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import shutil
 import statistics
 import subprocess
@@ -17,6 +22,8 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import record
@@ -40,6 +47,26 @@ import runpy
 runpy.run_path("prepare.py", run_name="__main__")
 """
 OURS = ["-m", "gptexp.prepare", "data=text", "data.path=text/*.txt", "tokenizer=gpt2"]
+WORDS = 32_000
+BARE_MERGES = f"""
+from pathlib import Path
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer = Tokenizer(models.BPE())
+tokenizer.pre_tokenizer = split
+trainer = trainers.BpeTrainer(vocab_size={WORDS - 1}, initial_alphabet=split.alphabet(), show_progress=False)
+texts = (path.read_text(encoding="utf-8") for path in sorted(Path("text").glob("*.txt")))
+tokenizer.train_from_iterator(texts, trainer)
+"""
+OUR_MERGES = f"""
+from gptexp.config.data import TextConfig
+from gptexp.config.tokenizer import BPEConfig
+from gptexp.data.corpora import open_corpus
+from gptexp.tokenizers import train_tokenizer
+from pathlib import Path
+corpus = open_corpus(TextConfig(path="text/*.txt"), Path("cache"))
+train_tokenizer(BPEConfig(vocab_size={WORDS}, train_bytes=10**12), (text for _, text in corpus.pieces()))
+"""
 LOOP = """
 from pathlib import Path
 import numpy as np
@@ -56,65 +83,108 @@ datasets.Dataset.from_dict({"text": texts}).save_to_disk("documents")
 """
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of one run of a program: seconds, and the most memory that it or a process of its took, in MB."""
+
+    seconds: float
+    memory: float
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nanogpt", type=Path, required=True, metavar="PATH", help="a clone of nanoGPT")
+    p.add_argument("--nanogpt", type=Path, metavar="PATH", help="a clone of nanoGPT")
+    p.add_argument("--works", default="gpt2", help="which of gpt2,merges (default: %(default)s)")
     p.add_argument("--megabytes", type=int, default=100, help="size of the text (default: 100)")
     p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
     record.add_option(p, "prepare")
     options = p.parse_args()
-    script = options.nanogpt / "data/openwebtext/prepare.py"
-    if not script.is_file():
+    script = options.nanogpt / "data/openwebtext/prepare.py" if options.nanogpt else None
+    if script and not script.is_file():
         p.error(f"--nanogpt={options.nanogpt}: no data/openwebtext/prepare.py in it")
+    if unknown := set(options.works.split(",")) - {"gpt2", "merges"}:
+        p.error(f"--works={','.join(sorted(unknown))}: choose from gpt2, merges")
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
         place = Path(scratch)
         size = collect(place / "text", options.megabytes * 1_000_000)
+        for work in options.works.split(","):
+            programs = (
+                tokenizing(place, script) if work == "gpt2" else {"gptexp": OUR_MERGES, "tokenizers": BARE_MERGES}
+            )
+            rows += measure(work, programs, place, size, options.turns)
+    record.save(options.json, rows)
+
+
+def tokenizing(place: Path, script: Path | None) -> dict[str, str | list[str]]:
+    """Programs by name; nanoGPT's with its data set made."""
+    programs: dict[str, str | list[str]] = {"gptexp": OURS, "tiktoken, one thread": ENCODING + LOOP}
+    if script:
         (place / "prepare.py").write_text(script.read_text().replace(*FEWER))
-        run(["-c", DOCUMENTS], place)
-        times: dict[str, list[float]] = {"nanoGPT": [], "gptexp": [], "tiktoken, one thread": []}
-        for _ in range(options.turns):
-            times["nanoGPT"].append(run(["-c", ENCODING + THEIRS], place))
-            times["gptexp"].append(run(OURS, place))
-            times["tiktoken, one thread"].append(run(["-c", ENCODING + LOOP], place))
-            for left in ("data", "documents/cache-*"):
+        run(DOCUMENTS, place)
+        programs["nanoGPT"] = ENCODING + THEIRS
+    return programs
+
+
+def measure(
+    work: str, programs: Mapping[str, str | list[str]], place: Path, size: int, turns: int
+) -> list[dict[str, object]]:
+    """Run the programs in turn, show the table; its rows."""
+    costs: dict[str, list[Cost]] = {name: [] for name in programs}
+    for _ in range(turns):
+        for name, program in programs.items():
+            costs[name].append(run(program, place))
+            for left in ("data", "cache", "documents/cache-*"):
                 for path in place.glob(left):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    table = Table(f"tokenizing {size / 1e6:,.0f} MB", "seconds", "MB/s", "times nanoGPT's speed")
-    rows = []
-    for name, found in times.items():
-        seconds = statistics.median(found)
-        ratio = statistics.median(a / b for a, b in zip(times["nanoGPT"], found, strict=True))
-        table.add_row(name, f"{seconds:.1f}", f"{size / 1e6 / seconds:.1f}", f"{ratio:.2f}")
-        rows.append({"program": name, "bytes": size, "seconds": found, "ratio": ratio})
+    title = "by GPT-2's vocabulary" if work == "gpt2" else f"learning {WORDS:,} words"
+    table = Table(f"{size / 1e6:,.0f} MB, {title}", "seconds", "MB/s", "gptexp is faster", "MB of memory")
+    rows: list[dict[str, object]] = []
+    for name, found in costs.items():
+        seconds = statistics.median(cost.seconds for cost in found)
+        ratio = statistics.median(b.seconds / a.seconds for a, b in zip(costs["gptexp"], found, strict=True))
+        memory = max(cost.memory for cost in found)
+        table.add_row(name, f"{seconds:.1f}", f"{size / 1e6 / seconds:.1f}", f"{ratio:.2f}", f"{memory:,.0f}")
+        taken = [cost.seconds for cost in found]
+        rows.append(
+            {"work": work, "program": name, "bytes": size, "seconds": taken, "ratio": ratio, "memory_mb": memory}
+        )
     Console().print(table)
-    record.save(options.json, rows)
+    return rows
 
 
 def collect(folder: Path, wanted: int) -> int:
     """Source files of the installation, copied until they are so many bytes; how many they are."""
     folder.mkdir()
     size = 0
-    for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")):
-        for number, path in enumerate(sorted(Path(place).rglob("*.py"))):
-            if size >= wanted:
-                return size
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                continue
-            if text.strip():
-                (folder / f"{len(str(place))}-{number:06d}.txt").write_text(text, encoding="utf-8")
-                size += len(text.encode())
+    places = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
+    sources = [path for place in places for path in sorted(place.rglob("*.py"))]
+    for number, path in enumerate(itertools.cycle(sources)):
+        if size >= wanted:
+            break
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.strip():
+            (folder / f"{number:07d}.txt").write_text(text, encoding="utf-8")
+            size += len(text.encode())
     return size
 
 
-def run(program: list[str], place: Path) -> float:
-    """Seconds that a Python program takes in a folder."""
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, *program], cwd=place, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    return time.perf_counter() - begin
+def run(program: str | list[str], place: Path) -> Cost:
+    """What a Python program costs that works in a folder."""
+    arguments = ["-c", program] if isinstance(program, str) else program
+    with (place / "printed.log").open("w+") as log:
+        begin = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *arguments], cwd=place, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has taken it from Popen
+        if process.returncode:
+            log.seek(0)
+            sys.exit(log.read())
+    return Cost(seconds, usage.ru_maxrss / 1000)
 
 
 if __name__ == "__main__":

@@ -272,10 +272,13 @@ def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any
 
 
 def _activation_memory(config: Config) -> int:
-    """Bytes that a micro-batch's activations may take: fixed on a CPU, a share of the memory of a GPU."""
+    """Bytes that a micro-batch's activations may take: a share of the memory of a GPU.
+
+    On a CPU a fixed number, the same on every machine; more would only be more pages to fill with zeros first.
+    """
     if hardware.accelerator_of(config) == "cuda":
         return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
-    return 4 * hardware.GIB
+    return hardware.GIB
 
 
 def _peak_flops(config: Config, precision: str) -> float | None:

@@ -6,6 +6,7 @@ Ids: 0 to 255 are the bytes, then come the merges in the order they were learned
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -89,7 +90,7 @@ def _learn(n_merges: int, text: Iterator[str]) -> list[Merge]:
         initial_alphabet=byte_level.alphabet(),  # else a byte that the text lacks could never be encoded
         special_tokens=[],
         max_token_length=MAX_TOKEN_BYTES,
-        show_progress=False,
+        show_progress=sys.stderr.isatty(),
     )
     tokenizer.train_from_iterator(text, trainer)
     return _to_ids(json.loads(tokenizer.to_str())["model"]["merges"])
