@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,35 @@ def test_p_values_are_corrected_over_all_comparisons(tmp_path: Path) -> None:
     assert c.comparisons == 2
     assert c.rows[1].difference is not None
     assert c.rows[1].p == pytest.approx(2 * c.rows[1].difference.p)
+
+
+WHOLE = {"model__n_layer": 4, "model__dropout": 0.1, "model__bias": False, "model__position": "rope"}
+
+
+def test_an_ablation_is_told_by_what_is_changed_in_its_whole(tmp_path: Path) -> None:
+    others = {"model__n_layer": 2, "model__dropout": 0.0, "model__bias": True, "model__position": "learned"}
+    for name, value in others.items():
+        make_run(tmp_path / name, 2.1, **{**WHOLE, name: value})
+    make_run(tmp_path / "whole", 2.0, **WHOLE)
+    c = asked(tmp_path)
+    assert c.rows[0] is c.baseline
+    assert c.baseline.settings["model.position"] == "rope"
+    assert [c.baseline.label, *sorted(row.label for row in c.rows[1:])] == [
+        "baseline", "bias true", "dropout 0.0", "n_layer 2", "position learned",
+    ]  # fmt: skip
+    said = " ".join(text_of(c).split())
+    assert re.search("baseline: [^;]*position rope[^;]*; the others by what they change in it", said)
+    other = asked(tmp_path, baseline="n_layer=2")
+    assert "position rope" in other.baseline.label  # any other is called by all that tells it apart
+
+
+def test_a_grid_is_no_ablation(tmp_path: Path) -> None:
+    for number in range(16):
+        bits = [number >> place & 1 for place in range(4)]
+        which = {"n_layer": 2 + bits[0], "dropout": bits[1] / 10, "bias": bool(bits[2]), "block_size": 64 << bits[3]}
+        make_run(tmp_path / str(number), 2.0, **{f"model__{name}": value for name, value in which.items()})
+    c = asked(tmp_path)
+    assert all("dropout" in row.label and "bias" in row.label for row in c.rows)
 
 
 def test_csv_holds_the_numbers_unrounded_with_best_beside_last(tmp_path: Path) -> None:

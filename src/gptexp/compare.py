@@ -21,7 +21,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders that hold some")
     p.add_argument("--metric", default="val/bpb", help="of the last step; default: %(default)s")
     p.add_argument("--by", metavar="KEY", action="append", default=[], help="setting to put first; may be repeated")
-    p.add_argument("--baseline", metavar="KEY=VALUE", help="what to compare to; default: the first configuration")
+    p.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE",
+        help="what to compare to; default: the first configuration, or that in which each other one changes a setting",
+    )
     p.add_argument(
         "--at",
         choices=["tokens", "bytes", "flops", "seconds"],

@@ -44,11 +44,11 @@ class Column:
     cells: list[str]
 
 
-def columns(c: Comparison, most_keys: int = 3) -> list[Column]:
-    """All columns, those of settings first; more than `most_keys` settings share one column."""
+def columns(c: Comparison) -> list[Column]:
+    """All columns, those of settings first; many settings share one column."""
     places = decimals(c)
     names = naming.short_names(c.keys)
-    if 0 < len(c.keys) <= most_keys:
+    if 0 < len(c.keys) <= naming.MOST_COLUMNS:
         heads = [Column(names[key], "setting", [naming.value_in(r.settings, key) for r in c.rows]) for key in c.keys]
     else:
         heads = [Column("configuration", "setting", [row.label for row in c.rows])]

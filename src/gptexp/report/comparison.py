@@ -10,7 +10,7 @@ from gptexp.identity import matters
 from gptexp.report import budget, naming
 from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
-from gptexp.report.rows import Row, compare_to, make_rows, named_and_sorted
+from gptexp.report.rows import Row, compare_to, make_rows, named_and_sorted, relabelled
 
 TOLERANCE = 0.01  # tokens or FLOPs that differ by less are called equal
 
@@ -60,6 +60,11 @@ class Comparison:
         return [reading.run for row in self.rows for reading in row.readings]
 
     @property
+    def is_ablation(self) -> bool:
+        """Whether each row changes a setting or two of the baseline, and is called by that."""
+        return self.baseline.label == naming.BASELINE
+
+    @property
     def tests(self) -> list[str]:
         """Which tests were made."""
         return sorted({row.difference.test for row in self.rows if row.difference and row.difference.test})
@@ -103,7 +108,10 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
     left_out = [*left_out, *incomparable, *broken, *unread]
     _require_some(readings, left_out)
     rows, keys, along = named_and_sorted(make_rows(readings, left_out, broken, also, question.method), by)
-    baseline = _baseline(rows, wanted, question.baseline)
+    whole = None if by else naming.whole_of_ablation([row.settings for row in rows], keys)
+    baseline = _baseline(rows, wanted, question.baseline, first=whole or 0)
+    if whole is not None and rows[whole] is baseline:
+        rows = relabelled(rows, baseline, keys)
     compare_to(rows, baseline)
     return Comparison(
         question=question,
@@ -141,10 +149,10 @@ def _read(runs: Sequence[Run], question: Question) -> tuple[float | None, list[b
     return budget.at_budget(runs, question.metric, question.at)
 
 
-def _baseline(rows: Sequence[Row], wanted: dict[str, str], text: str | None) -> Row:
+def _baseline(rows: Sequence[Row], wanted: dict[str, str], text: str | None, first: int) -> Row:
     """The row that the others are compared to: the one asked for, else the first that has a number."""
     if not wanted:
-        return next(row for row in rows if row.readings)
+        return next(row for row in (rows[first], *rows) if row.readings)
     fitting = [row for row in rows if naming.fits(row.settings, wanted)]
     if len(fitting) == 1 and fitting[0].readings:
         return fitting[0]

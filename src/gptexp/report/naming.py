@@ -11,6 +11,9 @@ from gptexp.report.comparable import NotComparable
 from gptexp.words import plain, shown
 
 Settings = Mapping[str, Any]
+MOST_COLUMNS = 3  # settings that have a column each; more are written as one text
+MOST_CHANGES = 2  # settings that an ablation changes at a time: one, and what goes with it
+BASELINE = "baseline"  # what it is called where the others go by what they change in it
 ABSENT = "–"  # a setting that a model or a tokenizer of this kind doesn't have
 
 
@@ -75,6 +78,23 @@ def label(settings: Settings, keys: Sequence[str]) -> str:
         elif value != ABSENT or len(keys) == 1:
             parts.append(f"{names[key]} {value}")
     return ", ".join(parts) or "all runs"
+
+
+def changed(settings: Settings, baseline: Settings, keys: Sequence[str]) -> list[str]:
+    """The settings in which a configuration is not as the baseline."""
+    return [key for key in keys if value_in(settings, key) != value_in(baseline, key)]
+
+
+def whole_of_ablation(configurations: Sequence[Settings], keys: Sequence[str]) -> int | None:
+    """The configuration in which each other one changes a setting or two; None where it isn't so.
+
+    Few settings tell the rows of a grid apart, and all their values are best seen.
+    """
+    if len(keys) <= MOST_COLUMNS:
+        return None
+    changes = [[len(changed(other, one, keys)) for other in configurations] for one in configurations]
+    whole = min(range(len(changes)), key=lambda index: sum(changes[index]))
+    return whole if max(changes[whole]) <= MOST_CHANGES else None
 
 
 def number(value: object) -> float | None:

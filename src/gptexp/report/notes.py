@@ -72,6 +72,8 @@ def notes(c: Comparison) -> list[str]:
 def _method(c: Comparison) -> Iterator[str]:
     unit = f" in {unit_of(c)}" if unit_of(c) else ""
     place = "at the last step" if c.question.at is None else "at the budget"
+    if c.is_ablation:
+        yield f"{naming.BASELINE}: {naming.label(c.baseline.settings, c.keys)}; the others by what they change in it"
     yield f"{c.metric}{unit}, {place}; {better_side(c.metric)} is better"
     if any(row.interval.low is not None for row in c.rows):
         yield {

@@ -140,6 +140,7 @@ def _shortened(text: str, most: int = 48) -> str:
 # ---------------------------------------------------------------------------------- ablation
 
 
+REFERENCE: dict[str, Any] = {"color": "#888888", "linewidth": 1.6, "linestyle": "--"}
 UNITS_OF = {
     "model.block_size": "tokens",
     "tokenizer.vocab_size": "tokens",
@@ -157,6 +158,8 @@ def ablation(c: Comparison) -> Figure:
     for index, ((name, rows), look) in enumerate(zip(axis.groups.items(), looks(len(axis.groups), False), strict=True)):
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
+    if c.is_ablation:
+        ax.axhline(c.baseline.interval.mean or 0.0, **REFERENCE, zorder=1)
     _set_x(ax, axis)
     ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
@@ -204,7 +207,8 @@ def _set_x(ax: Axes, axis: series.Axis) -> None:
     if not axis.numeric or len(axis.ticks) <= 10:
         ax.xaxis.set_major_locator(FixedLocator(sorted(axis.ticks)))
         names = [_lines(axis.ticks[at]) for at in sorted(axis.ticks)]
-        crowded = len(names) * max(len(line) for name in names for line in name.split("\n")) > 62
+        room = 10 * ax.figure.get_figwidth()  # characters side by side
+        crowded = len(names) * max(len(line) for name in names for line in name.split("\n")) > room
         ax.set_xticklabels(names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
     if not axis.numeric:
         ax.set_xlim(min(axis.x) - 0.5, max(axis.x) + 0.5)
@@ -221,9 +225,6 @@ def _with_budget(c: Comparison) -> str:
 # ---------------------------------------------------------------------------------- pareto
 
 
-FRONTIER: dict[str, Any] = {"color": "#888888", "linewidth": 1.6, "linestyle": "--"}
-
-
 OTHERS = Look("#bbbbbb", ".", "-")  # of more configurations than a legend can name
 
 
@@ -233,7 +234,7 @@ def pareto(c: Comparison) -> Figure:
     rows, look = [row for row in c.rows if row.readings], _looks(c)
     points = [(row.mean("flops") or 0.0, row.interval.mean or 0.0) for row in rows]
     edge = np.array(series.frontier(points, higher=c.metric in HIGHER))
-    ax.step(edge[:, 0], edge[:, 1], where="post", **FRONTIER, zorder=1)
+    ax.step(edge[:, 0], edge[:, 1], where="post", **REFERENCE, zorder=1)
     named = [row for row in _best_rows(c) if row.readings]
     for row, (x, y) in zip(rows, points, strict=True):
         own = look[id(row)] if row in named else OTHERS
@@ -242,7 +243,7 @@ def pareto(c: Comparison) -> Figure:
     _log_ticks(ax, [x for x, _ in points])
     ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
     ax.set_ylabel(_with_budget(c))
-    handles = [Line2D([], [], **FRONTIER), *(_handle_point(look[id(row)]) for row in named)]
+    handles = [Line2D([], [], **REFERENCE), *(_handle_point(look[id(row)]) for row in named)]
     names = ["frontier", *(literal(_shortened(row.label)) for row in named)]
     fig.legend(handles, names, loc="outside lower center", ncols=max(1, 70 // (max(map(len, names)) + 6)))
     return fig

@@ -108,6 +108,17 @@ def named_and_sorted(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[Row],
     return rows, keys, along
 
 
+def relabelled(rows: Sequence[Row], baseline: Row, keys: Sequence[str]) -> list[Row]:
+    """The rows of an ablation: the baseline first, and the others called by what they change in it."""
+    others = [row for row in rows if row is not baseline]
+    labels = [naming.label(row.settings, naming.changed(row.settings, baseline.settings, keys)) for row in others]
+    if len(set(labels)) == len(others):
+        baseline.label = naming.BASELINE
+        for row, label in zip(others, labels, strict=True):
+            row.label = label
+    return [baseline, *others]
+
+
 def compare_to(rows: Sequence[Row], baseline: Row) -> None:
     """Fill in each row's difference to the baseline, with p-values that are corrected together."""
     others = [row for row in rows if row is not baseline and row.readings]

@@ -77,6 +77,8 @@ def axis(c: Comparison) -> Axis:
 
     The other settings tell lines apart. Where no one setting places every configuration, each has its own place.
     """
+    if c.is_ablation:
+        return _categories("", "what is changed", [row.label for row in c.rows], {"": list(c.rows)})
     key = c.by[0] if c.by else _most_varied(c)
     if key is None:
         names = naming.short_names(c.keys)
