@@ -33,9 +33,10 @@ class TiktokenTokenizer(Tokenizer):
         own = [*sorted(ranks, key=ranks.__getitem__), b""]
         super().__init__(own if ids is None else table, eot=len(ranks) if ids is None else eot)
         self._ids = None if ids is None else np.array(ids, dtype=np.int32)
-        # No special token is told to tiktoken, so the string <|endoftext|> can only be ordinary text.
+        # <|endoftext|> is never allowed below, so it can only be ordinary text; but where tiktoken knows no special
+        # token at all, it looks for an empty one at every byte.
         self._encoding = tiktoken.Encoding(
-            self.kind, pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}, explicit_n_vocab=len(ranks)
+            self.kind, pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": len(ranks)}
         )
 
     def encode(self, text: str) -> np.ndarray:
