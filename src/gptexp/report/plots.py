@@ -154,13 +154,14 @@ def ablation(c: Comparison) -> Figure:
     """The metric against the swept setting: mean and 95% interval, and each seed as a dot."""
     axis = series.axis(c)
     place = {id(row): x for row, x in zip(c.rows, axis.x, strict=True)}
-    fig, (ax,) = figure(6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks))), 4.4)
+    width = 6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks)))  # inches
+    fig, (ax,) = figure(width, 4.4)
     for index, ((name, rows), look) in enumerate(zip(axis.groups.items(), looks(len(axis.groups), False), strict=True)):
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
     if c.is_ablation:
         ax.axhline(c.baseline.interval.mean or 0.0, **REFERENCE, zorder=1)
-    _set_x(ax, axis)
+    _set_x(ax, axis, width)
     ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
     if 1 < len(axis.groups) <= MOST_CURVES:
@@ -200,15 +201,14 @@ def _bars(rows: Sequence[Row]) -> list[list[float]]:
     ]
 
 
-def _set_x(ax: Axes, axis: series.Axis) -> None:
+def _set_x(ax: Axes, axis: series.Axis, width: float) -> None:
     if axis.log:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_minor_locator(NullLocator())
     if not axis.numeric or len(axis.ticks) <= 10:
         ax.xaxis.set_major_locator(FixedLocator(sorted(axis.ticks)))
         names = [_lines(axis.ticks[at]) for at in sorted(axis.ticks)]
-        room = 10 * ax.figure.get_figwidth()  # characters side by side
-        crowded = len(names) * max(len(line) for name in names for line in name.split("\n")) > room
+        crowded = len(names) * max(len(line) for name in names for line in name.split("\n")) > 9.7 * width
         ax.set_xticklabels(names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
     if not axis.numeric:
         ax.set_xlim(min(axis.x) - 0.5, max(axis.x) + 0.5)
