@@ -168,13 +168,14 @@ def loader(place: Path, turns: int) -> list[Row]:
     config = compose([*overrides, "trainer.max_steps=100000", "trainer=cpu", f"paths.cache={place}/cache"])
     built = build(config, place / "loader", console=Console(quiet=True))
     batches = built.objective.train_batches(built.data, config, built.plan, rank=0, first_step=0, last_step=100_000)
-    process, n, rates = psutil.Process(), 2000, []
-    for first in range(n):  # the pages of the shards come in
+    process, warm_up, rates = psutil.Process(), 1000, []
+    n = (len(batches) - warm_up) // turns
+    for first in range(warm_up):  # the pages of the shards come in
         batches[first]
     resident = process.memory_info().rss
-    for turn in range(1, turns + 1):
+    for turn in range(turns):
         begin = time.perf_counter()
-        for step in range(turn * n, (turn + 1) * n):
+        for step in range(warm_up + turn * n, warm_up + (turn + 1) * n):
             batches[step]
         rates.append(n * 64 * 256 / (time.perf_counter() - begin))
     grown = (process.memory_info().rss - resident) / 2**20
