@@ -1,8 +1,9 @@
 """gptexp by itself: steps, what the framework adds to them, starts, and the loader. `make bench`; no network.
 
-    python benchmarks/own.py [--only steps,overhead,starts,loader] [--turns 3]
+    python benchmarks/own.py [--only steps,overhead,starts,loader,precision] [--turns 3]
 
-Every figure is a median of several; what is compared takes turns.
+Every figure is a median of several; what is compared takes turns. `precision` sets float32 and bf16 side by side and
+is run where it is asked for: a CPU without bf16 units takes long.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ QUIET = ["data.val_bytes=2048", "callbacks.samples.tokens=0"]
 
 
 def main() -> None:
-    parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader}
+    parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader, "precision": precision}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", default=",".join(parts), help="which parts (default: %(default)s)")
+    p.add_argument("--only", default="steps,overhead,starts,loader", help="which parts (default: %(default)s)")
     p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
     record.add_option(p, "own")
     options = p.parse_args()
@@ -85,6 +86,23 @@ def _step(overrides: list[str], n: int, place: Path) -> Row:
         rows = list(csv.DictReader(file))
     times = [1000 * (float(b["seconds"]) - float(a["seconds"])) for a, b in pairwise(rows[len(rows) // 10 :])]
     return {"ms a step": statistics.median(times), "tokens/s": float(rows[-1]["tokens_per_second"])}
+
+
+# ------------------------------------------------------------------------------- precision
+
+
+def precision(place: Path, turns: int) -> list[Row]:
+    """What `trainer.precision=auto` takes, beside the two that it chooses from."""
+    kinds, rows = ["32-true", "bf16-mixed", "auto"], []
+    for name in ("4 × 128, T 64, B 12", "baby GPT, T 256, B 64", "GPT-2 124M, T 1024, B 1"):
+        overrides, n = WORKS[name]
+        times = [
+            [_step([*overrides, f"trainer.precision={kind}"], n, place)["ms a step"] for kind in kinds]
+            for _ in range(turns)
+        ]
+        medians = map(statistics.median, zip(*times, strict=True))
+        rows.append({"ms a step": name, **dict(zip(kinds, medians, strict=True))})
+    return rows
 
 
 # ------------------------------------------------------------------------------- overhead

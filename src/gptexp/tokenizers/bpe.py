@@ -13,7 +13,7 @@ from typing import Any
 
 from gptexp.config.tokenizer import BPEConfig
 from gptexp.tokenizers import require_keys, utf8
-from gptexp.tokenizers._byte_level import MAX_TABLE_BYTES, MAX_TOKEN_BYTES, byte_symbols
+from gptexp.tokenizers._byte_level import MAX_TOKEN_BYTES, Vocabulary, byte_symbols, token_bytes
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 
 Merge = tuple[int, int]
@@ -58,24 +58,9 @@ def _is_merge(merge: object) -> bool:
 
 def _ranks(merges: list[Merge]) -> dict[bytes, int]:
     """bytes -> id. ValueError: a merge of tokens that come later, a token twice, or one beyond all measure."""
-    table = [bytes([value]) for value in range(256)]
-    ranks = {piece: value for value, piece in enumerate(table)}
-    total = 0
-    for left, right in merges:
-        if not (0 <= left < len(table) and 0 <= right < len(table)):
-            raise ValueError(
-                f"bpe merge {len(table) - 256} joins {left} and {right}, but only {len(table)} tokens exist"
-            )
-        size = len(table[left]) + len(table[right])
-        total += size
-        if size > MAX_TOKEN_BYTES or total > MAX_TABLE_BYTES:
-            raise ValueError(f"bpe merge {len(table) - 256} makes the tokens too long: {size} bytes, {total} in all")
-        piece = table[left] + table[right]
-        if piece in ranks:
-            raise ValueError(f"bpe merge {len(table) - 256} makes {piece!r} a second time")
-        ranks[piece] = len(table)
-        table.append(piece)
-    return ranks
+    made = [(left, right, token) for token, (left, right) in enumerate(merges, 256)]
+    whole = Vocabulary(size=256 + len(made), byte_ids=list(range(256)), merges=made, special={}, eot=None)
+    return {piece: token for token, piece in token_bytes(whole).items()}
 
 
 def _learn(n_merges: int, text: Iterator[str]) -> list[Merge]:
