@@ -10,6 +10,7 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import TINY_GPT
+from gptexp.config.objective import LMConfig
 from gptexp.loggers import MetricsCSV
 
 
@@ -35,7 +36,7 @@ def test_tensorboard_has_curves_samples_and_hyperparameters_with_metrics(
 
 
 def test_metrics_of_one_step_share_a_row_and_are_on_disk_at_once(tmp_path: Path) -> None:
-    log = MetricsCSV(tmp_path)
+    log = MetricsCSV(tmp_path, LMConfig.metrics)
     log.log_metrics({"train/loss": 2.0, "lr": 0.1}, step=5)
     log.log_metrics({"val/loss": 1.5, "val/bpb": 2.5}, step=5)
     assert rows(tmp_path / "metrics.csv") == [
@@ -45,11 +46,11 @@ def test_metrics_of_one_step_share_a_row_and_are_on_disk_at_once(tmp_path: Path)
 
 
 def test_resumed_table_keeps_the_rows_up_to_its_first_step(tmp_path: Path) -> None:
-    first = MetricsCSV(tmp_path)
+    first = MetricsCSV(tmp_path, LMConfig.metrics)
     for step in (1, 2, 3, 4):
         first.log_metrics({"train/loss": float(step)}, step=step)
     first.finalize("success")
-    again = MetricsCSV(tmp_path, first_step=2)
+    again = MetricsCSV(tmp_path, LMConfig.metrics, first_step=2)
     again.log_metrics({"train/loss": 30.0}, step=3)
     again.finalize("success")
     assert [(row["step"], row["train/loss"]) for row in rows(tmp_path / "metrics.csv")] == [

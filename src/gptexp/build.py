@@ -186,9 +186,9 @@ def build_trainer(
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
         plugins.append(pl.plugins.DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
-    loggers: list[Any] = [MetricsCSV(folder, first_step, config.objective.metrics)]
+    loggers: list[Any] = [MetricsCSV(folder, config.objective.metrics, first_step)]
     if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, first_step, config.objective.metrics))
+        loggers.append(tensorboard(folder, config.objective.metrics, first_step))
     loggers += load_plugins("logger", config.logger.plugins)
     return pl.Trainer(
         max_steps=settings.max_steps - first_step,

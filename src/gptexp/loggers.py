@@ -16,7 +16,6 @@ rank_zero_only = pl.utilities.rank_zero_only
 # Shown by HPARAMS.
 COMPARED = ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune", "trainer", "seed")
 
-METRICS = ("val/loss", "val/bpb", "val/perplexity")  # of a language model's validation
 COLUMNS = (
     "lr",
     "grad_norm",
@@ -33,7 +32,7 @@ class MetricsCSV(pl.loggers.Logger):
     names of what a validation says, the first of which ends a row.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0, metrics: Sequence[str] = METRICS) -> None:
+    def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.columns, self.loss = ["step", "train/loss", *metrics, *COLUMNS], metrics[0]
@@ -107,7 +106,7 @@ class MetricsCSV(pl.loggers.Logger):
             ]
 
 
-def tensorboard(folder: Path, first_step: int, metrics: Sequence[str] = METRICS) -> pl.loggers.Logger:
+def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl.loggers.Logger:
     """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
 
     class RunTensorBoard(pl.loggers.TensorBoardLogger):
