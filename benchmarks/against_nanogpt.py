@@ -4,7 +4,8 @@
 
 PATH is a clone of https://github.com/karpathy/nanoGPT; it is copied, not written to. A figure is the median
 time of a step after warm-up, logging and progress bar on; a ratio is the median of the turns' ratios.
-`recommended` is what we would train instead, beside the same command of nanoGPT's.
+`recommended` is what we would train instead, beside the same command of nanoGPT's. On a GPU (`--device cuda`) both
+compile, and GPT-2 takes twelve windows a step.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import record
 from rich.console import Console
@@ -35,56 +37,75 @@ CONSTANT = ["schedule.min_lr_ratio=1", "schedule.warmup_steps=0"]
 
 @dataclass(frozen=True)
 class Work:
-    """One comparison. ours: variants by name, each a command line's overrides; theirs: nanoGPT's."""
+    """One comparison. batch: windows a step, of `block` tokens. ours: variants by name; theirs: nanoGPT's options."""
 
     steps: int
     warm_up: int
+    batch: int
+    block: int
     theirs: list[str]
     ours: dict[str, list[str]]
+
+    def nanogpt(self, device: str) -> list[str]:
+        """Arguments of nanoGPT's train.py."""
+        sizes = [f"--batch_size={self.batch}", f"--block_size={self.block}", f"--lr_decay_iters={self.steps}"]
+        return [
+            *self.theirs,
+            *sizes,
+            f"--max_iters={self.steps}",
+            f"--device={device}",
+            f"--compile={device == 'cuda'}",
+        ]
 
 
 WORKS = {
     "cpu": Work(  # the CPU setting of nanoGPT's README
         steps=220,
         warm_up=20,
-        theirs=[
-            *CHARACTERS, "--block_size=64", "--batch_size=12", "--n_layer=4", "--n_head=4", "--n_embd=128",
-            "--dropout=0.0", "--lr_decay_iters=220",
-        ],
+        batch=12,
+        block=64,
+        theirs=[*CHARACTERS, "--n_layer=4", "--n_head=4", "--n_embd=128", "--dropout=0.0"],
         ours={"same": ["experiment=shakespeare_char_cpu"]},
     ),
     "baby": Work(  # its baby GPT: 6 layers of 384, dropout everywhere
         steps=5,
         warm_up=1,
+        batch=64,
+        block=256,
         theirs=[*CHARACTERS, "--decay_lr=False"],
         ours={
             "same": ["experiment=shakespeare_char_gpu", *CONSTANT],
             "recommended": ["experiment=shakespeare_char_gpu", "model.attn_dropout=0", *CONSTANT],
         },
     ),
-    "gpt2": Work(  # GPT-2 124M, one whole window
+    "gpt2": Work(  # GPT-2 124M
         steps=5,
         warm_up=1,
-        theirs=[
-            "--dataset=shakespeare", "--batch_size=1", "--block_size=1024", "--gradient_accumulation_steps=1",
-            "--learning_rate=6e-4", "--decay_lr=False",
-        ],
+        batch=1,
+        block=1024,
+        theirs=["--dataset=shakespeare", "--gradient_accumulation_steps=1", "--learning_rate=6e-4", "--decay_lr=False"],
         ours={
             "same": [
                 "model=gpt2_small", "data=shakespeare", "model.bias=false", "model.activation=gelu",
-                "data.global_batch_size=1", "optimizer.lr=6e-4", *CONSTANT,
+                "optimizer.lr=6e-4", *CONSTANT,
             ]
         },
     ),
 }  # fmt: skip
+ON_GPU = {  # steps are short there, and the first ones compile
+    "cpu": replace(WORKS["cpu"], warm_up=100),
+    "baby": replace(WORKS["baby"], steps=300, warm_up=100),
+    "gpt2": replace(WORKS["gpt2"], steps=100, warm_up=40, batch=12),
+}
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds of a step (the median), and the loss of the last one."""
+    """Milliseconds of a step (the median), the loss of the last one, and MFU where the device's peak is known."""
 
     ms: float
     loss: float
+    mfu: float | None = None
 
 
 def main() -> None:
@@ -93,6 +114,7 @@ def main() -> None:
     p.add_argument("--shakespeare", type=Path, required=True, metavar="FILE", help="Tiny Shakespeare (input.txt)")
     p.add_argument("--works", default=",".join(WORKS), help="which of them (default: %(default)s)")
     p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     record.add_option(p, "against_nanogpt")
     options = p.parse_args()
     if not (options.nanogpt / "train.py").is_file():
@@ -102,17 +124,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
         figures = compare(options, Path(scratch))
     show(figures)
-    record.save(options.json, figures)
+    record.save(options.json, figures, options.device)
 
 
-def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, object]]:
+def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     """Rows of the table: a work and a variant each."""
     text = options.shakespeare.resolve()
     nanogpt = adopted(options.nanogpt, text, scratch / "nanogpt")
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name in options.works.split(","):
-        work = WORKS[name]
-        turns = [measure(work, nanogpt, text, scratch) for _ in range(options.turns)]
+        work = (ON_GPU if options.device == "cuda" else WORKS)[name]
+        turns = [measure(work, nanogpt, text, scratch, options.device) for _ in range(options.turns)]
         for variant in work.ours:
             pairs = [(turn["nanogpt"], turn[variant]) for turn in turns]
             rows.append(
@@ -121,6 +143,8 @@ def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, object
                     "variant": variant,
                     "nanogpt_ms": [theirs.ms for theirs, _ in pairs],
                     "gptexp_ms": [ours.ms for _, ours in pairs],
+                    "tokens_per_second": [1000 * work.batch * work.block / ours.ms for _, ours in pairs],
+                    "gptexp_mfu": [ours.mfu for _, ours in pairs],
                     "ratio": statistics.median(theirs.ms / ours.ms for theirs, ours in pairs),
                     "nanogpt_loss": pairs[-1][0].loss,
                     "gptexp_loss": pairs[-1][1].loss,
@@ -130,32 +154,36 @@ def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, object
     return rows
 
 
-def measure(work: Work, nanogpt: Path, text: Path, scratch: Path) -> dict[str, Timed]:
+def measure(work: Work, nanogpt: Path, text: Path, scratch: Path, device: str) -> dict[str, Timed]:
     """One turn: nanoGPT's command, then ours."""
-    found = {"nanogpt": theirs(work, nanogpt)}
-    return found | {variant: ours(work, overrides, text, scratch) for variant, overrides in work.ours.items()}
+    found = {"nanogpt": theirs(work, nanogpt, device)}
+    return found | {variant: ours(work, overrides, text, scratch, device) for variant, overrides in work.ours.items()}
 
 
-def theirs(work: Work, nanogpt: Path) -> Timed:
+def theirs(work: Work, nanogpt: Path, device: str) -> Timed:
     """nanoGPT's train.py; it times its own iterations, the logging of the last one included."""
-    fixed = ["--device=cpu", "--compile=False", "--eval_iters=1", "--log_interval=1", f"--max_iters={work.steps}"]
-    lines = printed([sys.executable, "train.py", *work.theirs, *fixed], nanogpt)
+    settings = [*work.nanogpt(device), "--eval_iters=1", "--log_interval=1"]
+    lines = printed([sys.executable, "train.py", *settings], nanogpt)
     found = [match.groups() for line in lines if (match := ITERATION.match(line))]
     times = [float(ms) for step, _, ms in found if int(step) > work.warm_up]
     last = work.steps - 1  # it counts from 0, and goes a step further than it is told
     return Timed(statistics.median(times), next(float(loss) for step, loss, _ in found if int(step) == last))
 
 
-def ours(work: Work, overrides: list[str], text: Path, scratch: Path) -> Timed:
+def ours(work: Work, overrides: list[str], text: Path, scratch: Path, device: str) -> Timed:
     """gptexp's train; seconds of training as it records them, at every step."""
     folder = Path(tempfile.mkdtemp(dir=scratch, prefix="run-"))
-    fixed = [f"data.path={text}", "data.val_bytes=4096", f"hydra.run.dir={folder}", "trainer.log_every_steps=1"]
+    fixed = ["trainer=gpu", "trainer.compile=true"] if device == "cuda" else ["trainer=cpu"]
+    fixed += [f"data.path={text}", "data.val_bytes=4096", f"hydra.run.dir={folder}", "trainer.log_every_steps=1"]
     fixed += [f"trainer.max_steps={work.steps}", f"trainer.val_every_steps={work.steps}", "callbacks.samples.tokens=0"]
+    fixed += [f"data.global_batch_size={work.batch}", f"model.block_size={work.block}"]
     printed([sys.executable, "-m", "gptexp.train", *overrides, *fixed], scratch)
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [(int(row["step"]), float(row["seconds"]), float(row["train/loss"])) for row in csv.DictReader(file)]
-    times = [1000 * (b[1] - a[1]) for a, b in pairwise(rows) if b[0] > work.warm_up]
-    return Timed(statistics.median(times), rows[-1][2])
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    after = [row for row in rows if int(row["step"]) >= work.warm_up]
+    times = [1000 * (float(b["seconds"]) - float(a["seconds"])) for a, b in pairwise(after)]
+    mfu = [float(row["mfu"]) for row in after if row["mfu"]]
+    return Timed(statistics.median(times), float(rows[-1]["train/loss"]), statistics.median(mfu) if mfu else None)
 
 
 def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:
@@ -200,12 +228,17 @@ def printed(command: list[str], place: Path) -> list[str]:
     return lines
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    table = Table("work", "variant", "nanoGPT, ms a step", "gptexp, ms a step", "ratio", "losses at the last step")
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        "work", "variant", "nanoGPT, ms a step", "gptexp, ms a step", "ratio", "tokens/s", "losses at the end"
+    )
     for row in rows:
-        medians = [f"{statistics.median(row[key]):,.1f}" for key in ("nanogpt_ms", "gptexp_ms")]  # type: ignore[call-overload]
+        theirs, ours, rate = (statistics.median(row[key]) for key in ("nanogpt_ms", "gptexp_ms", "tokens_per_second"))
+        known = [mfu for mfu in row["gptexp_mfu"] if mfu is not None]
+        tokens = f"{rate:,.0f}" + (f", MFU {statistics.median(known):.1%}" if known else "")
         losses = f"{row['nanogpt_loss']:.3f} · {row['gptexp_loss']:.3f}"
-        table.add_row(str(row["work"]), str(row["variant"]), *medians, f"{row['ratio']:.2f}", losses)
+        times = f"{theirs:,.1f}", f"{ours:,.1f}", f"{row['ratio']:.2f}"
+        table.add_row(row["work"], row["variant"], *times, tokens, losses)
     Console().print(table)
 
 

@@ -43,6 +43,16 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(reduction: str) -> N
     torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted)
 
 
+def test_torch_compile_makes_one_graph_of_it() -> None:
+    hidden, head, targets = parts()
+    expected = linear_cross_entropy(hidden, head, targets)
+    wanted = torch.autograd.grad(expected, (hidden, head))
+    compiled = torch.compile(linear_cross_entropy, fullgraph=True, backend="aot_eager")
+    found = compiled(hidden, head, targets)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), wanted)
+
+
 def test_gradcheck() -> None:
     hidden, head, targets = parts()
     assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, head))

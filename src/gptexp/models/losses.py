@@ -65,7 +65,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        if factor.device.type == "cpu" and factor == 1:  # elsewhere asking would wait for the device
+        # Elsewhere asking would wait for the device, and would cut what torch.compile makes in two.
+        if factor.device.type == "cpu" and not torch.compiler.is_compiling() and factor == 1:
             return *ctx.saved_tensors, None, None, None
         return *(g if g is None else g * factor for g in ctx.saved_tensors), None, None, None
 
