@@ -48,14 +48,9 @@ class Work:
 
     def nanogpt(self, device: str) -> list[str]:
         """Arguments of nanoGPT's train.py."""
-        sizes = [f"--batch_size={self.batch}", f"--block_size={self.block}", f"--lr_decay_iters={self.steps}"]
-        return [
-            *self.theirs,
-            *sizes,
-            f"--max_iters={self.steps}",
-            f"--device={device}",
-            f"--compile={device == 'cuda'}",
-        ]
+        sizes = [f"--batch_size={self.batch}", f"--block_size={self.block}"]
+        steps = [f"--max_iters={self.steps}", f"--lr_decay_iters={self.steps}"]
+        return [*self.theirs, *sizes, *steps, f"--device={device}", f"--compile={device == 'cuda'}"]
 
 
 WORKS = {
@@ -229,9 +224,7 @@ def printed(command: list[str], place: Path) -> list[str]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table(
-        "work", "variant", "nanoGPT, ms a step", "gptexp, ms a step", "ratio", "tokens/s", "losses at the end"
-    )
+    table = Table("work", "variant", "nanoGPT, ms a step", "gptexp, ms a step", "ratio", "tokens/s", "last losses")
     for row in rows:
         theirs, ours, rate = (statistics.median(row[key]) for key in ("nanogpt_ms", "gptexp_ms", "tokens_per_second"))
         known = [mfu for mfu in row["gptexp_mfu"] if mfu is not None]
