@@ -16,7 +16,7 @@ from torch import nn
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, Init, MLPConfig, Norm, NormPosition, Position
 from gptexp.flops import count_parameters
 from gptexp.models import bigram, gpt, mlp
-from gptexp.models.attention import alibi_slopes, attend_with_dropout, rope_angles, rotate
+from gptexp.models.attention import alibi_slopes, attend_by_products, rope_angles, rotate
 from gptexp.models.dropout import dropout_mask
 from gptexp.models.gpt import GPT
 from gptexp.models.layers import position_angles, sinusoidal_table
@@ -374,7 +374,7 @@ def test_attention_with_dropout_is_torchs_but_for_the_masks(kind: str, heads: in
     seen = torch.arange(length) < torch.tensor([length, 200])[:, None, None, None]
     mask = {"causal": None, "bool": seen, "bias": torch.randn(4, length, length, dtype=torch.float64)}[kind]
     expected = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
-    torch.testing.assert_close(attend_with_dropout(q, k, v, mask, 0.2), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attend_by_products(q, k, v, mask, 0.2), expected, rtol=0, atol=1e-12)
     assert {p for _, p in drawn} == {0.2}
     assert len(drawn) == (3 if kind == "causal" else 1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from gptexp.config import Accelerator, Config, Strategy
 
 GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
+WIDE, WIDE_FOR_AMX = 64, 256  # n_embd from which bf16 gains more than its conversions cost
 WORTH_COMPILING = 1e17  # FLOPs of a run: some ten minutes of a GPU; compiling takes about one
 
 
@@ -70,12 +73,11 @@ def choose_precision(config: Config) -> tuple[str, str]:
         return "32-true", "this GPU has no bf16"
     if device == "mps":
         return "32-true", "on an Apple GPU"
-    width = getattr(config.model, "n_embd", 0)
-    if width < 256:
+    if not cpu_has_bf16():
+        return "32-true", "this CPU has no bf16 instructions"
+    if getattr(config.model, "n_embd", 0) < (WIDE_FOR_AMX if cpu_has_amx() else WIDE):
         return "32-true", "layers this narrow gain nothing from bf16"
-    if cpu_has_bf16():
-        return "bf16-mixed", "this CPU multiplies matrices in bf16"
-    return "32-true", "this CPU has no bf16 instructions"
+    return "bf16-mixed", "this CPU multiplies matrices in bf16"
 
 
 def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
@@ -97,8 +99,41 @@ def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices natively (AMX or AVX512-BF16)."""
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return cpu_has_amx() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def cpu_has_amx() -> bool:
+    """Whether the CPU multiplies tiles of bf16 (Intel's since 2023)."""
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+@contextmanager
+def full_width_products() -> Iterator[None]:
+    """Float32 matrix products at an AMD CPU's full width.
+
+    torch has them made by MKL, which takes half the width of AVX-512 where the CPU isn't Intel's. oneDNN takes all
+    of it, but torch goes there only where rounding to bf16 is allowed; oneDNN rounds where AMX is, and nowhere else,
+    as a product shows before this stays.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before == "highest" and "AuthenticAMD" in _cpu_line("vendor_id") and not cpu_has_amx():
+        torch.set_float32_matmul_precision("medium")
+        fine = torch.full((64, 64), 1 + 2**-20)
+        if not torch.equal(fine @ torch.eye(64), fine):
+            torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def fused_attention_is_slow(dtype: torch.dtype) -> bool:
+    """Whether torch's attention kernel for CPUs takes longer than the products that it is made of.
+
+    It multiplies small blocks one by one; those that go to oneDNN take longer to begin than to compute.
+    """
+    by_onednn = torch.get_float32_matmul_precision() == "medium" if dtype == torch.float32 else dtype == torch.bfloat16
+    return by_onednn and not cpu_has_amx()
 
 
 def free_memory(device: str) -> int:
@@ -150,7 +185,7 @@ def require_memory(n_params: int, bytes_needed: int, config: Config, world_size:
 
 def describe(device: str) -> dict[str, Any]:
     """Hardware for provenance.json."""
-    facts: dict[str, Any] = {"device": device, "cpu": _cpu_name(), "cores": psutil.cpu_count(logical=True)}
+    facts: dict[str, Any] = {"device": device, "cpu": _cpu_line("model name"), "cores": psutil.cpu_count(logical=True)}
     facts["torch_threads"] = torch.get_num_threads()
     facts["memory_gib"] = round(psutil.virtual_memory().total / GIB, 1)
     if device == "cuda":
@@ -159,9 +194,10 @@ def describe(device: str) -> dict[str, Any]:
     return facts
 
 
-def _cpu_name() -> str:
+def _cpu_line(field: str) -> str:
+    """What Linux says of the CPU; elsewhere what Python knows, which names make and maker."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field))
     except (OSError, StopIteration):
         return platform.processor()

@@ -72,6 +72,13 @@ def replay(bundle: dict[str, Any]) -> str | None:
     The first module, in the order of computation, whose output is not finite; else the loss; else the first
     parameter whose gradient is not. None: all is finite.
     """
+    from gptexp.hardware import full_width_products
+
+    with full_width_products():  # as in training
+        return _first_fault(bundle)
+
+
+def _first_fault(bundle: dict[str, Any]) -> str | None:
     import torch
 
     from gptexp.checkpoint import Checkpoint

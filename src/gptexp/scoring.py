@@ -11,6 +11,7 @@ from torch import nn
 
 from gptexp.data.batches import Batch, ValBatches, scored
 from gptexp.data.shards import TokenStore
+from gptexp.hardware import full_width_products
 from gptexp.models.losses import IGNORED
 from gptexp.objectives.lm import Score, nats_of
 from gptexp.tokenizers import Tokenizer
@@ -20,6 +21,7 @@ LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32
 Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at their end are scored
 
 
+@full_width_products()
 @torch.inference_mode()
 def score_tokens(
     model: nn.Module,
@@ -44,6 +46,7 @@ def score_tokens(
     return Score(nats, tokens_scored, bytes_scored)
 
 
+@full_width_products()
 @torch.inference_mode()
 def score_stream(
     model: nn.Module,

@@ -68,7 +68,8 @@ def fit(experiment: Experiment) -> None:
         Interrupted: a signal came.
     """
     try:
-        experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
+        with hardware.full_width_products():
+            experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None
     except SystemExit:  # what Lightning makes of a Ctrl-C before the first step

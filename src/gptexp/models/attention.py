@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
+from gptexp.hardware import fused_attention_is_slow
 from gptexp.models.dropout import dropout_mask
 from gptexp.models.layers import position_angles, require_length
 
-ROWS = 128  # queries that attend together where attention has dropout
+ROWS = 128  # queries that attend together where attention is made of products
+SHORT = 2048  # queries up to which it is where that is merely faster: its weights are kept for the way back
 
 
 class KVCache:
@@ -108,8 +110,8 @@ class CausalSelfAttention(nn.Module):
             assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
         dropout = self.attn_dropout if self.training else 0.0
-        if dropout and q.device.type == "cpu":
-            y = attend_with_dropout(q, k, v, mask, dropout)
+        if q.device.type == "cpu" and cache is None and (dropout or _products_are_faster(q)):
+            y = attend_by_products(q, k, v, mask, dropout)
         else:
             y = F.scaled_dot_product_attention(
                 q,
@@ -131,8 +133,12 @@ class CausalSelfAttention(nn.Module):
         return q, k, v
 
 
-def attend_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """scaled_dot_product_attention in training, with dropout p on its weights: (B, H, T, D).
+def _products_are_faster(q: Tensor) -> bool:
+    return q.shape[2] <= SHORT and fused_attention_is_slow(q.dtype)
+
+
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+    """scaled_dot_product_attention (B, H, T, D) of as many queries as keys, with dropout p on its weights.
 
     For a CPU, where torch's fused kernel knows no dropout, and its other way draws masks slowly and computes
     what causality hides. Without a mask, attention is causal.
@@ -144,8 +150,9 @@ def attend_with_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p:
     for start in range(0, length, rows):
         seen = min(start + rows, length) if mask is None else k.shape[2]
         scores = q[:, :, start : start + rows] @ k[:, :, :seen].mT  # (B, H, rows, seen)
-        weights = _visible(scores, mask, start).softmax(-1)
-        weights = weights * dropout_mask(weights.shape, p, weights.dtype)
+        weights = _visible(scores, mask, start).softmax(-1).to(v.dtype)
+        if p:
+            weights = weights * dropout_mask(weights.shape, p, weights.dtype)
         pieces.append(weights @ v[:, :, :seen])
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 

@@ -1,0 +1,77 @@
+"""What follows from the machine: precision, and who multiplies matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gptexp import hardware
+from gptexp.compose import compose
+from gptexp.config import Accelerator
+from gptexp.config.model import GPTConfig, Position
+from gptexp.models import attention
+from gptexp.models.gpt import GPT
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "width", "expected"),
+    [
+        (False, False, 768, "32-true"),
+        (True, True, 768, "bf16-mixed"),
+        (True, True, 128, "32-true"),
+        (True, False, 128, "bf16-mixed"),
+        (True, False, 32, "32-true"),
+    ],
+)
+def test_auto_takes_bf16_where_a_cpu_gains_by_it(
+    bf16: bool, amx: bool, width: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)
+    config = compose([f"model.n_embd={width}", "trainer=cpu"])
+    assert config.trainer.accelerator is Accelerator.cpu
+    chosen, why = hardware.choose_precision(config)
+    assert chosen == expected
+    assert why
+
+
+@pytest.mark.parametrize(("maker", "amx"), [("AuthenticAMD", False), ("AuthenticAMD", True), ("GenuineIntel", False)])
+def test_products_at_full_width_are_not_rounded_and_leave_nothing_behind(
+    maker: str, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_line", lambda field: maker)
+    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)  # where there is one, the products show it
+    x = torch.randn(96, 80, generator=torch.Generator().manual_seed(1))
+    with hardware.full_width_products():
+        assert maker == "AuthenticAMD" or torch.get_float32_matmul_precision() == "highest"
+        torch.testing.assert_close(x @ torch.eye(80), x, rtol=0, atol=0)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_precision_that_was_asked_for_stays() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with hardware.full_width_products():
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("position", [Position.rope, Position.alibi])
+def test_attention_made_of_products_is_the_fused_one(position: Position, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(block_size=160, n_layer=2, n_head=2, n_embd=16, position=position), vocab_size=11).double()
+    tokens, losses, gradients = torch.randint(11, (2, 160)), [], []
+    by_products, called = attention.attend_by_products, []
+    monkeypatch.setattr(attention, "attend_by_products", lambda *given: called.append(1) or by_products(*given))
+    for slow in (False, True):
+        monkeypatch.setattr(attention, "fused_attention_is_slow", lambda dtype, slow=slow: slow)
+        loss = model(tokens, targets=tokens)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        model.zero_grad()
+        assert len(called) == 2 * slow  # one a layer
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
