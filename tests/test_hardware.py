@@ -61,8 +61,8 @@ def test_a_precision_that_was_asked_for_stays() -> None:
 @pytest.mark.parametrize("position", [Position.rope, Position.alibi])
 def test_attention_made_of_products_is_the_fused_one(position: Position, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
-    model = GPT(GPTConfig(block_size=160, n_layer=2, n_head=2, n_embd=16, position=position), vocab_size=11).double()
-    tokens, losses, gradients = torch.randint(11, (2, 160)), [], []
+    model = GPT(GPTConfig(block_size=300, n_layer=2, n_head=2, n_embd=16, position=position), vocab_size=11).double()
+    tokens, losses, gradients = torch.randint(11, (2, 300)), [], []
     by_products, called = attention.attend_by_products, []
     monkeypatch.setattr(attention, "attend_by_products", lambda *given: called.append(1) or by_products(*given))
     for slow in (False, True):

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a target that isn't scored: padding, and <|endoftext|> in validation; torch's own number for it
 LARGE = 2**26  # bytes of float32 logits from which the loss is taken in pieces
-PIECE = {"cpu": 2**27}  # bytes of float32 logits that exist at a time
+PIECE = {"cpu": 2**28}  # bytes of float32 logits that exist at a time
 PIECE_ELSEWHERE = 2**30  # fewer sums of the weight's gradient through a GPU's memory
 ALIGNED, PADDED = 64, ("cuda",)  # these multiply matrices faster whose sides are multiples of that
 
