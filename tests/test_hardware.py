@@ -35,27 +35,34 @@ def test_auto_takes_bf16_where_a_cpu_gains_by_it(
     assert why
 
 
+MATMUL = torch.backends.mkldnn.matmul
+
+
 @pytest.mark.parametrize(("maker", "amx"), [("AuthenticAMD", False), ("AuthenticAMD", True), ("GenuineIntel", False)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_products_at_full_width_are_not_rounded_and_leave_nothing_behind(
-    maker: str, amx: bool, monkeypatch: pytest.MonkeyPatch
+    maker: str, amx: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_cpu_line", lambda field: maker)
     monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)  # where there is one, the products show it
+    before = MATMUL.fp32_precision
     x = torch.randn(96, 80, generator=torch.Generator().manual_seed(1))
-    with hardware.full_width_products():
-        assert maker == "AuthenticAMD" or torch.get_float32_matmul_precision() == "highest"
+    with hardware.full_width_products(device):
+        assert MATMUL.fp32_precision == before or (maker, amx, device) == ("AuthenticAMD", False, "cpu")
         torch.testing.assert_close(x @ torch.eye(80), x, rtol=0, atol=0)
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert MATMUL.fp32_precision == before
 
 
-def test_a_precision_that_was_asked_for_stays() -> None:
-    torch.set_float32_matmul_precision("high")
+def test_a_precision_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cpu_line", lambda field: "AuthenticAMD")
+    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: False)
+    before, MATMUL.fp32_precision = MATMUL.fp32_precision, "tf32"
     try:
         with hardware.full_width_products():
-            assert torch.get_float32_matmul_precision() == "high"
-        assert torch.get_float32_matmul_precision() == "high"
+            assert MATMUL.fp32_precision == "tf32"
+        assert MATMUL.fp32_precision == "tf32"
     finally:
-        torch.set_float32_matmul_precision("highest")
+        MATMUL.fp32_precision = before
 
 
 @pytest.mark.parametrize("position", [Position.rope, Position.alibi])

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -108,23 +108,25 @@ def cpu_has_amx() -> bool:
 
 
 @contextmanager
-def full_width_products() -> Iterator[None]:
-    """Float32 matrix products at an AMD CPU's full width.
+def full_width_products(device: str = "cpu") -> Iterator[None]:
+    """Float32 matrix products at an AMD CPU's full width, where the device is the CPU.
 
     torch has them made by MKL, which takes half the width of AVX-512 where the CPU isn't Intel's. oneDNN takes all
     of it, but torch goes there only where rounding to bf16 is allowed; oneDNN rounds where AMX is, and nowhere else,
     as a product shows before this stays.
     """
-    before = torch.get_float32_matmul_precision()
-    if before == "highest" and "AuthenticAMD" in _cpu_line("vendor_id") and not cpu_has_amx():
-        torch.set_float32_matmul_precision("medium")
+    matmul = _onednn()
+    before = matmul.fp32_precision
+    exact = before in ("none", "ieee")  # nobody asked for anything else
+    if device == "cpu" and exact and "AuthenticAMD" in _cpu_line("vendor_id") and not cpu_has_amx():
+        matmul.fp32_precision = "bf16"
         fine = torch.full((64, 64), 1 + 2**-20)
         if not torch.equal(fine @ torch.eye(64), fine):
-            torch.set_float32_matmul_precision(before)
+            matmul.fp32_precision = before
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        matmul.fp32_precision = before
 
 
 def fused_attention_is_slow(dtype: torch.dtype) -> bool:
@@ -132,8 +134,13 @@ def fused_attention_is_slow(dtype: torch.dtype) -> bool:
 
     It multiplies small blocks one by one; those that go to oneDNN take longer to begin than to compute.
     """
-    by_onednn = torch.get_float32_matmul_precision() == "medium" if dtype == torch.float32 else dtype == torch.bfloat16
-    return by_onednn and not cpu_has_amx()
+    float32_too = _onednn().fp32_precision == "bf16"
+    return not cpu_has_amx() and (dtype == torch.bfloat16 or (dtype == torch.float32 and float32_too))
+
+
+def _onednn() -> Any:
+    """Settings of oneDNN's matrix products, which torch's stubs leave out."""
+    return cast(Any, torch.backends.mkldnn).matmul
 
 
 def free_memory(device: str) -> int:

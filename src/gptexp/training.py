@@ -68,7 +68,7 @@ def fit(experiment: Experiment) -> None:
         Interrupted: a signal came.
     """
     try:
-        with hardware.full_width_products():
+        with hardware.full_width_products(hardware.accelerator_of(experiment.config)):
             experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None
