@@ -74,8 +74,8 @@ WORKS = {
         },
     ),
     "gpt2": Work(  # GPT-2 124M
-        steps=5,
-        warm_up=1,
+        steps=10,
+        warm_up=3,
         batch=1,
         block=1024,
         theirs=["--dataset=shakespeare", "--gradient_accumulation_steps=1", "--learning_rate=6e-4", "--decay_lr=False"],

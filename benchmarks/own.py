@@ -31,7 +31,7 @@ WORKS = {  # overrides, and how many steps
     "4 × 128, T 128, B 12 (default)": ([], 120),
     "modern_gpt, Muon": (["model=modern_gpt", "optimizer=muon"], 120),
     "baby GPT, T 256, B 64": (["model=baby_gpt", "data.global_batch_size=64"], 4),
-    "GPT-2 124M, T 1024, B 1": (["model=gpt2_small", "data.global_batch_size=1"], 4),
+    "GPT-2 124M, T 1024, B 1": (["model=gpt2_small", "data.global_batch_size=1"], 10),
 }
 QUIET = ["data.val_bytes=2048", "callbacks.samples.tokens=0"]
 

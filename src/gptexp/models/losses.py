@@ -102,12 +102,11 @@ def _piece(
     """The loss of some rows and its gradient at their logits (n, V'), which are used up."""
     dtype, scores = logits.dtype, logits.to(wide)
     scores[:, vocab_size:] = -torch.inf  # of tokens that only fill the matrix
-    scores -= scores.logsumexp(-1, keepdim=True)  # log-probabilities
-    counts = targets != IGNORED
-    goals = targets.where(counts, 0)[:, None]
-    loss = -(scores.gather(1, goals).squeeze(1) * counts).sum() / counted
+    loss = F.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="sum") / counted
     if gradient:
-        scores = scores.exp_()
+        counts = targets != IGNORED
+        goals = targets.where(counts, 0)[:, None]
+        scores = scores.softmax(-1)
         scores.scatter_add_(1, goals, scores.new_full((), -1.0).expand_as(goals))
         scores *= (counts / counted)[:, None]
     return loss, scores.to(dtype)
