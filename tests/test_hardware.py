@@ -50,7 +50,9 @@ def test_products_at_full_width_are_not_rounded_and_leave_nothing_behind(
     with hardware.full_width_products(device):
         assert MATMUL.fp32_precision == before or (maker, amx, device) == ("AuthenticAMD", False, "cpu")
         torch.testing.assert_close(x @ torch.eye(80), x, rtol=0, atol=0)
+        assert (torch.float32 in hardware.slow_to_fuse) == (MATMUL.fp32_precision != before)
     assert MATMUL.fp32_precision == before
+    assert torch.float32 not in hardware.slow_to_fuse
 
 
 def test_a_precision_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +75,7 @@ def test_attention_made_of_products_is_the_fused_one(position: Position, monkeyp
     by_products, called = attention.attend_by_products, []
     monkeypatch.setattr(attention, "attend_by_products", lambda *given: called.append(1) or by_products(*given))
     for slow in (False, True):
-        monkeypatch.setattr(attention, "fused_attention_is_slow", lambda dtype, slow=slow: slow)
+        monkeypatch.setattr(attention, "slow_to_fuse", {torch.float64} if slow else set())
         loss = model(tokens, targets=tokens)
         loss.backward()
         losses.append(loss.detach())
@@ -82,3 +84,12 @@ def test_attention_made_of_products_is_the_fused_one(position: Position, monkeyp
         assert len(called) == 2 * slow  # one a layer
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_torch_compile_makes_one_graph_of_a_model_on_the_cpu(rounded: bool) -> None:
+    model = GPT(GPTConfig(block_size=16, n_layer=2, n_head=2, n_embd=16), vocab_size=11)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    tokens = torch.randint(11, (2, 16))
+    with hardware.full_width_products(), torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+        torch.testing.assert_close(compiled(tokens, targets=tokens), model(tokens, targets=tokens))

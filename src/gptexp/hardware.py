@@ -107,6 +107,12 @@ def cpu_has_amx() -> bool:
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
+# Types for which torch's attention kernel for CPUs takes longer than the products that it is made of: it multiplies
+# small blocks one by one, and those that go to oneDNN take longer to begin than to compute. (A plain set: what
+# torch.compile can read.)
+slow_to_fuse = set() if cpu_has_amx() else {torch.bfloat16}
+
+
 @contextmanager
 def full_width_products(device: str = "cpu") -> Iterator[None]:
     """Float32 matrix products at an AMD CPU's full width, where the device is the CPU.
@@ -115,32 +121,23 @@ def full_width_products(device: str = "cpu") -> Iterator[None]:
     of it, but torch goes there only where rounding to bf16 is allowed; oneDNN rounds where AMX is, and nowhere else,
     as a product shows before this stays.
     """
-    matmul = _onednn()
+    matmul = cast(Any, torch.backends.mkldnn).matmul  # torch's stubs leave it out
     before = matmul.fp32_precision
-    exact = before in ("none", "ieee")  # nobody asked for anything else
-    if device == "cpu" and exact and "AuthenticAMD" in _cpu_line("vendor_id") and not cpu_has_amx():
-        matmul.fp32_precision = "bf16"
-        fine = torch.full((64, 64), 1 + 2**-20)
-        if not torch.equal(fine @ torch.eye(64), fine):
-            matmul.fp32_precision = before
+    asked = before not in ("none", "ieee")  # somebody decided otherwise
+    if asked or device != "cpu" or cpu_has_amx() or "AuthenticAMD" not in _cpu_line("vendor_id"):
+        yield
+        return
+    matmul.fp32_precision = "bf16"
     try:
+        fine = torch.full((64, 64), 1 + 2**-20)
+        if torch.equal(fine @ torch.eye(64), fine):
+            slow_to_fuse.add(torch.float32)
+        else:
+            matmul.fp32_precision = before
         yield
     finally:
         matmul.fp32_precision = before
-
-
-def fused_attention_is_slow(dtype: torch.dtype) -> bool:
-    """Whether torch's attention kernel for CPUs takes longer than the products that it is made of.
-
-    It multiplies small blocks one by one; those that go to oneDNN take longer to begin than to compute.
-    """
-    float32_too = _onednn().fp32_precision == "bf16"
-    return not cpu_has_amx() and (dtype == torch.bfloat16 or (dtype == torch.float32 and float32_too))
-
-
-def _onednn() -> Any:
-    """Settings of oneDNN's matrix products, which torch's stubs leave out."""
-    return cast(Any, torch.backends.mkldnn).matmul
+        slow_to_fuse.discard(torch.float32)
 
 
 def free_memory(device: str) -> int:

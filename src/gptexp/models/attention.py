@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
-from gptexp.hardware import fused_attention_is_slow
+from gptexp.hardware import slow_to_fuse
 from gptexp.models.dropout import dropout_mask
 from gptexp.models.layers import position_angles, require_length
 
@@ -135,7 +135,7 @@ class CausalSelfAttention(nn.Module):
 
 
 def _products_are_faster(q: Tensor) -> bool:
-    return q.shape[2] <= SHORT and fused_attention_is_slow(q.dtype)
+    return q.shape[2] <= SHORT and q.dtype in slow_to_fuse
 
 
 def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
