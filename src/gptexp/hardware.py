@@ -110,7 +110,7 @@ def cpu_has_amx() -> bool:
 # Types for which torch's attention kernel for CPUs takes longer than the products that it is made of: it multiplies
 # small blocks one by one, and those that go to oneDNN take longer to begin than to compute. (A plain set: what
 # torch.compile can read.)
-slow_to_fuse = set() if cpu_has_amx() else {torch.bfloat16}
+slow_to_fuse: set[torch.dtype] = set() if cpu_has_amx() else {torch.bfloat16}
 
 
 @contextmanager

@@ -141,8 +141,8 @@ def _products_are_faster(q: Tensor) -> bool:
 def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
     """scaled_dot_product_attention (B, H, T, D) of as many queries as keys, with dropout p on its weights.
 
-    For a CPU, where torch's fused kernel knows no dropout, and its other way draws masks slowly and computes
-    what causality hides. Without a mask, attention is causal.
+    For a CPU, where torch's fused kernel is slow for some types, and knows no dropout: its other way draws masks
+    slowly and computes what causality hides. Without a mask, attention is causal.
     """
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, S, D)
     q, length = q * q.shape[-1] ** -0.5, q.shape[2]
