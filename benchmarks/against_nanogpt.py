@@ -105,15 +105,12 @@ class Timed:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nanogpt", type=Path, required=True, metavar="PATH", help="a clone of nanoGPT")
-    p.add_argument("--shakespeare", type=Path, required=True, metavar="FILE", help="Tiny Shakespeare (input.txt)")
+    add_peer(p)
     p.add_argument("--works", default=",".join(WORKS), help="which of them (default: %(default)s)")
     p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     record.add_option(p, "against_nanogpt")
     options = p.parse_args()
-    if not (options.nanogpt / "train.py").is_file():
-        p.error(f"--nanogpt={options.nanogpt}: no train.py in it")
     if unknown := set(options.works.split(",")) - set(WORKS):
         p.error(f"--works={','.join(sorted(unknown))}: choose from {', '.join(WORKS)}")
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
@@ -124,7 +121,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     """Rows of the table: a work and a variant each."""
-    text = options.shakespeare.resolve()
+    text = options.shakespeare
     nanogpt = adopted(options.nanogpt, text, scratch / "nanogpt")
     rows: list[dict[str, Any]] = []
     for name in options.works.split(","):
@@ -179,6 +176,24 @@ def ours(work: Work, overrides: list[str], text: Path, scratch: Path, device: st
     times = [1000 * (float(b["seconds"]) - float(a["seconds"])) for a, b in pairwise(after)]
     mfu = [float(row["mfu"]) for row in after if row["mfu"]]
     return Timed(statistics.median(times), float(rows[-1]["train/loss"]), statistics.median(mfu) if mfu else None)
+
+
+def add_peer(parser: argparse.ArgumentParser) -> None:
+    """--nanogpt and --shakespeare, refused where nothing is."""
+    parser.add_argument("--nanogpt", type=_clone, required=True, metavar="PATH", help="a clone of nanoGPT")
+    parser.add_argument("--shakespeare", type=_file, required=True, metavar="FILE", help="Tiny Shakespeare (input.txt)")
+
+
+def _clone(name: str) -> Path:
+    if not (Path(name) / "train.py").is_file():
+        raise argparse.ArgumentTypeError(f"no train.py in {name}")
+    return Path(name)
+
+
+def _file(name: str) -> Path:
+    if not Path(name).is_file():
+        raise argparse.ArgumentTypeError(f"no file {name}")
+    return Path(name).resolve()
 
 
 def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import record
-from against_nanogpt import ITERATION, WORKS, adopted, printed
+from against_nanogpt import ITERATION, WORKS, add_peer, adopted, printed
 from rich.console import Console
 from rich.table import Table
 
@@ -69,15 +69,14 @@ RACES = {
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nanogpt", type=Path, required=True, metavar="PATH", help="a clone of nanoGPT")
-    p.add_argument("--shakespeare", type=Path, required=True, metavar="FILE", help="Tiny Shakespeare (input.txt)")
+    add_peer(p)
     p.add_argument("--work", choices=list(RACES), default="cpu", help="default: %(default)s")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     p.add_argument("--turns", type=int, default=3, help="times that both are trained (default: 3)")
     p.add_argument("--picture", type=Path, metavar="FILE", help="loss against seconds, as PNG")
     record.add_option(p, "speedrun")
     options = p.parse_args()
-    race, text = RACES[options.work], options.shakespeare.resolve()
+    race, text = RACES[options.work], options.shakespeare
     trainer = "trainer=gpu" if options.device == "cuda" else "trainer=cpu"
     turns = []
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
