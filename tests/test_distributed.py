@@ -37,9 +37,51 @@ def ranks_of(parent: int) -> list[psutil.Process]:
     return sorted((p for p in processes("gptexp.worker") if p in below), key=lambda p: int(p.info["environ"]["RANK"]))
 
 
-def test_what_a_rank_refuses_is_one_line(workplace: Path) -> None:
+WITNESS = """
+import os
+
+class Witness:
+    def __init__(self):
+        self.file = os.open("PATH", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.line = os.environ.get("RANK", "none").encode() + b" "
+
+    def __del__(self, write=os.write):
+        write(self.file, self.line)
+
+witness = Witness()
+"""
+
+
+@pytest.fixture
+def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that names every process whose interpreter was taken down, by its rank, or "none"."""
+    path = tmp_path / "taken_down.txt"
+    (tmp_path / "customize").mkdir()
+    (tmp_path / "customize/sitecustomize.py").write_text(WITNESS.replace("PATH", str(path)), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "customize"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("", 0), ("sys.exit(2)", 2), ("sys.exit('no')", 1), ("sys.exit()", 0), ("1 / 0", 1)]
+)
+def test_a_rank_ends_after_its_exit_functions_and_is_not_taken_down(taken_down: Path, ending: str, code: int) -> None:
+    """gloo's threads abort a process that is taken down under them, after all its work is done."""
+    work = f"import atexit, sys\natexit.register(print, 'exit function')\n{ending}"
+    wrapped = f"from gptexp import ranks\nwith ranks.ending_whole():\n    exec({work!r})"
+    plain, rank = (
+        subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "RANK": name})
+        for source, name in ((work, "plain"), (wrapped, "rank"))
+    )
+    assert (plain.returncode, plain.stdout) == (rank.returncode, rank.stdout) == (code, "exit function\n")
+    assert ("ZeroDivisionError" in rank.stderr) == ("ZeroDivisionError" in plain.stderr)
+    assert taken_down.read_text().split() == ["plain"]
+
+
+def test_what_a_rank_refuses_is_one_line(workplace: Path, taken_down: Path) -> None:
     done = command("train", *SETTINGS, *TWO, "model.block_size=9999", "hydra.run.dir=x", cwd=workplace)
     assert done.returncode == 2
+    assert not {"0", "1"} & set(taken_down.read_text().split())
     assert [line for line in done.stderr.splitlines() if not line.startswith("preparing")] == [
         "error: data=text: the training part has 5724 tokens, but model.block_size=9999 needs at least 10000; "
         "give more text or a smaller model.block_size"
@@ -90,6 +132,22 @@ def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess
         "error: rank 1 was ended by SIGKILL (the system may have run out of memory); the other ranks were stopped"
     ]
     assert not [rank for rank in ranks if rank.is_running()]
+
+
+def test_what_a_library_says_before_it_aborts_a_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptexp import launch
+
+    said = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
+    spawned = [
+        subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True)
+        for source in ("import time; time.sleep(60)", said)
+    ]
+    monkeypatch.setattr(launch, "GRACE", 0.1)
+    children = [launch._Child(rank, process) for rank, process in enumerate(spawned)]
+    launch._wait(children)
+    children[0].end()
+    with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGABRT \(its last line: terminate called\); the"):
+        launch._conclude(children, [])
 
 
 def test_ranks_end_with_the_process_that_started_them(running: subprocess.Popen[str]) -> None:
@@ -146,7 +204,7 @@ def nodes() -> Iterator[list[Node]]:
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node]) -> None:
+def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
@@ -166,6 +224,7 @@ def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node])
         )
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
+    assert not {"0", "1"} & set(taken_down.read_text().split())
     assert "2 processes" in said[0]
     assert "val/bpb" not in said[1]  # only rank 0 speaks
     done = command("train", *SETTINGS, "trainer=cpu", "trainer.precision=64-true", "hydra.run.dir=one", cwd=workplace)

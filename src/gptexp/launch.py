@@ -88,6 +88,7 @@ class _Child:
     rank: int
     process: subprocess.Popen[str]
     withheld: list[str] = field(default_factory=list)
+    last: str = ""  # the last line of all
     died: float = 0.0  # when
 
     def __post_init__(self) -> None:
@@ -97,6 +98,7 @@ class _Child:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            self.last = line.strip() or self.last
             if self.withheld or _FAREWELL.match(line):
                 self.withheld.append(line)
                 del self.withheld[:-KEPT_LINES]
@@ -179,7 +181,7 @@ def _cause(child: _Child) -> str:
     assert child.code is not None
     if child.code < 0:
         name = signal.Signals(-child.code).name
-        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
+        last = f" (its last line: {child.last})" if child.last else ""  # what a library says before it aborts
+        hint = " (the system may have run out of memory)" if name == "SIGKILL" else last
         return f"rank {child.rank} was ended by {name}{hint}; the other ranks were stopped"
-    last = next((line.strip() for line in reversed(child.withheld) if line.strip()), f"exit code {child.code}")
-    return f"rank {child.rank} failed: {last}; the other ranks were stopped"
+    return f"rank {child.rank} failed: {child.last or f'exit code {child.code}'}; the other ranks were stopped"

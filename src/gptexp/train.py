@@ -53,15 +53,18 @@ def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
     slurm.adopt()
     who = ranks.current()
-    if who is not None and who.rank > 0:
-        worker.follow()
-        return
-    try:
+    if who is None:
         lead()
-    except BaseException:
-        if who is not None:
+        return
+    with ranks.ending_whole():
+        if who.rank > 0:
+            worker.follow()
+            return
+        try:
+            lead()
+        except BaseException:
             ranks.tell(ranks.COMPOSITION, None)  # for those who still wait for it
-        raise
+            raise
 
 
 def lead() -> None:

@@ -9,9 +9,12 @@ import threading
 
 def main() -> None:
     """Train as the rank that the environment says, with the settings that are handed over."""
+    from gptexp import ranks
+
     if os.environ.get(PARENT):
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    follow()
+    with ranks.ending_whole():
+        follow()
 
 
 def follow() -> None:

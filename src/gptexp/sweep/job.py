@@ -30,9 +30,17 @@ def run(folder: Path, number: int) -> float | None:
     """
     slurm.adopt()
     who = ranks.current()
-    if who is not None and who.rank > 0:
-        worker.follow()
-        return None
+    if who is None:
+        return _lead(folder, number)
+    with ranks.ending_whole():
+        if who.rank > 0:
+            worker.follow()
+            return None
+        return _lead(folder, number)
+
+
+def _lead(folder: Path, number: int) -> float | None:
+    """Run the job as the only process, or as rank 0."""
     _end_with_sweep()
     slots.take_gpu(folder)
     sweep = store.read(folder)
