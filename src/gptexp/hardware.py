@@ -89,7 +89,7 @@ def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
     if wanted != "auto":
         return bool(wanted), "as asked"
     if device != "cuda":
-        return False, "gains nothing on a CPU" if device == "cpu" else "not tried on an Apple GPU"
+        return False, "gains little on a CPU" if device == "cpu" else "not tried on an Apple GPU"
     if config.trainer.strategy is Strategy.fsdp:
         return False, "with sharded parameters only where asked"
     if total_flops < WORTH_COMPILING:
