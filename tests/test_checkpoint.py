@@ -43,6 +43,7 @@ def test_checkpoint_opens_with_weights_only_and_is_what_was_saved(tmp_path: Path
     assert plain["format"] == "gptexp checkpoint"
     loaded = ckpt.load(tmp_path / "a.ckpt")
     assert (loaded.step, loaded.config, loaded.tokenizer) == (3, saved.config, {"kind": "byte"})
+    assert loaded.precision is None  # as in files of before it was kept
     assert all(torch.equal(loaded.model[name], value) for name, value in saved.model.items())
 
 
@@ -155,6 +156,13 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, field: str) -> None:
     plain = {**small().as_plain(), field: "surprise"}
     torch.save(plain, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=f"`{field}` is str"):
+        ckpt.load(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("value", ["bf16", "auto", 3, torch.zeros(2)])
+def test_a_precision_that_no_run_has_is_refused(tmp_path: Path, value: object) -> None:
+    torch.save({**small().as_plain(), "precision": value}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="its `precision` is none of 32-true, bf16-mixed, 16-mixed, 64-true"):
         ckpt.load(tmp_path / "a.ckpt")
 
 

@@ -35,6 +35,19 @@ def test_auto_takes_bf16_where_a_cpu_gains_by_it(
     assert why
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_resumed_run_keeps_its_precision_on_another_machine(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: bf16)
+    config = compose(["model.n_embd=768", "trainer=cpu"])
+    here, why = hardware.choose_precision(config)
+    other = {"bf16-mixed": "32-true", "32-true": "bf16-mixed"}[here]
+    assert hardware.choose_precision(config, began=here) == (here, why)
+    assert hardware.choose_precision(config, began=other) == (
+        other,
+        f"as the run began; a new one would take {here} here: {why}",
+    )
+
+
 MATMUL = torch.backends.mkldnn.matmul
 
 

@@ -159,6 +159,23 @@ def test_interrupted_run_goes_on_in_its_own_folder_as_one_curve(train_here: Trai
     assert "going on from step 4" in done.stdout
 
 
+def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the_whole_one(
+    train_here: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptexp import hardware
+
+    settings = [*TINY_GPT, "schedule=constant", "trainer.max_steps=4"]
+    train_here(*settings, folder="whole")
+    train_here(*settings, "trainer.max_steps=2", folder="half")
+    monkeypatch.setattr(hardware, "_precision_for", lambda config: ("bf16-mixed", "faster here"))
+    run_job(compose(["resume=half", "trainer.max_steps=4", "trainer=cpu"]), Path("rest"))
+    assert train_here(*settings, folder="new")["precision"] == "bf16-mixed"
+    whole, rest, new = (ckpt.load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest", "new"))
+    assert (whole.precision, rest.precision, new.precision) == ("32-true", "32-true", "bf16-mixed")
+    assert all(torch.equal(whole.model[name], value) for name, value in rest.model.items())
+    assert not all(torch.equal(whole.model[name], value) for name, value in new.model.items())
+
+
 def test_resume_refuses_by_name_what_can_not_change(train_here: Train, workplace: Path) -> None:
     from gptexp.schemas import ConfigError
     from gptexp.source import check_against_source

@@ -6,6 +6,7 @@
     optimizer    {parameter name: {"step", "exp_avg", …: tensor}}
     config       the experiment's settings, resolved        tokenizer    its state, plain data
     data         {"fingerprint", "text_sha256"}, and what the objective must know of it: a classifier's labels
+    precision    what it was trained in, where the settings may say `auto`; none in files of before it was kept
 
 Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
 no code. It is written under another name, flushed and renamed (law 2), and a previous generation stays.
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gptexp.config.training import PRECISIONS
 from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, sweep_leftovers
 
 FORMAT = "gptexp checkpoint"
@@ -46,6 +48,7 @@ class Checkpoint:
     tokenizer: Plain
     data: Plain
     metrics: Plain
+    precision: str | None = None
 
     def as_plain(self) -> Plain:
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -259,7 +262,10 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
     best = plain["metrics"].get("best")
     if not (best is None or (isinstance(best, dict) and any(name.startswith("val/") for name in best))):
         raise ValueError(f"{path}: its `metrics` hold no score for the best step")
-    return Checkpoint(**{name: plain[name] for name in _TYPES})
+    chosen = [name for name in PRECISIONS if name != "auto"]
+    if (precision := plain.get("precision")) not in (None, *chosen):
+        raise ValueError(f"{path}: its `precision` is none of {', '.join(chosen)}")
+    return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision)
 
 
 def require_dense(path: Path, name: object, value: object) -> None:

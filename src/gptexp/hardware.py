@@ -62,11 +62,23 @@ def processes_of(config: Config) -> int:
     return int(wanted)
 
 
-def choose_precision(config: Config) -> tuple[str, str]:
-    """`trainer.precision` as Lightning's name, and why `auto` chose it."""
-    wanted, device = config.trainer.precision, accelerator_of(config)
+def choose_precision(config: Config, began: str | None = None) -> tuple[str, str]:
+    """`trainer.precision` as Lightning's name, and why `auto` chose it.
+
+    began: of the run that is resumed. It goes on in that, on whichever machine: its curve is of one precision.
+    """
+    wanted = config.trainer.precision
     if wanted != "auto":
         return wanted, "as asked"
+    chosen, why = _precision_for(config)
+    if began is None or began == chosen:
+        return chosen, why
+    return began, f"as the run began; a new one would take {chosen} here: {why}"
+
+
+def _precision_for(config: Config) -> tuple[str, str]:
+    """The fastest for this model on this device that keeps what is learned, and why."""
+    device = accelerator_of(config)
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", "this GPU computes in bf16"

@@ -85,6 +85,7 @@ class Checkpoints(pl.Callback):
                 "seconds": self.record.throughput.elapsed(),
                 "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
             },
+            precision=str(lit.trainer.precision),
             **self.identity,
         )
         if lit.trainer.is_global_zero:
