@@ -2,8 +2,9 @@
 
     python benchmarks/own.py [--only steps,overhead,starts,loader,precision] [--turns 3]
 
-Every figure is a median of several; what is compared takes turns. `precision` sets float32 and bf16 side by side and
-is run where it is asked for: a CPU without bf16 units takes long.
+Every figure is a median of several; what is compared takes turns. Steps are a GPU's where there is one; the
+framework's share, starts and the loader are the CPU's. `precision` sets float32 and bf16 side by side and is run
+where it is asked for: a CPU without bf16 units takes long.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def main() -> None:
         for name in options.only.split(","):
             figures[name] = parts[name](Path(scratch), options.turns)
             show(figures[name])
-    record.save(options.json, figures)
+    import torch
+
+    record.save(options.json, figures, "cuda" if torch.cuda.is_available() else "cpu")  # as trainer=auto takes it
 
 
 def show(rows: list[Row]) -> None:

@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def nanogpt_run(name: str, nanogpt: Path, device: str) -> dict[str, Any]:
-    """nanoGPT's train.py; an iteration that evaluates counts as a median one."""
+    """nanoGPT's train.py; an iteration that evaluates, the first and its compiling too, counts as a median one."""
     race = RACES[name]
     settings = replace(WORKS[name], steps=race.steps).nanogpt(device)
     settings += ["--decay_lr=True", f"--always_save_checkpoint={not race.overfits}"]

@@ -20,6 +20,8 @@ import torch
 from conftest import TINY, TINY_GPT, command
 from gptexp import checkpoint as ckpt
 from gptexp import files
+from gptexp.compose import compose
+from gptexp.loading import build_model
 from test_checkpoint import small
 
 Train = Callable[..., dict[str, Any]]
@@ -241,20 +243,25 @@ def test_a_replay_of_a_healthy_step_finds_nothing(
     assert "other.pt: not a bundle of gptexp's" in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_step() -> None:
-    """The way of a GPU, on a CPU's tensors: fused AdamW skips what `found_inf` forbids, from then on."""
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_step(optimizer: str) -> None:
+    """The way of a GPU, on a CPU's tensors: the optimizers skip what `found_inf` forbids, from then on."""
     from gptexp.breakdown import NonFiniteLoss, Watch
+    from gptexp.optim import build_optimizer
 
-    weight = torch.nn.Parameter(torch.ones(4))
-    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    config = compose([*TINY_GPT, f"optimizer={optimizer}", "tokenizer=byte"])
+    watched, other = (build_model(config.model, 257, seed=1) for _ in range(2))
+    steps = [build_optimizer(model, config.optimizer, 0.1) for model in (watched, other)]
     watch = Watch(waits=False)
     for step, norm in enumerate([1.0, float("nan"), 1.0], start=1):
-        weight.grad = torch.full((4,), norm)
-        watch.step(optimizer, torch.tensor(norm), torch.tensor(2.0), step)
-        optimizer.step()
+        for parameter in (*watched.parameters(), *other.parameters()):
+            parameter.grad = torch.full_like(parameter, norm)
+        watch.step(steps[0], torch.tensor(norm), torch.tensor(2.0), step)
+        steps[0].step()
         if step == 1:
-            after_first = weight.detach().clone()
-    assert torch.equal(weight, after_first)
+            steps[1].step()  # which nobody watches
+    for mine, theirs in zip(watched.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
     with pytest.raises(NonFiniteLoss, match="at step 2") as error:
         watch.look()
     assert (error.value.step, error.value.before_update) == (2, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -33,6 +35,32 @@ def test_auto_takes_bf16_where_a_cpu_gains_by_it(
     chosen, why = hardware.choose_precision(config)
     assert chosen == expected
     assert why
+
+
+def test_a_long_run_is_compiled_on_a_gpu_where_that_can_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "accelerator_of", lambda config: "cuda")
+    monkeypatch.delenv("CC", raising=False)
+    tools: dict[str, object] = {"triton": True, "gcc": "/usr/bin/gcc"}
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", tools.get)
+    monkeypatch.setattr(hardware.shutil, "which", tools.get)
+    monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: str(tmp_path))
+    config = compose([])
+
+    def chosen() -> tuple[bool, str]:
+        return hardware.choose_compile(config, 1e18)
+
+    assert chosen() == (False, f"{tmp_path / 'Python.h'} is not there")
+    (tmp_path / "Python.h").touch()
+    assert chosen() == (True, "pays back in a run this long")
+    assert hardware.choose_compile(config, 1e15) == (False, "the run is too short to pay it back")
+    del tools["gcc"]
+    assert chosen() == (False, "a C compiler is not there")
+    monkeypatch.setenv("CC", "clang-19")
+    assert chosen()[0]
+    del tools["triton"]
+    assert chosen() == (False, "the package triton is not there")
 
 
 @pytest.mark.parametrize("bf16", [True, False])

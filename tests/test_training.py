@@ -159,6 +159,42 @@ def test_interrupted_run_goes_on_in_its_own_folder_as_one_curve(train_here: Trai
     assert "going on from step 4" in done.stdout
 
 
+def test_a_job_compiled_after_one_of_another_shape_is_not_dynamic(
+    train_here: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamic: list[bool] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        dynamic.append(any(isinstance(value, torch.SymInt) for value in inputs))
+        return graph.forward
+
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: original(module, backend=backend))
+    for size in (8, 16):
+        begun = len(dynamic)
+        train_here(*TINY_GPT, "trainer.compile=true", f"model.block_size={size}", folder=f"block{size}")
+        assert dynamic[begun] is False  # the training step's; a last, smaller batch of validation may be
+    assert begun
+
+
+def test_a_full_gpu_is_told_with_the_next_smaller_micro_batch(
+    train_here: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptexp.models.gpt import GPT
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 1 GiB. See x."
+        )
+
+    monkeypatch.setattr(GPT, "forward", full)
+    with pytest.raises(
+        ValueError, match=r"^CUDA out of memory\. Tried to allocate 2.00 GiB; a micro-batch has 4 windows"
+    ) as error:
+        train_here(*TINY_GPT)
+    assert str(error.value).endswith("data.micro_batch_size=2 makes the same steps, or a smaller model.block_size")
+
+
 def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the_whole_one(
     train_here: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

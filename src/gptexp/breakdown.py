@@ -6,6 +6,9 @@ import math
 
 import torch
 
+from gptexp.muon import BatchedMuon
+from gptexp.optim import MuonWithAdamW
+
 
 class NonFiniteLoss(RuntimeError):
     """Training broke down: a loss or a gradient is no number any more.
@@ -27,8 +30,8 @@ def require_finite(name: str, value: float, step: int, *, before_update: bool = 
 class Watch:
     """Watches the gradient norm of every step, which is the same on every rank, and the loss where it is.
 
-    On a CPU a bad step is refused at once. A GPU is not waited for: a flag in its memory keeps fused AdamW
-    from this update and from all later ones, and `look`, called where a step is logged or saved, reads it.
+    On a CPU a bad step is refused at once. A GPU is not waited for: a flag in its memory keeps fused AdamW and
+    our Muon from this update and from all later ones, and `look`, called where a step is logged or saved, reads it.
     Either way the weights stay those before the bad step. (torch hands `found_inf` to fused kernels for
     gradient scaling; nothing else sets it here.)
     """
@@ -43,7 +46,8 @@ class Watch:
         Raises:
             NonFiniteLoss: at once, on all ranks, where that costs nothing.
         """
-        if self.waits or not _reads_found_inf(optimizer):
+        parts = [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonWithAdamW) else [optimizer]
+        if self.waits or not all(_reads_found_inf(part) for part in parts):
             if loss is not None:
                 require_finite("train/loss", float(loss), step, before_update=True)
             require_finite("grad_norm", float(norm), step, before_update=True)
@@ -54,7 +58,8 @@ class Watch:
         if self._first_bad is None:
             self._first_bad = torch.zeros((), device=norm.device, dtype=torch.int64)
         self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
-        optimizer.found_inf = (self._first_bad > 0).float()  # type: ignore[attr-defined]
+        for part in parts:
+            part.found_inf = (self._first_bad > 0).float()  # type: ignore[attr-defined]
 
     def look(self) -> None:
         """Wait for the device and say whether a step was bad.
@@ -67,4 +72,5 @@ class Watch:
 
 
 def _reads_found_inf(optimizer: torch.optim.Optimizer) -> bool:
-    return isinstance(optimizer, torch.optim.AdamW) and all(group["fused"] for group in optimizer.param_groups)
+    fused = isinstance(optimizer, torch.optim.AdamW) and all(group["fused"] for group in optimizer.param_groups)
+    return fused or isinstance(optimizer, BatchedMuon)

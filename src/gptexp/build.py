@@ -166,6 +166,7 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tool for finding bugs, which costs time
     if wanted:
+        torch.compiler.reset()  # an earlier job of this process, of other shapes, would make this one's dynamic
         lit.model.compile()
         lit.compiled = True
 

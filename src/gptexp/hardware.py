@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
 import platform
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +110,19 @@ def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
         return False, "with sharded parameters only where asked"
     if total_flops < WORTH_COMPILING:
         return False, "the run is too short to pay it back"
+    if lacking := _lacks_for_compiling():
+        return False, f"{lacking} is not there"
     return True, "pays back in a run this long"
+
+
+def _lacks_for_compiling() -> str | None:
+    """What torch.compile needs on a GPU and this machine doesn't have; a long run is not to die of it."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if not (os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))):
+        return "a C compiler"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.is_file() else str(header)
 
 
 def cpu_has_bf16() -> bool:

@@ -20,7 +20,12 @@ from gptexp.hardware import cpu_has_bf16
 
 
 class BatchedMuon(torch.optim.Muon):
-    """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state are torch's."""
+    """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state are torch's.
+
+    found_inf: a flag on the device, as fused AdamW reads it; where it isn't 0 the weights stay.
+    """
+
+    found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -42,9 +47,14 @@ class BatchedMuon(torch.optim.Muon):
         stacked = torch.stack([_whole(self._accelerated(matrix, group)) for matrix in matrices])  # (N, A, B)
         directions = orthogonalised(stacked, group["ns_coefficients"], group["ns_steps"], group["eps"])
         size = 0.2 * math.sqrt(max(matrices[0].shape))  # the root mean square of AdamW's updates, section 2.2
+        flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
-            matrix.mul_(1 - group["lr"] * group["weight_decay"])
-            matrix.add_(_placed_like(direction, matrix), alpha=-size * group["lr"])
+            own = _own(matrix)
+            before = own if flag is None else own.clone()
+            own.mul_(1 - group["lr"] * group["weight_decay"])
+            own.add_(_own(_placed_like(direction, matrix)), alpha=-size * group["lr"])
+            if flag is not None:
+                own.copy_(torch.where(flag > 0, before, own))
 
     def _accelerated(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
         """The gradient with momentum, Nesterov's or plain."""
@@ -82,6 +92,11 @@ def _precision(matrices: Tensor) -> torch.dtype:
 
 def _whole(matrix: Tensor) -> Tensor:
     return matrix.full_tensor() if isinstance(matrix, DTensor) else matrix
+
+
+def _own(matrix: Tensor) -> Tensor:
+    """This rank's part, which shares its memory."""
+    return matrix.to_local() if isinstance(matrix, DTensor) else matrix
 
 
 def _placed_like(whole: Tensor, matrix: Tensor) -> Tensor:

@@ -156,7 +156,8 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> t
         for params, decay in ((matrices, config.weight_decay), (vectors, 0.0))
         if params
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+    betas, kernel = (config.beta1, config.beta2), True if fused else None  # None: torch may still take foreach
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
 
 
 def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.optim.Muon:

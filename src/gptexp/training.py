@@ -72,6 +72,8 @@ def fit(experiment: Experiment) -> None:
             experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None
+    except torch.OutOfMemoryError as error:
+        raise ValueError(_smaller(error, experiment.plan)) from None
     except SystemExit:  # what Lightning makes of a Ctrl-C before the first step
         raise Interrupted(signal.SIGINT, experiment.folder) from None
     except Interrupted as stop:
@@ -90,6 +92,15 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
         f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "
         f"trainer.gradient_clip={config.trainer.gradient_clip} too large, or trainer.precision too coarse"
     )
+
+
+def _smaller(error: torch.OutOfMemoryError, plan: BatchPlan) -> str:
+    """What torch says of a full GPU's memory, and the next smaller micro-batch that makes the same step."""
+    windows = plan.micro_batch
+    fitting = [size for size in range(1, windows) if windows % size == 0]
+    remedy = f"data.micro_batch_size={fitting[-1]} makes the same steps" if fitting else "take a smaller model"
+    said = ". ".join(str(error).split(". ")[:2]).rstrip(".")  # the rest is of torch's allocator
+    return f"{said}; a micro-batch has {windows} windows: {remedy}, or a smaller model.block_size"
 
 
 def announce(console: Console, e: Experiment) -> None:
@@ -139,14 +150,17 @@ def estimate_seconds(e: Experiment, tokens: int) -> float:
     device = e.trainer.strategy.root_device
     dtype = torch.bfloat16 if "bf16" in e.precision[0] else torch.float32
     a, b = torch.ones(rows, width, dtype=dtype, device=device), torch.ones(width, 4 * width, dtype=dtype, device=device)
-    seconds = min(_timed(a, b) for _ in range(5))
+    products = 1 if device.type == "cpu" else 64  # a GPU's are shorter than the time it takes to ask for one
+    seconds = min(_timed(a, b, products) for _ in range(5)) / products
     rate = 2 * rows * width * 4 * width / seconds
     return 2 * tokens * e.flops_per_token / (rate * e.plan.world_size)
 
 
-def _timed(a: torch.Tensor, b: torch.Tensor) -> float:
+def _timed(a: torch.Tensor, b: torch.Tensor, products: int) -> float:
     start = time.perf_counter()
-    float((a @ b)[0, 0])  # waits for the device
+    for _ in range(products):
+        product = a @ b
+    float(product[0, 0])  # waits for the device
     return time.perf_counter() - start
 
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.runs import RESULT, write_json
@@ -114,6 +116,8 @@ class RunRecord(pl.Callback):
         self._log(trainer, self.last, step)
 
     def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        if lit.device.type != "cpu":  # steps that a GPU has still to do are training too
+            torch.accelerator.synchronize(lit.device)
         self.throughput.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:

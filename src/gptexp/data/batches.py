@@ -99,7 +99,8 @@ class TrainBatches(MicroBatches):
     def take(self, first: int) -> Batch:
         starts = self.order.starts(first, self.plan.micro_batch)
         windows = torch.from_numpy(self.store.windows(starts, self.order.block_size + 1))
-        return windows[:, :-1], windows[:, 1:]
+        tokens, targets = windows[:, :-1], windows[:, 1:]
+        return tokens.contiguous(), targets.contiguous()  # views would be copied out of pinned memory first
 
 
 class ValBatches(Dataset[Batch]):
