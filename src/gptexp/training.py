@@ -17,7 +17,7 @@ from gptexp.build import Experiment, build
 from gptexp.callbacks.bundle import bundle_path
 from gptexp.callbacks.progress import duration, quantity, say
 from gptexp.config import Config
-from gptexp.data.batches import BatchPlan
+from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted
 from gptexp.schemas import to_plain
@@ -97,8 +97,8 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
 def _smaller(error: torch.OutOfMemoryError, plan: BatchPlan) -> str:
     """What torch says of a full GPU's memory, and the next smaller micro-batch that makes the same step."""
     windows = plan.micro_batch
-    fitting = [size for size in range(1, windows) if windows % size == 0]
-    remedy = f"data.micro_batch_size={fitting[-1]} makes the same steps" if fitting else "take a smaller model"
+    smaller = largest_divisor(windows, windows - 1) if windows > 1 else None
+    remedy = f"data.micro_batch_size={smaller} makes the same steps" if smaller else "take a smaller model"
     said = ". ".join(str(error).split(". ")[:2]).rstrip(".")  # the rest is of torch's allocator
     return f"{said}; a micro-batch has {windows} windows: {remedy}, or a smaller model.block_size"
 

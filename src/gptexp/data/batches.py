@@ -47,7 +47,7 @@ def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: in
     config.require_divisible_batch(world_size)
     windows = config.data.windows_per_step
     share = windows // world_size
-    micro = config.data.micro_batch_size or _largest_divisor(share, _windows_that_fit(config, vocab_size, memory))
+    micro = config.data.micro_batch_size or largest_divisor(share, _windows_that_fit(config, vocab_size, memory))
     return BatchPlan(windows, micro, share // micro, world_size)
 
 
@@ -62,7 +62,8 @@ def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
     return max(1, memory // (bytes_per_token * model.block_size))
 
 
-def _largest_divisor(number: int, cap: int) -> int:
+def largest_divisor(number: int, cap: int) -> int:
+    """The largest number up to `cap`, which is at least 1, that divides `number`."""
     return next(d for d in range(min(number, cap), 0, -1) if number % d == 0)
 
 
