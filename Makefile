@@ -16,7 +16,7 @@ dev: $(VENV)/.installed-dev  ## the same with the tools for tests
 # Installed again only when the dependency lists change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,launchers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,launchers,gpt2]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt

@@ -158,9 +158,11 @@ def test_reasons_of_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     fast = Inputs(scratch=tmp_path, fast=True, shakespeare=tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("gptexp.report.missing_packages", lambda: ["scipy"])
+    monkeypatch.setattr("gptexp.tokenizers.gpt2.is_there", lambda: False)
     reasons = {need: why_skipped(a_check(needs=frozenset({need})), there) for need in Need}
-    assert {need for need, reason in reasons.items() if reason} == {Need.gpu, Need.scipy}
-    assert reasons[Need.scipy] == "needs scipy: pip install 'gptexp[compare]'"
+    assert {need for need, reason in reasons.items() if reason} == {Need.gpu, Need.scipy, Need.vocabulary}
+    assert reasons[Need.scipy] == "needs scipy: pip install -e '.[compare]'"
+    assert reasons[Need.vocabulary] == "needs GPT-2's vocabulary: pip install -e '.[gpt2]'"
     assert why_skipped(a_check(needs=frozenset({Need.text})), fast) == "--fast leaves it out: reads Tiny Shakespeare"
     assert why_skipped(a_check(needs=frozenset({Need.scipy})), fast) == reasons[Need.scipy]
 

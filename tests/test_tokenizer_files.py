@@ -25,7 +25,7 @@ from gptexp.identity import identity
 from gptexp.schemas import to_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from gptexp.tokenizers._byte_level import Splits, vocabulary_of
-from gptexp.tokenizers.gpt2 import vocabulary_folder
+from gptexp.tokenizers.gpt2 import encoder_json, vocab_bpe
 
 HARD = [
     "Hello world",
@@ -77,8 +77,8 @@ def read(folder: Path, size: int | None = None) -> Tokenizer:
 
 
 def gpt2_files() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    vocab = json.loads((vocabulary_folder() / "encoder.json").read_text(encoding="utf-8"))
-    lines = (vocabulary_folder() / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+    vocab = json.loads(encoder_json(vocab_bpe()))
+    lines = vocab_bpe().decode("utf-8").split("\n")[1:-1]
     return vocab, [(left, right) for left, right in (line.split(" ") for line in lines)]
 
 

