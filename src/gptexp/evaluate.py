@@ -123,6 +123,7 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Score a text file with a sliding window; its first token is context only."""
+    from gptexp.data.corpora._reading import Contents
     from gptexp.runs import find_checkpoint
     from gptexp.textfile import require_text, survey, tokens_of
 
@@ -133,8 +134,10 @@ def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     checkpoint, model, tokenizer = _loaded(path)
     sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
-    text = survey(file, tokenizer, encoding)
-    score = score_stream(model, tokenizer, tokens_of(file, tokenizer, encoding), batch=arguments.batch_size, **sizes)
+    contents = Contents()
+    text = survey(file, tokenizer, encoding, contents)
+    tokens = tokens_of(file, tokenizer, encoding, contents)
+    score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
     result = {"text": str(file), **sizes, **_counts(score, text.words), "text_sha256": text.text_sha256}
     return result | {"step": checkpoint.step}, _line(result)
 

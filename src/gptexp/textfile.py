@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptexp.data.corpora._reading import read_text
+from gptexp.data.corpora._reading import Contents, read_text
 from gptexp.tokenizers import Tokenizer
 
 
@@ -36,15 +36,17 @@ def require_text(path: Path) -> None:
         raise ValueError(f"{path}: is empty, so there is nothing to score")
 
 
-def survey(path: Path, tokenizer: Tokenizer, encoding: str) -> Survey:
+def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents) -> Survey:
     """Read and tokenize the text once, keeping nothing, so that what is wrong in it shows before the work begins.
+
+    contents: through which the text is read here and later, so that a change in between is an error.
 
     Raises:
         ValueError: naming the file and the place of what can't be decoded or has no token.
     """
     tokens = words = line = 0
     digest, inside = hashlib.sha256(), False  # inside: the last piece ended within a word
-    for text in _pieces(path, encoding):
+    for text in _pieces(path, encoding, contents):
         try:
             tokens += len(tokenizer.encode(text))
         except ValueError as error:
@@ -59,11 +61,13 @@ def survey(path: Path, tokenizer: Tokenizer, encoding: str) -> Survey:
     return Survey(tokens, words, digest.hexdigest())
 
 
-def tokens_of(path: Path, tokenizer: Tokenizer, encoding: str) -> Iterator[np.ndarray]:
+def tokens_of(
+    path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None = None
+) -> Iterator[np.ndarray]:
     """The tokens (n,) of the text, piece by piece."""
-    for text in _pieces(path, encoding):
+    for text in _pieces(path, encoding, contents):
         yield tokenizer.encode(text)
 
 
-def _pieces(path: Path, encoding: str) -> Iterator[str]:
-    return read_text(path, encoding, setting="--encoding")
+def _pieces(path: Path, encoding: str, contents: Contents | None) -> Iterator[str]:
+    return read_text(path, encoding, setting="--encoding", contents=contents)

@@ -84,7 +84,7 @@ def _build_text(
         for _ in shown:
             pass
     _save_tokenizer(folder, tokenizer)
-    _finish(folder, header, tokenizer, train, val)
+    _finish(folder, header, corpus, tokenizer, train, val)
 
 
 def _build_stream(
@@ -114,7 +114,7 @@ def _build_stream(
                 if _finished(train, val) > finished:
                     finished = _finished(train, val)
                     _save_progress(folder, header, corpus, split, train, val)
-    _finish(folder, header, tokenizer, train, val)
+    _finish(folder, header, corpus, tokenizer, train, val)
 
 
 def _stream_pieces(corpus: StreamBase, split: DocumentSplit, train: Part) -> Iterator[Piece]:
@@ -198,7 +198,10 @@ def _load_progress(folder: Path, header: dict[str, Any]) -> dict[str, Any]:
     return state if {name: state.get(name) for name in header} == header else {}
 
 
-def _finish(folder: Path, header: dict[str, Any], tokenizer: Tokenizer, train: Part, val: Part) -> None:
+def _finish(
+    folder: Path, header: dict[str, Any], corpus: CorpusBase, tokenizer: Tokenizer, train: Part, val: Part
+) -> None:
+    corpus.require_unchanged()
     manifest = {
         **header,
         "tokenizer": tokenizer.fingerprint,

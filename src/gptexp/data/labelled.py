@@ -72,6 +72,7 @@ def _build(
     if not isinstance(tokenizer, Tokenizer):
         texts = [text for text, _ in train]
         tokenizer = train_tokenizer(tokenizer, texts, [*texts, *(text for text, _ in val)])
+    corpus.require_unchanged()
     train = _first_tokens(train, tokenizer, data.max_tokens)
     labels = _label_list(data, train, val)
     if folder.exists():  # without a manifest, so it was never finished

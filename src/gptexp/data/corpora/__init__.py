@@ -33,8 +33,12 @@ class CorpusBase(ABC):
     def pieces(self) -> Iterator[tuple[bool, str]]:
         """(begins a document?, text), never empty, without BOM, lines ending in LF; from the beginning each time.
 
-        Pieces have about a million characters at most and are cut where byte-pair tokens end anyway.
+        Pieces have about a million characters at most and are cut where byte-pair tokens end anyway. ValueError: the
+        source isn't what it was when it was read before.
         """
+
+    def require_unchanged(self) -> None:  # noqa: B027 (most corpora notice it as they read)
+        """ValueError: the source isn't what the fingerprint was made of."""
 
 
 class StreamBase(CorpusBase):

@@ -6,7 +6,9 @@ import codecs
 import glob
 import io
 import re
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import xxhash
@@ -43,15 +45,62 @@ def _numbers(name: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def hash_contents(contents: Iterable[bytes | Path], *settings: str) -> str:
-    """xxh3_128 over contents in their order (files are read in chunks) and over how they are treated."""
+def hash_contents(contents: Iterable[Iterable[bytes]], *settings: str) -> str:
+    """xxh3_128 over contents in their order, each given in chunks, and over how they are treated."""
     total = xxhash.xxh3_128(repr(settings).encode())
-    for content in contents:
+    for chunks in contents:
         one = xxhash.xxh3_128()
-        for chunk in [content] if isinstance(content, bytes) else _chunks(content):
+        for chunk in chunks:
             one.update(chunk)
         total.update(one.digest())
     return total.hexdigest()
+
+
+class Contents:
+    """The bytes of files, which must be the same each time they are read.
+
+    A corpus is read several times: for its fingerprint, to count it, to train a tokenizer, to tokenize it. A file that
+    is replaced in between would put the tokens of one text under the fingerprint of another.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, array[int]] = {}
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        """The file in chunks. ValueError: it isn't what it was when it was first read to its end."""
+        known, found = self._known.get(path), array("Q")
+        for chunk in _chunks(path):
+            found.append(xxhash.xxh3_64_intdigest(chunk))
+            if known is not None and known[len(found) - 1 : len(found)] != found[-1:]:
+                raise changed(path)
+            yield chunk
+        if known is not None and len(known) != len(found):
+            raise changed(path)
+        self._known[path] = found
+
+
+class Stamps:
+    """Sizes and times of files that other libraries open, by which a change is noticed."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._known = {path: _stamp(path) for path in files}
+
+    def require_unchanged(self) -> None:
+        """ValueError: a file isn't what it was."""
+        for path, stamp in self._known.items():
+            if _stamp(path) != stamp:
+                raise changed(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    # The time of the last change of the inode can't be set back, so a file that was put back shows, too.
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def changed(path: Path) -> ValueError:
+    """The error that a file changed while it was in use."""
+    return ValueError(f"{path}: has changed while it was being read; run the command again when it is complete")
 
 
 def clean(text: str) -> str:
@@ -59,12 +108,14 @@ def clean(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_text(path: Path, encoding: str, setting: str = "data.encoding") -> Iterator[str]:
+def read_text(
+    path: Path, encoding: str, setting: str = "data.encoding", contents: Contents | None = None
+) -> Iterator[str]:
     """Clean text of a file in pieces. ValueError: file, byte, line and likely encoding of what can't be decoded.
 
-    setting: what the user says the encoding by.
+    setting: what the user says the encoding by. contents: of a file that is read several times.
     """
-    return cut_pieces(_decode(path, encoding, setting))
+    return cut_pieces(_decode(path, (contents or Contents()).chunks(path), encoding, setting))
 
 
 def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
@@ -102,11 +153,11 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _decode(path: Path, encoding: str, setting: str) -> Iterator[str]:
+def _decode(path: Path, chunks: Iterator[bytes], encoding: str, setting: str) -> Iterator[str]:
     # The newline decoder keeps a CR at the end of a chunk until it has seen whether an LF follows.
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     read, begun = 0, False
-    for chunk in _until_end(path):
+    for chunk in chain(chunks, [b""]):
         read += len(chunk)
         try:
             text = decoder.decode(chunk, final=not chunk)
@@ -115,11 +166,6 @@ def _decode(path: Path, encoding: str, setting: str) -> Iterator[str]:
         if text:
             yield text if begun else text.removeprefix("\ufeff")
             begun = True
-
-
-def _until_end(path: Path) -> Iterator[bytes]:
-    yield from _chunks(path)
-    yield b""
 
 
 def _offset(error: UnicodeError, read: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.data.corpora import StreamBase
-from gptexp.data.corpora._reading import clean, find_files, hash_contents
+from gptexp.data.corpora._reading import Contents, Stamps, clean, find_files, hash_contents
 
 BUILDERS = ("text", "json", "csv", "parquet")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -27,6 +27,7 @@ class HuggingFaceCorpus(StreamBase):
         super().__init__(config, cache)
         self._stream: Any = None
         self._state: dict[str, Any] | None = None
+        self._stamps = Stamps([])
 
     def check(self) -> None:
         """ValueError: `datasets` is missing, the name is no data set, local files are missing, there is no network."""
@@ -42,7 +43,12 @@ class HuggingFaceCorpus(StreamBase):
         """Over names and revision; over the contents too, where the files are local."""
         c = self.config
         settings = (c.dataset, c.subset, c.split, c.text_column, c.revision, None if self._local else c.data_files)
-        return hash_contents(self._files(), "huggingface 1", *map(str, settings))
+        files = self._files()
+        self._stamps = Stamps(files)
+        return hash_contents(map(Contents().chunks, files), "huggingface 1", *map(str, settings))
+
+    def require_unchanged(self) -> None:
+        self._stamps.require_unchanged()
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         self._stream = self._load()

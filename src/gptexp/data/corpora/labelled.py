@@ -11,7 +11,7 @@ from typing import Any
 
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora import CorpusBase
-from gptexp.data.corpora._reading import clean, cut_pieces, find_files, hash_contents
+from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, find_files, hash_contents
 from gptexp.data.corpora.huggingface import BUILDERS as BUILTIN
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
 
@@ -25,6 +25,10 @@ class LabelledCorpus(CorpusBase):
     """As a text, each row's text is a document; `rows` gives the labels too."""
 
     config: LabelledConfig
+
+    def __init__(self, config: Any, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._stamps = Stamps([])
 
     def check(self) -> None:
         """ValueError: `datasets` is missing, a file is missing or of no known kind, there is no such data set."""
@@ -43,7 +47,11 @@ class LabelledCorpus(CorpusBase):
         names = (c.dataset, c.subset, c.split, c.val_split, c.revision, c.text_column, c.label_column)
         counts = [str(len(require_files(f"data.{setting}", path))) for setting, path in self._paths()]
         files = [file for setting, path in self._paths() for file in require_files(f"data.{setting}", path)]
-        return hash_contents(files, "labelled 1", *map(str, names), *counts)
+        self._stamps = Stamps(files)
+        return hash_contents(map(Contents().chunks, files), "labelled 1", *map(str, names), *counts)
+
+    def require_unchanged(self) -> None:
+        self._stamps.require_unchanged()
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for text, _ in self.rows("train"):

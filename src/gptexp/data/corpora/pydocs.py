@@ -16,7 +16,7 @@ class PydocsCorpus(CorpusBase):
         self._documents()
 
     def fingerprint(self) -> str:
-        return hash_contents((text.encode() for text in self._documents()), "pydocs 1")
+        return hash_contents(([text.encode()] for text in self._documents()), "pydocs 1")
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for document in self._documents():

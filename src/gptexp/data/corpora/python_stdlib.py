@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import sysconfig
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gptexp.data.corpora import CorpusBase
-from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+from gptexp.data.corpora._reading import Contents, clean, cut_pieces, hash_contents
 
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 class PythonStdlibCorpus(CorpusBase):
     """Every module a document, sorted by path."""
+
+    def __init__(self, config: Any, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._contents = Contents()
 
     def check(self) -> None:
         """ValueError: a Python whose library lies in an archive or comes compiled."""
@@ -25,11 +31,11 @@ class PythonStdlibCorpus(CorpusBase):
             )
 
     def fingerprint(self) -> str:
-        return hash_contents(self._files(), "python_stdlib 1")
+        return hash_contents(map(self._contents.chunks, self._files()), "python_stdlib 1")
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for file in self._files():
-            for place, piece in enumerate(cut_pieces([_source(file)])):
+            for place, piece in enumerate(cut_pieces([_source(b"".join(self._contents.chunks(file)))])):
                 yield place == 0, piece
 
     def _files(self) -> list[Path]:
@@ -41,11 +47,11 @@ class PythonStdlibCorpus(CorpusBase):
         return Path(sysconfig.get_path("stdlib"))
 
 
-def _source(path: Path) -> str:
+def _source(data: bytes) -> str:
     """Text of a module in the encoding that it declares (PEP 263); empty if it doesn't keep to it."""
     try:
-        with tokenize.open(path) as file:
-            return clean(file.read())
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return clean(data.decode(encoding))
     except (SyntaxError, UnicodeDecodeError):
         return ""
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gptexp.data.corpora import CorpusBase
-from gptexp.data.corpora._reading import find_files, hash_contents, read_text
+from gptexp.data.corpora._reading import Contents, find_files, hash_contents, read_text
 
 _EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
 
 class TextCorpus(CorpusBase):
     """Every file a document, in the natural order of their names."""
+
+    def __init__(self, config: Any, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._contents = Contents()
+        self._found: list[Path] = []
 
     def check(self) -> None:
         """ValueError: no file, or nothing in the files."""
@@ -25,14 +31,18 @@ class TextCorpus(CorpusBase):
             raise ValueError(f"data.path={self.config.path}: there is no text in {names}")
 
     def files(self) -> list[Path]:
-        return find_files(self.config.path)
+        """The files, looked for once: a folder may have many, and what appears later is no part of this corpus."""
+        if not self._found:
+            self._found = find_files(self.config.path)
+        return self._found
 
     def fingerprint(self) -> str:
-        return hash_contents(self.files(), "text 1", codecs.lookup(self.config.encoding).name)
+        chunks = map(self._contents.chunks, self.files())
+        return hash_contents(chunks, "text 1", codecs.lookup(self.config.encoding).name)
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for file in self.files():
-            for place, piece in enumerate(read_text(file, self.config.encoding)):
+            for place, piece in enumerate(read_text(file, self.config.encoding, contents=self._contents)):
                 yield place == 0, piece
 
     def _nothing_found(self) -> str:
