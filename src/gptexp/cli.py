@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
-
 from gptexp.compose import compose
 from gptexp.config import Config, SweepConfig
+from gptexp.hydra_versions import arguments_parser
 from gptexp.overrides import one_batch_setting, quoted
 from gptexp.runs import Interrupted
 from gptexp.schemas import ConfigError, conf_dir, groups
@@ -89,7 +88,7 @@ def checked_arguments(arguments: list[str]) -> list[str]:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         sys.exit(0)
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = arguments_parser().parse_args(arguments)
     with one_line_errors():
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
@@ -115,7 +114,7 @@ def sweep_overrides(arguments: list[str]) -> list[str] | None:
     """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
     if {"--help", "-h"} & set(arguments):
         return None
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = arguments_parser().parse_args(arguments)
     asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion
     return parsed.overrides if parsed.multirun and not asks else None
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, Config
 from gptexp.explain import check_groups, closest, explain, settings, type_error
+from gptexp.hydra_versions import VERSION_BASE
 from gptexp.identity import completed
 from gptexp.overrides import one_batch_setting, quoted
 from gptexp.schemas import ConfigError, conf_dir, first_line, register_schemas
@@ -58,7 +59,7 @@ def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConf
     overrides = with_source(one_batch_setting([quoted(o) for o in overrides]))
     check_groups(overrides)
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        with initialize_config_dir(**VERSION_BASE, config_dir=str(conf_dir())):
             composed = hydra_compose(config_name, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(overrides, error)) from None

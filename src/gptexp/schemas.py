@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
+from gptexp.hydra_versions import register_resolver
 from gptexp.sweep.slots import job_slots
 
 # Where an implementation of a group's `kind` lives, and the files there that are none.
@@ -61,11 +62,11 @@ def register_schemas() -> None:
     for group, kinds in KINDS.items():
         for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema)
-    OmegaConf.register_new_resolver("job_slots", job_slots, replace=True)
-    OmegaConf.register_new_resolver("best_by", _best_by, replace=True)
-    OmegaConf.register_new_resolver("tokenizer_sha256", _tokenizer_sha256, replace=True)
-    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
-    OmegaConf.register_new_resolver("run_id", _run_id, replace=True, use_cache=True)
+    register_resolver("job_slots", job_slots, replace=True)
+    register_resolver("best_by", _best_by, replace=True)
+    register_resolver("tokenizer_sha256", _tokenizer_sha256, replace=True)
+    register_resolver("run_name", _run_name, replace=True)
+    register_resolver("run_id", _run_id, replace=True, use_cache=True)
 
 
 def _discover_kinds() -> None:
@@ -85,7 +86,7 @@ def _best_by(objective: str) -> str:
     return best_by(KINDS["objective"][objective])
 
 
-def _tokenizer_sha256(path: str) -> str:
+def _tokenizer_sha256(path: str | None) -> str:
     """Of a tokenizer's files, so that what a run is doesn't hang on where they lie; empty where there are none."""
     from gptexp.huggingface.tokenizer_files import sha256_of
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gptexp import cli, ranks, slurm, worker
 from gptexp.compose import to_config
+from gptexp.hydra_versions import run_task
 from gptexp.runs import COMMAND, command_line, open_run, read_result
 from gptexp.schemas import conf_dir, register_schemas
 from gptexp.source import check_against_source
@@ -79,7 +79,7 @@ def lead() -> None:
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
     with cli.one_line_errors():
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+        run_task(task, str(conf_dir()), "train")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import hydra
 from rich.console import Console
 
 from gptexp import cli
+from gptexp.hydra_versions import run_task
 from gptexp.overrides import quote
 from gptexp.runs import shown
 from gptexp.schemas import ConfigError, conf_dir
@@ -96,7 +96,7 @@ def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]
     # Our ray.yaml is meant to be checked by the schema that the plug-in has under the same name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
     with Progress(sweep):
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+        run_task(task, str(conf_dir()), "train")
 
 
 def _limits(launcher: str, given: list[str]) -> list[str]:
