@@ -99,6 +99,16 @@ def test_a_flipped_byte_is_found_and_the_previous_generation_is_used(tmp_path: P
         assert ckpt.open_run(last).step == 1
 
 
+def test_two_damaged_generations_are_both_named_with_the_remedy(tmp_path: Path) -> None:
+    for step in (1, 2):
+        ckpt.rotate(small(step), tmp_path, best=False)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*previous\.ckpt: .*from a backup, or delete both") as caught:
+        ckpt.open_run(tmp_path / "last.ckpt")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [0, 100, -10])
 def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
     path = tmp_path / "last.ckpt"

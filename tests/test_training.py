@@ -371,7 +371,8 @@ def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, wo
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
     (workplace / "run/result.json").unlink()
     samples = workplace / "run/samples.md"
-    samples.write_text(samples.read_text(encoding="utf-8") + "## step 6\n\n````text\nlost\n````\n\n", encoding="utf-8")
+    torn = "## step 6\n\n````text\nlost\n````\n\n## step 7\n\n````text\n三".encode()[:-1]  # as a kill leaves it
+    samples.write_bytes(samples.read_bytes() + torn)
     run_job(compose(["resume=run", "trainer.max_steps=6", "trainer=cpu"]), Path("run"))
     text = samples.read_text(encoding="utf-8")
     assert [step for step, _ in sections(text)] == [2, 4, 6]

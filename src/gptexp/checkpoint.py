@@ -15,10 +15,7 @@ no code. It is written under another name, flushed and renamed (law 2), and a pr
 from __future__ import annotations
 
 import errno
-import pickle
-import re
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +23,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gptexp.archive import open_plain, require_dense
 from gptexp.config.training import PRECISIONS
-from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, sweep_leftovers
+from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, own_folder, sweep_leftovers
 
 FORMAT = "gptexp checkpoint"
 VERSION = 1
@@ -95,45 +93,35 @@ def load(path: Path) -> Checkpoint:
     return _from_plain(Path(path), open_plain(Path(path)))
 
 
-def open_plain(path: Path, *, legacy: bool = False) -> Plain:
-    """A file of tensors and plain data; nothing else is ever made of it.
-
-    legacy: it may also have torch's format of before 2020, which is no zip.
-
-    Raises:
-        ValueError: damaged, or holds more than that.
-        FileNotFoundError: nothing there.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    zipped = not legacy or zipfile.is_zipfile(path)
-    if zipped:
-        _check_records(path)
-    try:
-        plain = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({found.group(1)})" if found else ""
-        raise ValueError(f"{path}: holds more than tensors and plain data{what}, so it was not opened") from None
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:  # a broken pickle
-        raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
-    return plain if isinstance(plain, dict) else {}
-
-
 def open_run(path: Path) -> Checkpoint:
     """`load`, but where a run's last checkpoint is damaged the generation before it, with a notice.
 
     Raises:
-        ValueError, FileNotFoundError: as `load`.
+        ValueError: as `load`; with the remedy where no generation can be read.
+        FileNotFoundError: nothing there.
     """
     try:
         return load(path)
     except ValueError as error:
-        previous = path.with_name(PREVIOUS)
-        if path.name != LAST or not previous.is_file():
+        if path.name not in (LAST, PREVIOUS):
             raise
-        warnings.warn(f"{error}; taking {PREVIOUS} instead", stacklevel=1)
-        return load(previous)
+        return _generation_before(path, error)
+
+
+def _generation_before(path: Path, damage: ValueError) -> Checkpoint:
+    previous, also = path.with_name(PREVIOUS), ""
+    if path.name == LAST and previous.is_file():
+        try:
+            found = load(previous)
+        except ValueError as error:
+            also = f"; {error}"
+        else:
+            warnings.warn(f"{damage}; taking {PREVIOUS} instead", stacklevel=1)
+            return found
+    raise ValueError(
+        f"{damage}{also}. Copy {LAST} or {PREVIOUS} back from a backup, or delete both, and the run starts from its "
+        "beginning when its command is given again"
+    )
 
 
 def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
@@ -142,8 +130,7 @@ def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
     At every moment two whole generations stand, from the second save on. best.ckpt comes first: a process
     killed before last.ckpt follows takes the same steps again, and finds the same best.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep_leftovers(folder)
+    sweep_leftovers(own_folder(folder))
     last, former = folder / LAST, folder / f".{LAST}.former.tmp"
     plain = _checked(checkpoint)
     with atomic_path(last, needs=_size(checkpoint)) as temporary:
@@ -238,17 +225,6 @@ def _shape(found: tuple[tuple[int, ...], bool] | None) -> str:
     return "" if found is None else f"{found[0]}{'' if found[1] else ' of whole numbers'}"
 
 
-def _check_records(path: Path) -> None:
-    """torch.load accepts a flipped byte in a tensor in silence; the zip's own checksums don't."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole checkpoint file ({_line(error)})") from None
-    if damaged is not None:
-        raise ValueError(f"{path}: damaged (record {damaged} fails its checksum)")
-
-
 def _from_plain(path: Path, plain: Plain) -> Checkpoint:
     if plain.get("format") != FORMAT:
         raise ValueError(f"{path}: not a gptexp checkpoint")
@@ -268,18 +244,6 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
     return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision)
 
 
-def require_dense(path: Path, name: object, value: object) -> None:
-    """Refuse what is no named tensor of real numbers, each with a place of its own in the file.
-
-    A stride of 0 lets a file of a kilobyte stand for terabytes, which the first copy would ask for.
-    """
-    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()
-    if not isinstance(name, str) or not isinstance(value, torch.Tensor) or not dense:
-        raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers")
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise ValueError(f"{path}: {name} has more numbers than the file holds")
-
-
 def _require_plain(where: str, value: object) -> None:
     """Our own bug if it fails: numpy scalars, paths and enums would break `weights_only=True`."""
     if isinstance(value, dict):
@@ -291,7 +255,3 @@ def _require_plain(where: str, value: object) -> None:
             _require_plain(f"{where}[{i}]", child)
     else:
         assert value is None or type(value) in (str, int, float, bool, torch.Tensor), f"{where}: {type(value)}"
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -55,11 +55,19 @@ def main(argv: list[str] | None = None) -> None:
     with one_line_errors():
         if arguments.budget is not None and not arguments.scaling:
             raise ValueError("--budget: goes with --scaling")
-        out = arguments.out or arguments.folders[0] / "report"
+        out = arguments.out or _own_report(arguments.folders[0])
         if arguments.scaling:
             scale(arguments, out)
         else:
             compare(arguments, out)
+
+
+def _own_report(folder: Path) -> Path:
+    """Where the report goes unless it is said; the runs' folder may be a stranger's."""
+    from gptexp.files import require_no_link
+
+    require_no_link(folder / "report")
+    return folder / "report"
 
 
 def compare(arguments: argparse.Namespace, out: Path) -> None:

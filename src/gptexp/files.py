@@ -1,4 +1,7 @@
-"""Writing files so that they are either whole or absent (law 2): temporary name, flush, rename."""
+"""Reading and writing files: whole or absent (law 2), never through a link, and no larger than expected.
+
+A file to write is made under a temporary name, flushed and renamed. A file to read may be a stranger's.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,23 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
+
+import yaml
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+MIB = 2**20
+SETTINGS_BYTES = MIB // 4  # a run's config.yaml has about 3,000
+TEXT_BYTES = 256 * MIB  # metrics.csv of a million rows has about 100 MiB
+JSON_BYTES = 16 * MIB  # provenance.json may hold a long list of uncommitted changes
+YAML_DEPTH = 32
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DiskFullError(OSError):
@@ -86,15 +99,107 @@ def require_free_folder(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "not a folder; choose another name", str(path))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. ValueError: another thing in it. OSError: no such file."""
+def read_bytes(path: Path, at_most: int) -> bytes:
+    """The bytes of a regular file; a pipe or a device is refused without waiting for it.
+
+    Raises:
+        OSError: no such file, no regular one, or one of more than `at_most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(at_most + 1) if os.fstat(descriptor).st_size <= at_most else None
+    if data is None or len(data) > at_most:
+        raise OSError(errno.EFBIG, f"has more than {at_most:,} bytes", str(path))
+    return data
+
+
+def read_text(path: Path, at_most: int = TEXT_BYTES, errors: str = "strict") -> str:
+    """The UTF-8 text of a regular file, line ends as LF. ValueError: another encoding. OSError: as `read_bytes`."""
+    text = read_bytes(path, at_most).decode("utf-8", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, at_most: int = JSON_BYTES) -> dict[str, Any]:
+    """The JSON object in a file. ValueError: another thing in it. OSError: as `read_bytes`."""
+    data = read_bytes(path, at_most)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object, not {type(value).__name__}")
     return value
+
+
+def read_yaml(path: Path, at_most: int = SETTINGS_BYTES) -> Any:
+    """What a YAML file of plain values holds; aliases, which let a small file stand for a large one, are refused.
+
+    Raises:
+        ValueError: no YAML, nested too deep, or with an alias; the file is named.
+        OSError: as `read_bytes`.
+    """
+    data = read_bytes(path, at_most)
+    try:
+        _require_plain_yaml(data)
+        return yaml.load(data, _YAML)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _require_plain_yaml(data: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(data, Loader=_YAML):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {event.start_mark.line + 1}: *{event.anchor} is an alias; write the value itself")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > YAML_DEPTH:
+            raise ValueError(f"line {event.start_mark.line + 1}: nested more than {YAML_DEPTH} deep")
+
+
+def write_yaml(path: Path, value: object) -> None:
+    """A YAML file, whole or as it was, that `read_yaml` takes."""
+    text = yaml.dump(value, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    atomic_write(path, text.encode())
+
+
+class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def require_no_link(path: Path) -> None:
+    """Refuse a link where a file or a folder of a run is written: whoever made the folder chose where it leads.
+
+    Raises:
+        OSError: it is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, and nothing is written through one; delete the link", str(path))
+
+
+def own_folder(path: Path) -> Path:
+    """Make a folder inside a run's folder, if it isn't there. OSError: it is a link."""
+    require_no_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def append_descriptor(path: Path) -> int:
+    """A descriptor that appends to a regular file, made where there is none. OSError: a link, a pipe or a device."""
+    require_no_link(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def open_append(path: Path) -> TextIO:
+    """A file to append text to, line ends as given. OSError: as `append_descriptor`."""
+    return os.fdopen(append_descriptor(path), "a", encoding="utf-8", newline="")
 
 
 def link(source: Path, target: Path) -> None:

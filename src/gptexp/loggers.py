@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptexp.files import atomic_write, flush
+from gptexp.files import atomic_write, flush, open_append, read_text
 from gptexp.lean import pl
 
 rank_zero_only = pl.utilities.rank_zero_only
@@ -82,7 +82,7 @@ class MetricsCSV(pl.loggers.Logger):
 
     def _write_row(self) -> None:
         if self._row:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with open_append(self.path) as file:
                 file.write(self._to_csv([self._row]))
         self._row = {}
 
@@ -98,12 +98,11 @@ class MetricsCSV(pl.loggers.Logger):
     def _rows_until(self, step: int) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: row.get(name) or "" for name in self.columns}
-                for row in csv.DictReader(file)
-                if (row.get("step") or "").isdigit() and int(row["step"]) <= step
-            ]
+        return [
+            {name: row.get(name) or "" for name in self.columns}
+            for row in csv.DictReader(io.StringIO(read_text(self.path)))
+            if (row.get("step") or "").isdigit() and int(row["step"]) <= step
+        ]
 
 
 def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl.loggers.Logger:

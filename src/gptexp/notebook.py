@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shlex
 import subprocess
@@ -11,6 +12,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gptexp.files import read_text as read_text_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,8 +140,7 @@ class Run:
     def _rows(self) -> list[dict[str, str]]:
         if self.folder is None:
             return []
-        with (self.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(io.StringIO(read_text_file(self.folder / "metrics.csv"))))
 
     @property
     def result(self) -> dict[str, Any]:
@@ -151,8 +153,7 @@ class Run:
         """(step, what the model wrote then)."""
         from gptexp import samples
 
-        path = self.folder and self.folder / samples.FILE
-        return list(samples.sections(path.read_text(encoding="utf-8"))) if path and path.exists() else []
+        return samples.read(self.folder) if self.folder else []
 
     def write(self, prompt: str, max_new_tokens: int = 200, *, seed: int = 1, **settings: Any) -> str:
         """The prompt and how the model goes on; settings: temperature, top_k, top_p.

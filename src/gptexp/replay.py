@@ -40,8 +40,8 @@ def read_bundle(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    from gptexp.archive import open_plain
     from gptexp.callbacks.bundle import FORMAT, VERSION
-    from gptexp.checkpoint import open_plain
 
     bundle = open_plain(path)
     if bundle.get("format") != FORMAT or bundle.get("version") != VERSION:

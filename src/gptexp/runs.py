@@ -18,14 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gptexp import huggingface
-from gptexp.files import atomic_write
+from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, write_yaml
 from gptexp.identity import completed
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
 LOCK = ".lock"
+WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, "metrics.csv", "samples.md")  # by a run, in its folder
 VERIFY = "verify"  # below logs/: runs of verify_resume, which nobody means by `latest`
 COMMAND = "GPTEXP_COMMAND"  # the user's command line, for the processes that it starts
 NAMES = ("last.ckpt", "previous.ckpt")
@@ -122,14 +121,14 @@ def read_settings(run: str) -> dict[str, Any]:
     if checkpoint.is_dir():
         settings: object = huggingface.read_settings(checkpoint, run)
     elif folder is None:
-        from gptexp.checkpoint import load
+        from gptexp import checkpoint as ckpt
 
-        settings = load(checkpoint).config
+        settings = ckpt.open_run(checkpoint).config
     else:
         try:
-            settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
+            settings = read_yaml(folder / CONFIG)
+        except ValueError as error:
+            raise RunError(str(error)) from None
     groups = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer")
     named = isinstance(settings, dict) and isinstance(settings.get("name"), str) and type(settings.get("seed")) is int
     if not isinstance(settings, dict) or not named or not all(isinstance(settings.get(g), dict) for g in groups):
@@ -142,10 +141,9 @@ def read_settings(run: str) -> dict[str, Any]:
 def read_result(folder: Path) -> dict[str, Any]:
     """What result.json says; {} where there is none that can be read."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return read_json(folder / RESULT)
     except (OSError, ValueError):
         return {}
-    return result if isinstance(result, dict) else {}
 
 
 def is_finished(folder: Path) -> bool:
@@ -166,6 +164,8 @@ def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
+    for name in WRITTEN:
+        require_no_link(folder / name)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -203,8 +203,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
     """config.yaml: resolved and complete."""
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    atomic_write(folder / CONFIG, text.encode())
+    write_yaml(folder / CONFIG, settings)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from gptexp import cli
 from gptexp.compose import compose
 from gptexp.config import Config
+from gptexp.files import read_text
 from gptexp.overrides import quote
 from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
 from gptexp.schemas import ConfigError
@@ -163,8 +165,7 @@ def _traced(folder: Path, steps: int) -> dict[Any, Any]:
 
 def _logged(folder: Path) -> dict[Any, Any]:
     """metrics.csv by (row, column), so that a doubled or a missing step shows."""
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(read_text(folder / "metrics.csv"))))
     return {
         (f"row {i:06d}", name): value for i, row in enumerate(rows) for name, value in row.items() if name not in TIMED
     }

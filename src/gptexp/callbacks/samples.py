@@ -11,7 +11,7 @@ import torch
 from gptexp import samples
 from gptexp.config import SamplesConfig
 from gptexp.decoding import stream_tokens
-from gptexp.files import atomic_write
+from gptexp.files import atomic_write, open_append
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.plaintext import plain_text
@@ -36,7 +36,7 @@ class TextSamples(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are run again
-            written = samples.sections(self.path.read_text(encoding="utf-8"))
+            written = samples.read(self.path.parent)
             kept = "".join(samples.section(step, text) for step, text in written if step <= lit.step)
             atomic_write(self.path, kept.encode())
 
@@ -68,7 +68,7 @@ class TextSamples(pl.Callback):
         return plain_text(self.tokenizer.decode([*prompt, *stream]))
 
     def _record(self, trainer: pl.Trainer, step: int) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with open_append(self.path) as file:
             file.write(samples.section(step, self.text))
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from gptexp.files import open_append, read_text
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 
@@ -49,7 +50,7 @@ class Trace(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _append(self, row: list[Any]) -> None:
-        with self._path.open("a", encoding="utf-8", newline="") as file:
+        with open_append(self._path) as file:
             csv.writer(file, lineterminator="\n").writerow(row)
 
 
@@ -61,7 +62,7 @@ def read_trace(folder: Path) -> dict[tuple[int, int, int], set[tuple[str, ...]]]
     rows: dict[tuple[int, int, int], set[tuple[str, ...]]] = {}
     for path in sorted(folder.glob("trace-*.csv")):
         rank = int(path.stem.partition("-")[2])
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         whole = text[: text.rfind("\n") + 1]
         for row in csv.DictReader(whole.splitlines()):
             if None not in row.values():

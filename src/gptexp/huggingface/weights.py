@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from gptexp import huggingface
-from gptexp.checkpoint import Checkpoint, open_plain, require_dense
+from gptexp.archive import open_plain, require_dense
+from gptexp.checkpoint import Checkpoint
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored

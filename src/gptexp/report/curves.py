@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gptexp.files import read_text
 
 METRICS_FILE = "metrics.csv"
 Floats = NDArray[np.float64]
@@ -38,8 +41,7 @@ class Curve:
 def read_curve(folder: Path, tokens_per_step: float) -> tuple[Curve | None, str]:
     """The curve, or None and what is wrong with the file."""
     try:
-        with (folder / METRICS_FILE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_text(folder / METRICS_FILE)), strict=True))
         return _curve(rows, tokens_per_step), ""
     except FileNotFoundError:
         return None, f"it has no {METRICS_FILE}"

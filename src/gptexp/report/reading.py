@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gptexp import samples
+from gptexp.files import read_json, read_yaml
 from gptexp.identity import flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
@@ -134,9 +132,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         Unreadable: damaged, or of another program.
     """
     try:
-        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Unreadable(f"{CONFIG} can't be read: {_first_line(error)}") from None
+        settings = read_yaml(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{CONFIG} can't be read: {_first_line(error, folder / CONFIG)}") from None
     groups = ("model", "tokenizer", "data", "trainer")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
         raise Unreadable(f"{CONFIG} holds no settings of a gptexp run")
@@ -148,14 +146,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         raise Unreadable(f"unfinished: no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Unreadable(f"{path.name} is damaged: {_first_line(error)}") from None
-    if not isinstance(value, dict):
-        raise Unreadable(f"{path.name} is damaged: no object in it")
-    return value
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{path.name} is damaged: {_first_line(error, path)}") from None
 
 
 def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -243,13 +238,13 @@ def _origin(path: Path) -> dict[str, str]:
 def last_sample(folder: Path) -> str:
     """What the model wrote at its last validation; empty where there is nothing readable."""
     try:
-        document = (folder / samples.FILE).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        written = samples.read(folder)
+    except OSError:
         return ""
-    return next((text for _, text in reversed(list(samples.sections(document)))), "")
+    return written[-1][1] if written else ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception, path: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())[:160]
+    return " ".join(str(error).removeprefix(f"{path}: ").split())[:160]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import ranks, slurm, worker
+from gptexp.files import append_descriptor, require_no_link
 from gptexp.runs import LOCK, RESULT, has_checkpoint, is_finished, write_json
 from gptexp.sweep import slots, store
 
@@ -80,7 +81,9 @@ def _alone(place: Path) -> Iterator[None]:
     """Wait until no other process trains this job."""
     from filelock import FileLock
 
-    with FileLock(place / f"{LOCK}.job"):
+    lock = place / f"{LOCK}.job"
+    require_no_link(lock)
+    with FileLock(lock):
         _idle.clear()
         try:
             yield
@@ -94,7 +97,7 @@ def _output_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = append_descriptor(path)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from gptexp.config import KINDS, UNSAID, best_by
-from gptexp.files import atomic_write
+from gptexp.files import TEXT_BYTES, read_yaml, require_no_link, write_yaml
 from gptexp.identity import settings_that_matter
 from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, read_result, shown
 from gptexp.schemas import ConfigError
@@ -76,7 +75,7 @@ def read(folder: Path) -> Sweep:
     """
     path = folder / FILE
     try:
-        stored = yaml.load(path.read_bytes(), _LOADER)
+        stored = read_yaml(path, at_most=TEXT_BYTES)
         if stored["format"] != FORMAT:
             raise ValueError(f"has format {stored['format']}, this gptexp reads {FORMAT}")
         jobs = [Job(**job) for job in stored["jobs"]]
@@ -86,11 +85,8 @@ def read(folder: Path) -> Sweep:
         return Sweep(
             folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
         )
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def join(plan: Plan) -> Sweep:
@@ -151,8 +147,7 @@ def write(sweep: Sweep) -> None:
         "search": sweep.search,
         "jobs": [asdict(job) for job in sweep.jobs],
     }
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    atomic_write(sweep.folder / FILE, yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True).encode())
+    write_yaml(sweep.folder / FILE, plain)
 
 
 def _code() -> dict[str, Any]:
@@ -198,6 +193,7 @@ def held(folder: Path) -> Iterator[None]:
         ConfigError: another process runs this sweep.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    require_no_link(folder / LOCK)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
