@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ADD_YOUR_OWN = "docs/add-your-own.md"  # its commands are run where its code is: tests/test_add_your_own.py
 # In the order of their reading: what one page has made, the next ones may use.
-PAGES = ["concepts", "settings", "sweeps", "fine-tuning", "reproduce", "scale-out", "questions"]
+PAGES = ["install", "concepts", "settings", "sweeps", "fine-tuning", "reproduce", "scale-out", "questions"]
 DOCUMENTS = ["README.md", "README.zh.md", *(f"docs/{page}.md" for page in PAGES)]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -99,7 +99,7 @@ def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path) -> N
     code = "import sys; sys.modules['scipy'] = None; from gptexp.compare import main; main(['.'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
-    assert done.stderr == "error: compare needs scipy: pip install 'gptexp[compare]'\n"
+    assert done.stderr == 'error: compare needs scipy: pip install -e ".[compare]" in the checkout of gptexp\n'
 
 
 WRONG = [

@@ -27,6 +27,7 @@ from gptexp.conformance.table import markdown, print_area, shown
 from gptexp.models.gpt import GPT
 from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted, find_checkpoint
+from gptexp.words import install_extra
 
 ROWS = [check for area in areas.AREAS for check in area.checks]
 
@@ -161,8 +162,8 @@ def test_reasons_of_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("gptexp.tokenizers.gpt2.is_there", lambda: False)
     reasons = {need: why_skipped(a_check(needs=frozenset({need})), there) for need in Need}
     assert {need for need, reason in reasons.items() if reason} == {Need.gpu, Need.scipy, Need.vocabulary}
-    assert reasons[Need.scipy] == "needs scipy: pip install -e '.[compare]'"
-    assert reasons[Need.vocabulary] == "needs GPT-2's vocabulary: pip install -e '.[gpt2]'"
+    assert reasons[Need.scipy] == 'needs scipy: pip install -e ".[compare]" in the checkout of gptexp'
+    assert reasons[Need.vocabulary] == "needs GPT-2's vocabulary: " + install_extra("gpt2")
     assert why_skipped(a_check(needs=frozenset({Need.text})), fast) == "--fast leaves it out: reads Tiny Shakespeare"
     assert why_skipped(a_check(needs=frozenset({Need.scipy})), fast) == reasons[Need.scipy]
 

@@ -156,11 +156,15 @@ def check_make(command: Command, place: Path) -> None:
     assert re.search(rf"^{re.escape(target)}:", read("Makefile"), re.MULTILINE), f"no target {target}"
 
 
+# The checkout, with extras; the packages that build it, and a folder.
+PIP_ARGUMENT = r"\.(\[.*\])?$|(torch|hatchling|editables|wheels)$"
+
+
 def check_pip(command: Command, place: Path) -> None:
     arguments = words(command, place)[2:]
     project = tomllib.loads(read("pyproject.toml"))["project"]
     for argument in arguments:
-        assert argument.startswith("-") or argument.endswith(".txt") or re.match(r"(\.|gptexp)(\[.*\])?$", argument)
+        assert argument.startswith(("-", "https:")) or argument.endswith(".txt") or re.match(PIP_ARGUMENT, argument)
         assert not argument.endswith(".txt") or (ROOT / argument).is_file(), f"no file {argument}"
         for extra in re.findall(r"[\w-]+", argument.partition("[")[2]):
             assert extra in project["optional-dependencies"], f"no extra {extra}"
@@ -230,7 +234,7 @@ KINDS = [
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
     Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
     Kind(r"make ", check_make, None, "installs, then does what CI does"),
-    Kind(r"pip install ", check_pip, None, "installs; the files and extras that it names are there"),
+    Kind(r"pip (install|wheel) ", check_pip, None, "installs; the files and extras that it names are there"),
     Kind(r"python3 -m venv ", check_venv, None, "makes an environment"),
     Kind(r"tensorboard ", check_tensorboard, run_tensorboard, "its server would not end; its reader reads the run"),
     Kind(r"(python -c|diff) ", check_shell, run_shell),

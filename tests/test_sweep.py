@@ -19,6 +19,7 @@ from conftest import TINY, TINY_GPT, command, processes, story
 from gptexp.schemas import ConfigError, groups
 from gptexp.sweep import store
 from gptexp.sweep.plan import plan
+from gptexp.words import install_extra
 
 BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
 
@@ -320,7 +321,7 @@ def test_jobs_save_when_their_sweep_is_killed(workplace: Path) -> None:
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) -> None:
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
-        assert done.stderr == 'error: hydra/launcher=ray: is not installed; pip install "gptexp[ray]"\n'
+        assert done.stderr == f"error: hydra/launcher=ray: is not installed; {install_extra('ray')}\n"
 
 
 SLURM = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gptexp.cli import fail, one_line_errors
 from gptexp.report import missing_packages
+from gptexp.words import install_extra
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)
     if missing := missing_packages():
-        fail(f"compare needs {', '.join(missing)}: pip install 'gptexp[compare]'")
+        fail(f"compare needs {', '.join(missing)}: {install_extra('compare')}")
     with one_line_errors():
         if arguments.budget is not None and not arguments.scaling:
             raise ValueError("--budget: goes with --scaling")

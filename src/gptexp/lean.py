@@ -2,7 +2,7 @@
 
 lightning.pytorch imports torchmetrics, which imports matplotlib, scipy and transformers to offer plots and
 metrics that no run of gptexp takes. With them a start takes several seconds longer, and with
-gptexp[compare] two of the three are installed. So every module takes `pl` from here.
+the extra `compare` two of the three are installed. So every module takes `pl` from here.
 """
 
 from __future__ import annotations

@@ -31,3 +31,8 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return plain(str(value))
+
+
+def install_extra(extra: str) -> str:
+    """How the packages of an extra are installed; gptexp itself isn't on PyPI."""
+    return f'pip install -e ".[{extra}]" in the checkout of gptexp'

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from gptexp.runs import Interrupted
-from gptexp.words import plain
+from gptexp.words import install_extra, plain
 
 Value = int | float | str | tuple[int | float, ...]
 
@@ -24,8 +24,8 @@ class Need(Enum):
     wikitext = "reads WikiText-2's test part: give --wikitext FILE (wiki.test.raw)"
     lambada = "reads LAMBADA's test part: give --lambada FILE (lambada_test.jsonl)"
     gpu = "hours on a CPU: runs where torch finds a CUDA GPU"
-    scipy = "needs scipy: pip install -e '.[compare]'"
-    vocabulary = "needs GPT-2's vocabulary: pip install -e '.[gpt2]'"
+    scipy = f"needs scipy: {install_extra('compare')}"
+    vocabulary = f"needs GPT-2's vocabulary: {install_extra('gpt2')}"
 
 
 SLOW = {Need.training, Need.text, Need.weights, Need.wikitext, Need.lambada, Need.gpu}  # what --fast leaves out

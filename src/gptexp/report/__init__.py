@@ -2,7 +2,7 @@
 
     reading -> comparable -> budget -> comparison -> table, plots, page
 
-It needs the packages of `gptexp[compare]`; `missing_packages` says which are not there.
+It needs the packages of the extra `compare`; `missing_packages` says which are not there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PACKAGES = ("scipy", "matplotlib", "jinja2")
 
 
 def missing_packages() -> list[str]:
-    """The packages of `gptexp[compare]` that are not installed."""
+    """The packages of the extra `compare` that are not installed."""
     return [package for package in PACKAGES if find_spec(package) is None]
 
 

@@ -20,6 +20,7 @@ from gptexp.sweep import job, slots
 from gptexp.sweep.plan import SEARCH, Plan, plan
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.store import Sweep, held, join, read
+from gptexp.words import install_extra
 
 FAILED = 1  # exit code if a job has
 NEEDS = {"cores": "hydra_plugins.hydra_joblib_launcher", "ray": "hydra_plugins.hydra_ray_launcher"} | dict.fromkeys(
@@ -34,7 +35,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
     with cli.one_line_errors():
         launcher = _launcher(overrides)
         if SEARCH in overrides and find_spec("optuna") is None:
-            raise ConfigError(f'{SEARCH}: is not installed; pip install "gptexp[search]"')
+            raise ConfigError(f"{SEARCH}: is not installed; {install_extra('search')}")
         planned = plan(overrides)
         if planned.settings.dry_run and planned.search is not None:
             raise ConfigError("sweep.dry_run: a search draws its jobs as it goes; measure a sweep of listed values")
@@ -70,7 +71,7 @@ def _launcher(overrides: list[str]) -> str:
     package = NEEDS.get(name)
     if package is not None and find_spec("hydra_plugins") is not None and find_spec(package) is None:
         extra = "ray" if name == "ray" else "launchers"
-        raise ConfigError(f'hydra/launcher={name}: is not installed; pip install "gptexp[{extra}]"')
+        raise ConfigError(f"hydra/launcher={name}: is not installed; {install_extra(extra)}")
     return name
 
 

