@@ -23,6 +23,7 @@ from gptexp.data.prepare import prepare
 from gptexp.evaluate import main
 from gptexp.loading import load_model
 from gptexp.scoring import score_stream, score_tokens, sliding_windows
+from gptexp.tasks import _context
 from gptexp.train import run as run_job
 
 TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
@@ -257,40 +258,64 @@ def test_lambada_counts_last_words_that_greedy_decoding_finds(evaluate: Evaluate
     assert found["task"] == "lambada"
 
 
-def test_hellaswag_chooses_the_ending_of_the_least_nats_a_byte(evaluate: Evaluate) -> None:
-    endings = ["the warm oven, as cats do!", "a loaf.", "the sun", "eight bells — asks"]
-    rates = [nats_of("gpt", "A cat sleeps", f" {e}")[0] / len(f" {e}".encode()) for e in endings[1:3]]
-    row = {"ctx": "A cat sleeps", "endings": endings[1:3]}
-    right = rates.index(min(rates))
-    parts = {"ctx_a": "A cat", "ctx_b": "sleeps", "endings": endings[1:3]}
-    file = jsonl("swag.jsonl", {**row, "label": right}, {**parts, "label": str(right)}, {**row, "label": 1 - right})
-    found = evaluate("gpt", "--hellaswag", file)
-    assert (found["examples"], found["accuracy"]) == (3, pytest.approx(2 / 3))
-    sums = [nats_of("gpt", "A cat sleeps", f" {e}")[0] for e in endings[1:3]]
-    assert found["accuracy_by_sum"] == pytest.approx(2 / 3 if sums.index(min(sums)) == right else 1 / 3)
+def test_lambadas_last_word_begins_at_the_last_space(evaluate: Evaluate) -> None:
+    texts = {"The cat\nsleeps": ("The", " cat\nsleeps"), "The cat  sleeps": ("The cat", "  sleeps")}
+    file = jsonl("lambada.jsonl", *({"text": text} for text in texts))
+    found = evaluate("gpt", "--lambada", file)
+    nats = sum(nats_of("gpt", *parts)[0] for parts in texts.values())
+    assert found["perplexity"] == pytest.approx(math.exp(nats / 2), rel=1e-5)
+
+
+SWAG = {"activity_label": "The cat", "ctx_a": "The sun [title] ", "ctx_b": "the CAT", "endings": ["a", "b"], "label": 0}
+
+
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_hellaswag_scores_the_published_texts_by_sum_and_by_character(evaluate: Evaluate, right: int) -> None:
+    endings = ["the warm [step] oven", "a loaf.", " [substeps] as cats do!"]
+    context, cleaned = "The cat: The sun.  The cat", ["the warm oven", "a loaf.", " as cats do!"]
+    file = jsonl("swag.jsonl", {**SWAG, "endings": endings, "label": str(right)})
+    found = evaluate("words", "--hellaswag", file)
+    nats = [nats_of("words", context, f" {ending}")[0] for ending in cleaned]
+    rates = [n / len(ending) for n, ending in zip(nats, cleaned, strict=True)]
+    assert (found["acc"], found["acc_norm"]) == (nats.index(min(nats)) == right, rates.index(min(rates)) == right)
+
+
+@pytest.mark.parametrize(
+    ("row", "context"),
+    [
+        ({"activity_label": "Cooking", "ctx_a": "A man cuts.", "ctx_b": "then HE"}, "Cooking: A man cuts. Then he"),
+        (
+            {"activity_label": "Home", "ctx_a": "[header] How to rest [title] Lie down. [step] Sleep.", "ctx_b": ""},
+            "Home: How to rest. Lie down. Sleep.",
+        ),
+    ],
+)
+def test_hellaswags_context_is_cleaned_as_lm_evaluation_harness_does(row: dict[str, str], context: str) -> None:
+    assert _context(row) == context
 
 
 @pytest.mark.parametrize(
     ("task", "row", "message"),
     [
         ("lambada", {"txt": "a b"}, "it has no text in `text`"),
-        ("lambada", {"text": "alone"}, "its `text` has no word before the last one"),
+        ("lambada", {"text": "alone"}, "its `text` has no space, so no word before the last one"),
         ("lambada", ["The cat"], "it is no JSON object"),
         ("lambada", {"text": "The ab雪"}, "character '雪'"),
         ("lambada", {"text": "The " + "t" * 40}, "has 41 tokens, more than block_size=16"),
-        ("hellaswag", {"ctx": "The", "endings": ["a"], "label": 0}, "its `endings` are not a list of at least two"),
-        ("hellaswag", {"ctx": "The", "endings": ["a", "b"], "label": 2}, "its `label` is 2, not the number of an"),
-        ("hellaswag", {"ctx": "The", "endings": ["a", "b"], "label": ""}, "its `label` is '', not the number"),
-        ("hellaswag", {"ctx_a": "The", "endings": ["a", "b"], "label": 0}, "it has no text in `ctx_b`"),
+        ("hellaswag", {**SWAG, "endings": ["a"]}, "its `endings` are not a list of at least two"),
+        ("hellaswag", {**SWAG, "label": 2}, "its `label` is 2, not the number of an"),
+        ("hellaswag", {**SWAG, "label": ""}, "its `label` is '', not the number"),
+        ("hellaswag", {k: v for k, v in SWAG.items() if k != "activity_label"}, "it has no text in `activity_label`"),
+        ("hellaswag", {**SWAG, "ctx_b": None}, "it has no text in `ctx_b`"),
     ],
 )
 def test_a_wrong_line_of_a_task_is_named(
     evaluate: Evaluate, capsys: pytest.CaptureFixture[str], task: str, row: object, message: str
 ) -> None:
-    right = {"lambada": {"text": "The cat"}, "hellaswag": {"ctx": "The", "endings": ["a", "b"], "label": 0}}
+    right = {"lambada": {"text": "The cat"}, "hellaswag": SWAG}
     file = jsonl("wrong.jsonl", right[task], row)
     with pytest.raises(SystemExit) as stop:
-        evaluate("gpt", f"--{task}", file)
+        evaluate("words" if task == "hellaswag" else "gpt", f"--{task}", file)
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert said.startswith("error: wrong.jsonl, line 2: ")

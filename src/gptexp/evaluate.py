@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--split", choices=["val", "train"], help="of its own corpus; default: val")
     what.add_argument("--text", type=Path, metavar="FILE", help="any text, with a sliding window")
     what.add_argument("--lambada", type=Path, metavar="FILE", help="jsonl with `text`: predict the last word")
-    what.add_argument("--hellaswag", type=Path, metavar="FILE", help="jsonl with `ctx`, `endings`, `label`: choose")
+    what.add_argument("--hellaswag", type=Path, metavar="FILE", help="HellaSwag's own jsonl: choose the ending")
     p.add_argument("--stride", type=int, help="with --text: new tokens a window; default: half of block_size")
     p.add_argument("--encoding", help="with --text; default: utf-8")
     p.add_argument("--max-tokens", type=int, help="of its own corpus, score at most so many tokens")

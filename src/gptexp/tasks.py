@@ -7,6 +7,7 @@ continuation's tokens, and sees as much of the context as its block_size holds.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from gptexp.objectives.lm import Score
 from gptexp.scoring import windows_that_fit
 from gptexp.tokenizers import Tokenizer
 
-_LAST_WORD = re.compile(r"(\S)(\s+\S+)\s*\Z")
+_BRACKETED = re.compile(r"\[.*?\]")
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,18 @@ def lambada(
     """The last word of each text (arXiv 1606.06031): how often it is found, and its perplexity.
 
     Found: greedy decoding writes all its tokens. Perplexity: exp of the mean nats of a whole last word. That is
-    what is reported as lambada_openai for GPT-2, whose texts are whole passages with their punctuation.
+    lm-evaluation-harness's lambada_openai, whose texts are whole passages with their punctuation. As there, the
+    last word begins at the last space: one that follows a line break is scored with the word before that.
 
     Raises:
         ValueError: naming file, line and what is wrong in it.
     """
 
     def question(row: dict[str, Any]) -> list[Question]:
-        found = _LAST_WORD.search(_text(row, "text"))
-        if found is None:
-            raise ValueError("its `text` has no word before the last one")
-        return [_question(tokenizer, row["text"][: found.end(1)], found[2], block_size)]
+        context, _, word = _text(row, "text").strip().rpartition(" ")
+        if not context:
+            raise ValueError("its `text` has no space, so no word before the last one")
+        return [_question(tokenizer, context, f" {word}", block_size)]
 
     found, nats = [], []
     for (answer,), _ in _answered(model, tokenizer, path, question, block_size, batch):
@@ -72,9 +74,9 @@ def lambada(
 def hellaswag(
     model: nn.Module, tokenizer: Tokenizer, path: Path, *, block_size: int, batch: int | None = None
 ) -> dict[str, Any]:
-    """Which ending follows (arXiv 1905.07830): the one of the least nats a byte, and, beside it, of the least nats.
+    """Which ending follows (arXiv 1905.07830), in the texts and the two measures of lm-evaluation-harness's hellaswag.
 
-    Divided by UTF-8 bytes, not tokens, so that tokenizers compare. Context and ending are joined by a space.
+    acc: the ending of the least nats. acc_norm: the ending of the least nats per character, its space not counted.
 
     Raises:
         ValueError: naming file, line and what is wrong in it.
@@ -85,28 +87,35 @@ def hellaswag(
         _label(row, endings)
         return [_question(tokenizer, context, f" {ending}", block_size) for ending in endings]
 
-    by_byte, by_sum = [], []
+    by_sum, by_character = [], []
     for answers, row in _answered(model, tokenizer, path, questions, block_size, batch):
         endings = _endings(row)
-        nats = [answer.nats for answer in answers]
-        rates = [n / len(f" {ending}".encode()) for n, ending in zip(nats, endings, strict=True)]
         label = _label(row, endings)
-        by_byte.append(rates.index(min(rates)) == label)
+        nats = [answer.nats for answer in answers]
+        rates = [n / len(ending) if ending else math.inf for n, ending in zip(nats, endings, strict=True)]
         by_sum.append(nats.index(min(nats)) == label)
-    return {"accuracy": fmean(by_byte), "accuracy_by_sum": fmean(by_sum), "examples": len(by_byte)}
+        by_character.append(rates.index(min(rates)) == label)
+    return {"acc": fmean(by_sum), "acc_norm": fmean(by_character), "examples": len(by_sum)}
 
 
 def _context(row: dict[str, Any]) -> str:
-    if "ctx" in row:
-        return _text(row, "ctx")
-    return f"{_text(row, 'ctx_a')} {_text(row, 'ctx_b')}".strip()
+    """The activity, what is known of it, and how its next sentence begins: empty in the texts from WikiHow."""
+    begun = row.get("ctx_b")
+    if not isinstance(begun, str):
+        raise ValueError("it has no text in `ctx_b`")
+    return _cleaned(f"{_text(row, 'activity_label')}: {_text(row, 'ctx_a')} {begun.capitalize()}")
+
+
+def _cleaned(text: str) -> str:
+    """Without WikiHow's marks: " [title]" ends a sentence, what else stands in brackets goes."""
+    return _BRACKETED.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 def _endings(row: dict[str, Any]) -> list[str]:
     endings = row.get("endings")
     if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(e, str) and e for e in endings):
         raise ValueError("its `endings` are not a list of at least two texts")
-    return endings
+    return [_cleaned(ending) for ending in endings]
 
 
 def _label(row: dict[str, Any], endings: list[str]) -> int:
@@ -124,7 +133,10 @@ def _text(row: dict[str, Any], key: str) -> str:
 
 
 def _question(tokenizer: Tokenizer, context: str, continuation: str, block_size: int) -> Question:
-    before, after = tokenizer.encode(context), tokenizer.encode(continuation)
+    """White space at the context's end belongs to the continuation: tokens begin with it."""
+    seen = context.rstrip()
+    continuation = context[len(seen) :] + continuation
+    before, after = tokenizer.encode(seen), tokenizer.encode(continuation)
     if len(after) > block_size:
         raise ValueError(f"{continuation!r} has {len(after)} tokens, more than block_size={block_size}")
     return Question(np.concatenate((before, after))[-(block_size + 1) :].astype(np.int64), len(after))
