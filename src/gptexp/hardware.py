@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from gptexp import ranks
+from gptexp.cgroups import memory_room
 from gptexp.config import Accelerator, Config, Strategy
 
 GIB = 2**30
@@ -172,17 +173,7 @@ def free_memory(device: str) -> int:
     """Bytes that can still be allocated on the device."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    return min(psutil.virtual_memory().available, _cgroup_room())
-
-
-def _cgroup_room() -> int:
-    """What a container's limit leaves, which the machine's own figures don't know of."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return int(limit) - used if limit != "max" else 2**62
-    except (OSError, ValueError):
-        return 2**62
+    return min(psutil.virtual_memory().available, memory_room())
 
 
 def keep_freed_memory() -> None:
