@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.tokenizers import Tokenizer, load_tokenizer
+from gptexp.tokenizers._runs import LONGEST
 
 
 def tokenizer_key(tokenizer: TokenizerConfig | Tokenizer) -> Any:
@@ -27,6 +28,11 @@ def tokenizer_key(tokenizer: TokenizerConfig | Tokenizer) -> Any:
 
 def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def data_fingerprint(source: str, tokenizer: Tokenizer, cuts_runs: bool) -> str:
+    """Fingerprint of the tokens. How long runs are cut counts only for a text that has some: others have one way."""
+    return digest([source, tokenizer.fingerprint, *([f"runs {LONGEST}"] if cuts_runs else [])])
 
 
 def find(cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, source: str) -> Path | None:

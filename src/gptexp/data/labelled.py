@@ -24,7 +24,7 @@ import xxhash
 from gptexp.config.data import LabelledConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
-from gptexp.data.cache import digest, find, lock, read_json, saved_tokenizer, tokenizer_key
+from gptexp.data.cache import data_fingerprint, digest, find, lock, read_json, saved_tokenizer, tokenizer_key
 from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora.labelled import Label, LabelledCorpus, Row
 from gptexp.data.examples import Examples, LabelledData
@@ -90,6 +90,7 @@ def _build(
         "tokenizer": tokenizer.fingerprint,
         "text_sha256": digest_of_text,
         "labels": labels,
+        "cuts_runs": any(tokenizer.cuts_runs(text) for text, _ in (*train, *val)),
         **written,
     }
     atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -252,7 +253,7 @@ def _open(folder: Path, source: str) -> LabelledData:
         tokenizer=tokenizer,
         labels=labels,
         **examples,
-        fingerprint=digest([source, tokenizer.fingerprint]),
+        fingerprint=data_fingerprint(source, tokenizer, bool(manifest.get("cuts_runs"))),
         text_sha256=manifest["text_sha256"],
         train_bytes=manifest["train"]["bytes"],
         val_bytes=manifest["val"]["bytes"],

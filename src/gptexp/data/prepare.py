@@ -15,7 +15,7 @@ from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
 from gptexp.data.build import build
-from gptexp.data.cache import digest, find, lock, read_json, saved_tokenizer, tokenizer_key
+from gptexp.data.cache import data_fingerprint, digest, find, lock, read_json, saved_tokenizer, tokenizer_key
 from gptexp.data.corpora import CorpusBase, open_corpus
 from gptexp.data.shards import Shard, TokenStore, token_dtype
 from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
@@ -111,7 +111,7 @@ def _open(folder: Path, source: str) -> PreparedData:
     return PreparedData(
         tokenizer=tokenizer,
         **stores,
-        fingerprint=digest([source, tokenizer.fingerprint]),
+        fingerprint=data_fingerprint(source, tokenizer, any(manifest[p].get("cuts_runs") for p in ("train", "val"))),
         text_sha256=manifest["text_sha256"],
         val_bytes=manifest["val"]["bytes"],
         train_bytes=manifest["train"]["bytes"],

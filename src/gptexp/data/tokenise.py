@@ -23,9 +23,11 @@ class Part:
         self.writer = ShardWriter(folder, prefix, tokenizer.vocab_size)
         self.eot, self.limit, self._token_bytes = tokenizer.eot, limit, tokenizer.token_bytes
         self.bytes, self.documents, self.full = 0, 0, False
+        self.cuts_runs = False
 
-    def add(self, starts: bool, tokens: np.ndarray) -> None:
-        """Append the tokens of one piece."""
+    def add(self, starts: bool, tokens: np.ndarray, cuts_runs: bool = False) -> None:
+        """Append the tokens of one piece. cuts_runs: words of the piece were too long, and cut."""
+        self.cuts_runs = self.cuts_runs or cuts_runs
         if starts and len(self.writer) and self.eot is not None:
             self.full = self.full or self._room() < 2  # never <|endoftext|> as the last token
             self._write(np.array([self.eot]))
@@ -39,11 +41,13 @@ class Part:
             "bytes": self.bytes,
             "documents": self.documents,
             "full": self.full,
+            "cuts_runs": self.cuts_runs,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.writer.load_state_dict(state["writer"])
         self.bytes, self.documents, self.full = state["bytes"], state["documents"], state["full"]
+        self.cuts_runs = state.get("cuts_runs", False)
 
     def summary(self) -> dict[str, Any]:
         """What the manifest says about the part."""
@@ -51,6 +55,7 @@ class Part:
             "shards": [asdict(shard) for shard in self.writer.shards],
             "bytes": self.bytes,
             "documents": self.documents,
+            "cuts_runs": self.cuts_runs,
         }
 
     def _room(self) -> int:
@@ -68,7 +73,7 @@ def tokenise(pieces: Iterable[Piece], tokenizer: Tokenizer, train: Part, val: Pa
     for batch in _batches(pieces, train):
         tokens = tokenizer.encode_batch([piece.text for piece in batch])
         for piece, ids in zip(batch, tokens, strict=True):
-            (val if piece.val else train).add(piece.starts, ids)
+            (val if piece.val else train).add(piece.starts, ids, tokenizer.cuts_runs(piece.text))
         yield sum(len(piece.text) for piece in batch)
 
 

@@ -15,7 +15,8 @@ Plain = dict[str, Any]
 def files_of(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
     """The files, by name. Byte-level kinds get the older two besides tokenizer.json.
 
-    One difference remains: transformers takes the string <|endoftext|> in a text for the token.
+    Two differences remain: transformers takes the string <|endoftext|> in a text for the token, and it doesn't cut
+    runs of more than 1,000 characters of one class (tokenizers/_runs.py).
 
     Raises:
         ValueError: a kind that it has nothing like.

@@ -55,6 +55,10 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> np.ndarray:
         """Token ids (n,) int32. ValueError: a lone surrogate, or what this kind has no token for."""
 
+    def cuts_runs(self, text: str) -> bool:
+        """Whether the text has words that `encode` cuts because of their length."""
+        return False
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text."""
         return [self.encode(text) for text in texts]

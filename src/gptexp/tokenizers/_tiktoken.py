@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from gptexp.tokenizers import Tokenizer, utf8
+from gptexp.tokenizers._runs import cut_runs, has_long_runs
 
 # The split of GPT-2's published encoder.py: contractions, letters, digits, the rest, white space. The
 # possessive quantifiers change no match; they keep the engine from backtracking through long runs.
@@ -41,8 +42,12 @@ class TiktokenTokenizer(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         utf8(text)  # a lone surrogate is refused here; tiktoken would replace it in silence
-        tokens = self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
+        parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in cut_runs(text)]
+        tokens = np.concatenate(parts).astype(np.int32)
         return tokens if self._ids is None else self._ids[tokens]
+
+    def cuts_runs(self, text: str) -> bool:
+        return has_long_runs(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text, on all cores: tiktoken lets go of Python's lock while it works."""

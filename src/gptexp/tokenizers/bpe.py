@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gptexp.config.tokenizer import BPEConfig
+from gptexp.interruptible import interruptible
 from gptexp.tokenizers import require_keys, utf8
 from gptexp.tokenizers._byte_level import MAX_TOKEN_BYTES, Vocabulary, byte_symbols, token_bytes
+from gptexp.tokenizers._runs import cut_runs
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 
 Merge = tuple[int, int]
@@ -77,7 +79,8 @@ def _learn(n_merges: int, text: Iterator[str]) -> list[Merge]:
         max_token_length=MAX_TOKEN_BYTES,
         show_progress=sys.stderr.isatty(),
     )
-    tokenizer.train_from_iterator(text, trainer)
+    words = (part for piece in text for part in cut_runs(piece))
+    interruptible(lambda parts: tokenizer.train_from_iterator(parts, trainer), words)
     return _to_ids(json.loads(tokenizer.to_str())["model"]["merges"])
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import xxhash
 
+from gptexp.tokenizers._runs import last_boundary
+
 PIECE = 1_000_000  # characters
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -122,7 +124,8 @@ def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
     """Regroup text into pieces of about `size` characters, none empty.
 
     Cuts lie between a non-space and the white space after it, where every word of GPT-2's split ends,
-    so the tokens are those of the uncut text. Only 16·size characters without such a place are cut anywhere.
+    so the tokens are those of the uncut text. Of 2·size characters without such a place the cut comes between two
+    words, or where a word that is too long is cut anyway.
     """
     buffer = ""
     for chunk in chunks:
@@ -144,7 +147,7 @@ def _last_cut(text: str, size: int) -> int:
 
 
 def _forced_cut(text: str, size: int) -> int:
-    return len(text) if len(text) >= 16 * size else 0
+    return last_boundary(text) if len(text) >= 2 * size else 0
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
