@@ -54,7 +54,7 @@ def evaluate(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.chdir(runs)
 
     def run(*arguments: str) -> dict[str, Any]:
-        main([*arguments, "--json"])
+        main([*arguments, "--json", "--logs", "."])
         return json.loads(capsys.readouterr().out)
 
     return run

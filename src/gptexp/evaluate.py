@@ -33,6 +33,12 @@ def parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=Path("data/cache"), help="folder of token shards; default: %(default)s"
     )
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
+    p.add_argument(
+        "--trust-data",
+        action="store_true",
+        help="read the corpus that the run's settings name, although the run lies outside --logs, or the corpus is "
+        "fetched from the network",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     return p
 
@@ -91,7 +97,9 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     checkpoint, model, tokenizer = _loaded(path)
     if not checkpoint.config.get("data"):  # Hugging Face's: weights without a corpus
         raise ValueError(f"{arguments.run}: has no corpus of its own to be scored on; give a text by --text FILE")
-    data = prepare(from_plain("data", checkpoint.config.get("data")), tokenizer, arguments.cache)
+    corpus = from_plain("data", checkpoint.config.get("data"))
+    _require_trusted(arguments, path, checkpoint.config["data"])
+    data = prepare(corpus, tokenizer, arguments.cache)
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: this is not the text that the run was trained on", file=sys.stderr)
     split = arguments.split or "val"
@@ -119,6 +127,24 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         f"perplexity {score.perplexity:,.2f} · {score.tokens:,} tokens · {score.bytes:,} bytes"
     )
     return result, line
+
+
+def _require_trusted(arguments: argparse.Namespace, path: Path, data: dict[str, Any]) -> None:
+    """A checkpoint from elsewhere may name any file of this machine, or any address."""
+    from gptexp.trust import from_network, is_own, named
+
+    if arguments.trust_data:
+        return
+    if not is_own(path, arguments.logs):
+        why = f"lies outside --logs {arguments.logs}"
+    elif from_network(data):
+        why = "was trained on a corpus from the network"
+    else:
+        return
+    raise ValueError(
+        f"{arguments.run}: {why}, and the settings in {path} name what to read ({named(data)}); add --trust-data if "
+        "that may be read, or give a text by --text FILE"
+    )
 
 
 def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from gptexp import huggingface, slurm
+from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
@@ -46,6 +46,8 @@ def with_source(overrides: list[str]) -> list[str]:
                 _require_own(run)
             run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
             settings = _source_settings(run)
+            if verb == "resume":
+                _require_trusted(run, settings["data"], given)
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
@@ -131,6 +133,23 @@ def _require_own(run: str) -> None:
     folder = Path(run).expanduser()
     if huggingface.is_published(run) or (huggingface.is_folder(folder) and not has_checkpoint(folder)):
         raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
+
+
+def _require_trusted(run: str, data: dict[str, Any], given: dict[str, str]) -> None:
+    """A run folder from elsewhere may name any file of this machine, or any address, as the text to train on.
+
+    Raises:
+        ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a text.
+    """
+    found, logs = find_checkpoint(run, weights=False), Path(unquoted(given.get("paths.logs", "logs"))).expanduser()
+    folder = run_folder(found) or found
+    wanted = Path(unquoted(given["hydra.run.dir"])) if "hydra.run.dir" in given else None
+    written_to = wanted is not None and wanted.resolve() == folder.resolve()
+    if not (trust.is_own(folder, logs) or written_to or "data" in given or trust.is_near(data)):
+        raise ConfigError(
+            f"resume={run}: lies outside paths.logs={logs}, and its settings name what to read ({trust.named(data)}); "
+            f"if that may be read, add paths.logs={quote(str(folder.parent))}, or say yourself what to read by data=…"
+        )
 
 
 def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:
