@@ -39,8 +39,8 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(reduction: str) -> N
     expected = F.cross_entropy((hidden @ head.T).flatten(0, 1), targets.flatten(), reduction=reduction)
     wanted = torch.autograd.grad(expected * 3, (hidden, head))
     found = linear_cross_entropy(hidden, head, targets, reduction)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted, rtol=1e-13, atol=1e-13)
 
 
 def test_torch_compile_makes_one_graph_of_it() -> None:

@@ -117,6 +117,7 @@ class Writer:
 
         from gptexp.decoding import Writing, eval_mode
         from gptexp.plaintext import TextStream, UntilStop, plain_text
+        from gptexp.seeds import seed_generator
 
         settings = self.arguments
         decoder = self._decoder([self._encoded(prompt) for prompt, _ in texts])
@@ -124,7 +125,7 @@ class Writer:
             yield text, plain_text(prompt)
         writing = Writing(
             decoder,
-            [torch.Generator().manual_seed(seed) for _, seed in texts],
+            [seed_generator(torch.Generator(), seed) for _, seed in texts],
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_k=settings.top_k or None,

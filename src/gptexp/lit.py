@@ -15,7 +15,7 @@ from gptexp.objectives import Objective, Score
 from gptexp.optim import build_optimizer
 from gptexp.quick_loop import QuickModule
 from gptexp.schedule import lr_multiplier
-from gptexp.seeds import dropout_seed
+from gptexp.seeds import dropout_seed, seed_generator
 
 
 class LitGPT(QuickModule):
@@ -77,7 +77,7 @@ class LitGPT(QuickModule):
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
-        torch.default_generator.manual_seed(seed)  # a CPU's, which plug-ins may draw from on any device
+        seed_generator(torch.default_generator, seed)  # a CPU's, which plug-ins may draw from on any device
 
     def train_loss(self) -> float:
         """The objective's loss over the whole global batch of the last step. A collective, and waits for the device.

@@ -16,6 +16,7 @@ from gptexp.config import FinetuneConfig, ModelConfig, ObjectiveConfig
 from gptexp.identity import completed
 from gptexp.lora import adapt, merged
 from gptexp.schemas import from_plain
+from gptexp.seeds import seed_generator
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None
 def seeded(make: Make, seed: int) -> nn.Module:
     """What `make` makes, from the draws that follow a seed; torch's own state stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_generator(torch.default_generator, seed)
         return make()
 
 

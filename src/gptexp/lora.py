@@ -21,6 +21,7 @@ from gptexp.identity import completed
 from gptexp.models.classifier import HEAD
 from gptexp.models.dropout import Dropout
 from gptexp.schemas import from_plain
+from gptexp.seeds import seed_generator
 
 A, B = "lora_A", "lora_B"
 
@@ -66,7 +67,7 @@ def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) 
         parameter.requires_grad_(name.startswith(HEAD))
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            seed_generator(torch.default_generator, seed)
         for name, layer in targets.items():
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, LoRALinear(layer, config))

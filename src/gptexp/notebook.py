@@ -165,13 +165,14 @@ class Run:
 
         from gptexp.decoding import stream_tokens
         from gptexp.plaintext import plain_text
+        from gptexp.seeds import seed_generator
 
         tokens = self.tokenizer.encode(prompt).tolist()
         stream = stream_tokens(
             self.model,
             tokens,
             max_new_tokens=max_new_tokens,
-            generator=torch.Generator().manual_seed(seed),
+            generator=seed_generator(torch.Generator(), seed),
             stop_token=self.tokenizer.eot,
             **settings,
         )

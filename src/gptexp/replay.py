@@ -83,7 +83,7 @@ def _first_fault(bundle: dict[str, Any]) -> str | None:
 
     from gptexp.checkpoint import Checkpoint
     from gptexp.loading import load_trained
-    from gptexp.seeds import dropout_seed
+    from gptexp.seeds import dropout_seed, seed_generator
 
     parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
     facts = bundle.get("data", {})
@@ -100,7 +100,8 @@ def _first_fault(bundle: dict[str, Any]) -> str | None:
     seen: list[str] = []
     _listen(model, seen)
     for batch in bundle["batches"]:
-        torch.manual_seed(dropout_seed(bundle["seed"], bundle["step"] - 1, batch["rank"], batch["micro"]))
+        drawn = dropout_seed(bundle["seed"], bundle["step"] - 1, batch["rank"], batch["micro"])
+        seed_generator(torch.default_generator, drawn)
         where = f"micro-batch {batch['micro']} of rank {batch['rank']}"
         with _precision(bundle["precision"]):
             loss = objective.loss(model, _parts(batch, objective.parts))

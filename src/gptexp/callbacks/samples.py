@@ -15,7 +15,7 @@ from gptexp.files import atomic_write, open_append
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.plaintext import plain_text
-from gptexp.seeds import sample_seed
+from gptexp.seeds import sample_seed, seed_generator
 from gptexp.tokenizers import Tokenizer
 
 
@@ -54,7 +54,7 @@ class TextSamples(pl.Callback):
 
     def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
         """A sharded model computes on all ranks together, so there no rank may stop before the others."""
-        generator = torch.Generator().manual_seed(sample_seed(lit.config.seed, lit.step))
+        generator = seed_generator(torch.Generator(), sample_seed(lit.config.seed, lit.step))
         prompt = self.tokenizer.encode(self.prompt).tolist()
         stream = stream_tokens(
             lit.model,

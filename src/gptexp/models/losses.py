@@ -108,5 +108,5 @@ def _piece(
         goals = targets.where(counts, 0)[:, None]
         scores = scores.softmax(-1)
         scores.scatter_add_(1, goals, scores.new_full((), -1.0).expand_as(goals))
-        scores *= (counts / counted)[:, None]
+        scores *= (counts.to(wide) / counted)[:, None]
     return loss, scores.to(dtype)
