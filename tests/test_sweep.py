@@ -157,6 +157,48 @@ def test_texts_of_all_values_stay_recorded_when_a_sweep_is_extended(workplace: P
         joined("a", "b")
 
 
+def trained(folder: Path, code: str, *further: str) -> None:
+    """What says by which code a job was trained, and by which it was resumed."""
+    folder.mkdir()
+    for step, sha in enumerate((code, *further)):
+        name = f"provenance-{step}.json" if step else "provenance.json"
+        (folder / name).write_text(json.dumps({"code_sha256": sha}))
+
+
+def test_a_sweep_joined_by_other_code_is_noticed_or_refused(workplace: Path) -> None:
+    from gptexp.codehash import code_sha256
+
+    line = [*BASE, "seed=1,2,3,4", "sweep.name=mine"]
+    made = store.join(plan(line))
+    trained(made.folder / "seed=1", code_sha256())
+    trained(made.folder / "seed=2", "f" * 64, code_sha256())
+    (made.folder / "seed=4").mkdir()  # began with code that kept no hash
+    assert not made.other_code()
+    trained(made.folder / "seed=3", code_sha256(), "e" * 64)
+    assert [job.name for job in store.join(plan(line)).other_code()] == ["seed=3"]
+    with pytest.raises(ConfigError, match=r"the code of 1 of its jobs was eeeeeeee, is .* \(sweep\.code=strict\)"):
+        store.join(plan([*line, "sweep.code=strict"]))
+
+
+def test_a_job_of_a_strict_sweep_fails_when_the_code_has_changed(workplace: Path) -> None:
+    from gptexp.sweep import job
+
+    made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine", "sweep.code=strict"]))
+    made.code = "f" * 64
+    store.write(made)
+    assert job.run(made.folder, 0) is None
+    assert result(made.folder / "seed=1")["error"].startswith("sweep.code=strict: the code has changed")
+
+
+def test_a_sweep_of_widths_knows_which_learning_rates_follow() -> None:
+    from gptexp.sweep.plan import natural_rates
+
+    jobs = plan(["sweep=depth_width"]).jobs
+    assert natural_rates(jobs) == pytest.approx([6.0e-3, 5.9e-3, 3.6e-3], rel=0.02)
+    assert natural_rates(plan(["sweep=heads"]).jobs) == pytest.approx([5.9e-3], rel=0.02)
+    assert not natural_rates(plan(["sweep=depth_width", "optimizer.lr=0.003"]).jobs)
+
+
 # ------------------------------------------------------------------------------------- running
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +21,11 @@ from gptexp.callbacks.confusion import ConfusionMatrix
 from gptexp.callbacks.progress import ProgressLine
 from gptexp.callbacks.record import RunRecord
 from gptexp.callbacks.samples import TextSamples
+from gptexp.codehash import code_sha256
 from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.windows import Windows
+from gptexp.history import History, segment
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
 from gptexp.loading import Measured, measure_model, seeded
@@ -101,6 +103,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         flops_per_token=size.flops_per_token,
         peak_flops=_peak_flops(config, precision[0]),
         facts=_facts(config, data, size, source if first_step else None),
+        history=_history(config, source if first_step else None),
         first_step=first_step,
     )
     samples = _samples(config, folder, data) if objective.writes else None
@@ -295,6 +298,18 @@ def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | 
     if source:
         facts |= {"best": source.metrics.get("best"), "seconds": source.metrics.get("seconds", 0.0)}
     return facts
+
+
+def _history(config: Config, source: ckpt.Checkpoint | None) -> History:
+    """Which code and rates trained the source, and those of this process.
+
+    A checkpoint without a history has the rates of its own settings, which can differ from ours in their length.
+    """
+    own = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
+    if source is None or source.history is not None:
+        return History(source.history or [] if source else [], own)
+    then = replace(config, trainer=replace(config.trainer, max_steps=source.config["trainer"]["max_steps"]))
+    return History([segment(then, 0, source.step, None)], own)
 
 
 def _identity(config: Config, data: Any) -> dict[str, Any]:

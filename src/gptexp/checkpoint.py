@@ -7,6 +7,9 @@
     config       the experiment's settings, resolved        tokenizer    its state, plain data
     data         {"fingerprint", "text_sha256"}, and what the objective must know of it: a classifier's labels
     precision    what it was trained in, where the settings may say `auto`; none in files of before it was kept
+    history      which code and which learning rates trained it, from step to step (gptexp.history); none in older files
+    callbacks    {name of a plug-in: its state}, such as the patience of early stopping; none in older files
+    stopped      whether a plug-in had ended the training after this step
 
 Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
 no code. It is written under another name, flushed and renamed (law 2), and a previous generation stays.
@@ -26,6 +29,7 @@ from torch import nn
 from gptexp.archive import open_plain, require_dense
 from gptexp.config.training import PRECISIONS
 from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, own_folder, sweep_leftovers
+from gptexp.history import checked
 
 FORMAT = "gptexp checkpoint"
 VERSION = 1
@@ -47,6 +51,9 @@ class Checkpoint:
     data: Plain
     metrics: Plain
     precision: str | None = None
+    history: list[Plain] | None = None
+    callbacks: Plain | None = None
+    stopped: bool = False
 
     def as_plain(self) -> Plain:
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -241,7 +248,19 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
     chosen = [name for name in PRECISIONS if name != "auto"]
     if (precision := plain.get("precision")) not in (None, *chosen):
         raise ValueError(f"{path}: its `precision` is none of {', '.join(chosen)}")
-    return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision)
+    return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision, **_younger(path, plain))
+
+
+def _younger(path: Path, plain: Plain) -> Plain:
+    """The parts that files of before they were kept don't have."""
+    history, callbacks, stopped = (plain.get(name) for name in ("history", "callbacks", "stopped"))
+    if not (callbacks is None or isinstance(callbacks, dict)) or stopped not in (None, True, False):
+        raise ValueError(f"{path}: its `callbacks` or `stopped` are not those of a checkpoint")
+    try:
+        history = None if history is None else checked(history)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped)}
 
 
 def _require_plain(where: str, value: object) -> None:

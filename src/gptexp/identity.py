@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
+from gptexp.config import KINDS, CallbacksConfig, LoggerConfig, TrainerConfig
 from gptexp.config.objective import UNSAID
 
 # Where and how a run computes and what it writes down; by law 1 none of it changes the curve (but to rounding).
@@ -38,9 +41,49 @@ ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "ca
 ABSENT: dict[str, dict[str, Any]] = {"objective": UNSAID, "finetune": {"kind": "full"}}
 
 
+WITHOUT_KINDS: dict[str, type] = {"trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
+
+
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings, nested, with the groups that didn't exist when they were stored."""
-    return {**settings, **{group: dict(means) for group, means in ABSENT.items() if settings.get(group) is None}}
+    """Stored settings, nested, with the groups and keys that didn't exist when they were stored.
+
+    A missing key means its schema's default. A default that follows another setting is not filled in.
+    """
+    whole = {**settings, **{group: dict(means) for group, means in ABSENT.items() if settings.get(group) is None}}
+    for group, values in whole.items():
+        if isinstance(values, Mapping):
+            schema = WITHOUT_KINDS.get(group) or KINDS.get(group, {}).get(str(values.get("kind")))
+            whole[group] = _with_defaults(values, _defaults(schema)) if schema else values
+    return whole
+
+
+def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    missing = {key: value for key, value in defaults.items() if key not in values and not _follows(value)}
+    groups = {
+        key: _with_defaults(value, defaults[key])
+        for key, value in values.items()
+        if isinstance(value, Mapping) and isinstance(defaults.get(key), dict)
+    }
+    return {**values, **groups, **missing}
+
+
+def _defaults(schema: type) -> dict[str, Any]:
+    """The default of each field, as plain data."""
+    return {
+        field.name: _plain(field.default if field.default_factory is MISSING else field.default_factory())
+        for field in fields(schema)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value.name if isinstance(value, Enum) else value
+
+
+def _follows(default: Any) -> bool:
+    """Whether a default is an interpolation, or isn't there."""
+    return default is MISSING or (isinstance(default, str) and ("${" in default or default == "???"))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

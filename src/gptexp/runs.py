@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import huggingface
+from gptexp.codehash import code_sha256
 from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, write_yaml
 from gptexp.identity import completed
 
@@ -146,6 +147,17 @@ def read_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def last_code(folder: Path) -> str | None:
+    """The hash of the code that a run was last trained with, where its provenance files say it."""
+    steps = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("provenance-[0-9]*.json")}
+    path = steps[max(steps)] if steps else folder / PROVENANCE
+    try:
+        code = read_json(path).get("code_sha256")
+    except (OSError, ValueError):
+        return None
+    return code if isinstance(code, str) else None
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run has come to its end."""
     return read_result(folder).get("status") == "completed"
@@ -223,8 +235,12 @@ def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]
 
 
 def code_version() -> dict[str, Any]:
-    """The code that runs: commit and uncommitted changes where it is a checkout, and versions."""
-    return {"git": _git(), "versions": {"python": platform.python_version(), **_versions()}}
+    """The code that runs: its hash, commit and uncommitted changes where it is a checkout, and versions."""
+    return {
+        "code_sha256": code_sha256(),
+        "git": _git(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
 
 
 def command_line() -> str:

@@ -128,6 +128,11 @@ def announce(console: Console, e: Experiment) -> None:
     say(console, "\n".join(lines))
     if e.lit.first_step:
         say(console, f"going on from step {e.lit.first_step}")
+    if former := e.record.history.former_code:
+        now = e.record.history.own["code_sha256"]
+        say(
+            console, f"notice: the code has changed since step {e.lit.first_step}: it was {former[:8]}, it is {now[:8]}"
+        )
     if device == "CPU" and seconds > LONG:
         say(
             console,

@@ -86,6 +86,7 @@ class Checkpoints(pl.Callback):
                 "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
             },
             precision=str(lit.trainer.precision),
+            history=self.record.history.until(lit.step),
             **self.identity,
         )
         if lit.trainer.is_global_zero:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gptexp.history import History
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.runs import RESULT, write_json
@@ -57,7 +58,7 @@ class RunRecord(pl.Callback):
     flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
     facts: settings, for the loggers; parameters, those that train, hash of the scored text and bytes a training
     token, for result.json; of a resumed run its best score and its seconds so far. best_by: the metric that
-    decides it.
+    decides it. history: the code and the learning rates, those of the run's earlier processes included.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class RunRecord(pl.Callback):
         flops_per_token: float,
         peak_flops: float | None,
         facts: dict[str, Any],
+        history: History,
         first_step: int,
     ) -> None:
         self.folder, self.facts, self.first_step = folder, facts, first_step
-        self.tokens_per_step, self.best_by = tokens_per_step, best_by
+        self.tokens_per_step, self.best_by, self.history = tokens_per_step, best_by, history
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.best: dict[str, float] | None = facts.pop("best", None)
         self._seconds_before = float(facts.pop("seconds", 0.0))
@@ -138,7 +140,7 @@ class RunRecord(pl.Callback):
         """What result.json holds."""
         assert lit.score is not None
         tokens = lit.step * self.throughput.tokens_per_step
-        seconds = self.throughput.seconds
+        seconds, history = self.throughput.seconds, self.history.until(lit.step)
         return {
             "status": "completed",
             "metrics": _finite(lit.score.metrics()),
@@ -155,6 +157,9 @@ class RunRecord(pl.Callback):
             "flops_per_token": self.flops_per_token,
             "bytes_per_token": self.facts["bytes_per_token"],
             "resumed_from": self.first_step or None,
+            "peak_lr": history[-1]["peak_lr"],
+            "code_sha256": history[-1]["code_sha256"],
+            "history": history,
         }
 
     def finish(self, lit: LitGPT) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def _newest(runs: list[Run], also: Iterable[str]) -> tuple[list[Run], list[LeftO
     for run in runs:
         kept = newest[key_of(run.settings, also), run.seed]
         if run is not kept:
-            older.append(_out(run, f"same settings and seed as {kept.folder}, which is newer"))
+            code = " and was made by other code" if run.code != kept.code and run.code and kept.code else ""
+            older.append(_out(run, f"same settings and seed as {kept.folder}, which is newer{code}"))
     return [run for run in runs if newest[key_of(run.settings, also), run.seed] is run], older
 
 

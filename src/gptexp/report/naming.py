@@ -103,7 +103,7 @@ def number(value: object) -> float | None:
 
 
 def in_order(configurations: Sequence[Settings], keys: Sequence[str]) -> list[int]:
-    """Indices that sort configurations by these settings: numbers by size, other values as they were found."""
+    """Indices that sort configurations by these settings: numbers by size, other values as found, null first."""
     columns = []
     for key in keys:
         values = [settings.get(key) for settings in configurations]
@@ -113,7 +113,7 @@ def in_order(configurations: Sequence[Settings], keys: Sequence[str]) -> list[in
         columns.append(
             [-float("inf") if n is None else n for n in numbers]
             if is_number
-            else [found.index(shown(v)) for v in values]
+            else [-1 if v is None else found.index(shown(v)) for v in values]
         )
     return sorted(range(len(configurations)), key=lambda index: [column[index] for column in columns])
 

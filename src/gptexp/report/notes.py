@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from gptexp.config.objective import HIGHER
@@ -145,9 +146,10 @@ def _origins(c: Comparison) -> Iterator[str]:
     devices = sorted({run.origin["device"] for run in c.runs if "device" in run.origin})
     if len(devices) > 1:
         yield f"tokens/s and time are of different machines: {'; '.join(map(plain, devices))}"
-    commits = {run.origin["code"] for run in c.runs if "code" in run.origin}
-    if len(commits) > 1:
-        yield f"the runs were made by {len(commits)} versions of the code"
+    code = Counter(name for run in c.runs for name in run.code)
+    if len(code) > 1:
+        said = [f"{name}: {_plural(count, 'run')}" for name, count in code.most_common()]
+        yield f"the runs were made by {len(code)} versions of the code: {plain(listed(said))}"
 
 
 def _plural(n: int, word: str) -> str:

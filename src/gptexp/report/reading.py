@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -10,9 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptexp import samples
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gptexp import history, samples
+from gptexp.config import KINDS
 from gptexp.files import read_json, read_yaml
-from gptexp.identity import flatten
+from gptexp.identity import completed, flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
 
@@ -30,6 +35,7 @@ class Run:
     metrics, best: by name (val/bpb …), of the last step and of the best; nan where it was no finite number.
     flops_per_token: as the run recorded it, or None; bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
+    code: names of the versions of the code that trained it, in order.
     """
 
     folder: Path
@@ -49,6 +55,7 @@ class Run:
     curve: Curve | None = None
     curve_problem: str = ""
     origin: dict[str, str] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
     finished: float = 0.0
 
 
@@ -141,7 +148,21 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if type(settings.get("seed")) is not int:
         raise Unreadable(f"{CONFIG} holds no seed")
     scalar = (type(None), bool, int, float, str)
-    return {key: value if isinstance(value, scalar) else str(value) for key, value in flatten(settings).items()}
+    flat = flatten(completed(settings))
+    if flat.get("optimizer.lr") is None:
+        flat["optimizer.lr"] = _natural_lr(settings["model"])
+    return {key: value if isinstance(value, scalar) else str(value) for key, value in flat.items()}
+
+
+def _natural_lr(model: dict[str, Any]) -> float | None:
+    """What `optimizer.lr: null` means for a model; None where its settings are not those of a known kind."""
+    schema = KINDS["model"].get(str(model.get("kind")))
+    if schema is None or "${" in str(model):
+        return None
+    try:
+        return float(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), model)).natural_lr)  # type: ignore[union-attr]
+    except (OmegaConfBaseException, ValueError, ArithmeticError):
+        return None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -154,9 +175,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """`trainer.precision=auto` as what it was: bf16 on one machine and float32 on another are two experiments."""
-    chosen = result.get("precision")
-    return {**settings, "trainer.precision": chosen} if isinstance(chosen, str) else settings
+    """The settings with what they came to: `auto` and null as values, and where an extended run was extended.
+
+    bf16 on one machine and float32 on another are two experiments, as are two peak learning rates.
+    """
+    found = dict(settings)
+    if isinstance(chosen := result.get("precision"), str):
+        found["trainer.precision"] = chosen
+    if result.get("peak_lr") is not None:
+        found["optimizer.lr"] = _number(result, "peak_lr")
+    if extended := history.extension(_history(result)):
+        found["schedule.extended"] = extended
+    return found
+
+
+def _history(result: dict[str, Any]) -> list[history.Segment]:
+    """Which code and learning rates trained the run; older results don't say."""
+    return history.checked(result["history"]) if result.get("history") is not None else []
 
 
 def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
@@ -184,6 +219,7 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         curve=curve,
         curve_problem=problem,
         origin=_origin(folder / PROVENANCE),
+        code=_code(folder, result),
         finished=(folder / RESULT).stat().st_mtime,
     )
 
@@ -222,17 +258,40 @@ def _metrics(values: Any) -> dict[str, float]:
 
 
 def _origin(path: Path) -> dict[str, str]:
-    """What provenance.json says of device, code and data; missing or damaged, it says nothing."""
+    """What provenance.json says of device and data; missing or damaged, it says nothing."""
     try:
         facts = _json(path)
-        hardware, git, data = ((facts.get(part) or {}) for part in ("hardware", "git", "data"))
+        hardware, data = ((facts.get(part) or {}) for part in ("hardware", "data"))
         gpus = hardware.get("gpus")
         cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
         device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
-        found = {"device": device, "code": git.get("commit"), "data": data.get("fingerprint")}
+        found = {"device": device, "data": data.get("fingerprint")}
     except (Unreadable, AttributeError, KeyError, TypeError):
         return {}
     return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def _code(folder: Path, result: dict[str, Any]) -> tuple[str, ...]:
+    """The versions of the code that trained a run: by their hashes, and by commits where those are all there is.
+
+    A resumed run writes provenance-<step>.json beside provenance.json, so all of them are read.
+    """
+    paths = sorted(folder.glob(f"{Path(PROVENANCE).stem}*.json"), key=lambda path: natural(path.stem))
+    commits = dict(filter(None, map(_commit, paths)))
+    hashes = [part.get("code_sha256") for part in _history(result)]
+    named = [f"{sha[:8]} ({commits[sha]})" if sha in commits else sha[:8] for sha in hashes if sha]
+    return tuple(dict.fromkeys(named or commits.values()))
+
+
+def _commit(path: Path) -> tuple[str, str] | None:
+    """The code's hash (or the file's name, where there is none) and its commit, as a provenance file says them."""
+    try:
+        facts = _json(path)
+        commit, diff = facts["git"]["commit"], facts["git"].get("diff")
+        changes = f" with changes {hashlib.sha256(diff.encode()).hexdigest()[:4]}" if diff else ""
+        return str(facts.get("code_sha256") or path.name), f"commit {commit[:7]}{changes}"
+    except (Unreadable, AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def last_sample(folder: Path) -> str:

@@ -124,6 +124,8 @@ def _why_not(run: Run, metric: str) -> str:
     steps = run.settings.get("trainer.max_steps")
     if isinstance(steps, int) and run.steps < steps:
         return f"stopped at step {run.steps:,} of {steps:,}: its schedule had not ended"
+    if extended := run.settings.get("schedule.extended"):
+        return f"extended {extended}: its learning rates are not those of a straight run"
     return ""
 
 

@@ -17,7 +17,7 @@ from gptexp.overrides import quote
 from gptexp.runs import shown
 from gptexp.schemas import ConfigError, conf_dir
 from gptexp.sweep import job, slots
-from gptexp.sweep.plan import SEARCH, Plan, plan
+from gptexp.sweep.plan import SEARCH, Plan, natural_rates, plan
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.words import install_extra
@@ -47,6 +47,12 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
         with held(planned.folder):
             sweep = join(planned)
             _announce(sweep, console)
+            if len(rates := natural_rates(planned.jobs)) > 1:
+                said = ", ".join(f"{rate:.1e}" for rate in rates)
+                _notice(f"optimizer.lr=null follows the model: {said}; give optimizer.lr=… to keep it fixed", console)
+            if others := sweep.other_code():
+                text = f"the code has changed since {len(others)} of its jobs were trained"
+                _notice(f"{text}; sweep.code=strict refuses this", console)
             try:
                 if sweep.unfinished() or sweep.search is not None:
                     _launch(sweep, planned, launcher, task)
@@ -77,6 +83,10 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_standing(sweep)} · {shown(sweep.folder)}", soft_wrap=True, markup=False)
+
+
+def _notice(text: str, console: Console) -> None:
+    console.print(f"notice: {text}", soft_wrap=True, markup=False)
 
 
 def _standing(sweep: Sweep) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import ranks, slurm, worker
+from gptexp.codehash import code_sha256
 from gptexp.files import append_descriptor, require_no_link
-from gptexp.runs import LOCK, RESULT, has_checkpoint, is_finished, write_json
+from gptexp.runs import LOCK, RESULT, RunError, has_checkpoint, is_finished, write_json
 from gptexp.sweep import slots, store
 
 LOG = "log.txt"
@@ -52,18 +53,23 @@ def _lead(folder: Path, number: int) -> float | None:
         for attempt in range(1 + sweep.retries):
             if not is_finished(place):
                 with _output_to(place / LOG):
-                    _attempt(job.config, place, last=attempt == sweep.retries)
+                    _attempt(job.config, place, code=sweep.code, last=attempt == sweep.retries)
     return sweep.value(job)
 
 
-def _attempt(settings: dict[str, Any], place: Path, *, last: bool) -> None:
-    """Train, and write down why if that fails; a signal ends the process, with the job saved."""
+def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: bool) -> None:
+    """Train, and write down why if that fails; a signal ends the process, with the job saved.
+
+    code: the hash of the only code that may train it, with sweep.code=strict.
+    """
     from gptexp.cli import one_line_errors
     from gptexp.compose import config_from_plain
     from gptexp.train import run as train
 
     began = time.time()
     try:
+        if code not in (None, code_sha256()):
+            raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
         with one_line_errors(stopping_only=True):
             going_on = has_checkpoint(place)
             train(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)

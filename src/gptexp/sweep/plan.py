@@ -17,7 +17,7 @@ from gptexp.compose import compose, compose_raw
 from gptexp.config import Config, SweepConfig
 from gptexp.identity import identity, settings_that_matter
 from gptexp.overrides import jobs_of, one_batch_setting, quoted, unquoted
-from gptexp.schemas import ConfigError, to_plain
+from gptexp.schemas import ConfigError, from_plain, to_plain
 
 LONGEST_NAME = 100  # of a job's folder, in bytes
 
@@ -206,6 +206,13 @@ def make_job(name: str, overrides: list[str], config: Config) -> Job:
     """A composed experiment as a job to store."""
     plain = {key: value for key, value in to_plain(config).items() if key != "sweep"}
     return Job(name=name, overrides=overrides, identity=identity(plain, seed=True), config=plain | {"name": name})
+
+
+def natural_rates(jobs: list[Job]) -> list[float]:
+    """The different peak learning rates that `optimizer.lr: null` means for these jobs' models, highest first."""
+    models = [job.config["model"] for job in jobs if job.config["optimizer"]["lr"] is None]
+    different = {json.dumps(model, sort_keys=True): model for model in models}
+    return sorted({from_plain("model", model).natural_lr for model in different.values()}, reverse=True)
 
 
 def safe_name(name: str) -> str:

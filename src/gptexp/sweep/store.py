@@ -12,10 +12,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gptexp.codehash import code_sha256
 from gptexp.config import KINDS, UNSAID, best_by
+from gptexp.config.sweep import OtherCode
 from gptexp.files import TEXT_BYTES, read_yaml, require_no_link, write_yaml
 from gptexp.identity import settings_that_matter
-from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, read_result, shown
+from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, last_code, read_result, shown
 from gptexp.schemas import ConfigError
 from gptexp.source import FREE_ON_RESUME
 from gptexp.sweep.plan import Job, Plan, safe_name
@@ -35,6 +37,7 @@ class Sweep:
     texts: dict[str, str]
     jobs: list[Job]
     search: dict[str, Any] | None = None  # with Optuna: space, base overrides, seed, n_trials
+    code: str | None = None  # the hash of the only code that may train its jobs; null: any
 
     @property
     def total(self) -> int:
@@ -62,6 +65,10 @@ class Sweep:
             return str(status)
         return "started" if any((place / CHECKPOINTS / name).exists() for name in NAMES) else "waiting"
 
+    def other_code(self) -> list[Job]:
+        """The jobs that were last trained by other code than that of this process."""
+        return [job for job in self.jobs if last_code(self.place(job)) not in (None, code_sha256())]
+
     def unfinished(self) -> list[int]:
         """The numbers of the jobs that have not come to their end."""
         return [i for i, job in enumerate(self.jobs) if self.status(job) != "completed"]
@@ -82,9 +89,8 @@ def read(folder: Path) -> Sweep:
         for job in jobs:
             if not isinstance(job.name, str) or job.name != safe_name(job.name) or not isinstance(job.config, dict):
                 raise ValueError(f"job {job.name}: is none that a sweep writes")
-        return Sweep(
-            folder=folder, jobs=jobs, **{key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
-        )
+        kept = {key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
+        return Sweep(folder=folder, jobs=jobs, code=stored.get("code", {}).get("required"), **kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
@@ -119,6 +125,7 @@ def join(plan: Plan) -> Sweep:
         texts=texts,
         jobs=jobs,
         search=plan.search,
+        code=code_sha256() if plan.settings.code is OtherCode.strict else None,
     )
     write(sweep)
     return sweep
@@ -140,7 +147,7 @@ def write(sweep: Sweep) -> None:
         "format": FORMAT,
         "name": sweep.name,
         "command": command_line(),
-        "code": _code(),
+        "code": _code() | {"required": sweep.code},
         "retries": sweep.retries,
         "fixed": sweep.fixed,
         "texts": sweep.texts,
@@ -154,12 +161,20 @@ def _code() -> dict[str, Any]:
     """Which code composed the sweep; each run's provenance.json says it in full."""
     code = code_version()
     git = code["git"] or {}
-    return {"gptexp": code["versions"]["gptexp"], "commit": git.get("commit"), "changed": bool(git.get("diff"))}
+    return {
+        "gptexp": code["versions"]["gptexp"],
+        "sha256": code["code_sha256"],
+        "commit": git.get("commit"),
+        "changed": bool(git.get("diff")),
+    }
 
 
 def _differences(stored: Sweep, plan: Plan) -> list[str]:
     """What is not as recorded, in words; at most a few."""
     found = _changed(stored.fixed, plan.fixed)
+    if plan.settings.code is OtherCode.strict and (jobs := stored.other_code()):
+        former = (last_code(stored.place(jobs[0])) or "")[:8]
+        found += [f"the code of {len(jobs)} of its jobs was {former}, is {code_sha256()[:8]} (sweep.code=strict)"]
     changed = [key for key, was in stored.texts.items() if plan.texts.get(key, was) != was]
     found += [f"the text of data={key.split()[0]} has changed" for key in changed]
     known = {job.name: job for job in stored.jobs}
