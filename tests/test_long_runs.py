@@ -34,9 +34,8 @@ RUNS = {
     "spaces": " " * 3000,
     "lines": "\n \t" * 700,
 }
-ORDINARY = (
-    "It's  a line,\n\n  indented\t\tby   1234 spaces … 'tis 哈利\x1c x\x85 y\n" * 40 + "=" * 200 + "\n" + " " * 300
-)
+ORDINARY = "It's  a line,\n\n  indented\t\tby   1234 spaces … 'tis 哈利\x1c x\x85 y\n" * 40
+ORDINARY += "=" * 200 + "\n" + " " * 300
 
 
 @pytest.fixture(autouse=True)
@@ -76,10 +75,10 @@ def test_ordinary_text_keeps_the_tokens_of_gpt2(text: str) -> None:
 
 
 def test_ordinary_text_keeps_the_merges_of_the_trainer() -> None:
+    from pydoc_data.topics import topics
+
     from tokenizers import Tokenizer as Trainer
     from tokenizers import models, pre_tokenizers, trainers
-
-    from pydoc_data.topics import topics
 
     text = "\n".join(topics[name] for name in sorted(topics)[:25])
     plain = Trainer(models.BPE())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 LONGEST = 1000  # characters; more than the words and rulers of any ordinary text
@@ -24,7 +25,7 @@ def has_long_runs(text: str) -> bool:
 def cut_runs(text: str) -> list[str]:
     """The text in parts, cut every LONGEST characters from the beginning of a run that is longer than that."""
     places = [0, *_cuts(text), len(text)]
-    return [text[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    return [text[start:stop] for start, stop in pairwise(places)]
 
 
 def last_boundary(text: str) -> int:
