@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,10 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
     """Runs the door over these checks, in an empty current directory; gives its exit code."""
     monkeypatch.chdir(tmp_path)
 
-    def judge(*checks: Check) -> int:
+    def judge(*checks: Check, arguments: Sequence[str] = ()) -> int:
         monkeypatch.setattr(areas, "AREAS", (Area(title="Numbers", checks=checks),))
         with pytest.raises(SystemExit) as stop:
-            door.main([])
+            door.main(list(arguments))
         return int(stop.value.code or 0)
 
     return judge
@@ -64,27 +64,27 @@ def test_fast_shows_every_row_in_table_and_report_and_fails_none(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")  # where each name has a line
     with pytest.raises(SystemExit) as stop:
-        door.main(["--fast"])
+        door.main(["--fast", "--out", "table.md"])
     out = capsys.readouterr().out
     assert not stop.value.code, out
-    report = (tmp_path / "conformance.md").read_text(encoding="utf-8")
+    report = (tmp_path / "table.md").read_text(encoding="utf-8")
     for check in ROWS:
         assert check.name in out
         assert f"| {check.name} |".replace("<|endoftext|>", "&lt;\\|endoftext\\|&gt;") in report
-    slow = sum(bool(check.needs - {Need.scipy}) for check in ROWS)
+    slow = sum(bool(check.needs - {Need.scipy, Need.vocabulary}) for check in ROWS)
     counts = f"{len(ROWS) - slow} passed · 0 failed · {slow} skipped"
     assert counts in out.splitlines()[-1]
     assert f"- result: {counts}\n" in report
     assert str(tmp_path) not in report
     assert str(Path.home()) not in report
-    assert [path.name for path in tmp_path.iterdir()] == ["conformance.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
 
 
 def test_a_wrong_published_value_fails_with_exit_code_1(table, capsys, tmp_path: Path) -> None:
     assert table(a_check()) == 0
-    assert table(a_check(), a_check("five", 5)) == 1
+    assert table(a_check(), a_check("five", 5), arguments=["--out", "table.md"]) == 1
     assert "1 passed · 1 failed · 0 skipped" in capsys.readouterr().out
-    assert "| five | 5 | 2 | equal | fail | a book |" in (tmp_path / "conformance.md").read_text(encoding="utf-8")
+    assert "| five | 5 | 2 | equal | fail | a book |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_a_crash_is_a_fail_of_its_own_row_and_the_next_one_is_computed(table, capsys) -> None:
@@ -102,10 +102,16 @@ def test_a_skip_is_no_fail(table, capsys) -> None:
 
 
 def test_a_signal_ends_the_program_and_leaves_the_last_report(table, capsys, tmp_path: Path) -> None:
-    (tmp_path / "conformance.md").write_text("the last one", encoding="utf-8")
-    assert table(a_check(compute=interrupt)) == 128 + signal.SIGTERM
+    (tmp_path / "table.md").write_text("the last one", encoding="utf-8")
+    assert table(a_check(compute=interrupt), arguments=["--out", "table.md"]) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "interrupted; no table was written\n"
-    assert (tmp_path / "conformance.md").read_text(encoding="utf-8") == "the last one"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == "the last one"
+
+
+def test_conformance_writes_a_file_only_where_asked(table, capsys, tmp_path: Path) -> None:
+    assert table(a_check()) == 0
+    assert "1 passed · 0 failed · 0 skipped" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ def test_wrong_input_is_one_line(arguments: list[str], said: str, workplace: Pat
     assert err.startswith(said)
     assert err.count("\n") == 1
     assert not out
-    assert not (workplace / "conformance.md").exists()
+    assert [path.name for path in workplace.iterdir()] == ["story.txt"]
 
 
 def test_a_missing_file_is_told_without_torch(tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ def check_sbatch(command: Command, place: Path) -> None:
     name = shlex.split(command.text)[1]
     script = next(b for b in blocks(command.document) if b.language == "bash" and f"`{name}`" in b.before)
     subprocess.run(["bash", "-n"], input=script.text, text=True, check=True, timeout=20)
-    started = next(line for line in script.text.splitlines() if line.startswith("srun "))
+    started = next(line for line in script.text.replace("\\\n", "").splitlines() if line.startswith("srun "))
+    if "--cpus-per-task=" in script.text:  # since SLURM 22.05 srun doesn't inherit it
+        assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in started
     understand(*gptexp_part(shlex.split(started)))
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import TINY_GPT
 from gptexp.config.objective import LMConfig
 from gptexp.loggers import MetricsCSV
+from gptexp.plugins import PLUGINS, load_plugins
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -58,3 +61,34 @@ def test_resumed_table_keeps_the_rows_up_to_its_first_step(tmp_path: Path) -> No
         ("2", "2.0"),
         ("3", "30.0"),
     ]
+
+
+class ServiceError(Exception):
+    """What the libraries of experiment trackers raise is of no common class."""
+
+
+class Refusing:
+    def __init__(self, **arguments: Any) -> None:
+        if arguments:
+            raise ServiceError("unknown argument")
+
+    @property
+    def experiment(self) -> None:
+        raise ServiceError("the file store is no longer supported\nsee https://example.org")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({}, "the file store is no longer supported"), ({"project": "x"}, "unknown argument")]
+)
+def test_a_logger_that_cannot_start_is_named_in_one_line(
+    settings: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLUGINS, "logger", {f"{__name__}.Refusing"})
+    with pytest.raises(ValueError, match=f"^logger.plugins.mine: {said}$"):
+        load_plugins("logger", {"mine": {"_target_": f"{__name__}.Refusing", **settings}})
+
+
+def test_every_plugin_on_the_list_can_be_imported() -> None:
+    for target in [target for targets in PLUGINS.values() for target in targets]:
+        module, _, name = target.rpartition(".")
+        assert isinstance(getattr(import_module(module), name), type)

@@ -18,7 +18,6 @@ PLUGINS = {
         "lightning.pytorch.loggers.WandbLogger",
         "lightning.pytorch.loggers.MLFlowLogger",
         "lightning.pytorch.loggers.CometLogger",
-        "lightning.pytorch.loggers.NeptuneLogger",
     },
 }
 
@@ -27,7 +26,7 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
     """Objects that the user plugs in, from an exact list of classes.
 
     Raises:
-        ValueError: a `_target_` that isn't on the list, or arguments that the class refuses.
+        ValueError: a `_target_` that isn't on the list, arguments that the class refuses, or a logger that can't start.
     """
     made = []
     for name, settings in plugins.items():
@@ -44,7 +43,15 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
         if any("_target_" in str(value) for value in arguments.values()):
             raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
         try:
-            made.append(getattr(import_module(module), cls)(**arguments))
-        except (TypeError, ValueError, ModuleNotFoundError) as error:
-            raise ValueError(f"{group}.plugins.{name}: {error}") from None
+            plugin = getattr(import_module(module), cls)(**arguments)
+            if group == "logger":
+                _ = plugin.experiment  # loggers meet their service only here
+        except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up
+            raise ValueError(f"{group}.plugins.{name}: {_first_line(error)}") from error
+        made.append(plugin)
     return made
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

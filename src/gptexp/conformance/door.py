@@ -14,14 +14,12 @@ from gptexp.conformance.check import Area, Check, Inputs, Need, Outcome, Status,
 from gptexp.runs import Interrupted, code_version, find_checkpoint
 from gptexp.words import clock
 
-REPORT = Path("conformance.md")
-
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m gptexp.conformance",
         description="Compute published numbers again and compare: sizes, tokens, learning rates, counted losses, "
-        "models trained anew. Prints a table and writes it to conformance.md.",
+        "models trained anew. Prints a table, and writes it as Markdown where --out says.",
         epilog="With --shakespeare it trains eight models, which takes about eight minutes of one CPU core; "
         "with --fast it takes less than half a minute. "
         "Exit code 0: nothing failed; 1: a number lies outside its tolerance; 2: a file is missing or wrong.",
@@ -31,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", metavar="FOLDER", help="a folder with the weights of GPT-2 124M")
     p.add_argument("--wikitext", metavar="FILE", type=Path, help="with --weights: WikiText-2's wiki.test.raw")
     p.add_argument("--lambada", metavar="FILE", type=Path, help="with --weights: OpenAI's lambada_test.jsonl")
-    p.add_argument("--out", metavar="FILE", type=Path, default=REPORT, help="the table; default: %(default)s")
+    p.add_argument("--out", metavar="FILE", type=Path, help="write the table to this file too, as Markdown")
     return p
 
 
@@ -53,7 +51,7 @@ def checked(arguments: argparse.Namespace, scratch: Path) -> Inputs:
     Raises:
         ValueError: the text or the weights aren't there, or aren't what they should be.
     """
-    if arguments.out.is_dir() or not arguments.out.parent.is_dir():
+    if arguments.out is not None and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
         raise ValueError(f"--out={arguments.out}: must be a file in a folder that exists")
     if arguments.shakespeare is not None:
         _require_shakespeare(arguments.shakespeare)
@@ -90,7 +88,7 @@ def _require_scored_file(flag: str, path: Path | None, weights: str | None) -> N
 
 
 def conform(arguments: argparse.Namespace, inputs: Inputs) -> list[Outcome]:
-    """Compute every check, print the table area by area, write the report at the end."""
+    """Compute every check, print the table area by area, write the report at the end if one is asked for."""
     from rich.console import Console
 
     from gptexp.conformance.areas import AREAS
@@ -104,8 +102,11 @@ def conform(arguments: argparse.Namespace, inputs: Inputs) -> list[Outcome]:
         print_area(console, *report[-1])
     every = [outcome for _, outcomes in report for outcome in outcomes]
     seconds = time.monotonic() - started
-    atomic_write(arguments.out, markdown(report, facts(arguments, seconds)).encode())
-    console.print(f"\n{summary(every)} · {clock(seconds)} · {arguments.out}", markup=False)
+    words = [summary(every), clock(seconds)]
+    if arguments.out is not None:
+        atomic_write(arguments.out, markdown(report, facts(arguments, seconds)).encode())
+        words.append(str(arguments.out))
+    console.print("\n" + " · ".join(words), markup=False)
     return every
 
 
