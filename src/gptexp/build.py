@@ -28,7 +28,7 @@ from gptexp.data.windows import Windows
 from gptexp.history import History, segment
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
-from gptexp.loading import Measured, measure_model, seeded
+from gptexp.loading import Measured, measure_model, require_stored, seeded
 from gptexp.loggers import MetricsCSV, tensorboard
 from gptexp.lora import adapt, merged
 from gptexp.objectives import Objective, carried_over, implementation
@@ -256,6 +256,7 @@ def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
         return None
     path = runs.find_checkpoint(run)
     source = ckpt.open_run(path)
+    require_stored(config.model, source.model, run)
     steps = config.trainer.max_steps
     own = runs.run_folder(path)
     here = own is not None and own.resolve() == folder.resolve()

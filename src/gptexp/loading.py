@@ -12,6 +12,7 @@ from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops
+from gptexp.archive import line
 from gptexp.config import FinetuneConfig, ModelConfig, ObjectiveConfig
 from gptexp.identity import completed
 from gptexp.lora import adapt, merged
@@ -22,6 +23,7 @@ from gptexp.tokenizers import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from gptexp.objectives import Objective
 
+LONGEST = 2**20  # tokens of context that a checkpoint may name; without learned positions no tensor shows it
 Make = Callable[[], nn.Module]  # draws its first weights from torch's generator
 
 
@@ -64,18 +66,39 @@ def measure_model(make: Make, block_size: int, finetune: FinetuneConfig | None =
     Raises:
         ValueError: adapters that the model can't have.
     """
-    model = _meta(make, finetune or FinetuneConfig())
+    model = _meta(make, finetune or FinetuneConfig(), "model")
     return Measured(
         flops.count_parameters(model), flops.train_flops_per_token(model, block_size), flops.count_trainable(model)
     )
 
 
-def _meta(make: Make, finetune: FinetuneConfig) -> nn.Module:
+def _meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Module:
     """The model without memory for its weights, frozen and adapted as for training."""
-    with torch.device("meta"):
-        model = make()
-        adapt(model, finetune)
+    try:
+        with torch.device("meta"):
+            model = make()
+            adapt(model, finetune)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if "overflow" not in str(error).lower():
+            raise
+        raise ValueError(f"{source}: is larger than any tensor can be ({line(error)}); give smaller sizes") from None
     return model
+
+
+def require_stored(config: ModelConfig, stored: dict[str, torch.Tensor], source: object) -> None:
+    """Refuse sizes that the stored weights can't have: a stranger's numbers must not keep us busy.
+
+    Raises:
+        ValueError: more layers than tensors, more channels than their longest side, or a context beyond LONGEST.
+    """
+    longest = max((max(tensor.shape, default=0) for tensor in stored.values()), default=0)
+    for name, most in {"n_layer": len(stored), "n_embd": longest, "block_size": LONGEST}.items():
+        value = getattr(config, name, 1)
+        if value > most:
+            raise ValueError(
+                f"{source}: model.{name}={value}: must be at most {most:,}; it has {len(stored):,} tensors, whose "
+                f"longest side is {longest:,}"
+            )
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
@@ -113,12 +136,11 @@ def load_trained(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = T
         objective = implementation(wanted.kind)(wanted, load_tokenizer(checkpoint.tokenizer), checkpoint.data)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    if getattr(config, "n_layer", 1) > len(checkpoint.model):  # a stranger's number must not keep us busy
-        raise ValueError(
-            f"{source}: model.n_layer={config.n_layer}, but only {len(checkpoint.model)} tensors are stored"
-        )
+    require_stored(config, checkpoint.model, source)
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
-    model = _meta(partial(objective.make_model, config), finetune)  # nothing is allocated for a stranger's numbers
+    model = _meta(
+        partial(objective.make_model, config), finetune, source
+    )  # nothing is allocated for a stranger's numbers
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     ckpt.adopt_weights(model, stored, source)
     return objective, model.eval()

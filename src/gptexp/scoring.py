@@ -72,7 +72,7 @@ def score_stream(
     nats, n_tokens, n_bytes = 0.0, 0, 0
     model.eval()
     while rows := list(islice(windows, batch)):
-        nats += float(nats_of(model, _as_batch(rows, block_size), "sum"))
+        nats += float(nats_of(model, _as_batch(rows), "sum"))
         fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
         n_tokens, n_bytes = n_tokens + len(fresh), n_bytes + int(tokenizer.token_bytes[fresh].sum())
     return Score(nats, n_tokens, n_bytes)
@@ -101,9 +101,10 @@ def windows_that_fit(tokenizer: Tokenizer, block_size: int) -> int:
     return max(1, LOGITS // (tokenizer.vocab_size * block_size))
 
 
-def _as_batch(rows: list[Window], block_size: int) -> Batch:
-    """Inputs and targets (B, block_size); what isn't scored has the target IGNORED."""
-    tokens = np.zeros((len(rows), block_size), dtype=np.int64)
+def _as_batch(rows: list[Window]) -> Batch:
+    """Inputs and targets (B, T), T of the longest row; what isn't scored has the target IGNORED."""
+    longest = max(len(window) - 1 for window, _ in rows)
+    tokens = np.zeros((len(rows), longest), dtype=np.int64)
     targets = np.full_like(tokens, IGNORED)
     for row, (window, fresh) in enumerate(rows):
         end = len(window) - 1

@@ -124,7 +124,8 @@ class ValBatches(Dataset[Batch]):
     def __getitem__(self, j: int) -> Batch:
         first = (j * self.world_size + self.rank) * self.batch
         starts = self.starts[first : first + self.batch]
-        tokens = np.zeros((max(1, len(starts)), self.block_size), dtype=np.int64)
+        width = min(self.block_size, max(1, len(self.store) - 1))  # block_size may be any number, the text is at hand
+        tokens = np.zeros((max(1, len(starts)), width), dtype=np.int64)
         targets = np.full_like(tokens, IGNORED)
         for row, start in enumerate(starts):
             window = self.store.read(int(start), min(int(start) + self.block_size + 1, len(self.store))).astype(

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gptexp.files import read_json
+from gptexp.files import MIB, read_bytes, read_json
 from gptexp.tokenizers._byte_level import (
     END_OF_TEXT,
     MAX_SIZE,
@@ -39,6 +39,8 @@ CHAR_SPLITTER = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "
 GPT2_SIZE = 50257
 GPT2 = "994b872a5fca897fd72596b20327289d5270f9a02aae4c77b72e07c74e64b88f"
 
+LARGEST_FILE = 128 * MIB  # a vocabulary of 260,000 tokens has 35
+
 State = dict[str, Any]
 
 
@@ -51,7 +53,8 @@ def sha256_of(folder: Path) -> str:
     """Hash of the files that a vocabulary comes from, wherever they lie; empty where there are none."""
     digest = hashlib.sha256()
     for path in (used := _used(folder)):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+        content = read_bytes(path, LARGEST_FILE)
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest() if used else ""
 
 
@@ -89,7 +92,7 @@ def read_state(folder: Path, size: int | None = None) -> State:
 def _read(folder: Path, sha256: str) -> Vocabulary | str:
     """A byte-level vocabulary, or the alphabet of a tokenizer that cuts a text into its characters."""
     path = folder / (WHOLE if (folder / WHOLE).is_file() else VOCAB)
-    found = read_json(path)
+    found = read_json(path, LARGEST_FILE)
     for name in (CONFIG, SPECIAL, ADDED):  # broken, each is an error of its own
         _given(folder / name)
     try:
@@ -147,7 +150,7 @@ def _pairs(merges: object) -> Iterator[tuple[str, str]]:
 
 def _merge_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = read_bytes(path, LARGEST_FILE).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name}: {error}") from None
     return [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
