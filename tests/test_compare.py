@@ -556,3 +556,17 @@ def test_tokenizers_each_have_a_place_on_the_axis(tmp_path: Path) -> None:
     for size in (512, 1024):
         make_run(tmp_path / f"bpe{size}", 1.9, tokenizer={"kind": "bpe", "vocab_size": size})
     assert list(series.axis(asked(tmp_path)).ticks.values()) == ["char", "bpe\n512", "bpe\n1024"]
+
+
+def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
+    """A bigram looks up its row: 0 FLOPs. Taken for missing, they made every row an estimate."""
+    make_run(tmp_path / "bigram", 2.5, model__kind="bigram", result={"flops_per_token": 0})
+    for n in (1, 2):
+        make_run(tmp_path / f"gpt{n}", 2.0, model__n_layer=n, result={"flops_per_token": 1000 * n})
+    c = asked(tmp_path)
+    assert [row.mean("flops") for row in c.rows if row.settings["model.kind"] == "bigram"] == [0]
+    assert not c.flops_estimated
+    assert "estimated" not in text_of(c, width=200)
+    at = asked(tmp_path, at="flops")
+    assert at.budget == 51200 * 1000
+    assert reasons(at) == {"bigram": "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"}

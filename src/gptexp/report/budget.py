@@ -71,7 +71,7 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
         NotComparable: no run can be read so.
     """
     estimated = flops_are_estimated(runs)
-    refused = {run.folder: why for run in runs if (why := _why_not(run, metric, kind))}
+    refused = {run.folder: why for run in runs if (why := _why_not(run, metric, kind, estimated))}
     able = [run for run in runs if run.folder not in refused]
     if not able:
         why = next(iter(refused.values()), "no runs")
@@ -105,13 +105,15 @@ def amount(kind: str, budget: float) -> str:
     return f"{quantity(budget)} {'tokens' if kind == 'tokens' else 'bytes of training text'}"
 
 
-def _why_not(run: Run, metric: str, kind: str) -> str:
+def _why_not(run: Run, metric: str, kind: str, estimated: bool) -> str:
     if run.curve is None:
         return f"--at needs the curve, but {run.curve_problem}"
     if metric not in run.curve.metrics or not run.curve.finite(metric).steps.size:
         return f"--at needs the curve, but metrics.csv has no {metric}"
     if kind == "bytes" and run.bytes_per_token is None:
         return "--at=bytes: its result.json has no bytes_per_token"
+    if kind == "flops" and flops_per_token(run, estimated) == 0:
+        return "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"
     if kind == "seconds" and run.curve.seconds is None:
         return "--at=seconds: its metrics.csv has neither seconds nor tokens_per_second"
     return ""
@@ -129,8 +131,9 @@ def cost(run: Run, curve: Curve, kind: str, estimated: bool) -> Floats:
     if kind == "seconds":
         assert curve.seconds is not None
         return curve.seconds
-    rate = {"tokens": 1.0, "bytes": run.bytes_per_token or np.nan, "flops": flops_per_token(run, estimated)}
-    return tokens * rate[kind]
+    rates = {"tokens": 1.0, "bytes": run.bytes_per_token, "flops": flops_per_token(run, estimated)}
+    rate = rates[kind]
+    return tokens * (np.nan if rate is None else rate)
 
 
 def _read(run: Run, metric: str, step: float, estimated: bool) -> Reading:

@@ -133,4 +133,4 @@ def _marked(c: Comparison, row: Row, cost: str, words: Words, mark: str) -> str:
 
 
 def _flops(c: Comparison) -> Words:
-    return lambda value: f"{'~' if c.flops_estimated else ''}{value:.1e}"
+    return lambda value: "0" if value == 0 else f"{'~' if c.flops_estimated else ''}{value:.1e}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,9 +86,14 @@ def _draw_panel(ax: Axes, c: Comparison, rows: Sequence[Row], look: dict[int, Lo
 
 def _best_rows(c: Comparison) -> list[Row]:
     """All rows, or as many of the best as can be told apart, in the table's order."""
-    known = sorted((row for row in c.rows if row.readings), key=lambda row: row.interval.mean or 0.0)
+    known = sorted((row for row in c.rows if row.readings), key=_mean, reverse=c.metric in HIGHER)
     kept = {id(row) for row in known[:MOST_CURVES]} | {id(c.baseline)}
     return [row for row in c.rows if id(row) in kept]
+
+
+def _mean(row: Row) -> float:
+    """The metric's mean of a row that has readings."""
+    return math.nan if row.interval.mean is None else row.interval.mean
 
 
 def _draw_band(ax: Axes, band: series.Band, look: Look) -> None:
@@ -160,7 +166,7 @@ def ablation(c: Comparison) -> Figure:
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
     if c.is_ablation:
-        ax.axhline(c.baseline.interval.mean or 0.0, **REFERENCE, zorder=1)
+        ax.axhline(_mean(c.baseline), **REFERENCE, zorder=1)
     _set_x(ax, axis, width)
     ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
@@ -173,7 +179,7 @@ def _draw_group(
     ax: Axes, rows: Sequence[Row], place: dict[int, float], shift: float, look: Look, name: str, *, joined: bool
 ) -> None:
     x = [place[id(row)] + shift for row in rows]
-    means = [row.interval.mean or 0.0 for row in rows]
+    means = [_mean(row) for row in rows]
     for at, row in zip(x, rows, strict=True):
         if len(row.readings) > 1:
             ax.plot(
@@ -232,15 +238,14 @@ def pareto(c: Comparison) -> Figure:
     """The metric against compute; the line joins what no other configuration beats in both."""
     fig, (ax,) = figure(6.4, 4.8)
     rows, look = [row for row in c.rows if row.readings], _looks(c)
-    points = [(row.mean("flops") or 0.0, row.interval.mean or 0.0) for row in rows]
+    points = [(row.mean("flops") or 0.0, _mean(row)) for row in rows]
     edge = np.array(series.frontier(points, higher=c.metric in HIGHER))
     ax.step(edge[:, 0], edge[:, 1], where="post", **REFERENCE, zorder=1)
     named = [row for row in _best_rows(c) if row.readings]
     for row, (x, y) in zip(rows, points, strict=True):
         own = look[id(row)] if row in named else OTHERS
         ax.errorbar([x], [y], yerr=_bars([row]), fmt=own.marker, color=own.colour, capsize=3, elinewidth=1.1, ms=8)
-    ax.set_xscale("log")
-    _log_ticks(ax, [x for x, _ in points])
+    _log_axis(ax, [x for x, _ in points])
     ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
     ax.set_ylabel(_with_budget(c))
     handles = [Line2D([], [], **REFERENCE), *(_handle_point(look[id(row)]) for row in named)]
@@ -253,13 +258,22 @@ def _handle_point(look: Look) -> Line2D:
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", ms=8)
 
 
-def _log_ticks(ax: Axes, values: Sequence[float]) -> None:
-    """Readable ticks where the points span less than a decade or two."""
-    low, high = min(values) * 0.8, max(values) * 1.25
-    ax.set_xlim(low, high)
+def _log_axis(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with readable ticks; 0, which a bigram costs, has a place of its own at the left."""
+    above = [value for value in values if value > 0]
+    if not above:
+        return
+    low, high = min(above) * 0.8, max(above) * 1.25
+    zero = len(above) < len(values)
+    if zero:
+        ax.set_xscale("symlog", linthresh=low, linscale=0.5)
+    else:
+        ax.set_xscale("log")
+    ax.set_xlim(-low / 4 if zero else low, high)
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
-    ax.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 1 else [min(values), max(values)]))
+    ticks = ticks if len(ticks) > 1 else [min(above), max(above)]
+    ax.xaxis.set_major_locator(FixedLocator([0.0, *ticks] if zero else ticks))
     ax.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -214,8 +214,8 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         parameters=_count(result, "parameters"),
         seconds=_seconds(result, curve, tokens, rate),
         tokens_per_second=rate,
-        bytes_per_token=_number(result, "bytes_per_token") if result.get("bytes_per_token") else None,
-        flops_per_token=_number(result, "flops_per_token") if result.get("flops_per_token") else None,
+        bytes_per_token=_optional(result, "bytes_per_token"),
+        flops_per_token=_optional(result, "flops_per_token", zero=True),  # a bigram only looks up
         curve=curve,
         curve_problem=problem,
         origin=_origin(folder / PROVENANCE),
@@ -230,7 +230,7 @@ def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: flo
         return float(curve.seconds[-1])
     if result.get("resumed_from"):
         return tokens / rate
-    return _number(result, "training_seconds" if "training_seconds" in result else "seconds")
+    return _number(result, "training_seconds" if "training_seconds" in result else "seconds", zero=True)
 
 
 def _count(values: Mapping[str, Any], name: str) -> int:
@@ -240,11 +240,17 @@ def _count(values: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _number(values: Mapping[str, Any], name: str) -> float:
+def _number(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float:
+    """A finite number above 0; zero: 0 is one too."""
     value = values[name]
-    if type(value) not in (int, float) or not (0 < value < math.inf):
+    if type(value) not in (int, float) or not (0 < value < math.inf or (zero and value == 0)):
         raise ValueError(f"{name} is {value!r}")
     return float(value)
+
+
+def _optional(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float | None:
+    """None where an older run didn't record it."""
+    return None if values.get(name) is None else _number(values, name, zero=zero)
 
 
 def _metrics(values: Any) -> dict[str, float]:
