@@ -19,6 +19,7 @@ pytest.importorskip("scipy")
 from rich.console import Console
 
 from gptexp.report import naming, series
+from gptexp.report.cells import columns
 from gptexp.report.comparison import Comparison, Question, compare_folders
 from gptexp.report.table import print_comparison
 from gptexp.report.tables import to_csv
@@ -570,3 +571,17 @@ def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
     at = asked(tmp_path, at="flops")
     assert at.budget == 51200 * 1000
     assert reasons(at) == {"bigram": "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"}
+
+
+def test_seeds_needed_are_those_that_the_test_can_use(tmp_path: Path) -> None:
+    """Four seeds of each, two of them shared: the paired test has two, and needs more than those."""
+    for seed, gap in ((1, 0.04), (2, 0.1), (5, 0.1), (6, 0.1)):
+        make_run(tmp_path / f"b{seed}", 2.0 - gap, seed=seed, model__n_layer=4)
+    for seed in (1, 2, 3, 4):
+        make_run(tmp_path / f"a{seed}", 2.0, seed=seed)
+    c = asked(tmp_path)
+    needed = next(column.cells for column in columns(c) if column.name == "needed")
+    assert needed == ["–", "6 (has 2)"]
+    said = " ".join(text_of(c, width=200).split())
+    assert "needed: seeds that both share that find the difference seen" in said
+    assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in said

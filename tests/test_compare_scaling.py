@@ -116,3 +116,37 @@ def test_runs_that_stopped_before_their_schedule_ended_are_left_out(tmp_path: Pa
         ("early", "stopped at step 400 of 1,000: its schedule had not ended")
     ]
     assert law.n.size == 9
+
+
+def mixed_ladder(place: Path) -> Path:
+    """Nine agreeing runs, and nine of another tokenizer and optimizer that lie far above."""
+    ladder(place / "own")
+    for i, n in enumerate((1e5, 1e6)):
+        for steps in (100, 1000, 10_000):
+            settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
+            others = {"tokenizer__kind": "byte", "optimizer__kind": "muon", "optimizer__lr": 0.02}
+            make_run(place / f"other{i}-{steps}", 3 + 90 / n**0.35, parameters=int(n), **settings, **others)
+    return place
+
+
+def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path) -> None:
+    law = fit_folders([mixed_ladder(tmp_path)], "val/bpb")
+    assert law.n.size == 9
+    assert pytest.approx(1.2, abs=0.3) == law.constants.E
+    assert {lost.reason for lost in law.left_out} == {
+        "not of the fitted group: tokenizer.kind is byte, not char; optimizer.kind is muon, not adamw"
+    }
+    assert law.group.startswith("fitted: 9 of 15 runs, the largest group that agrees in all but size and length (char")
+
+
+def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
+    for i, n in enumerate((1e5, 1e6, 1e7)):
+        for steps in (100, 1000, 10_000):
+            size = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
+            make_run(tmp_path / f"{i}-{steps}", 1.2 + 60 / n**0.35 + 30 / (steps * 512) ** 0.3, parameters=int(n),
+                     optimizer__lr=0.01 / (i + 1), **size)  # fmt: skip
+    assert fit_folders([tmp_path], "val/bpb").n.size == 9
+    make_run(tmp_path / "swept", 5.0, parameters=int(1e5), optimizer__lr=0.5, model__n_embd=32, trainer__max_steps=100)
+    law = fit_folders([tmp_path], "val/bpb")
+    assert law.n.size == 9
+    assert [lost.reason for lost in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,7 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
 
 def scale(arguments: argparse.Namespace, out: Path) -> None:
     """Fit a scaling law, print it, and write its files."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # five variables: threads only wait for each other
     from rich.console import Console
 
     from gptexp.report.scaling import fit_folders

@@ -118,7 +118,9 @@ def _needed(row: Row, comparisons: int) -> str:
     if row.p is None or row.p < statistics.ALPHA or row.difference is None:
         return NOTHING
     n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
-    return f">{statistics.MOST_SEEDS}" if n is None else str(n)
+    tested = row.difference.n  # of the seeds in this row, those that the baseline can answer
+    has = f" (has {tested})" if tested != len(row.readings) else ""
+    return (f">{statistics.MOST_SEEDS}" if n is None else str(n)) + has
 
 
 def _or_nothing(value: float | None, words: Words) -> str:

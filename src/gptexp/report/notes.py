@@ -87,7 +87,7 @@ def _method(c: Comparison) -> Iterator[str]:
     if c.tests:
         tests = {
             "paired t": "paired t-test on the seeds that both have",
-            "Welch's t": "Welch's t-test, no shared seeds",
+            "Welch's t": "Welch's t-test, fewer than two shared seeds",
         }
         yield (
             f"difference: to {c.baseline.label}; {' or '.join(tests[test] for test in c.tests)}; "
@@ -95,10 +95,13 @@ def _method(c: Comparison) -> Iterator[str]:
         )
     if unsure(c):
         level = f"{statistics.ALPHA:g}" + (f"/{c.comparisons}" if c.comparisons > 1 else "")
+        paired = "paired t" in {row.difference.test for row in unsure(c) if row.difference}
         yield (
-            f"needed: seeds of each that find the difference seen, if it is the true one, with {statistics.POWER:.0%} "
-            f"power at p < {level} (noncentral t)"
+            f"needed: seeds{' that both share' if paired else ' of each'} that find the difference seen, if it is the "
+            f"true one, with {statistics.POWER:.0%} power at p < {level} (noncentral t)"
         )
+        if any(row.difference and row.difference.n != len(row.readings) for row in unsure(c)):
+            yield f"(has n): the test uses n seeds of the row; {c.baseline.label} has no others to set against the rest"
 
 
 def _at(c: Comparison) -> Iterator[str]:

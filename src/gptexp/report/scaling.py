@@ -7,9 +7,9 @@ had ended, because a curve read on its way lies above what a schedule made for t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from scipy.optimize import minimize
 from scipy.special import huber, softmax
 
 from gptexp.config.objective import HIGHER
-from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric
+from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
+from gptexp.report.ladder import agreeing
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
 
 DELTA = 1e-3  # of the Huber loss, in units of log L; the paper's
@@ -29,6 +30,7 @@ STARTS = tuple(
 FALL = (1e-3, 4.0)  # of alpha and beta
 BOUNDS = ((-10.0, 60.0), (-10.0, 60.0), (-7.0, 7.0), FALL, FALL)
 RESAMPLES = 200
+PAIRS_FROM = 50  # points
 CONFIDENCE = 0.95
 LEAST_VALUES = 3  # of N, and of D
 LEAST_POINTS = 6  # one more than there are constants
@@ -62,7 +64,10 @@ class Constants:
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """A fit to P points. n, d, losses: (P,) each. draws: the constants of each resample."""
+    """A fit to P points. n, d, losses: (P,) each. draws: the constants of each resample.
+
+    group: which of the runs were fitted, where not all of them could be.
+    """
 
     metric: str
     n: Floats
@@ -71,6 +76,12 @@ class Law:
     constants: Constants
     draws: list[Constants]
     left_out: list[LeftOut]
+    group: str = ""
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap drew: pairs or residuals."""
+        return "pairs" if self.n.size >= PAIRS_FROM else "residuals"
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -110,12 +121,18 @@ def fit_folders(folders: Iterable[Path], metric: str) -> Law:
     require_metric(runs, metric)
     if metric in HIGHER:
         raise NotComparable(f"--metric={metric}: the law is one of losses")
-    kept, incomparable = comparable(runs, metric)
+    kept, incomparable = comparable(told_apart_by_data(runs), metric)
     refused = {run.folder: why for run in kept if (why := _why_not(run, metric))}
     left_out += incomparable + [LeftOut(folder, why) for folder, why in refused.items()]
-    sound = [run for run in kept if run.folder not in refused]
+    sound, others, group = agreeing([run for run in kept if run.folder not in refused])
+    left_out += others
     n, d = (np.array([getattr(run, name) for run in sound], dtype=np.float64) for name in ("parameters", "tokens"))
-    return fit(n, d, np.array([run.metrics[metric] for run in sound]), metric, left_out)
+    losses = np.array([run.metrics[metric] for run in sound])
+    try:
+        law = fit(n, d, losses, metric, left_out)
+    except NotComparable as error:
+        raise NotComparable(f"{error}; {group}" if group else str(error)) from None
+    return replace(law, group=group)
 
 
 def _why_not(run: Run, metric: str) -> str:
@@ -139,8 +156,9 @@ def fit(
 ) -> Law:
     """Fit to points: n, d, losses are (P,) each.
 
-    Intervals by resampling residuals: the sizes of a ladder are chosen, not drawn, and a ladder that
-    is short by a rung at random may no longer fix five constants.
+    Intervals by the bootstrap. From 50 points on, whole points are drawn (Freedman 1981, pairs), which holds where
+    the noise differs between points. Below, residuals are: the sizes of a small ladder are chosen, and one that is
+    short by a rung at random may no longer fix five constants.
 
     Raises:
         NotComparable: too few distinct sizes or amounts, ones that grow together, or a loss that falls with neither.
@@ -148,11 +166,25 @@ def fit(
     _require_enough(n, d)
     best = min((_minimise(n, d, np.log(losses), start) for start in STARTS), key=lambda found: found[0])[1]
     _require_fall(_constants(best), n, d)
-    fitted = _log_loss(best, np.log(n), np.log(d))[0]
-    residuals = _pool(np.log(losses) - fitted, best.size)
-    rng = np.random.default_rng(0)  # fixed: the same runs give the same report
-    draws = [_constants(_minimise(n, d, fitted + rng.choice(residuals, n.size), best)[1]) for _ in range(resamples)]
+    resample = _by_pairs if n.size >= PAIRS_FROM else _by_residuals
+    draws = [_constants(_minimise(*points, best)[1]) for points in islice(resample(n, d, losses, best), resamples)]
     return Law(metric=metric, n=n, d=d, losses=losses, constants=_constants(best), draws=draws, left_out=list(left_out))
+
+
+def _by_pairs(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """N, D and log L of points drawn with their losses; the generator is fixed: the same runs give the same report."""
+    rng, targets = np.random.default_rng(0), np.log(losses)
+    while True:
+        drawn = rng.integers(n.size, size=n.size)
+        yield n[drawn], d[drawn], targets[drawn]
+
+
+def _by_residuals(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """N, D and log L where each point stays, and gets the residual of one drawn."""
+    rng, fitted = np.random.default_rng(0), _log_loss(best, np.log(n), np.log(d))[0]
+    residuals = _pool(np.log(losses) - fitted, best.size)
+    while True:
+        yield n, d, fitted + rng.choice(residuals, n.size)
 
 
 def _require_fall(c: Constants, n: Floats, d: Floats) -> None:

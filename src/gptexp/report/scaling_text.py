@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gptexp.report.scaling import Law
+from gptexp.report.scaling import PAIRS_FROM, Law
 from gptexp.report.table import print_left_out
 from gptexp.words import quantity
 
@@ -25,6 +25,8 @@ def to_json(law: Law, budget: float | None) -> str:
         "metric": law.metric,
         "form": "L(N, D) = E + A / N^alpha + B / D^beta",
         "points": law.n.size,
+        "group": law.group or None,
+        "resampled": law.resampled,
         "constants": asdict(law.constants),
         "intervals": law.intervals,
         "optimum": {
@@ -59,7 +61,8 @@ def print_law(console: Console, law: Law, budget: float | None) -> None:
         console.print(Text(line))
     console.print(table)
     console.print()
-    for line in [*_optimum_lines(law, budget or law.largest), *_unsettled_lines(law), *NOTES]:
+    group = [law.group] if law.group else []
+    for line in [*_optimum_lines(law, budget or law.largest), *_unsettled_lines(law), *group, RESAMPLED[law.resampled], *NOTES]:
         console.print(Text(line))
     print_left_out(console, law.left_out)
 
@@ -74,8 +77,14 @@ def _unsettled_lines(law: Law) -> list[str]:
     return [f"not settled by these runs: {', '.join(names)}; it takes more sizes, or sizes and lengths further apart"]
 
 
+RESAMPLED = {
+    "pairs": f"intervals: whole runs resampled, as for any ladder of {PAIRS_FROM} runs or more; they hold where the "
+    "noise differs between sizes",
+    "residuals": f"intervals: residuals resampled, as for any ladder of fewer than {PAIRS_FROM} runs; too narrow where "
+    "the noise differs between sizes",
+}
 NOTES = (
-    "intervals: residuals resampled; C = 6 N D; N counts all parameters, D counts repeated tokens again",
+    "C = 6 N D; N counts all parameters, D counts repeated tokens again",
     "a law holds for what was held fixed: the text, the tokenizer, the schedule, the learning rate's rule",
 )
 
