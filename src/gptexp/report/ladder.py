@@ -83,8 +83,8 @@ def _one_of_each_point(group: Sequence[Run]) -> list[Run]:
     """Of runs of one size and length with several batches or rates those whose values most runs of that size have."""
     kept: list[Run] = []
     for point in _grouped(group, lambda run: _said(run, SIZES)):
-        parts = _grouped(point, _followers)
-        kept += max(parts, key=lambda part: _support(part[0], group)) if len(parts) > 1 else point
+        chosen = _followers(max(point, key=lambda run: _support(run, group)))
+        kept += [run for run in point if _followers(run) == chosen]
     return kept
 
 

@@ -62,7 +62,13 @@ def print_law(console: Console, law: Law, budget: float | None) -> None:
     console.print(table)
     console.print()
     group = [law.group] if law.group else []
-    for line in [*_optimum_lines(law, budget or law.largest), *_unsettled_lines(law), *group, RESAMPLED[law.resampled], *NOTES]:
+    for line in [
+        *_optimum_lines(law, budget or law.largest),
+        *_unsettled_lines(law),
+        *group,
+        RESAMPLED[law.resampled],
+        *NOTES,
+    ]:
         console.print(Text(line))
     print_left_out(console, law.left_out)
 
