@@ -16,6 +16,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -152,24 +153,34 @@ def measure(work: Work, nanogpt: Path, text: Path, scratch: Path, device: str) -
     return found | {variant: ours(work, overrides, text, scratch, device) for variant, overrides in work.ours.items()}
 
 
-def theirs(work: Work, nanogpt: Path, device: str) -> Timed:
+def theirs(work: Work, nanogpt: Path, device: str, timeout: float | None = None) -> Timed:
     """nanoGPT's train.py; it times its own iterations, the logging of the last one included."""
     settings = [*work.nanogpt(device), "--eval_iters=1", "--log_interval=1"]
-    lines = printed([sys.executable, "train.py", *settings], nanogpt)
+    lines = printed([sys.executable, "train.py", *settings], nanogpt, timeout)
     found = [match.groups() for line in lines if (match := ITERATION.match(line))]
     times = [float(ms) for step, _, ms in found if int(step) > work.warm_up]
     last = work.steps - 1  # it counts from 0, and goes a step further than it is told
     return Timed(statistics.median(times), next(float(loss) for step, loss, _ in found if int(step) == last))
 
 
-def ours(work: Work, overrides: list[str], text: Path, scratch: Path, device: str) -> Timed:
-    """gptexp's train; seconds of training as it records them, at every step."""
+def ours(
+    work: Work,
+    overrides: list[str],
+    text: Path,
+    scratch: Path,
+    device: str,
+    *,
+    compiled: bool | None = None,
+    timeout: float | None = None,
+) -> Timed:
+    """gptexp's train; seconds of training as it records them, at every step. compiled: None, on a GPU."""
     folder = Path(tempfile.mkdtemp(dir=scratch, prefix="run-"))
-    fixed = ["trainer=gpu", "trainer.compile=true"] if device == "cuda" else ["trainer=cpu"]
+    on_gpu = device == "cuda"
+    fixed = ["trainer=gpu" if on_gpu else "trainer=cpu", f"trainer.compile={on_gpu if compiled is None else compiled}"]
     fixed += [f"data.path={text}", "data.val_bytes=4096", f"hydra.run.dir={folder}", "trainer.log_every_steps=1"]
     fixed += [f"trainer.max_steps={work.steps}", f"trainer.val_every_steps={work.steps}", "callbacks.samples.tokens=0"]
     fixed += [f"data.global_batch_size={work.batch}", f"model.block_size={work.block}"]
-    printed([sys.executable, "-m", "gptexp.train", *overrides, *fixed], scratch)
+    printed([sys.executable, "-m", "gptexp.train", *overrides, *fixed], scratch, timeout)
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     after = [row for row in rows if int(row["step"]) >= work.warm_up]
@@ -214,8 +225,12 @@ def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:
     return copy
 
 
-def printed(command: list[str], place: Path) -> list[str]:
-    """Lines that a program writes to a terminal, so that progress bars are drawn."""
+def printed(command: list[str], place: Path, timeout: float | None = None) -> list[str]:
+    """Lines that a program writes to a terminal, so that progress bars are drawn.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds; it and its children are ended.
+    """
     ours, theirs = pty.openpty()
     pieces: list[bytes] = []
 
@@ -228,12 +243,20 @@ def printed(command: list[str], place: Path) -> list[str]:
 
     reader = threading.Thread(target=drain)
     reader.start()
-    done = subprocess.run(command, cwd=place, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, check=False)
-    os.close(theirs)
-    reader.join()
-    os.close(ours)
+    with subprocess.Popen(
+        command, cwd=place, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as child:
+        os.close(theirs)
+        try:
+            child.wait(timeout)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        finally:
+            reader.join()
+            os.close(ours)
     lines = b"".join(pieces).decode("utf-8", errors="replace").splitlines()
-    if done.returncode:
+    if child.returncode:
         sys.exit("\n".join([" ".join(command), *lines[-20:]]))
     return lines
 

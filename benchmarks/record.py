@@ -14,7 +14,7 @@ def add_option(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default: %(default)s)")
 
 
-def save(path: Path, figures: Any, device: str = "cpu") -> None:
+def save(path: Path, figures: Any, device: str = "cpu", *, quiet: bool = False) -> None:
     """Write the figures, with all that is needed to judge them."""
     from gptexp.hardware import describe
     from gptexp.runs import code_version, write_json
@@ -24,4 +24,5 @@ def save(path: Path, figures: Any, device: str = "cpu") -> None:
     commit = (code["git"] or {}).get("commit")
     about = {"date": time.strftime("%Y-%m-%d"), "commit": commit, "versions": code["versions"]}
     write_json(path, {**about, "machine": describe(device), "figures": figures})
-    print(f"{path}")
+    if not quiet:
+        print(path)
