@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from gptexp import checkpoint as ckpt
 from gptexp import predict
 from gptexp.compose import compose, config_from_plain
+from gptexp.config import ByteConfig, CharConfig, LMConfig
 from gptexp.data import labelled
 from gptexp.data.batches import BatchPlan
 from gptexp.data.examples import TrainTexts, pad
@@ -27,12 +29,13 @@ from gptexp.data.masking import MaskedTrain, Masking
 from gptexp.data.order import ExampleOrder
 from gptexp.loading import load_model, load_trained
 from gptexp.models.losses import IGNORED
+from gptexp.objectives import implementation
 from gptexp.objectives.classification import Classification, Score, text_nats
 from gptexp.report.comparison import Question, compare_folders
 from gptexp.runs import Interrupted, RunError, read_settings
 from gptexp.schemas import ConfigError, to_plain
 from gptexp.source import check_against_source
-from gptexp.tokenizers import train_tokenizer
+from gptexp.tokenizers import Tokenizer, train_tokenizer
 from gptexp.train import run as run_job
 
 GLAD, SAD = ("good", "lovely", "warm", "bright"), ("bad", "awful", "cold", "dull")
@@ -702,3 +705,42 @@ def test_pretraining_beats_a_start_from_scratch_where_labels_are_few(
             result = train(*settings, *fine, f"seed={seed}", folder=f"{start}{seed}")
             accuracy[start].append(result["metrics"]["val/accuracy"])
     assert np.mean(accuracy["pre"]) > np.mean(accuracy["scratch"]) + 0.1
+
+
+class Beginning:
+    """A validation part, of which only its first tokens are read."""
+
+    def __init__(self, tokenizer: Tokenizer, text: str) -> None:
+        self.tokens = tokenizer.encode(text)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.tokens[start:stop]
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("　　却说曹操引兵追袭袁绍，\n忽闻", ' --prompt "却说曹操引兵追袭袁绍"'),
+        ("滚滚长江东逝水浪花淘尽英雄是非成败", ' --prompt "滚滚长江东逝水浪花淘尽英"'),
+        ('$(rm -rf /) `ls` "x"', ' --prompt "rm"'),
+        ("*** --- !\n", ""),
+    ],
+)
+def test_the_next_command_has_a_prompt_from_the_runs_own_text(text: str, option: str) -> None:
+    tokenizer = train_tokenizer(CharConfig(), [text], [text])
+    objective = implementation("lm")(LMConfig(), tokenizer, {})
+    command = objective.next_command("latest", SimpleNamespace(val=Beginning(tokenizer, text)))
+    assert command == "python -m gptexp.generate latest" + option
+    for prompt in shlex.split(option)[1:]:
+        assert tokenizer.decode(tokenizer.encode(prompt)) == prompt
+
+
+def test_a_prompt_may_not_be_half_a_character() -> None:
+    tokenizer = train_tokenizer(ByteConfig(), [""], [""])
+    half = SimpleNamespace(val=Beginning(tokenizer, "水")).val
+    half.tokens = half.tokens[1:]
+    command = implementation("lm")(LMConfig(), tokenizer, {}).next_command("latest", SimpleNamespace(val=half))
+    assert command == "python -m gptexp.generate latest"

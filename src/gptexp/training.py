@@ -178,5 +178,5 @@ def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
     say(
         console,
         f"{metrics} · {result['steps']:,} steps · {result['seconds']:.0f} s · {runs.shown(e.folder)}\n"
-        f"next: tensorboard --logdir {e.config.paths.logs} · {e.objective.after.replace('RUN', run)}",
+        f"next: tensorboard --logdir {e.config.paths.logs} · {e.objective.next_command(run, e.data)}",
     )

@@ -59,6 +59,10 @@ class Objective(ABC):
         self.config: Any = config
         self.tokenizer, self.facts = tokenizer, facts
 
+    def next_command(self, run: str, data: Any) -> str:
+        """What to type after training; run: as a command line names it."""
+        return self.after.replace("RUN", run)
+
     # ------------------------------------------------------------------------------ data
 
     @staticmethod

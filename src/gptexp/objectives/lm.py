@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,16 @@ class LanguageModelling(Objective):
     parts = ("tokens", "targets")
     writes = True
     told = ("val/bpb", "val/loss")
-    after = 'python -m gptexp.generate RUN --prompt "The"'
+    after = "python -m gptexp.generate RUN"
+
+    def next_command(self, run: str, data: PreparedData) -> str:
+        """With a prompt from the validation text, because a tokenizer may know no other characters.
+
+        It is a word, as every shell takes it in double quotes. Writing that has no spaces is cut.
+        """
+        beginning = self.tokenizer.decode(data.val.read(0, min(256, len(data.val))).tolist())
+        word = re.search(r"\w+", beginning)
+        return super().next_command(run, data) + (f' --prompt "{word[0][:12]}"' if word else "")
 
     def train_batches(
         self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int

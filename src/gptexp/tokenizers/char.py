@@ -55,7 +55,8 @@ class CharTokenizer(Tokenizer):
         line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
         raise ValueError(
             f"character {text[place]!r} (U+{ord(text[place]):04X}) at line {line}, column {column}: "
-            f"this tokenizer knows {self.vocab_size} symbols, the alphabet of its corpus, and not this one"
+            f"this tokenizer knows {self.vocab_size} symbols, the alphabet of its corpus, and not this one; "
+            "leave it out, or train with tokenizer=byte or tokenizer=bpe, which know every character"
         )
 
 
