@@ -39,6 +39,15 @@ def test_generate_writes_the_prompt_and_the_text_to_standard_output_and_nothing_
     assert command("generate", "latest", *options, cwd=trained).stdout == done.stdout
 
 
+def test_an_allowed_special_token_begins_a_document(trained: Path) -> None:
+    options = ["--max-new-tokens", "20", "--seed", "3"]
+    without = command("generate", "latest", *options, cwd=trained)
+    special = command("generate", "latest", "--prompt", "<|endoftext|>", "--allow-special", *options, cwd=trained)
+    ordinary = command("generate", "latest", "--prompt", "<|endoftext|>", *options, cwd=trained)
+    assert special.stdout == "<|endoftext|>" + without.stdout
+    assert ordinary.stdout != special.stdout
+
+
 def test_prompts_and_samples_are_written_side_by_side_as_if_alone(trained: Path) -> None:
     def written(*options: str) -> str:
         done = command("generate", "latest", "--max-new-tokens", "12", *options, cwd=trained)

@@ -150,6 +150,25 @@ def test_a_text_shorter_than_a_window_is_scored_whole(evaluate: Evaluate) -> Non
     assert (found["tokens"], found["words"], found["bytes"]) == (2, 1, 2)
 
 
+def test_allowed_special_tokens_are_context_and_are_not_scored(evaluate: Evaluate) -> None:
+    """Nats by one pass over the tokens, less those of the mark itself."""
+    Path("two.txt").write_text("A cat<|endoftext|>the oven", encoding="utf-8")
+    model, tokenizer = opened("words")
+    tokens = torch.tensor(tokenizer.encode_special("A cat<|endoftext|>the oven").tolist())
+    assert (tokens == tokenizer.eot).sum() == 1
+    log_p = model(tokens[None, :-1])[0].log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]
+    found = evaluate("words", "--text", "two.txt", "--allow-special")
+    assert found["nats"] == pytest.approx(-log_p[tokens[1:] != tokenizer.eot].sum().item(), rel=1e-5)
+    assert found["tokens"] == len(tokens) - 2
+    assert found["bytes"] == len("A catthe oven") - tokenizer.token_bytes[tokens[0]]
+    plain = evaluate("words", "--text", "two.txt")
+    assert plain["tokens"] > found["tokens"]
+    assert plain["bytes"] == found["bytes"] + len("<|endoftext|>")
+    Path("ends.txt").write_text("<|endoftext|>" * 3, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        evaluate("words", "--text", "ends.txt", "--allow-special")
+
+
 def test_a_line_says_it_all(runs: Path) -> None:
     done = command("evaluate", "gpt", "--text", "some.txt", "--stride", "4", cwd=runs)
     assert done.returncode == 0, done.stderr
@@ -165,6 +184,8 @@ WRONG = [
     (["--text", "empty.txt"], "empty.txt: is empty, so there is nothing to score"),
     (["--text", "mark.txt"], "mark.txt: has 0 tokens, and the first is only context; give at least 2"),
     (["--text", "one.txt"], "one.txt: has 1 tokens, and the first is only context; give at least 2"),
+    (["--allow-special"], "--allow-special: goes with --text FILE"),
+    (["--text", "some.txt", "--allow-special"], "some.txt: --allow-special: tokenizer=char has no <|endoftext|>"),
     (["--text", "some.txt", "--stride", "0"], "--stride=0: too small, give at least 1"),
     (["--text", "some.txt", "--stride", "17"], "--stride=17: must be from 1 to 16, the model's block_size"),
     (["--stride", "8"], "--stride=8: goes with --text FILE"),

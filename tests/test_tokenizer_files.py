@@ -103,6 +103,15 @@ def test_gpt2_gives_the_tokens_of_the_reference(gpt2_folder: Path) -> None:
         ours.encode("half \udc00 a character")
 
 
+def test_allowed_special_tokens_are_those_of_the_reference(gpt2_folder: Path) -> None:
+    ours, reference = train_tokenizer(GPT2TokenizerConfig()), AutoTokenizer.from_pretrained(gpt2_folder)
+    for text in ("one<|endoftext|>two", "<|endoftext|>", "a <|endoftext|> b<|endoftext|><|endoftext|>", "none"):
+        tokens = ours.encode_special(text).tolist()
+        assert tokens == reference(text)["input_ids"]
+        assert tokens.count(50256) == text.count("<|endoftext|>")
+        assert 50256 not in ours.encode(text)
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_files_with_gpt2s_vocabulary_are_the_gpt2_tokenizer(gpt2_folder: Path, tmp_path: Path, older: bool) -> None:
     if older:

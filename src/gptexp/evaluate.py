@@ -27,6 +27,11 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--hellaswag", type=Path, metavar="FILE", help="HellaSwag's own jsonl: choose the ending")
     p.add_argument("--stride", type=int, help="with --text: new tokens a window; default: half of block_size")
     p.add_argument("--encoding", help="with --text; default: utf-8")
+    p.add_argument(
+        "--allow-special",
+        action="store_true",
+        help="with --text: <|endoftext|> in it is the token between documents, which isn't scored, not ordinary text",
+    )
     p.add_argument("--max-tokens", type=int, help="of its own corpus, score at most so many tokens")
     p.add_argument("--batch-size", type=int, help="windows a forward pass; default: what fits")
     p.add_argument(
@@ -72,6 +77,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for flag in ("stride", "encoding"):
         if getattr(arguments, flag) is not None and not arguments.text:
             raise ValueError(f"--{flag}={getattr(arguments, flag)}: goes with --text FILE")
+    if arguments.allow_special and not arguments.text:
+        raise ValueError("--allow-special: goes with --text FILE")
     file = arguments.text or arguments.lambada or arguments.hellaswag
     if file and arguments.max_tokens is not None:
         raise ValueError(f"--max-tokens={arguments.max_tokens}: goes with the run's own corpus, not with {file}")
@@ -161,9 +168,11 @@ def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     checkpoint, model, tokenizer = _loaded(path)
     sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
     contents = Contents()
-    text = survey(file, tokenizer, encoding, contents)
-    tokens = tokens_of(file, tokenizer, encoding, contents)
+    text = survey(file, tokenizer, encoding, contents, arguments.allow_special)
+    tokens = tokens_of(file, tokenizer, encoding, contents, arguments.allow_special)
     score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
+    if score.tokens == 0:
+        raise ValueError(f"{file}: has nothing to score but {tokenizer.eot_text}")
     result = {"text": str(file), **sizes, **_counts(score, text.words), "text_sha256": text.text_sha256}
     return result | {"step": checkpoint.step}, _line(result)
 

@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--prompt", action="append", help="the text to go on from (default: the start of a document); may be repeated"
     )
+    p.add_argument(
+        "--allow-special", action="store_true", help="<|endoftext|> in a prompt is the token, not ordinary text"
+    )
     p.add_argument("--max-new-tokens", type=int, default=200, help="default: %(default)s")
     p.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token; default: %(default)s")
     p.add_argument("--top-k", type=int, default=50, help="choose among the k likeliest; default: %(default)s")
@@ -151,7 +154,8 @@ class Writer:
 
     def _encoded(self, prompt: str) -> list[int]:
         """Without a prompt: the end of the text before, or a line break, or the first symbol."""
-        if tokens := self.tokenizer.encode(prompt).tolist():
+        encode = self.tokenizer.encode_special if self.arguments.allow_special else self.tokenizer.encode
+        if tokens := encode(prompt).tolist():
             return tokens
         if self.tokenizer.eot is not None:
             return [self.tokenizer.eot]

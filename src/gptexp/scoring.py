@@ -57,7 +57,7 @@ def score_stream(
     stride: int,
     batch: int | None = None,
 ) -> Score:
-    """Score every token of a text but the first, once, in windows that begin `stride` tokens apart.
+    """Score every token of a text but the first and <|endoftext|>, once, in windows `stride` tokens apart.
 
     With stride = block_size these are validation's windows, and so is the result. What is held in memory is a
     piece and a batch.
@@ -72,9 +72,10 @@ def score_stream(
     nats, n_tokens, n_bytes = 0.0, 0, 0
     model.eval()
     while rows := list(islice(windows, batch)):
-        nats += float(nats_of(model, _as_batch(rows), "sum"))
+        nats += float(nats_of(model, _as_batch(rows, tokenizer.eot), "sum"))
         fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
-        n_tokens, n_bytes = n_tokens + len(fresh), n_bytes + int(tokenizer.token_bytes[fresh].sum())
+        silent = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
+        n_tokens, n_bytes = n_tokens + len(fresh) - silent, n_bytes + int(tokenizer.token_bytes[fresh].sum())
     return Score(nats, n_tokens, n_bytes)
 
 
@@ -101,7 +102,7 @@ def windows_that_fit(tokenizer: Tokenizer, block_size: int) -> int:
     return max(1, LOGITS // (tokenizer.vocab_size * block_size))
 
 
-def _as_batch(rows: list[Window]) -> Batch:
+def _as_batch(rows: list[Window], eot: int | None) -> Batch:
     """Inputs and targets (B, T), T of the longest row; what isn't scored has the target IGNORED."""
     longest = max(len(window) - 1 for window, _ in rows)
     tokens = np.zeros((len(rows), longest), dtype=np.int64)
@@ -110,4 +111,6 @@ def _as_batch(rows: list[Window]) -> Batch:
         end = len(window) - 1
         tokens[row, :end] = window[:-1]
         targets[row, end - fresh : end] = window[-fresh:]
+    if eot is not None:
+        targets[targets == eot] = IGNORED
     return torch.from_numpy(tokens), torch.from_numpy(targets)

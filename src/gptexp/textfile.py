@@ -36,19 +36,21 @@ def require_text(path: Path) -> None:
         raise ValueError(f"{path}: is empty, so there is nothing to score")
 
 
-def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents) -> Survey:
+def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, allow_special: bool = False) -> Survey:
     """Read and tokenize the text once, keeping nothing, so that what is wrong in it shows before the work begins.
 
     contents: through which the text is read here and later, so that a change in between is an error.
+    allow_special: <|endoftext|> in the text is the token, not ordinary text.
 
     Raises:
         ValueError: naming the file and the place of what can't be decoded or has no token.
     """
+    encode = tokenizer.encode_special if allow_special else tokenizer.encode
     tokens = words = line = 0
     digest, inside = hashlib.sha256(), False  # inside: the last piece ended within a word
     for text in _pieces(path, encoding, contents):
         try:
-            tokens += len(tokenizer.encode(text))
+            tokens += len(encode(text))
         except ValueError as error:
             since = f", from line {line + 1:,} on" if line else ""
             raise ValueError(f"{path}{since}: {error}") from None
@@ -62,11 +64,11 @@ def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents) 
 
 
 def tokens_of(
-    path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None = None
+    path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None = None, allow_special: bool = False
 ) -> Iterator[np.ndarray]:
     """The tokens (n,) of the text, piece by piece."""
     for text in _pieces(path, encoding, contents):
-        yield tokenizer.encode(text)
+        yield tokenizer.encode_special(text) if allow_special else tokenizer.encode(text)
 
 
 def _pieces(path: Path, encoding: str, contents: Contents | None) -> Iterator[str]:

@@ -18,6 +18,8 @@ import numpy as np
 
 from gptexp.config.tokenizer import TokenizerConfig
 
+END_OF_TEXT = "<|endoftext|>"
+
 
 class Tokenizer(ABC):
     """A vocabulary of `vocab_size` tokens, each of which stands for fixed bytes of UTF-8.
@@ -58,6 +60,19 @@ class Tokenizer(ABC):
     def cuts_runs(self, text: str) -> bool:
         """Whether the text has words that `encode` cuts because of their length."""
         return False
+
+    @property
+    def eot_text(self) -> str:
+        """How a text spells the token `eot`."""
+        return END_OF_TEXT
+
+    def encode_special(self, text: str) -> np.ndarray:
+        """`encode`, but each `eot_text` is the token eot. ValueError: this tokenizer has none."""
+        if self.eot is None:
+            raise ValueError(f"--allow-special: tokenizer={self.kind} has no {END_OF_TEXT}; leave the option out")
+        end = np.array([self.eot], dtype=np.int32)
+        first, *others = map(self.encode, text.split(self.eot_text))
+        return np.concatenate([first, *(part for other in others for part in (end, other))])
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` of each text."""

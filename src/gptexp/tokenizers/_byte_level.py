@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptexp.tokenizers import Tokenizer
-
-END_OF_TEXT = "<|endoftext|>"
+from gptexp.tokenizers import END_OF_TEXT, Tokenizer
 
 # A few dozen merges can double a token to terabytes, so a stranger's are bounded; English tokens have 5 bytes.
 MAX_TOKEN_BYTES = 4096

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import FilesTokenizerConfig
-from gptexp.tokenizers import Tokenizer, load_tokenizer, require_keys
+from gptexp.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer, require_keys
 from gptexp.tokenizers._byte_level import Vocabulary, token_bytes
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 
@@ -25,6 +25,10 @@ class FilesTokenizer(TiktokenTokenizer):
         table = [pieces.get(token, b"") for token in range(vocabulary.size)]
         super().__init__(ranks, ids=list(pieces), table=table, eot=vocabulary.eot)
         self.vocabulary = vocabulary
+
+    @property
+    def eot_text(self) -> str:
+        return next((text for text, token in self.vocabulary.special.items() if token == self.eot), END_OF_TEXT)
 
     @classmethod
     def check(cls, config: FilesTokenizerConfig) -> None:

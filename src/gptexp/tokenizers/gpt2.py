@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import GPT2TokenizerConfig
-from gptexp.tokenizers import require_keys
-from gptexp.tokenizers._byte_level import END_OF_TEXT, byte_symbols
+from gptexp.tokenizers import END_OF_TEXT, require_keys
+from gptexp.tokenizers._byte_level import byte_symbols
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 from gptexp.words import install_extra
 
