@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gptexp.compose import compose
-from gptexp.identity import flatten, identity, settings_that_matter
+from gptexp.identity import completed, flatten, identity, settings_that_matter
 from gptexp.schemas import to_plain
 from runfolders import nested
 
@@ -50,6 +50,26 @@ CHANGES = [
 @pytest.mark.parametrize("change", ACCIDENTS, ids=lambda change: next(iter(change)))
 def test_where_and_how_a_run_computes_is_no_other_configuration(change: dict[str, object]) -> None:
     assert identity(nested(**change)) == identity(nested())
+
+
+def test_steps_between_validations_matter_with_early_stopping_only() -> None:
+    stop = {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
+    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.callbacks.trace.Trace", "kill_at": None}}
+    assert identity(nested(**stop)) != identity(nested(**stop, trainer__val_every_steps=50))
+    assert identity(nested(**trace, trainer__val_every_steps=50)) == identity(nested())
+
+
+def test_a_missing_key_means_its_schemas_default() -> None:
+    whole = completed(nested())
+    assert (whole["model"]["qk_norm"], whole["model"]["norm"]) == (False, "layernorm")
+    assert (whole["callbacks"]["checkpoint"]["every_minutes"], whole["trainer"]["gradient_clip"]) == (15.0, 1.0)
+    assert (whole["objective"], whole["finetune"]) == ({"kind": "lm"}, {"kind": "full"})
+    assert completed(whole) == whole
+    plain = to_plain(compose(["callbacks=early_stopping", "data=harrypotter"]))
+    assert completed(plain) == plain
+    del plain["data"]["path"]  # follows paths.data, so its default is not a value
+    assert "path" not in completed(plain)["data"]
+    assert completed({"model": {"kind": "of another program"}})["model"] == {"kind": "of another program"}
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))

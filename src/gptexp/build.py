@@ -26,6 +26,7 @@ from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.windows import Windows
 from gptexp.history import History, segment
+from gptexp.identity import completed, computing_plugins, flatten, settings_that_matter
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
 from gptexp.loading import Measured, measure_model, require_stored, seeded
@@ -36,6 +37,7 @@ from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
 from gptexp.quick_loop import NoProfiler, skip_empty_hooks
 from gptexp.schemas import to_plain
+from gptexp.source import FREE_ON_INIT, FREE_ON_RESUME
 from gptexp.tokenizers import load_tokenizer
 
 
@@ -59,6 +61,8 @@ class Experiment:
     parameters: int
     trainable: int
     flops_per_token: float
+    ended: bool  # its checkpoint is of its last step, and only the result is missing
+    best: Path | None  # the best checkpoint of the run that it goes on from
 
 
 # ------------------------------------------------------------------------------- the whole
@@ -93,33 +97,37 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
     compiled = hardware.choose_compile(config, total_flops)
     lit = LitGPT(model, config, plan, objective, first_step)
-    if source and first_step == config.trainer.max_steps:
+    ended = source is not None and bool(config.resume) and _has_ended(source, config)
+    if source and ended:
         lit.sums = torch.tensor(_last_sums(source, data), dtype=torch.float64)
         lit.score = objective.score(lit.sums)
+    best = _best(source, config) if source and first_step else None
     record = RunRecord(
         folder,
         tokens_per_step=objective.tokens_per_step(data, config, plan),
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
         peak_flops=_peak_flops(config, precision[0]),
-        facts=_facts(config, data, size, source if first_step else None),
+        facts=_facts(config, data, size, source if first_step else None, best is not None),
         history=_history(config, source if first_step else None),
         first_step=first_step,
     )
     samples = _samples(config, folder, data) if objective.writes else None
     identity = _identity(config, data)
     datamodule = Windows(config, objective, data, plan, first_step)
+    plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
         record,
         *([samples] if samples else []),
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
-        Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record),
+        *plugins.values(),
+        Checkpoints(folder / runs.CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
         ProgressLine(console, record),
-        *load_plugins("callbacks", config.callbacks.plugins),
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
+        _restore(plugins, source, config.resume)
     trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
@@ -140,6 +148,8 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         parameters=size.parameters,
         trainable=size.trainable,
         flops_per_token=size.flops_per_token,
+        ended=ended,
+        best=best,
     )
 
 
@@ -193,7 +203,7 @@ def build_trainer(
     loggers: list[Any] = [MetricsCSV(folder, config.objective.metrics, first_step)]
     if config.logger.tensorboard:
         loggers.append(tensorboard(folder, config.objective.metrics, first_step))
-    loggers += load_plugins("logger", config.logger.plugins)
+    loggers += load_plugins("logger", config.logger.plugins).values()
     return pl.Trainer(
         max_steps=settings.max_steps - first_step,
         max_epochs=-1,
@@ -257,15 +267,70 @@ def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     path = runs.find_checkpoint(run)
     source = ckpt.open_run(path)
     require_stored(config.model, source.model, run)
-    steps = config.trainer.max_steps
+    _require_same_settings(config, source, path)
     own = runs.run_folder(path)
     here = own is not None and own.resolve() == folder.resolve()
-    unsaid = here and source.step == steps and any(source.metrics.get(name) is not None for name in ("sums", "nats"))
-    if config.resume and source.step >= steps and not unsaid:  # else it was killed before it wrote its result
+    if not config.resume or (here and _has_ended(source, config)):  # it was killed before it wrote its result
+        return source
+    if source.stopped:
+        raise ValueError(
+            f"resume={run}: was stopped by one of its callbacks after step {source.step}, as early stopping does; "
+            f"to train its weights further, init_from={run}"
+        )
+    if source.step >= config.trainer.max_steps:
         raise ValueError(
             f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
         )
     return source
+
+
+def _has_ended(source: ckpt.Checkpoint, config: Config) -> bool:
+    """Whether no step is left to take, and the last validation has been made."""
+    validated = any(source.metrics.get(name) is not None for name in ("sums", "nats"))
+    return validated and (source.stopped or source.step == config.trainer.max_steps)
+
+
+def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:
+    """Refuse a checkpoint that was trained with other settings than those of its run's config.yaml, or of its job.
+
+    Such a checkpoint was copied from another run, or config.yaml was edited.
+    """
+    of_file, wanted = (
+        settings_that_matter(completed(plain), also=["seed"]) for plain in (source.config, to_plain(config))
+    )
+    free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
+    for key in sorted({*of_file, *wanted} - free):
+        kept_out = key.startswith("callbacks.") and "callbacks" not in source.config
+        compared = bool(config.resume) or key.startswith("model.")
+        if compared and not kept_out and of_file.get(key) != wanted.get(key):
+            was, now = ("null" if value is None else value for value in (of_file.get(key), wanted.get(key)))
+            raise ValueError(
+                f"{key}={now}: {path} was trained with {was}, which can't change; "
+                "it is another run's checkpoint, or config.yaml was edited"
+            )
+
+
+def _restore(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint, run: str) -> None:
+    """Give callbacks the state that they had, so that the patience of early stopping goes on."""
+    for name, state in (source.callbacks or {}).items():
+        if name in plugins:
+            plugins[name].load_state_dict(state)
+        elif computing_plugins(flatten(source.config)) or "callbacks" not in source.config:
+            raise ValueError(
+                f"resume={run}: was trained with callbacks.plugins.{name}, whose settings are in config.yaml of its "
+                "run folder; resume from that folder"
+            )
+
+
+def _best(source: ckpt.Checkpoint, config: Config) -> Path | None:
+    """The file of the best step until now, where it stands beside the source's checkpoint."""
+    assert config.resume is not None
+    taken = runs.find_checkpoint(config.resume)
+    best = taken.with_name(ckpt.BEST)
+    if not best.is_file():
+        return None
+    step = (source.metrics.get("best") or {}).get("step")
+    return best if taken.name == ckpt.LAST or ckpt.load(best).step == step else None  # else of a later step
 
 
 def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any) -> None:
@@ -291,13 +356,14 @@ def _peak_flops(config: Config, precision: str) -> float | None:
     return flops.peak_flops(device, precision)
 
 
-def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | None) -> dict[str, Any]:
-    """What the record says besides what it measures."""
+def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | None, has_best: bool) -> dict[str, Any]:
+    """What the record says besides what it measures. has_best: whether the best step's checkpoint is at hand."""
     facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
     facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
     facts["bytes_per_token"] = data.train_bytes / data.train_tokens
     if source:
-        facts |= {"best": source.metrics.get("best"), "seconds": source.metrics.get("seconds", 0.0)}
+        best = source.metrics.get("best") if has_best else None
+        facts |= {"best": best, "seconds": source.metrics.get("seconds", 0.0)}
     return facts
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from gptexp.config import KINDS, CallbacksConfig, LoggerConfig, TrainerConfig
 from gptexp.config.objective import UNSAID
+from gptexp.plugins import OBSERVERS
 
 # Where and how a run computes and what it writes down; by law 1 none of it changes the curve (but to rounding).
 ACCIDENTAL = frozenset(
@@ -34,8 +35,10 @@ ACCIDENTAL = frozenset(
         "trainer.val_every_steps",
     }
 )
-# Of the callbacks only plug-ins remain: early stopping makes another experiment.
+# Of the callbacks only plug-ins that change what is computed remain: early stopping makes another experiment.
 ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "callbacks.samples.", "sweep.")
+
+PLUGINS = "callbacks.plugins."
 
 # Groups that are younger than some stored runs, and what a run without them is.
 ABSENT: dict[str, dict[str, Any]] = {"objective": UNSAID, "finetune": {"kind": "full"}}
@@ -111,13 +114,25 @@ def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) 
         settings: what config.yaml holds, nested or already flat.
         also: dotted names to keep although they are accidental (to compare `trainer.compile`, say).
     """
-    kept = set(also)
-    unsaid = flatten(ABSENT)
+    flat, unsaid = flatten(settings), flatten(ABSENT)
+    plugins = computing_plugins(flat)
+    kept = {*also, *(["trainer.val_every_steps"] if plugins else [])}  # they look at validations
     return {
         key: value
-        for key, value in flatten(settings).items()
-        if key in kept or (matters(key) and (key, value) not in unsaid.items())
+        for key, value in flat.items()
+        if key in kept
+        or (matters(key) and (key, value) not in unsaid.items() and (key in plugins or not key.startswith(PLUGINS)))
     }
+
+
+def computing_plugins(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of callbacks that can change what is computed, from flat settings."""
+    names = [
+        key.removesuffix("._target_")
+        for key, target in flat.items()
+        if key.startswith(PLUGINS) and key.endswith("._target_") and target not in OBSERVERS
+    ]
+    return {key: value for key, value in flat.items() if any(key.startswith(f"{name}.") for name in names)}
 
 
 def identity(settings: Mapping[str, Any], *, seed: bool = False) -> str:

@@ -21,14 +21,17 @@ PLUGINS = {
     },
 }
 
+# Callbacks that only look. Every other one may change what is computed, as early stopping does.
+OBSERVERS = {"lightning.pytorch.callbacks.DeviceStatsMonitor", "gptexp.callbacks.trace.Trace"}
 
-def load_plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
-    """Objects that the user plugs in, from an exact list of classes.
+
+def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
+    """Objects that the user plugs in, by name, from an exact list of classes.
 
     Raises:
         ValueError: a `_target_` that isn't on the list, arguments that the class refuses, or a logger that can't start.
     """
-    made = []
+    made = {}
     for name, settings in plugins.items():
         if settings is None:
             continue
@@ -48,7 +51,7 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> list[Any]:
                 _ = plugin.experiment  # loggers meet their service only here
         except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up
             raise ValueError(f"{group}.plugins.{name}: {_first_line(error)}") from error
-        made.append(plugin)
+        made[name] = plugin
     return made
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
 from gptexp.hydra_versions import register_resolver
+from gptexp.identity import WITHOUT_KINDS
 from gptexp.sweep.slots import job_slots
 
 # Where an implementation of a group's `kind` lives, and the files there that are none.
@@ -117,9 +118,9 @@ def from_plain(group: str, plain: object) -> Any:
         ConfigError: an unknown kind, key or type, named.
     """
     register_schemas()
-    if not isinstance(plain, dict) or not isinstance(plain.get("kind"), str):
+    if not isinstance(plain, dict) or (group in KINDS and not isinstance(plain.get("kind"), str)):
         raise ConfigError(f"{group}: not a group of settings")
-    schema = KINDS[group].get(plain["kind"])
+    schema = KINDS[group].get(plain["kind"]) if group in KINDS else WITHOUT_KINDS[group]
     if schema is None:
         raise ConfigError(f"{group}.kind={plain['kind']}: not known here; known: {', '.join(KINDS[group])}")
     if any("${" in str(value) for value in plain.values()):

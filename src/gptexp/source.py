@@ -10,12 +10,23 @@ from hydra.core.config_store import ConfigStore
 
 from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
+from gptexp.identity import computing_plugins, flatten
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 SOURCE_GROUPS = {
-    "resume": ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune"),
+    "resume": (
+        "model",
+        "tokenizer",
+        "data",
+        "objective",
+        "optimizer",
+        "schedule",
+        "finetune",
+        "callbacks",
+        "logger",
+    ),
     "init_from": ("model", "tokenizer"),
 }
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source
@@ -48,6 +59,7 @@ def with_source(overrides: list[str]) -> list[str]:
             settings = _source_settings(run)
             if verb == "resume":
                 _require_trusted(run, settings["data"], given)
+            brought = tuple(group for group in brought if group in settings)  # a file may lack callbacks and logger
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
@@ -176,12 +188,15 @@ def check_against_source(config: Config) -> None:
     verb = "resume" if config.resume else "init_from"
     free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
     source, wanted = _source_settings(run), to_plain(config)
-    for group in (*SOURCE_GROUPS[verb], *(("trainer",) if config.resume else ())):
+    groups = [group for group in SOURCE_GROUPS[verb] if group not in ("callbacks", "logger")]
+    for group in (*groups, *(("trainer",) if config.resume else ())):
         for key in sorted({*source[group], *wanted[group]}):
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
             if old != new and setting not in free and setting != "data.block_size":
                 was, now = ("null" if value is None else value for value in (old, new))
                 raise ConfigError(f"{setting}={now}: {verb}={run} has {was}, which can't change; leave it out")
+    if config.resume and "callbacks" in source:
+        _check_plugins(run, *(computing_plugins(flatten(settings)) for settings in (source, wanted)))
     if config.init_from:
         _check_objective(config, _objective(source))
     if config.resume and source["seed"] != config.seed:
@@ -191,6 +206,14 @@ def check_against_source(config: Config) -> None:
             f"model.block_size={config.model.block_size}: init_from={run} has {source['model']['block_size']}, "
             "which can only become smaller"
         )
+
+
+def _check_plugins(run: str, source: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """A callback that changes what is computed goes on as it was; the others may come and go."""
+    for key in sorted({*source, *wanted}):
+        if source.get(key) != wanted.get(key):
+            was, now = ("null" if value is None else value for value in (source.get(key), wanted.get(key)))
+            raise ConfigError(f"{key}={now}: resume={run} has {was}, which can't change; leave it out")
 
 
 def _check_objective(config: Config, source: ObjectiveConfig) -> None:
@@ -218,6 +241,7 @@ def _source_settings(run: str) -> dict[str, Any]:
 def _store_source(group: str, plain: dict[str, Any]) -> None:
     """Offer a source's settings to Hydra as the option `source` of a group."""
     from_plain(group, plain)  # refuses what a stranger may have put there
-    schema, hidden = f"/schema/{group}/{plain['kind']}", {"kind", "block_size"} if group == "data" else {"kind"}
+    kind = f"/{plain['kind']}" if "kind" in plain else ""
+    schema, hidden = f"/schema/{group}{kind}", {"kind", "block_size"} if group == "data" else {"kind"}
     own = {key: value for key, value in plain.items() if key not in hidden}
     ConfigStore.instance().store(group=group, name="source", node={"defaults": [f"{schema}@_here_", "_self_"], **own})

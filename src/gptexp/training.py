@@ -16,8 +16,10 @@ from gptexp.breakdown import NonFiniteLoss
 from gptexp.build import Experiment, build
 from gptexp.callbacks.bundle import bundle_path
 from gptexp.callbacks.progress import duration, quantity, say
+from gptexp.checkpoint import BEST
 from gptexp.config import Config
 from gptexp.data.batches import BatchPlan, largest_divisor
+from gptexp.files import link, own_folder
 from gptexp.plaintext import plain_text
 from gptexp.runs import Interrupted
 from gptexp.schemas import to_plain
@@ -42,8 +44,10 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         machine = hardware.describe(hardware.accelerator_of(config))
         runs.write_config(folder, to_plain(config))
         runs.write_json(_provenance_path(folder, experiment.lit.first_step), runs.provenance(facts, machine))
+        if experiment.best is not None:
+            _keep_best(experiment.best, folder)
     announce(console, experiment)
-    if experiment.lit.first_step < config.trainer.max_steps:
+    if not experiment.ended:
         fit(experiment)
     else:  # killed after its last checkpoint, before it could say how it ended
         experiment.record.take_over(experiment.lit, experiment.trainer)
@@ -52,6 +56,13 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         experiment.record.finish(experiment.lit)
         conclude(console, experiment, result)
     return result
+
+
+def _keep_best(best: Path, folder: Path) -> None:
+    """A run that goes on in a new folder has its best checkpoint there too."""
+    own = own_folder(folder / runs.CHECKPOINTS) / BEST
+    if not own.exists():
+        link(best, own)
 
 
 def _provenance_path(folder: Path, first_step: int) -> Path:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gptexp import checkpoint, slurm
 from gptexp.callbacks.record import RunRecord
 from gptexp.config import CheckpointConfig
@@ -25,11 +27,20 @@ class Checkpoints(pl.Callback):
 
     A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
     validation follows that step it is made first, so that the resumed curve has it too.
-    identity: config, tokenizer and data fingerprint, as plain data.
+    identity: config, tokenizer and data fingerprint, as plain data. plugins: callbacks whose state is saved, by
+    name; they act before this one, so that a checkpoint holds what they decided at its step.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, identity: dict[str, Any], record: RunRecord) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        identity: dict[str, Any],
+        record: RunRecord,
+        plugins: dict[str, pl.Callback] | None = None,
+    ) -> None:
         self.folder, self.config, self.identity, self.record = folder, config, identity, record
+        self.plugins = plugins or {}
         self.signals = Signals()
         self._saved_at = time.monotonic()
         self._stopping = 0
@@ -87,6 +98,8 @@ class Checkpoints(pl.Callback):
             },
             precision=str(lit.trainer.precision),
             history=self.record.history.until(lit.step),
+            callbacks={name: plain for name, made in self.plugins.items() if (plain := _plain(made.state_dict()))},
+            stopped=bool(lit.trainer.should_stop),
             **self.identity,
         )
         if lit.trainer.is_global_zero:
@@ -102,6 +115,17 @@ class Checkpoints(pl.Callback):
             name = signal.Signals(self._stopping).name
             write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
         raise Interrupted(self._stopping, run)
+
+
+def _plain(state: Any) -> Any:
+    """A callback's state as plain data: a member of an enumeration of strings is its text."""
+    if isinstance(state, dict):
+        return {_plain(key): _plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_plain(value) for value in state]
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu()
+    return next((kind(state) for kind in (bool, int, float, str) if isinstance(state, kind)), None)
 
 
 class Signals:

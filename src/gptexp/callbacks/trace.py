@@ -21,7 +21,7 @@ class Trace(pl.Callback):
 
     windows: a hash of each window of the micro-batch. On going on after a kill, rows are appended, so that
     steps taken twice stand there twice. kill_at: the step in which this process kills itself with
-    SIGKILL, after the update and before anything is said or saved of it; null: never.
+    SIGKILL, after the update and before anything is said or saved of it; null: never. A resumed run goes on.
     """
 
     def __init__(self, kill_at: int | None = None) -> None:
@@ -46,7 +46,7 @@ class Trace(pl.Callback):
         windows = " ".join(hashlib.sha256(window.tobytes()).hexdigest()[:16] for window in tokens)
         norm = float(lit.grad_norm).hex() if last and lit.grad_norm is not None else ""
         self._append([step, micro, windows, float(outputs["loss"]).hex(), norm, lit.lr.hex() if last else ""])
-        if last and step == self.kill_at:
+        if last and step == self.kill_at and lit.first_step == 0:  # a resumed run has the plug-ins of its source
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _append(self, row: list[Any]) -> None:
