@@ -165,6 +165,8 @@ def test_compare_shows_a_learning_rate_that_follows_the_width(tmp_path: Path) ->
     recorded = make_run(tmp_path / "3", 2.0, seed=3, model__n_embd=64, optimizer__lr=None, result={"peak_lr": 0.006})
     c = compare_folders([tmp_path], Question())
     assert recorded.exists()
-    assert (c.keys, c.along) == (["model.n_embd"], ["optimizer.lr"])
+    assert (c.keys, c.along) == (["model.n_embd"], ["optimizer.effective_lr"])
     assert [len(row.readings) for row in c.rows] == [3, 2, 2]
-    assert [row.settings["optimizer.lr"] for row in c.rows] == pytest.approx([6.0e-3, 5.9e-3, 3.6e-3], rel=0.02)
+    assert [row.settings["optimizer.effective_lr"] for row in c.rows] == pytest.approx(
+        [6.0e-3, 5.9e-3, 3.6e-3], rel=0.02
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from gptexp.identity import settings_that_matter
 from gptexp.report.comparable import tokens_of
 from gptexp.report.naming import label, value_in
-from gptexp.report.reading import LeftOut, Run
+from gptexp.report.reading import EFFECTIVE_LR, LeftOut, Run
 
 # What makes a run larger or longer.
 SIZES = frozenset(
@@ -24,8 +24,6 @@ SIZES = frozenset(
 )
 # What may follow the size and the length, but not vary at one of them.
 FOLLOWERS = frozenset({"data.global_batch_size", "data.global_batch_tokens", "optimizer.lr", "optimizer.muon_lr"})
-# The learning rate that a run computed from its size.
-EFFECTIVE = frozenset({"optimizer.effective_lr"})
 MOST_NAMED = 3  # differences in a reason
 Key = tuple[object, ...]
 
@@ -65,7 +63,7 @@ def _said(run: Run, keys: Iterable[str]) -> Key:
 
 def _own(run: Run) -> dict[str, Any]:
     """The settings that must agree."""
-    free = SIZES | FOLLOWERS | EFFECTIVE
+    free = SIZES | FOLLOWERS | {EFFECTIVE_LR}  # the rate that a run computed from its size
     return {key: value for key, value in settings_that_matter(run.settings).items() if key not in free}
 
 
@@ -102,6 +100,8 @@ def _differences(run: Run, group: Sequence[Run]) -> list[str]:
     """The settings in which a run isn't as those of a group, where all of these agree."""
     one = group[0]
     keys = [key for key in {**_own(run), **_own(one)} if value_in(run.settings, key) != value_in(one.settings, key)]
+    kinds = {key for key in keys if key.endswith(".kind")}  # which say enough of their groups
+    keys = [key for key in keys if key in kinds or f"{key.rpartition('.')[0]}.kind" not in kinds]
     return keys + ["optimizer.lr"] * (_by_rule(run) != _by_rule(one))
 
 

@@ -21,6 +21,7 @@ from gptexp.identity import completed, flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
 
+EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to
 LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
 
@@ -149,8 +150,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise Unreadable(f"{CONFIG} holds no seed")
     scalar = (type(None), bool, int, float, str)
     flat = flatten(completed(settings))
-    if flat.get("optimizer.lr") is None:
-        flat["optimizer.lr"] = _natural_lr(settings["model"])
+    if flat.get("optimizer.lr") is None:  # both are kept: a rate that follows the model is another choice
+        flat[EFFECTIVE_LR] = _natural_lr(settings["model"])
     return {key: value if isinstance(value, scalar) else str(value) for key, value in flat.items()}
 
 
@@ -182,8 +183,8 @@ def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, 
     found = dict(settings)
     if isinstance(chosen := result.get("precision"), str):
         found["trainer.precision"] = chosen
-    if result.get("peak_lr") is not None:
-        found["optimizer.lr"] = _number(result, "peak_lr")
+    if EFFECTIVE_LR in settings and result.get("peak_lr") is not None:
+        found[EFFECTIVE_LR] = _number(result, "peak_lr")
     if extended := history.extension(_history(result)):
         found["schedule.extended"] = extended
     return found
