@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from conftest import TINY, TINY_GPT, command, processes
+from gptexp.rank_process import RankProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -124,6 +125,8 @@ def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess.Popen[str]) -> None:
     ranks = ranks_of(running.pid)
     assert len(ranks) == 2
+    listening = [c.laddr.ip for p in (psutil.Process(running.pid), *ranks) for c in p.net_connections("tcp")]
+    assert set(listening) == {"127.0.0.1"}
     ranks[1].send_signal(signal.SIGKILL)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 2
@@ -143,8 +146,8 @@ def test_what_a_library_says_before_it_aborts_a_rank_is_told(monkeypatch: pytest
         for source in ("import time; time.sleep(60)", said)
     ]
     monkeypatch.setattr(launch, "GRACE", 0.1)
-    children = [launch._Child(rank, process) for rank, process in enumerate(spawned)]
-    launch._wait(children)
+    children = [RankProcess(rank, process) for rank, process in enumerate(spawned)]
+    launch._wait(children, launch._Received())
     children[0].end()
     with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGABRT \(its last line: terminate called\); the"):
         launch._conclude(children, [])
@@ -159,6 +162,7 @@ def test_ranks_end_with_the_process_that_started_them(running: subprocess.Popen[
 def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
     running: subprocess.Popen[str], workplace: Path
 ) -> None:
+    ranks_of(running.pid)[1].suspend()  # which the signal ends
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 143

@@ -346,14 +346,14 @@ def test_ranks_are_those_of_torchrun_and_of_srun() -> None:
         "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "node[07-08]",
     }  # fmt: skip
     adopted = dict(srun)
-    slurm.adopt(adopted)
+    slurm.adopt(adopted, interactive=False)
     assert current(adopted) == Rank(5, 8, 1, 4)
     assert (adopted["MASTER_ADDR"], adopted["GROUP_RANK"]) == ("node07", "1")
     shell = {**srun, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}  # interactive, in a job of eight
-    slurm.adopt(shell)
+    slurm.adopt(shell, interactive=False)
     assert current(shell) is None
     script = {name: value for name, value in srun.items() if name != "SLURM_STEP_ID"}  # python under sbatch, no srun
-    slurm.adopt(script)
+    slurm.adopt(script, interactive=False)
     assert current(script) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from dataclasses import dataclass, replace
@@ -79,6 +80,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
         data = kind.prepare(config, tokenizer, Path(config.paths.cache))
+    ranks.require_alike(_found_here(data, source))
     _require_same_data(config, source, data)
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
@@ -331,6 +333,18 @@ def _best(source: ckpt.Checkpoint, config: Config) -> Path | None:
         return None
     step = (source.metrics.get("best") or {}).get("step")
     return best if taken.name == ckpt.LAST or ckpt.load(best).step == step else None  # else of a later step
+
+
+def _found_here(data: Any, source: ckpt.Checkpoint | None) -> dict[str, str]:
+    """What each process reads for itself and no setting says, as the ranks of a run compare it."""
+    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
+    found |= {f"version of {package}": version for package, version in runs.versions().items()}
+    return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
+
+
+def _digest(source: ckpt.Checkpoint) -> str:
+    """From a few values of each weight: enough to tell one checkpoint from another."""
+    return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
 
 
 def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any) -> None:

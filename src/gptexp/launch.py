@@ -6,29 +6,37 @@ ranks in their own way: see gptexp.ranks.
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gptexp import ranks, slurm
 from gptexp.config import Config
+from gptexp.rank_process import RankProcess, write
 from gptexp.runs import Interrupted, RunError
 from gptexp.schemas import to_plain
-from gptexp.worker import PARENT
 
-GRACE = 3.0  # seconds in which the other ranks may still say what they know, once one has died
 FORWARDED = (signal.SIGINT, signal.SIGTERM, *slurm.PREEMPTION)
-KEPT_LINES = 400
-_FAREWELL = re.compile(r"error: |interrupted|(\[rank\d+\]: ?)?Traceback ")  # with what a rank says last
+
+# Seconds in which all ranks must have ended, once …
+GRACE = 10.0  # one has died: the others may still say what they know
+LEAVING = 90.0  # one has left because of a signal: rank 0 may still have SLURM queue the job again
+FINISHING = 600.0  # one has come to its end: rank 0's loggers may still send what they hold
+STOPPING = 600.0  # a signal was passed on: a step may take that long
+FROZEN = 600.0  # one is stopped (SIGSTOP), and the others wait for it
+LOOK = 1.0  # seconds between two looks at the processes
 
 
 def start_ranks(config: Config, folder: Path, processes: int) -> None:
@@ -40,37 +48,36 @@ def start_ranks(config: Config, folder: Path, processes: int) -> None:
         RunError: a rank failed; says which, and with what.
         Interrupted: a signal stopped the run, with a checkpoint.
     """
-    store = _serve(config, folder)
-    children = [_Child(rank, _spawn(rank, processes, store.port)) for rank in range(processes)]
+    store, port = _serve()
+    handed = json.dumps({"config": to_plain(config), "folder": str(folder.resolve())})
+    children = [RankProcess(rank, _spawn(rank, processes, port, handed)) for rank in range(processes)]
     try:
         with _forwarding(children) as received:
-            _wait(children)
+            _wait(children, received)
     finally:
         for child in children:
             child.end()
-    _conclude(children, received)
-    if received and any(child.code != 0 for child in children):  # else the run had come to its end
-        raise Interrupted(received[0], folder)
+        del store  # which served until now
+    _conclude(children, received.signums)
+    if received.signums and any(child.code != 0 for child in children):  # else the run had come to its end
+        raise Interrupted(received.signums[0], folder)
 
 
-def _serve(config: Config, folder: Path) -> Any:
-    """A store on a free port that holds what the ranks wait for."""
-    import json
+def _serve() -> tuple[Any, int]:
+    """A store for the ranks' process group, on a free port of the loopback: no other machine reaches it."""
+    from torch.distributed import TCPStore
 
-    from torch.distributed import PrefixStore, TCPStore
-
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    handed = {"config": to_plain(config), "folder": str(folder.resolve())}
-    PrefixStore(ranks.prefix(), store).set(ranks.COMPOSITION, json.dumps(handed))
-    return store
+    listening = socket.create_server(("127.0.0.1", 0), backlog=ranks.BACKLOG)
+    port, descriptor = listening.getsockname()[1], listening.detach()
+    return TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor), port
 
 
-def _spawn(rank: int, processes: int, port: int) -> subprocess.Popen[str]:
+def _spawn(rank: int, processes: int, port: int, handed: str) -> subprocess.Popen[str]:
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0}
-    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True, PARENT: os.getpid()}
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // processes)
-    settings = {**own, **there, "OMP_NUM_THREADS": threads}
-    return subprocess.Popen(
+    settings = {**own, **there, **_loopback(), "OMP_NUM_THREADS": threads}
+    process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.worker"],
         env={**os.environ, **{name: str(value) for name, value in settings.items()}},
         stdin=subprocess.PIPE,  # closes when this process dies
@@ -79,65 +86,41 @@ def _spawn(rank: int, processes: int, port: int) -> subprocess.Popen[str]:
         errors="replace",
         start_new_session=True,  # a terminal's Ctrl-C comes through us, once
     )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has died already, as `_wait` will see
+        process.stdin.write(f"{handed}\n")
+        process.stdin.flush()
+    return process
+
+
+def _loopback() -> dict[str, str]:
+    """Have gloo's sockets listen on the loopback too; it would take the address of the machine's name."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if os.name == "posix" and any(address.address == "127.0.0.1" for address in addresses):
+            return {"GLOO_SOCKET_IFNAME": name}
+    return {}
 
 
 @dataclass
-class _Child:
-    """One rank's process. What it says for the user passes at once; an error is kept, to be told once."""
+class _Received:
+    """The signals that this process has got, and when the first came."""
 
-    rank: int
-    process: subprocess.Popen[str]
-    withheld: list[str] = field(default_factory=list)
-    last: str = ""  # the last line of all
-    died: float = 0.0  # when
-
-    def __post_init__(self) -> None:
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.last = line.strip() or self.last
-            if self.withheld or _FAREWELL.match(line):
-                self.withheld.append(line)
-                del self.withheld[:-KEPT_LINES]
-            elif self.rank == 0:
-                sys.stderr.write(line)
-        self.process.wait()
-        self.died = time.monotonic()
-
-    @property
-    def code(self) -> int | None:
-        """The exit status, once everything that it wrote has been read."""
-        return None if self._reader.is_alive() else self.process.returncode
-
-    @property
-    def failed(self) -> bool:
-        """Ended neither well nor by a signal that it was to end by, which the others get as well."""
-        return self.code not in (None, 0, *(128 + signum for signum in FORWARDED))
-
-    def send(self, signum: int) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-
-    def end(self) -> None:
-        self.send(signal.SIGKILL)
-        self.process.wait()
-        self._reader.join()
+    signums: list[int] = field(default_factory=list)
+    since: float = 0.0
 
 
 @contextmanager
-def _forwarding(children: list[_Child]) -> Iterator[list[int]]:
+def _forwarding(children: list[RankProcess]) -> Iterator[_Received]:
     """Pass on to all ranks the signals that this process gets, and yield a list of them.
 
     Each rank ends its step, saves and stops; a second SIGINT kills them.
     """
-    received: list[int] = []
+    received = _Received()
 
     def forward(signum: int, frame: object) -> None:
-        again = signum == signal.SIGINT and signum in received
-        received.append(signum)
+        again = signum == signal.SIGINT and signum in received.signums
+        received.signums.append(signum)
+        received.since = received.since or time.monotonic()
         for child in children:
             child.send(signal.SIGKILL if again else signum)
 
@@ -152,32 +135,66 @@ def _forwarding(children: list[_Child]) -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _wait(children: list[_Child]) -> None:
-    """Until all have ended, or one has failed and the others had their grace."""
-    deadline = float("inf")
-    while any(child.code is None for child in children) and time.monotonic() < deadline:
-        if deadline == float("inf") and any(child.failed for child in children):
-            deadline = time.monotonic() + GRACE
+def _failed(child: RankProcess) -> bool:
+    """Ended neither well nor by a signal that it was to end by, which the others get as well."""
+    return child.code not in (None, 0, *(128 + signum for signum in FORWARDED))
+
+
+def _wait(children: list[RankProcess], received: _Received) -> None:
+    """Until all have ended, or those that still run have had their time."""
+    looked = time.monotonic()
+    while any(child.code is None for child in children) and not _is_over(children, received):
+        if time.monotonic() - looked > LOOK:
+            for child in children:
+                child.watch()
+            looked = time.monotonic()
         time.sleep(0.02)
 
 
-def _conclude(children: list[_Child], received: list[int]) -> None:
-    """Of several failures say the first: the others are mostly its echo. Ending by a signal that was sent is none."""
+def _is_over(children: list[RankProcess], received: _Received) -> bool:
+    """Whether the ranks have had their time; those that must be killed have it noted why."""
+    running = [child for child in children if child.code is None]
+    ended = [child for child in children if child.code is not None]
+    frozen = [child for child in running if child.stopped]
+    name = signal.Signals(received.signums[0]).name if received.signums else ""
+    for seconds, since, blamed, why in (
+        (GRACE, [child.died for child in ended if _failed(child)], running, "another rank had failed"),
+        (LEAVING, [child.died for child in ended if child.code], running, "another rank had left"),
+        (FINISHING, [child.died for child in ended], running, "another rank had finished"),
+        (STOPPING, [received.since] if name else [], running, f"{name} was passed on to it"),
+        (FROZEN, [child.stopped for child in frozen], frozen, "it was stopped (SIGSTOP)"),
+    ):
+        if since and time.monotonic() - min(since) > seconds:
+            for child in blamed:
+                child.overdue = f"had not ended {seconds:.0f} seconds after {why}"
+            return True
+    return False
+
+
+def _conclude(children: list[RankProcess], received: list[int]) -> None:
+    """Of several failures say the first; the others are mostly its echo. Ending by a signal that was sent is none."""
     sent = {128 + signum for signum in received} | {-signum for signum in received}
     killed = {-signal.SIGKILL} if received.count(signal.SIGINT) > 1 else set()  # what a second Ctrl-C does
-    failed = [child for child in children if child.code not in {0, *sent, *killed}]
-    failed.sort(key=lambda child: child.died)
+    failed = [child for child in children if child.code not in {0, *sent, *killed} and not child.killed]
+    failed.sort(key=lambda child: (not _error(child), child.died))  # one that ends because of another says nothing
     if failed:
         raise RunError(_cause(failed[0]))
+    for child in children:
+        if child.overdue:
+            raise RunError(f"rank {child.rank} {child.overdue}, and was killed; the other ranks were stopped")
 
 
-def _cause(child: _Child) -> str:
+def _error(child: RankProcess) -> str:
+    """The line that the rank wrote for the user, if it did."""
+    return next((line for line in child.withheld if line.startswith("error: ")), "")
+
+
+def _cause(child: RankProcess) -> str:
     """The line that the rank wrote for the user; without one it was a bug, and everything is shown."""
     who = "" if child.rank == 0 else f"rank {child.rank}: "
-    for line in child.withheld:
-        if line.startswith("error: "):
-            return who + line.removeprefix("error: ").rstrip()
-    sys.stderr.writelines(child.withheld)
+    if line := _error(child):
+        return who + line.removeprefix("error: ").rstrip()
+    write(child.withheld)
     assert child.code is not None
     if child.code < 0:
         name = signal.Signals(-child.code).name

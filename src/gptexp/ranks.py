@@ -1,25 +1,38 @@
-"""Which of several processes this one is, whoever started them, and what rank 0 tells the others (no torch at import).
+"""Which of several processes this one is, whoever started them, and what they tell each other (no torch at import).
 
 torchrun, srun and gptexp's own launcher all say it by RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE.
 Before the ranks form a process group they share a key-value store at MASTER_ADDR:MASTER_PORT. Over it
-rank 0 hands on what it alone has composed, so that all train with the same settings in one folder.
+rank 0 hands on what it alone has composed, so that all train with the same settings in one folder, and
+they compare what each of them has read for itself.
 """
 
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
+import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+from gptexp import slurm
+
 START_TIMEOUT = timedelta(minutes=10)  # for nodes that start later than others
-COMPOSITION, PREPARED = "composition", "prepared"
+NO_LIMIT = timedelta(days=30)  # a large corpus takes as long as it takes; the end of any rank ends the wait
+LINGER = 10.0  # seconds that a rank 0 that has failed stays for those who come later
+BACKLOG = 1024  # ranks that may connect at once
+NOTICE = 10.0  # seconds of waiting after which a rank says for whom
+COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # which rank a process is
+MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where the ranks meet
+USER_ERROR = 2  # as the commands' exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +49,76 @@ class Rank:
         return self.size // self.local_size
 
 
+# ------------------------------------------------------------------------------- environment
+
+
 def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
     """This process among its ranks; None where no launcher has started several."""
-    if "RANK" not in environment or int(environment.get("WORLD_SIZE", 1)) < 2:
+    if not environment.get("RANK") or int(environment.get("WORLD_SIZE") or 1) < 2:
         return None
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
-    return Rank(rank, size, int(environment.get("LOCAL_RANK", rank % local_size)), local_size)
+    local_size = int(environment.get("LOCAL_WORLD_SIZE") or size)
+    return Rank(rank, size, int(environment.get("LOCAL_RANK") or rank % local_size), local_size)
+
+
+def require_whole(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Check the launcher's variables together; empty ones are removed, because Lightning would read them too.
+
+    Raises:
+        ValueError: some are missing or contradict each other: naming them, and what to do.
+    """
+    for name in (*PLACE, *MEETING, "SLURM_PROCID", "SLURM_LOCALID"):
+        if not environment.get(name, "-").strip():
+            del environment[name]
+    given = [name for name in PLACE if name in environment]
+    numbers = {name: _whole_number(environment, name) for name in given}
+    if not given or (numbers.get("WORLD_SIZE") == 1 and numbers.get("RANK", 0) == 0):
+        return  # alone
+    missing = [name for name in (*PLACE, *MEETING) if name not in environment]
+    if missing:
+        known = ", ".join(f"{name}={environment[name]}" for name in given)
+        raise ValueError(f"{known}: set, but not {', '.join(missing)}; {_remedy(environment)}")
+    _require_consistent(numbers, _whole_number(environment, "MASTER_PORT"), environment)
+
+
+def _whole_number(environment: Mapping[str, str], name: str) -> int:
+    if not environment[name].strip().isdecimal():
+        raise ValueError(f"{name}={environment[name]}: must be a whole number; {_remedy(environment)}")
+    return int(environment[name])
+
+
+def _require_consistent(place: dict[str, int], port: int, environment: Mapping[str, str]) -> None:
+    rank, size, local_rank, local_size = (place[name] for name in PLACE)
+    for holds, what in (
+        (rank < size, f"RANK={rank}: must be below WORLD_SIZE={size}"),
+        (local_rank < local_size, f"LOCAL_RANK={local_rank}: must be below LOCAL_WORLD_SIZE={local_size}"),
+        (local_size and size % local_size == 0, f"WORLD_SIZE={size}: must be a multiple of {local_size} a node"),
+        (0 < port < 65536, f"MASTER_PORT={port}: must be from 1 to 65535"),
+    ):
+        if not holds:
+            raise ValueError(f"{what}; {_remedy(environment)}")
+
+
+def _remedy(environment: Mapping[str, str] = os.environ) -> str:
+    names = " ".join(name for name in (*PLACE, *MEETING) if name in environment)
+    return f"if no launcher started this process: unset {names}; else use torchrun or srun, which set all of them"
+
+
+def started() -> Rank | None:
+    """This process among its ranks, once at its start; tasks of an `srun` count as ranks.
+
+    Raises:
+        ValueError: the environment holds a part of what a launcher sets.
+    """
+    slurm.adopt()
+    require_whole()
+    return current()
+
+
+# ------------------------------------------------------------------------------------- store
+
+
+_connected: list[bool] = []
 
 
 @cache
@@ -52,16 +128,66 @@ def _store() -> Any:
 
     who = current()
     assert who is not None
-    serves = who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=serves,
-        timeout=START_TIMEOUT,
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    options: dict[str, Any] = {"timeout": START_TIMEOUT, "wait_for_workers": False, "multi_tenant": True}
+    if _serves(who):
+        served = _listen(address, port)
+        store = TCPStore(address, port, is_master=True, master_listen_fd=served.detach(), **options)
+    else:
+        _await_port(who, address, port)
+        store = TCPStore(address, port, is_master=False, **options)
+    _connected.append(True)
     return PrefixStore(prefix(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), store)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """A listening socket; on the loopback alone where all ranks must be on this machine."""
+    try:
+        if address == "localhost" or address.startswith("127."):
+            return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        with suppress(OSError):  # IPv6 may be switched off, or the port be in use
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        return socket.create_server(("", port), backlog=BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ValueError(f"MASTER_PORT={port}: in use on this machine; give all ranks another one") from None
+
+
+def _await_port(who: Rank, address: str, port: int) -> None:
+    """Until somebody listens there. torch's own client waits in silence, and deaf to Ctrl-C."""
+    patience = _Patience(START_TIMEOUT)
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=2).close()
+            return
+        except OSError as error:
+            patience.spend(f"rank {who.rank}", "rank 0", f"no answer there: {error.strerror or error}")
+
+
+class _Patience:
+    """The time that a rank waits for others: a notice after ten seconds, an error at the end."""
+
+    def __init__(self, limit: timedelta) -> None:
+        self.limit, self.began, self.told = limit.total_seconds(), time.monotonic(), False
+
+    def spend(self, waiting: str, missing: str, detail: str = "") -> None:
+        """Sleep for a moment.
+
+        Raises:
+            ValueError: the time is over.
+        """
+        waited = time.monotonic() - self.began
+        place = f"at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}{f' ({detail})' if detail else ''}"
+        if waited > self.limit:
+            raise ValueError(
+                f"{waiting} has not heard from {missing} in {waited / 60:.0f} minutes {place}; {_remedy()}"
+            )
+        if waited > NOTICE and not self.told:
+            self.told = True
+            remedy = f"; {_remedy()}" if self.limit <= START_TIMEOUT.total_seconds() else ""
+            print(f"notice: {waiting} waits for {missing} {place}{remedy}", file=sys.stderr)
+        time.sleep(min(1.0, max(0.02, waited / 20)))
 
 
 def prefix(attempt: str = "0") -> str:
@@ -69,24 +195,57 @@ def prefix(attempt: str = "0") -> str:
     return f"gptexp/{attempt}"
 
 
+def serve() -> None:
+    """Rank 0: let the others find the store before anything else is done.
+
+    Raises:
+        ValueError: MASTER_PORT is in use, or nobody answers there.
+    """
+    _store()
+
+
+def connect() -> None:
+    """Join the other ranks: rank 0 waits for all of them, they wait for its store.
+
+    Raises:
+        ValueError: somebody isn't there.
+    """
+    who = current()
+    assert who is not None
+    if who.rank:
+        tell(f"here/{who.rank}", True)
+    else:
+        _await([f"here/{rank}" for rank in range(1, who.size)], START_TIMEOUT)
+
+
 def tell(key: str, value: object) -> None:
-    """Rank 0: hand plain data on to the others."""
+    """Hand plain data on to the other ranks."""
     _store().set(key, json.dumps(value))
 
 
 def hear(key: str, *, patience: timedelta = START_TIMEOUT) -> Any:
-    """Another rank: wait for what rank 0 tells.
+    """Wait for what rank 0 tells.
 
     Raises:
         ValueError: nothing came.
+        SystemExit: another rank has failed, and has said why.
     """
-    from torch.distributed import DistStoreError
-
-    try:
-        _store().wait([key], patience)
-    except DistStoreError:
-        raise ValueError(f"rank 0 has not been heard from in {patience.total_seconds() / 60:.0f} minutes") from None
+    _await([key], patience)
     return json.loads(_store().get(key))
+
+
+def _await(keys: Sequence[str], limit: timedelta) -> None:
+    """Until all keys are there. A key `…/3` is told by rank 3, any other by rank 0."""
+    who, patience = current(), _Patience(limit)
+    missing = list(keys)
+    try:
+        while missing := [key for key in missing if not _store().check([key])]:
+            if _store().check([ENDED]):
+                sys.exit(USER_ERROR)
+            named = [key.partition("/")[2] or "0" for key in missing]
+            patience.spend(f"rank {who.rank if who else 0}", f"rank{'s' * (len(named) > 1)} {', '.join(named)}")
+    except RuntimeError:  # the store has gone, with the process that served it
+        sys.exit(USER_ERROR)
 
 
 @contextmanager
@@ -94,10 +253,56 @@ def first_then_others(key: str) -> Iterator[None]:
     """A context that rank 0 passes first; the others enter when it is through."""
     who = current()
     if who is not None and who.rank > 0:
-        hear(key, patience=timedelta(days=30))  # a large corpus takes as long as it takes; a death ends the wait
+        hear(key, patience=NO_LIMIT)
     yield
     if who is not None and who.rank == 0:
         tell(key, True)
+
+
+def require_alike(facts: Mapping[str, str]) -> None:
+    """Compare what each rank has found for itself with what rank 0 has.
+
+    Raises:
+        ValueError: on rank 0, naming the rank, the fact and both values. The others end.
+    """
+    who = current()
+    if who is None:
+        return
+    if who.rank:
+        tell(f"facts/{who.rank}", facts)
+        hear(ALIKE, patience=NO_LIMIT)
+        return
+    _await([f"facts/{rank}" for rank in range(1, who.size)], NO_LIMIT)
+    for rank in range(1, who.size):
+        theirs = json.loads(_store().get(f"facts/{rank}"))
+        for name in sorted(facts.keys() | theirs.keys()):
+            if theirs.get(name) != facts.get(name):
+                raise ValueError(
+                    f"rank {rank}: its {name} is {theirs.get(name)}, but rank 0 has {facts.get(name)}; "
+                    "all ranks need the same text, code and libraries"
+                )
+    tell(ALIKE, True)
+
+
+# --------------------------------------------------------------------------------------- end
+
+
+def _tell_end() -> None:
+    """Tell ranks that wait; where this one serves the store, those that are still starting shall read it."""
+    if not _connected:
+        return
+    tell(ENDED, True)
+    who, began = current(), time.monotonic()
+    if who is not None and _serves(who):
+        keys = [f"here/{rank}" for rank in range(1, who.size)]
+        while not _store().check(keys) and time.monotonic() - began < LINGER:
+            time.sleep(0.05)
+        time.sleep(0.5)
+
+
+def _serves(who: Rank) -> bool:
+    """Whether this rank serves the store; torchrun's agent and gptexp's own launcher have one."""
+    return who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 @contextmanager
@@ -119,11 +324,28 @@ def ending_whole() -> Iterator[None]:
 
     atexit.register(leave)
     try:
-        yield
+        with ending_by_telling():
+            yield
         code = 0
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = _exit_code(stop)
         raise
+
+
+@contextmanager
+def ending_by_telling() -> Iterator[None]:
+    """Ranks that wait for this one are told when it fails."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or _exit_code(error):
+            with suppress(RuntimeError):  # the store may have gone
+                _tell_end()
+        raise
+
+
+def _exit_code(stop: SystemExit) -> int:
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
 class Agreement:

@@ -20,7 +20,7 @@ from typing import Any
 
 from gptexp import huggingface
 from gptexp.codehash import code_sha256
-from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, write_yaml
+from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, sweep_leftovers, write_yaml
 from gptexp.identity import completed
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
@@ -173,22 +173,46 @@ def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
     Raises:
         RunError: finished, another run's, or in use.
     """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
     for name in WRITTEN:
         require_no_link(folder / name)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(f"{folder}: another process is training in it") from None
-    try:
+    with locked(folder, LOCK, RunError(f"{folder}: another process is training in it")):
         _require_free(folder, resumes)
+        sweep_leftovers(folder)
+        sweep_leftovers(folder / CHECKPOINTS)
         yield folder
-    finally:
+
+
+@contextmanager
+def locked(folder: Path, name: str, error: Exception) -> Iterator[None]:
+    """A folder, made where there is none, for one process; where nothing was written it goes again.
+
+    The lock's file is removed only by who holds it, and a lock on a file that has been removed is none.
+
+    Raises:
+        error: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / name
+    lock = FileLock(path)
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        require_no_link(path)
+        with suppress(FileNotFoundError):  # the folder or the file was removed meanwhile
+            path.touch()
+            before = path.stat()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise error from None
+            if os.path.samestat(before, path.stat()):
+                break
         lock.release()
-        _remove_if_empty(folder)
+    try:
+        yield
+    finally:
+        _remove_if_empty(folder, name)
+        lock.release()
 
 
 def _require_free(folder: Path, resumes: str | None) -> None:
@@ -204,11 +228,11 @@ def _require_free(folder: Path, resumes: str | None) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_if_empty(folder: Path, lock: str) -> None:
     """A run that was refused before it began leaves no folder behind."""
-    if [path.name for path in folder.iterdir()] == [LOCK]:
-        (folder / LOCK).unlink()
-        with suppress(OSError):  # not empty: other runs
+    with suppress(OSError):  # Windows removes no open file; a folder above it holds other runs
+        if [path.name for path in folder.iterdir()] == [lock]:
+            (folder / lock).unlink()
             folder.rmdir()
             folder.parent.rmdir()
 
@@ -236,11 +260,7 @@ def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]
 
 def code_version() -> dict[str, Any]:
     """The code that runs: its hash, commit and uncommitted changes where it is a checkout, and versions."""
-    return {
-        "code_sha256": code_sha256(),
-        "git": _git(),
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
+    return {"code_sha256": code_sha256(), "git": _git(), "versions": versions()}
 
 
 def command_line() -> str:
@@ -250,8 +270,9 @@ def command_line() -> str:
     return shlex.join([Path(sys.executable).name, *head, *sys.argv[1:]])
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
     for package in ("gptexp", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "tiktoken", "tokenizers"):
         try:
             found[package] = version(package)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, MutableMapping
 # What comes before a job's time is up: what sbatch's --signal asks for, by habit, and what submitit asks for.
 PREEMPTION = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))  # not on Windows
 
+SPECIAL_STEPS = 0xFFFFFFF0  # numbers from here on are not of srun's: salloc's shell, sbatch's script
+
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     """The job's number, the same after a requeue; None outside of SLURM."""
@@ -17,26 +19,57 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
 
 
-def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
+def adopt(environment: MutableMapping[str, str] = os.environ, *, interactive: bool | None = None) -> None:
     """Let the tasks of an `srun` with several of them speak of themselves as torchrun's do.
 
-    A script that sbatch runs has a SLURM_PROCID too, but no step: it is no rank.
+    A script that sbatch runs has a SLURM_PROCID too, but no step: it is no rank. Neither is an interactive shell
+    (`salloc`, `srun --pty bash`), though its step may have several tasks: only such a step has a terminal.
+
+    Raises:
+        ValueError: a variable that srun sets is missing or no number.
     """
+    if environment.get("RANK") or not environment.get("SLURM_STEP_ID"):
+        return
+    step = _number(environment, "SLURM_STEP_ID")
     # The step's own numbers: an interactive shell is a step of one task in a job of several.
-    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1"))
-    nodes = int(environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES", "1"))
-    if "RANK" in environment or "SLURM_STEP_ID" not in environment or tasks < 2:
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", default=1)
+    nodes = _number(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES", default=1)
+    if tasks < 2 or step >= SPECIAL_STEPS or (_has_terminal() if interactive is None else interactive):
         return
     environment.update(
-        RANK=environment["SLURM_PROCID"],
+        RANK=str(_number(environment, "SLURM_PROCID")),
         WORLD_SIZE=str(tasks),
-        LOCAL_RANK=environment["SLURM_LOCALID"],
-        LOCAL_WORLD_SIZE=str(tasks // nodes),
+        LOCAL_RANK=str(_number(environment, "SLURM_LOCALID")),
+        LOCAL_WORLD_SIZE=str(tasks // max(1, nodes)),
         GROUP_RANK=environment.get("SLURM_NODEID", "0"),
     )
-    environment.setdefault("MASTER_ADDR", _first_node(environment))
-    step = int(environment.get("SLURM_JOB_ID", 0)) * 64 + int(environment["SLURM_STEP_ID"])
-    environment.setdefault("MASTER_PORT", str(20000 + step % 10000))  # steps of one node keep out of each other's way
+    if not environment.get("MASTER_ADDR"):
+        environment["MASTER_ADDR"] = _first_node(environment)
+    if not environment.get("MASTER_PORT"):  # steps of one node keep out of each other's way
+        environment["MASTER_PORT"] = str(20000 + (_number(environment, "SLURM_JOB_ID", default=0) * 64 + step) % 10000)
+
+
+def _number(environment: Mapping[str, str], *names: str, default: int | None = None) -> int:
+    """The first of these variables that is set."""
+    name = next((name for name in names if environment.get(name)), None)
+    if name is not None and environment[name].isdecimal():
+        return int(environment[name])
+    if name is None and default is not None:
+        return default
+    what = f"{name}={environment[name]}: must be a whole number" if name else f"{names[0]}: is missing"
+    raise ValueError(
+        f"{what}, though SLURM_STEP_ID={environment['SLURM_STEP_ID']} says that srun started this process; "
+        "if it did not: unset SLURM_STEP_ID"
+    )
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that controls it, wherever its input and output go."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
 
 
 def _first_node(environment: Mapping[str, str]) -> str:

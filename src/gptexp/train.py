@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gptexp import cli, ranks, slurm, worker
+from gptexp import cli, ranks, worker
 from gptexp.compose import to_config
 from gptexp.hydra_versions import run_task
 from gptexp.runs import COMMAND, command_line, open_run, read_result
@@ -37,6 +37,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
             from gptexp.schemas import to_plain
 
             ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
+            ranks.connect()
         else:
             from gptexp import hardware, launch
 
@@ -51,20 +52,29 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
-    slurm.adopt()
-    who = ranks.current()
+    with cli.one_line_errors():
+        who = ranks.started()
     if who is None:
         lead()
         return
     with ranks.ending_whole():
+        if cli.sweep_overrides(sys.argv[1:]) is not None:
+            _refuse_sweep(who)
         if who.rank > 0:
             worker.follow()
             return
-        try:
-            lead()
-        except BaseException:
-            ranks.tell(ranks.COMPOSITION, None)  # for those who still wait for it
-            raise
+        with cli.one_line_errors():
+            ranks.serve()
+        lead()
+
+
+def _refuse_sweep(who: ranks.Rank) -> None:
+    if who.rank == 0:
+        cli.fail(
+            "-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun "
+            "(where there is neither: unset RANK and WORLD_SIZE)"
+        )
+    sys.exit(cli.USER_ERROR)
 
 
 def lead() -> None:
@@ -72,8 +82,6 @@ def lead() -> None:
     register_schemas()
     os.environ[COMMAND] = command_line()
     if (overrides := cli.sweep_overrides(sys.argv[1:])) is not None:
-        if ranks.current() is not None:
-            cli.fail("-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun")
         door.main(overrides, task)
         return
     sys.argv[1:] = cli.checked_arguments(sys.argv[1:])

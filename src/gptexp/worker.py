@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import threading
+from typing import Any
 
 
 def main() -> None:
-    """Train as the rank that the environment says, with the settings that are handed over."""
+    """Train as the rank that the environment says, with the settings that come by standard input."""
     from gptexp import ranks
 
-    if os.environ.get(PARENT):
-        threading.Thread(target=_end_with_parent, daemon=True).start()
     with ranks.ending_whole():
-        follow()
+        handed = _handed_over()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        _train(handed)
 
 
 def follow() -> None:
-    """Take the composition and the folder from the store, and train."""
+    """Take the composition and the folder from rank 0, over the store, and train."""
+    from gptexp import ranks
+    from gptexp.cli import one_line_errors
+
+    with one_line_errors():
+        ranks.connect()
+        handed = ranks.hear(ranks.COMPOSITION)
+    _train(handed)
+
+
+def _train(handed: dict[str, Any]) -> None:
     from pathlib import Path
 
-    from gptexp import ranks
-    from gptexp.cli import USER_ERROR, one_line_errors
+    from gptexp.cli import one_line_errors
     from gptexp.compose import config_from_plain
 
     with one_line_errors():
-        handed = ranks.hear(ranks.COMPOSITION)
-        if handed is None:  # rank 0 has said why
-            sys.exit(USER_ERROR)
         from gptexp.training import train
 
         train(config_from_plain(handed["config"]), Path(handed["folder"]))
 
 
-PARENT = "GPTEXP_PARENT"  # set by gptexp's own launcher: standard input closes when it dies
+def _handed_over() -> dict[str, Any]:
+    """The first line of standard input, from gptexp's own launcher; no other process can write there."""
+    line = b""
+    while not line.endswith(b"\n"):  # unbuffered: the rest is for `_end_with_parent`
+        piece = os.read(0, 65536)
+        if not piece:
+            os._exit(1)
+        line += piece
+    return json.loads(line)
 
 
 def _end_with_parent() -> None:
-    """Whoever kills the launcher, by whatever signal, leaves no orphan behind."""
+    """Whoever kills the launcher, by whatever signal, leaves no orphan behind: standard input closes then."""
     while os.read(0, 4096):  # unbuffered: a thread that waits in sys.stdin would hold its lock at exit
         pass
     os._exit(1)

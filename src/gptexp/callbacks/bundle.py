@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gptexp import checkpoint
+from gptexp import checkpoint, ranks
 from gptexp.breakdown import NonFiniteLoss
 from gptexp.data.windows import Batches
 from gptexp.files import atomic_path, open_new
@@ -37,19 +37,23 @@ class Bundle(pl.Callback):
             return  # the weights that the bad step began with are gone
         assert isinstance(lit, LitGPT)
         weights = checkpoint.weights(lit.model)  # a collective; all ranks stopped in this step
-        if trainer.is_global_zero:
-            plain = {
-                "format": FORMAT,
-                "version": VERSION,
-                "what": str(exception),
-                "step": exception.step,
-                "seed": lit.config.seed,
-                "precision": trainer.precision,
-                "model": weights,
-                "config": self.identity["config"],
-                "tokenizer": self.identity["tokenizer"],
-                "data": self.identity["data"],
-                "batches": self.batches(exception.step),
-            }
-            with atomic_path(bundle_path(self.folder, exception.step)) as temporary, open_new(temporary) as file:
-                torch.save(plain, file)
+        with ranks.first_then_others(f"bundle of step {exception.step}"):  # none leaves while rank 0 writes
+            if trainer.is_global_zero:
+                self._write(trainer, lit, exception, weights)
+
+    def _write(self, trainer: pl.Trainer, lit: LitGPT, exception: NonFiniteLoss, weights: dict[str, Any]) -> None:
+        plain = {
+            "format": FORMAT,
+            "version": VERSION,
+            "what": str(exception),
+            "step": exception.step,
+            "seed": lit.config.seed,
+            "precision": trainer.precision,
+            "model": weights,
+            "config": self.identity["config"],
+            "tokenizer": self.identity["tokenizer"],
+            "data": self.identity["data"],
+            "batches": self.batches(exception.step),
+        }
+        with atomic_path(bundle_path(self.folder, exception.step)) as temporary, open_new(temporary) as file:
+            torch.save(plain, file)

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
-from gptexp import checkpoint, slurm
+from gptexp import checkpoint, ranks, slurm
 from gptexp.callbacks.record import RunRecord
 from gptexp.config import CheckpointConfig
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.optim import named_optimizer_state
-from gptexp.ranks import Agreement
 from gptexp.runs import RESULT, Interrupted, write_json
 
 
@@ -46,7 +45,7 @@ class Checkpoints(pl.Callback):
         self._stopping = 0
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        self._agreement = Agreement()
+        self._agreement = ranks.Agreement()
         self._saved_at = time.monotonic()
         self.signals.catch(quietly=not trainer.is_global_zero)
 
@@ -111,9 +110,10 @@ class Checkpoints(pl.Callback):
         if not self._stopping:
             return
         run = self.folder.parent
-        if lit.trainer.is_global_zero:
-            name = signal.Signals(self._stopping).name
-            write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
+        with ranks.first_then_others(f"stopped after step {lit.step}"):  # none leaves while rank 0 writes
+            if lit.trainer.is_global_zero:
+                name = signal.Signals(self._stopping).name
+                write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
         raise Interrupted(self._stopping, run)
 
 

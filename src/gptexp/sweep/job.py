@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptexp import ranks, slurm, worker
+from gptexp import ranks, worker
 from gptexp.codehash import code_sha256
 from gptexp.files import append_descriptor, require_no_link
 from gptexp.runs import LOCK, RESULT, RunError, has_checkpoint, is_finished, write_json
@@ -30,14 +30,14 @@ def run(folder: Path, number: int) -> float | None:
     A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
     waited for. A failed one is tried again `sweep.retries` times.
     """
-    slurm.adopt()
-    who = ranks.current()
+    who = ranks.started()
     if who is None:
         return _lead(folder, number)
     with ranks.ending_whole():
         if who.rank > 0:
             worker.follow()
             return None
+        ranks.serve()
         return _lead(folder, number)
 
 

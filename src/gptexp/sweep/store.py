@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from gptexp.codehash import code_sha256
 from gptexp.config import KINDS, UNSAID, best_by
 from gptexp.config.sweep import OtherCode
-from gptexp.files import TEXT_BYTES, read_yaml, require_no_link, write_yaml
+from gptexp.files import TEXT_BYTES, read_yaml, write_yaml
 from gptexp.identity import settings_that_matter
-from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, last_code, read_result, shown
+from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, last_code, locked, read_result, shown
 from gptexp.schemas import ConfigError
 from gptexp.source import FREE_ON_RESUME
 from gptexp.sweep.plan import Job, Plan, safe_name
@@ -207,17 +205,5 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process runs this sweep.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    require_no_link(folder / LOCK)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"{shown(folder)}: another process runs this sweep") from None
-    try:
+    with locked(folder, LOCK, ConfigError(f"{shown(folder)}: another process runs this sweep")):
         yield
-    finally:
-        lock.release()
-        if [path.name for path in folder.iterdir()] == [LOCK]:  # refused before anything was written
-            (folder / LOCK).unlink()
-            folder.rmdir()
