@@ -125,8 +125,8 @@ def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess.Popen[str]) -> None:
     ranks = ranks_of(running.pid)
     assert len(ranks) == 2
-    listening = [c.laddr.ip for p in (psutil.Process(running.pid), *ranks) for c in p.net_connections("tcp")]
-    assert set(listening) == {"127.0.0.1"}
+    sockets = [socket for p in (psutil.Process(running.pid), *ranks) for socket in p.net_connections("tcp")]
+    assert {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     ranks[1].send_signal(signal.SIGKILL)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 2
