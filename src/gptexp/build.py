@@ -26,6 +26,7 @@ from gptexp.codehash import code_sha256
 from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.windows import Windows
+from gptexp.environment import GROUPS
 from gptexp.history import History, segment
 from gptexp.identity import completed, computing_plugins, flatten, settings_that_matter
 from gptexp.lean import environments, pl
@@ -395,7 +396,7 @@ def _history(config: Config, source: ckpt.Checkpoint | None) -> History:
 
 def _identity(config: Config, data: Any) -> dict[str, Any]:
     return {
-        "config": to_plain(config),
+        "config": {name: group for name, group in to_plain(config).items() if name not in GROUPS},
         "tokenizer": data.tokenizer.state_dict(),
         "data": {"fingerprint": data.fingerprint, "text_sha256": data.text_sha256, **data.facts},
     }

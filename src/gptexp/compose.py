@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from gptexp import environment
 from gptexp.config import KINDS, Config
 from gptexp.explain import check_groups, closest, explain, settings, type_error
 from gptexp.hydra_versions import VERSION_BASE
@@ -80,14 +81,18 @@ def to_config(composed: DictConfig) -> Config:
         with flag_override(own, ["struct", "readonly"], False):
             del own["hydra"]
     _refuse_strays("", own)
+    typed = {name: OmegaConf.to_container(own[name].plugins) for name in environment.GROUPS if name in own}
     try:
         OmegaConf.resolve(own)
         config = OmegaConf.to_object(own)
+        assert isinstance(config, Config)
+        for name, plugins in typed.items():
+            group = getattr(config, name)
+            group.plugins = environment.kept(plugins, group.plugins, f"{name}.plugins")
     except (OmegaConfBaseException, ValueError) as error:
         if isinstance(error, OmegaConfBaseException):
             raise ConfigError(type_error(error) or first_line(error)) from None
         raise ConfigError(first_line(error)) from None
-    assert isinstance(config, Config)
     return config
 
 
@@ -112,7 +117,7 @@ def config_from_plain(plain: object) -> Config:
     register_schemas()
     if not isinstance(plain, dict):
         raise ConfigError("config.yaml: not a composition")
-    if "${" in str(plain):  # would be evaluated
+    if environment.interpolates(plain):  # would be evaluated
         raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
     plain = completed(plain)
     root = OmegaConf.structured(Config)

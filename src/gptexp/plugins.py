@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from gptexp.environment import read
+
 # The only classes that a configuration may name: a prefix would let in
 # lightning.pytorch.LightningModule.load_from_checkpoint, which runs a stranger's pickle.
 PLUGINS = {
@@ -46,7 +48,7 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
         if any("_target_" in str(value) for value in arguments.values()):
             raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
         try:
-            plugin = getattr(import_module(module), cls)(**arguments)
+            plugin = getattr(import_module(module), cls)(**read(arguments))
             if group == "logger":
                 _ = plugin.experiment  # loggers meet their service only here
         except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up

@@ -20,6 +20,7 @@ from typing import Any
 
 from gptexp import huggingface
 from gptexp.codehash import code_sha256
+from gptexp.environment import interpolates
 from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, sweep_leftovers, write_yaml
 from gptexp.identity import completed
 
@@ -134,7 +135,7 @@ def read_settings(run: str) -> dict[str, Any]:
     named = isinstance(settings, dict) and isinstance(settings.get("name"), str) and type(settings.get("seed")) is int
     if not isinstance(settings, dict) or not named or not all(isinstance(settings.get(g), dict) for g in groups):
         raise RunError(f"{run}: its settings are not those of a gptexp run")
-    if "${" in str(settings):  # would be evaluated when composed
+    if interpolates(settings):  # would be evaluated when composed
         raise RunError(f"{run}: its settings must be plain values, but hold an interpolation (${{…}})")
     return completed(settings)
 

@@ -106,7 +106,8 @@ def _run_id() -> str:
 
 def to_plain(config: object) -> dict[str, Any]:
     """A config as str, int, float, bool, None, list and dict, complete and resolved."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    # What a config holds is resolved, but for the variables that plug-ins name, which stay so.
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
 
