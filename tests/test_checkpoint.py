@@ -140,7 +140,7 @@ def test_a_strangers_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.Mon
     ("changes", "message"),
     [
         ({"config": {"model": {"kind": "os.system"}}}, "model.kind=os.system: not known here"),
-        ({"config": {"model": {"kind": "gpt", "n_layer": 9999}}}, "model.n_layer=9999, but only"),
+        ({"config": {"model": {"kind": "gpt", "n_layer": 9999}}}, "model.n_layer=9999: must be at most 16"),
         ({"config": {"model": {"kind": "gpt", "n_embd": 4800}}}, r"here: .* is \(24,\), the model's is \(14400,\)"),
         ({"config": {}}, "model: not a group of settings"),
         ({"tokenizer": {"kind": "char", "symbols": 5}}, "char"),

@@ -23,6 +23,7 @@ from gptexp.tokenizers import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from gptexp.objectives import Objective
 
+WIDE = 2**16  # up to so many channels a model is built without memory, to say which of its tensors differs
 LONGEST = 2**20  # tokens of context that a checkpoint may name; without learned positions no tensor shows it
 Make = Callable[[], nn.Module]  # draws its first weights from torch's generator
 
@@ -89,10 +90,10 @@ def require_stored(config: ModelConfig, stored: dict[str, torch.Tensor], source:
     """Refuse sizes that the stored weights can't have: a stranger's numbers must not keep us busy.
 
     Raises:
-        ValueError: more layers than tensors, more channels than their longest side, or a context beyond LONGEST.
+        ValueError: more layers than tensors, far more channels than their longest side, or a context beyond LONGEST.
     """
     longest = max((max(tensor.shape, default=0) for tensor in stored.values()), default=0)
-    for name, most in {"n_layer": len(stored), "n_embd": longest, "block_size": LONGEST}.items():
+    for name, most in {"n_layer": len(stored), "n_embd": max(longest, WIDE), "block_size": LONGEST}.items():
         value = getattr(config, name, 1)
         if value > most:
             raise ValueError(
