@@ -54,7 +54,7 @@ def test_a_variable_beside_another_interpolation_is_refused_not_stored() -> None
 def test_no_file_of_a_run_holds_the_token(
     train_here: Callable[..., dict[str, Any]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptexp.build.load_plugins", lambda *_: [])
+    monkeypatch.setattr("gptexp.build.load_plugins", lambda *_: {})
     train_here(*TINY_GPT, NAMED)
     for path in (workplace / "run").rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
