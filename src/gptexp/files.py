@@ -32,6 +32,27 @@ class DiskFullError(OSError):
     """A file could not be written for want of space; the message names it and the bytes needed."""
 
 
+def user_path(name: str | Path, setting: str) -> Path:
+    """The path that a setting names, with ~ resolved. setting: empty where the name stands alone.
+
+    Raises:
+        ValueError: no such user's home, or a name that no file can have.
+    """
+    said = f"{setting}={name}" if setting else f"{name}"
+    try:
+        path = Path(name).expanduser()
+        os.lstat(path)
+    except RuntimeError:
+        user = Path(name).parts[0]
+        raise ValueError(f"{said}: no home folder of {user} is known; write the path out") from None
+    except ValueError:
+        raise ValueError(f"{said!r}: holds a null character, which no name can") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"{said}: the name is too long for a file") from None
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it becomes `path`, on any error it is removed.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.cli import one_line_errors
+from gptexp.config.data import require_encoding
 
 BATCH = 32  # texts a forward pass
 SHOWN = 3  # labels of a text in the table; --json has all
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
     p.add_argument("--text", action="append", default=[], help="a text; may be given several times")
     p.add_argument("--file", metavar="FILE", help="texts to label: csv, tsv, json(l) or parquet, a row each")
+    p.add_argument("--encoding", help="of --file; default: utf-8")
     p.add_argument("--text-column", help="of --file; default: the one that the run learned from")
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument("--json", action="store_true", help="print a JSON object a text instead of a table")
@@ -35,8 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     with one_line_errors():
         if not arguments.text and not arguments.file:
             raise ValueError("--text: give a text to label, or --file with many")
-        if arguments.text_column and not arguments.file:
-            raise ValueError(f"--text-column={arguments.text_column}: goes with --file")
+        for flag, given in {"text-column": arguments.text_column, "encoding": arguments.encoding}.items():
+            if given and not arguments.file:
+                raise ValueError(f"--{flag}={given}: goes with --file")
+        require_encoding("--encoding", arguments.encoding or "utf-8")
         if not all(text.strip() for text in arguments.text):
             raise ValueError("--text: is empty, so there is nothing to read its label from")
         from gptexp.data.corpora.labelled import require_files
@@ -77,7 +81,7 @@ def _texts(arguments: argparse.Namespace, config: dict[str, Any]) -> Iterator[st
         from gptexp.data.corpora.labelled import texts_of
 
         column = arguments.text_column or config.get("data", {}).get("text_column", "text")
-        yield from texts_of(arguments.file, str(column))
+        yield from texts_of(arguments.file, str(column), arguments.encoding or "utf-8")
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

@@ -21,7 +21,15 @@ from typing import Any
 from gptexp import huggingface
 from gptexp.codehash import code_sha256
 from gptexp.environment import interpolates
-from gptexp.files import atomic_write, read_json, read_yaml, require_no_link, sweep_leftovers, write_yaml
+from gptexp.files import (
+    atomic_write,
+    read_json,
+    read_yaml,
+    require_no_link,
+    sweep_leftovers,
+    user_path,
+    write_yaml,
+)
 from gptexp.identity import completed
 
 CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
@@ -73,7 +81,7 @@ def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True
     """
     if run == "latest":
         return _newest(logs)
-    path = Path(run).expanduser()
+    path = user_path(run, "")
     if path.is_file():
         return path
     for name in NAMES:

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
+from gptexp.files import user_path
 from gptexp.identity import computing_plugins, flatten
 from gptexp.overrides import quote, unquoted
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
@@ -142,7 +143,7 @@ def _resolved(run: str, logs: str) -> str:
 
 def _require_own(run: str) -> None:
     """Only a run of ours says how it was trained, and how far."""
-    folder = Path(run).expanduser()
+    folder = user_path(run, "resume")
     if huggingface.is_published(run) or (huggingface.is_folder(folder) and not has_checkpoint(folder)):
         raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
 

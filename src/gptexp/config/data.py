@@ -58,6 +58,14 @@ class DataConfig:
         return 1 - Decimal(str(self.val_fraction))
 
 
+def require_encoding(setting: str, name: str) -> None:
+    """Refuse what is no encoding of text. ValueError: names some that are."""
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise ValueError(f"{setting}={name}: no such encoding; try utf-8, gb18030 or latin-1") from None
+
+
 @dataclass(kw_only=True, slots=True)
 class PydocsConfig(DataConfig):
     """The Python language reference that every CPython carries."""
@@ -88,12 +96,7 @@ class TextConfig(DataConfig):
             self.path,
             'says which files to read, for example data.path="books/*.txt"',
         )
-        try:
-            "".encode(self.encoding)
-        except LookupError:
-            raise ValueError(
-                f"data.encoding={self.encoding}: no such encoding; try utf-8, gb18030 or latin-1"
-            ) from None
+        require_encoding("data.encoding", self.encoding)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -122,6 +125,7 @@ class HuggingFaceConfig(DataConfig):
     split: str = "train"
     text_column: str = "text"
     data_files: str | None = None  # local files for a local builder
+    encoding: str = "utf-8"  # of local files
     revision: str | None = None
 
     def __post_init__(self) -> None:
@@ -138,6 +142,9 @@ class HuggingFaceConfig(DataConfig):
             self.val_bytes,
             "a stream has no end to take the rest from; give the number of bytes to score",
         )
+        require_encoding("data.encoding", self.encoding)
+        text = bool(self.data_files) and self.dataset != "parquet"
+        require(self.encoding == "utf-8" or text, "data.encoding", self.encoding, "goes with local text, json or csv")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -147,6 +154,7 @@ class LabelledConfig(DataConfig):
     kind: str = "labelled"
     val_bytes: int | None = None  # unlike other corpora: all that validation has
     path: str | None = None  # file or glob
+    encoding: str = "utf-8"  # of its files
     val_path: str | None = None  # null: of each label val_fraction of the texts
     dataset: str | None = None  # instead of path: a name on the hub
     subset: str | None = None  # the hub's "config"
@@ -176,4 +184,6 @@ class LabelledConfig(DataConfig):
             self.label_column,
             "is the column of the texts; name that of the labels",
         )
+        require_encoding("data.encoding", self.encoding)
+        require(self.encoding == "utf-8" or bool(self.path), "data.encoding", self.encoding, "goes with data.path")
         require(0 <= self.split_seed < 2**63, "data.split_seed", self.split_seed, "must be a whole number from 0")

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gptexp.files import read_json
+from gptexp.files import read_json, user_path
 from gptexp.huggingface import hub, tokenizer_files
 from gptexp.huggingface.config import CONFIG, read_model
 
@@ -28,7 +28,7 @@ def find(run: str, *, weights: bool = True) -> Path | None:
     Raises:
         ValueError: the name of a published model that can't be fetched.
     """
-    folder = Path(run).expanduser()
+    folder = user_path(run, "")
     if is_folder(folder):
         return folder
     if is_published(run):

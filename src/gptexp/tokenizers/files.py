@@ -7,10 +7,10 @@ model's matrix is often a little larger than its vocabulary. Special strings met
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import FilesTokenizerConfig
+from gptexp.files import user_path
 from gptexp.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer, require_keys
 from gptexp.tokenizers._byte_level import Vocabulary, token_bytes
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
@@ -65,7 +65,7 @@ def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
 
     if not config.path.strip():
         raise ValueError("tokenizer.path=: give the folder of a tokenizer.json, or of vocab.json and merges.txt")
-    folder = Path(config.path).expanduser()
+    folder = user_path(config.path, "tokenizer.path")
     if not has_files(folder):
         raise ValueError(f"tokenizer.path={config.path}: no tokenizer.json in it, nor vocab.json and merges.txt")
     state = read_state(folder)

@@ -1,9 +1,8 @@
-"""Files -> clean text: natural order, decoding as a stream, newlines, pieces, errors that say where."""
+"""Files -> clean text: decoding as a stream, newlines, pieces, errors that say where."""
 
 from __future__ import annotations
 
 import codecs
-import glob
 import io
 import re
 from array import array
@@ -13,38 +12,11 @@ from pathlib import Path
 
 import xxhash
 
+from gptexp.data.corpora._encodings import HEAD, advice, require_no_nulls, require_text
 from gptexp.tokenizers._runs import last_boundary
 
 PIECE = 1_000_000  # characters
 CHUNK = 1 << 20  # bytes read at a time
-
-
-def find_files(path: str) -> list[Path]:
-    """Files that a path, a folder (all its *.txt) or a glob stands for, book 2 before book 10.
-
-    What exists under exactly this name is meant literally, brackets and all. Hidden files in
-    folders (such as the ._* that macOS leaves) are passed over.
-    """
-    literal = Path(path).expanduser()
-    if literal.is_file():
-        return [literal]
-    if literal.is_dir():
-        below = (file for file in literal.rglob("*") if file.suffix.lower() == ".txt")
-        found = [file for file in below if not any(part.startswith(".") for part in file.relative_to(literal).parts)]
-    else:
-        found = [Path(name) for name in glob.glob(str(literal), recursive=True)]  # noqa: PTH207 (absolute patterns)
-    return sorted({file for file in found if file.is_file()}, key=natural_key)
-
-
-def natural_key(path: Path) -> tuple[list[list[str | int]], str]:
-    """Sort key by which numbers in names count as numbers."""
-    return [_numbers(part) for part in path.parts], str(path)
-
-
-def _numbers(name: str) -> list[str | int]:
-    # Splitting by a group alternates text and digits, so keys compare text with text, number with number.
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def hash_contents(contents: Iterable[Iterable[bytes]], *settings: str) -> str:
@@ -159,13 +131,17 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def _decode(path: Path, chunks: Iterator[bytes], encoding: str, setting: str) -> Iterator[str]:
     # The newline decoder keeps a CR at the end of a chunk until it has seen whether an LF follows.
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
-    read, begun = 0, False
+    read, begun, head = 0, False, b""
     for chunk in chain(chunks, [b""]):
+        if not read:
+            head = chunk[:HEAD]
+            require_text(path, head)
         read += len(chunk)
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
             raise _wrong_encoding(path, encoding, _offset(error, read), setting) from None
+        require_no_nulls(path, text, head, encoding, setting)
         if text:
             yield text if begun else text.removeprefix("\ufeff")
             begun = True
@@ -181,58 +157,21 @@ def _offset(error: UnicodeError, read: int) -> int:
 def _wrong_encoding(path: Path, encoding: str, offset: int, setting: str) -> ValueError:
     with path.open("rb") as file:
         line = 1 + sum(chunk.count(b"\n") for chunk in _limited(file, offset))
+        sample = _around(file, offset)
         file.seek(0)
-        start = file.read(4)
-        file.seek(max(0, offset - CHUNK // 16))
-        likely = likely_encoding(start, file.read(CHUNK // 8), encoding)
-    hint = f"it looks like {likely}: set {setting}={likely}" if likely else f"set {setting}= to the right one"
+        hint = advice(file.read(HEAD), sample, encoding, setting)
     return ValueError(f"{path}: byte {offset} (line {line}) can't be read as {setting}={encoding}; {hint}")
+
+
+def _around(file: io.BufferedReader, offset: int) -> bytes:
+    """What surrounds an error, from the beginning of a line: there a character begins, whatever the encoding."""
+    start = max(0, offset - CHUNK // 16)
+    file.seek(start)
+    sample = file.read(CHUNK // 8)
+    return sample if start == 0 else sample[sample.find(b"\n") + 1 :]
 
 
 def _limited(file: io.BufferedReader, size: int) -> Iterator[bytes]:
     while size > 0 and (chunk := file.read(min(size, CHUNK))):
         size -= len(chunk)
         yield chunk
-
-
-def likely_encoding(start: bytes, sample: bytes, wrong: str) -> str | None:
-    """Guess from a file's first bytes and a sample around the error; never the encoding that failed."""
-    guesses = [_by_mark(start), _utf8(sample), _chinese(sample), _by_statistics(sample), "cp1252"]
-    failed = codecs.lookup(wrong).name
-    return next((guess for guess in guesses if guess and codecs.lookup(guess).name != failed), None)
-
-
-def _by_mark(start: bytes) -> str | None:
-    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
-
-
-def _utf8(sample: bytes) -> str | None:
-    # The sample may begin and end inside a character; a UTF-8 one has at most 4 bytes.
-    body = sample.lstrip(bytes(range(0x80, 0xC0))) if len(sample) > 4 else sample
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(body)
-    except UnicodeDecodeError:
-        return None
-    return "utf-8"
-
-
-def _chinese(sample: bytes) -> str | None:
-    """gb18030, if so decoded nearly everything beyond ASCII is in the common Chinese blocks."""
-    text = sample.decode("gb18030", errors="replace")
-    beyond = [symbol for symbol in text if symbol > "\x7f"]
-    common = sum(
-        "\u4e00" <= symbol <= "\u9fff" or "\u3000" <= symbol <= "\u303f" or symbol in "，。！？；：“”（）"
-        for symbol in beyond
-    )
-    # Accented Latin letters pair up with the ASCII letter after them: few, rare characters. Chinese comes in runs.
-    runs = len(re.findall(r"[\u4e00-\u9fff]{2}", text))
-    return "gb18030" if beyond and common > 0.9 * len(beyond) and runs * 4 > len(beyond) else None
-
-
-def _by_statistics(sample: bytes) -> str | None:
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return None
-    best = from_bytes(sample).best()
-    return best.encoding.replace("_", "-") if best else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gptexp.data.corpora.text import TextCorpus
+from gptexp.files import user_path
 
 
 class HarryPotterCorpus(TextCorpus):
     """Every book a document, in the natural order of the names of the .txt files."""
 
     def _nothing_found(self) -> str:
-        folder = Path(self.config.path).expanduser().absolute()
+        folder = user_path(self.config.path, "data.path").absolute()
         return (
             f"data=harrypotter: no text there yet. Put your own copies of the books into {folder}, as any number of "
             ".txt files (book1.txt, book2.txt, …), or say where they are with data.path=. "

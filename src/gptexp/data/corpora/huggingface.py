@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.data.corpora import StreamBase
-from gptexp.data.corpora._reading import Contents, Stamps, clean, find_files, hash_contents
+from gptexp.data.corpora._files import find_files
+from gptexp.data.corpora._reading import Contents, Stamps, clean, hash_contents
+from gptexp.data.corpora._rows import BUILDERS, explain, open_rows, require_rows
+from gptexp.files import user_path
 
-BUILDERS = ("text", "json", "csv", "parquet")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -42,10 +44,12 @@ class HuggingFaceCorpus(StreamBase):
     def fingerprint(self) -> str:
         """Over names and revision; over the contents too, where the files are local."""
         c = self.config
-        settings = (c.dataset, c.subset, c.split, c.text_column, c.revision, None if self._local else c.data_files)
+        settings = [c.dataset, c.subset, c.split, c.text_column, c.revision, None if self._local else c.data_files]
+        settings += [c.encoding] if c.encoding != "utf-8" else []
+        kept = "huggingface 2" if c.dataset == "csv" else "huggingface 1"  # before 2, cells such as "NA" were dropped
         files = self._files()
         self._stamps = Stamps(files)
-        return hash_contents(map(Contents().chunks, files), "huggingface 1", *map(str, settings))
+        return hash_contents(map(Contents().chunks, files), kept, *map(str, settings))
 
     def require_unchanged(self) -> None:
         self._stamps.require_unchanged()
@@ -69,7 +73,7 @@ class HuggingFaceCorpus(StreamBase):
         return self.config.dataset in BUILDERS and "://" not in (self.config.data_files or "")
 
     def _files(self) -> list[Path]:
-        return find_files(self.config.data_files) if self._local else []
+        return find_files(self.config.data_files, "data.data_files") if self._local else []
 
     def _check_files(self) -> None:
         if not self.config.data_files:
@@ -79,10 +83,11 @@ class HuggingFaceCorpus(StreamBase):
             )
         if self._local and not self._files():
             raise ValueError(f"data.data_files={self.config.data_files}: no such file (looked in {Path.cwd()})")
+        require_rows(self.config.dataset, self._files(), self.config.encoding, "data.encoding")
 
     def _check_name(self) -> None:
         name = self.config.dataset
-        if name.endswith(".py") or Path(name).expanduser().exists() or not HUB_NAME.fullmatch(name):
+        if name.endswith(".py") or user_path(name, "data.dataset").exists() or not HUB_NAME.fullmatch(name):
             raise ValueError(
                 f"data.dataset={name}: must be a name on the hub (owner/name) or one of {', '.join(BUILDERS)} with "
                 "data.data_files=; scripts and local folders are not run"
@@ -103,15 +108,17 @@ class HuggingFaceCorpus(StreamBase):
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news; the error is ours
         c = self.config
         try:
+            if c.dataset in BUILDERS:
+                files = self._files() or [c.data_files]
+                return open_rows(c.dataset, files, (c.text_column,), c.encoding, self.cache, c.split)
             return datasets.load_dataset(
                 c.dataset,
                 name=c.subset,
                 split=c.split,
                 streaming=True,
-                data_files=[str(file.absolute()) for file in self._files()] if self._local else c.data_files,
+                data_files=c.data_files,
                 revision=c.revision,
                 cache_dir=str(self.cache / "huggingface"),  # lock files; a stream stores no text
-                **({"keep_linebreaks": True} if c.dataset == "text" else {}),
             )
         except Exception as error:  # a dozen kinds, from four packages
             raise self._unreadable(error) from error
@@ -122,6 +129,7 @@ class HuggingFaceCorpus(StreamBase):
             try:
                 row = next(rows, None)
             except Exception as error:  # the connection broke, a file is damaged
+                explain(error, self._files(), self.config.encoding, "data.encoding")
                 raise self._unreadable(error) from error
             if row is None:
                 return

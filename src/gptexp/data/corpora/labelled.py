@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +12,12 @@ from typing import Any
 
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora import CorpusBase
-from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, find_files, hash_contents
-from gptexp.data.corpora.huggingface import BUILDERS as BUILTIN
+from gptexp.data.corpora._files import find_files
+from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
+from gptexp.data.corpora._rows import BUILDERS as BUILTIN
+from gptexp.data.corpora._rows import explain, open_rows, require_rows
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
+from gptexp.files import user_path
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -44,7 +48,8 @@ class LabelledCorpus(CorpusBase):
     def fingerprint(self) -> str:
         """Over the files' contents, and over what is read of them."""
         c = self.config
-        names = (c.dataset, c.subset, c.split, c.val_split, c.revision, c.text_column, c.label_column)
+        names = [c.dataset, c.subset, c.split, c.val_split, c.revision, c.text_column, c.label_column]
+        names += [c.encoding] if c.encoding != "utf-8" else []
         counts = [str(len(require_files(f"data.{setting}", path))) for setting, path in self._paths()]
         files = [file for setting, path in self._paths() for file in require_files(f"data.{setting}", path)]
         self._stamps = Stamps(files)
@@ -71,7 +76,8 @@ class LabelledCorpus(CorpusBase):
         """
         stream, place = self._stream(part)
         text_column, label_column = self.config.text_column, self.config.label_column
-        for number, row in enumerate(_guarded(stream, place), 1):
+        number = dropped = 0
+        for number, row in enumerate(stream, 1):
             for setting, column in {"text_column": text_column, "label_column": label_column}.items():
                 if column not in row:
                     raise ValueError(f"data.{setting}={column}: no such column in {place}; there are {', '.join(row)}")
@@ -82,6 +88,12 @@ class LabelledCorpus(CorpusBase):
             text = clean(text or "")
             if text and not _missing(label):
                 yield text, _label(label, f"{place}: row {number}: data.label_column={label_column}")
+            else:
+                dropped += 1
+        if dropped:
+            warnings.warn(
+                f"{place}: {dropped:,} of {number:,} rows lack a text or a label and are left out", stacklevel=2
+            )
 
     def _paths(self) -> list[tuple[str, str]]:
         """The settings that name files, with the names."""
@@ -92,11 +104,13 @@ class LabelledCorpus(CorpusBase):
         if self.config.dataset:
             corpus = self._hub(part)
             stream = corpus._load()
-            return _with_names(stream, self.config.label_column), f"data.dataset={self.config.dataset}"
+            place = f"data.dataset={self.config.dataset}"
+            return _guarded(_with_names(stream, self.config.label_column), place), place
         setting = "path" if part == "train" else "val_path"
         path = getattr(self.config, setting)
         columns, place = (self.config.text_column, self.config.label_column), f"data.{setting}={path}"
-        return read_files(require_files(f"data.{setting}", path), columns, place, self.cache), place
+        files = require_files(f"data.{setting}", path)
+        return _read_files(files, columns, place, self.cache, self.config.encoding, "data.encoding"), place
 
     def _hub(self, part: str) -> HuggingFaceCorpus:
         c = self.config
@@ -107,11 +121,11 @@ class LabelledCorpus(CorpusBase):
         return HuggingFaceCorpus(hub, self.cache)
 
 
-def texts_of(path: str, column: str) -> Iterator[str]:
+def texts_of(path: str, column: str, encoding: str = "utf-8") -> Iterator[str]:
     """The texts of a file's rows, labels or not. ValueError: no such column, or a row has no text."""
     place, files = f"--file={path}", require_files("--file", path)
     with TemporaryDirectory() as cache:
-        rows = _guarded(read_files(files, (column,), place, Path(cache)), place)
+        rows = _read_files(files, (column,), place, Path(cache), encoding, "--encoding")
         for number, row in enumerate(rows, 1):
             if column not in row:
                 raise ValueError(f"{place}: no column {column}; there are {', '.join(row)}; choose by --text-column")
@@ -123,9 +137,9 @@ def texts_of(path: str, column: str) -> Iterator[str]:
 def require_files(setting: str, path: str) -> list[Path]:
     """The files that a setting names. ValueError: none there, of no known kind, or of several."""
     known = ", ".join(BUILDERS)
-    if Path(path).expanduser().is_dir():
+    if user_path(path, setting).is_dir():
         raise ValueError(f"{setting}={path}: is a folder; name a file or a glob in it ({known})")
-    files = find_files(path)
+    files = find_files(path, setting)
     if not files:
         raise ValueError(f"{setting}={path}: no such file (looked in {Path.cwd()})")
     kinds = {file.suffix.lower(): file for file in files}
@@ -136,27 +150,17 @@ def require_files(setting: str, path: str) -> list[Path]:
     return files
 
 
-def read_files(files: list[Path], columns: tuple[str, ...], place: str, cache: Path) -> Iterator[dict[str, Any]]:
-    """Rows of files of one kind, read as a stream by `datasets`; `columns` of a csv are read as text."""
-    import datasets
-
-    suffix = files[0].suffix.lower()
-    reading: dict[str, Any] = {}
-    if BUILDERS[suffix] == "csv":  # so no column changes its type midway; and "NA" is a word, not a gap
-        reading = {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
-        reading |= {"sep": "\t"} if suffix == ".tsv" else {}
+def _read_files(
+    files: list[Path], columns: tuple[str, ...], place: str, cache: Path, encoding: str, setting: str
+) -> Iterator[dict[str, Any]]:
+    """Rows of files of one kind. ValueError: what can't be read, and where."""
+    builder = BUILDERS[files[0].suffix.lower()]
+    require_rows(builder, files, encoding, setting)
     try:
-        stream = datasets.load_dataset(
-            BUILDERS[suffix],
-            split="train",
-            streaming=True,
-            data_files=[str(file.absolute()) for file in files],
-            cache_dir=str(cache / "huggingface"),  # lock files; a stream stores no text
-            **reading,
-        )
+        yield from open_rows(builder, files, columns, encoding, cache)
     except Exception as error:  # a dozen kinds, from four packages
+        explain(error, files, encoding, setting)
         raise _unreadable(place, error) from error
-    yield from stream
 
 
 def _guarded(rows: Any, place: str) -> Iterator[dict[str, Any]]:

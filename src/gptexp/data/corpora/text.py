@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.data.corpora import CorpusBase
-from gptexp.data.corpora._reading import Contents, find_files, hash_contents, read_text
+from gptexp.data.corpora._files import find_files
+from gptexp.data.corpora._reading import Contents, hash_contents, read_text
+from gptexp.files import user_path
 
 _EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
@@ -46,7 +48,7 @@ class TextCorpus(CorpusBase):
                 yield place == 0, piece
 
     def _nothing_found(self) -> str:
-        looked = Path(self.config.path).expanduser()
+        looked = user_path(self.config.path, "data.path")
         folder = (looked if looked.is_dir() else looked.parent).absolute()
         return (
             f"data.path={self.config.path}: no text file found (looked in {folder}); give a file, a folder with "

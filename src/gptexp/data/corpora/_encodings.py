@@ -1,0 +1,196 @@
+"""What a file is that isn't text in the encoding that was given: another format, or text in another encoding."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+HEAD = 4096  # bytes by which a format is known
+
+_AS_TEXT = "save it as plain text"
+_MAGIC = {
+    b"%PDF-": ("a PDF document", "convert it to plain text, for example with pdftotext"),
+    b"{\\rtf": ("an RTF document", _AS_TEXT),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an Office document", _AS_TEXT),
+    b"\x89PNG\r\n": ("a PNG image", "give files of text"),
+    b"\xff\xd8\xff": ("a JPEG image", "give files of text"),
+    b"PAR1": ("a Parquet file", "data=huggingface data.dataset=parquet reads such files"),
+    b"SQLite format 3\0": ("an SQLite database", "export it as text"),
+    b"version https://git-lfs.github.com/spec/": ("a Git LFS pointer, and the text isn't there", "run git lfs pull"),
+}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "RAR",
+}
+_ZIPS = {
+    b"mimetypeapplication/epub+zip": ("an EPUB book", "convert it to plain text, for example with pandoc"),
+    b"mimetypeapplication/vnd.oasis.opendocument": ("an OpenDocument file", _AS_TEXT),
+    b"[Content_Types].xml": ("an Office document", _AS_TEXT),
+    b"": ("a zip archive", "unpack it"),
+}
+_MARKS = {  # those of UTF-32 begin with those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
+_HAN, _KANA, _HANGUL = r"\u3400-\u9fff", r"\u3041-\u30ff", r"\uac00-\ud7a3"
+_WIDE = r"\u2010-\u203b\u3000-\u303f\uff01-\uff60·×"
+_QUOTES = "«»„“”‘’–—…\u00a0"
+_MIXED = (
+    r"[A-Za-z][^\W\d_A-Za-z]|[^\W\d_A-Za-z][A-Za-z]"  # an accented letter beside plain ones, read in a wrong encoding
+)
+_RUSSIAN = "а-яА-ЯёЁіїєґІЇЄҐўЎ№"
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """How text looks in an encoding: of which characters it consists beyond ASCII, what it has, what it never has."""
+
+    usual: str
+    has: str
+    never: str = "\ufffd"
+
+
+_LOOKS = {
+    "gb18030": _Looks(_HAN + _WIDE, f"[{_HAN}]{{2}}"),
+    "big5": _Looks(_HAN + _WIDE, f"[{_HAN}]{{2}}"),
+    "cp932": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
+    "euc-jp": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
+    "cp949": _Looks(_HANGUL + _WIDE, f"[{_HANGUL}]{{2}}"),
+    "cp1251": _Looks(_RUSSIAN + _QUOTES, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
+    "koi8-r": _Looks(_RUSSIAN, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
+    "cp866": _Looks(_RUSSIAN, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
+    "cp1253": _Looks(r"\u0386-\u03ce΄΅·" + _QUOTES, "[άέήίόύώ]", f"[α-ω][Α-Ω]|{_MIXED}"),
+    "cp1255": _Looks(r"\u05b0-\u05ea" + _QUOTES, "[א-ת]{2}", _MIXED),
+    "cp1256": _Looks(r"\u060c-\u06d2" + _QUOTES, "[ء-ي]{2}", _MIXED),
+    # Western European languages; signs that stand between letters, or letters in the wrong place, are of another.
+    "cp1252": _Looks(
+        "àáâãäåæçèéêëìíîïñòóôõöøùúûüœßÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖØÙÚÛÜŒªº¿¡‚‹›€£§°©®™½¼²³´\u00ad·" + _QUOTES,
+        "[^\\x00-\\x7f]",
+        "[a-zß-ÿ][¿¡ªº£§°©®½¼²³€À-Þ][a-zß-ÿ]|[a-zß-ÿ][À-Þ]|õ(?!e)|ì(?=[a-zß-ÿ])|ç(?![aouàáâãóôõúû])|[ªº£§°©®½¼²³]{2}",
+    ),
+}
+# First bytes of characters that are common in the language, and of those among them that every text has.
+_COMMON = {
+    "gb18030": (range(0xB0, 0xD8), range(0xC9, 0xD8)),
+    "big5": (range(0xA4, 0xC7), range(0xA4, 0xB0)),
+    "cp949": (range(0xB0, 0xC9), range(0xB0, 0xC9)),
+}
+
+
+def require_text(path: Path, head: bytes, compressed: bool = False) -> None:
+    """Refuse a file of another format by its first bytes.
+
+    compressed: whoever reads the file unpacks it.
+
+    Raises:
+        ValueError: what it is, and what to do.
+    """
+    found = next((known for magic, known in _MAGIC.items() if head.startswith(magic)), None)
+    if head.startswith(b"PK\x03\x04"):
+        found = next(known for name, known in _ZIPS.items() if name in head)
+        found = None if compressed and found[0] == "a zip archive" else found
+    if not compressed and (name := is_compressed(head)):
+        found = (f"compressed ({name})", "unpack it")
+    if found:
+        raise ValueError(f"{path}: is {found[0]}, not text; {found[1]}")
+
+
+def is_compressed(head: bytes) -> str:
+    """What a file is compressed with; empty where it isn't."""
+    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), "")
+
+
+def require_no_nulls(path: Path, text: str, head: bytes, encoding: str, setting: str) -> None:
+    """Refuse text full of null characters: the bytes are of another encoding, or no text.
+
+    Raises:
+        ValueError: what encoding it may be.
+    """
+    sample = text[:HEAD]
+    if sample.count("\0") * 10 > len(sample) or text.startswith("\ufffe"):
+        hint = advice(head, head, encoding, setting)
+        raise ValueError(f"{path}: read as {setting}={encoding} it is full of null characters; {hint}")
+
+
+def advice(head: bytes, sample: bytes, wrong: str, setting: str) -> str:
+    """What to do about bytes that are no text in the encoding `wrong`. head: the file's beginning."""
+    if likely := likely_encoding(head, sample, wrong):
+        return f"it looks like {likely}: set {setting}={likely}"
+    if _is_utf8(wrong) and _mostly_utf8(sample):
+        return "the text around it is utf-8, so the file is damaged there"
+    if _is_binary(sample):
+        return "it doesn't look like text"
+    return f"set {setting}= to the right one, for example cp1252, cp1250, gb18030, cp932 or utf-16-le"
+
+
+def likely_encoding(head: bytes, sample: bytes, wrong: str) -> str | None:
+    """The encoding in which the sample is plausible text, or None: no hint is better than a wrong one."""
+    if marked := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
+        guess: str | None = marked
+    elif b"\0" in sample:
+        guess = _by_nulls(head)
+    elif _mostly_utf8(sample):
+        guess = "utf-8"
+    else:
+        guess = _by_looks(sample)
+    return guess if guess and codecs.lookup(guess).name != codecs.lookup(wrong).name else None
+
+
+def _by_nulls(head: bytes) -> str | None:
+    """Latin text in two or four bytes a character has a null at each of certain places."""
+    at = [place for place in range(4) if len(head[place::4]) and head[place::4].count(0) > 0.6 * len(head[place::4])]
+    names = {(1, 3): "utf-16-le", (0, 2): "utf-16-be", (1, 2, 3): "utf-32-le", (0, 1, 2): "utf-32-be"}
+    return names.get(tuple(at))
+
+
+def _mostly_utf8(sample: bytes) -> bool:
+    """Whether there is UTF-8 beyond ASCII, and hardly anything that isn't. The sample may cut characters."""
+    body = sample.lstrip(bytes(range(0x80, 0xC0)))
+    text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(body)
+    beyond = [symbol for symbol in text if symbol > "\x7f"]
+    return bool(beyond) and beyond.count("\ufffd") * 10 < len(beyond)
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+
+
+def _is_binary(sample: bytes) -> bool:
+    controls = sum(sample.count(value) for value in range(32) if value not in b"\t\n\r\f\v\x1b")
+    return controls * 50 > len(sample)
+
+
+def _by_looks(sample: bytes) -> str | None:
+    lines = sample[: sample.rfind(b"\n") + 1] or sample  # a cut character at the end would exclude its encoding
+    found = [name for name in _LOOKS if _is_plausible(lines, name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_plausible(sample: bytes, encoding: str) -> bool:
+    looks = _LOOKS[encoding]
+    try:
+        text = sample.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    beyond = "".join(symbol for symbol in text if symbol > "\x7f")
+    share = 1.0 if encoding == "cp1252" else 0.95
+    usual = len(re.findall(f"[{looks.usual}]", beyond)) >= share * len(beyond)
+    return usual and bool(re.search(looks.has, text)) and not re.search(looks.never, text) and _common(text, encoding)
+
+
+def _common(text: str, encoding: str) -> bool:
+    """Whether most Chinese or Korean characters are common ones; read in a wrong encoding most are rare."""
+    if encoding not in _COMMON:
+        return True
+    leads = [symbol.encode(encoding)[0] for symbol in re.findall(f"[{_HAN}{_HANGUL}]", text)]
+    common, needed = (sum(lead in some for lead in leads) / len(leads) for some in _COMMON[encoding])
+    return common > 0.85 and needed > 0.2
