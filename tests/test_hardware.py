@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,40 @@ def test_torch_compile_makes_one_graph_of_a_model_on_the_cpu(rounded: bool) -> N
     tokens = torch.randint(11, (2, 16))
     with hardware.full_width_products(), torch.autocast("cpu", torch.bfloat16, enabled=rounded):
         torch.testing.assert_close(compiled(tokens, targets=tokens), model(tokens, targets=tokens))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "taken"), [(5, 12, 4), (7, 12, 6), (8, 12, 6), (8, 480, 8), (3, 7, 1), (6, 12, 6), (1, 5, 1)]
+)
+def test_auto_takes_the_most_gpus_that_divide_the_batch(
+    gpus: int, batch: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, gpus)
+    config = compose([f"data.global_batch_size={batch}"])
+    with warnings.catch_warnings(record=True) as said:
+        assert hardware.processes_of(config) == taken
+    assert [f"takes {taken} of {gpus} GPUs" in str(notice.message) for notice in said] == [True] * (taken < gpus)
+
+
+def test_auto_counts_an_explicit_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 8)
+    with pytest.warns(UserWarning, match="takes 3 of 8 GPUs"):
+        assert hardware.processes_of(compose(["data.micro_batch_size=4"])) == 3
+
+
+def test_an_explicit_number_of_gpus_is_checked_before_any_process_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gptexp import launch, train
+
+    with_gpus(monkeypatch, 4)
+    monkeypatch.setattr(launch, "_spawn", lambda *_: pytest.fail("a process was started"))
+    with pytest.raises(ValueError, match=r"data\.global_batch_size=12: must be a multiple of 8"):
+        compose(["trainer.devices=8"])
+    with pytest.raises(ValueError, match=r"^trainer\.devices=6: torch sees 4 GPUs on this machine$"):
+        train.run(compose(["trainer.devices=6"]), tmp_path / "run")
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,8 @@ def processes_of(config: Config) -> int:
     """Processes on this node: as torchrun or srun started them, else as `trainer.devices` says.
 
     Raises:
-        ValueError: the setting and the launcher contradict each other, or several nodes have no launcher.
+        ValueError: the setting and the launcher contradict each other, several nodes have no launcher, or there are
+            fewer GPUs.
     """
     wanted, nodes, who = config.trainer.devices, config.trainer.num_nodes, ranks.current()
     if who is not None:
@@ -62,9 +64,25 @@ def processes_of(config: Config) -> int:
             f"trainer.num_nodes={nodes}: several nodes are started by torchrun or srun on each of them; "
             f"torchrun --nnodes {nodes} … -m gptexp.train …"
         )
+    gpus = torch.cuda.device_count() if accelerator_of(config) == "cuda" else None
     if wanted == "auto":
-        return torch.cuda.device_count() if accelerator_of(config) == "cuda" else 1
+        return 1 if gpus is None else _gpus_that_share_the_batch(config, gpus)
+    if gpus is not None and int(wanted) > gpus:
+        raise ValueError(f"trainer.devices={wanted}: torch sees {gpus} GPU{'s' * (gpus != 1)} on this machine")
     return int(wanted)
+
+
+def _gpus_that_share_the_batch(config: Config, gpus: int) -> int:
+    """The most of them that divide the global batch evenly."""
+    micro, windows = config.data.micro_batch_size or 1, config.data.windows_per_step
+    taken = next(n for n in range(gpus, 0, -1) if windows % (n * micro) == 0)
+    if taken < gpus:
+        warnings.warn(
+            f"trainer.devices=auto: takes {taken} of {gpus} GPUs, because a global batch of {windows} windows can't be "
+            f"shared evenly by more; a multiple of {gpus * micro} windows would use all of them",
+            stacklevel=1,
+        )
+    return taken
 
 
 def choose_precision(config: Config, began: str | None = None) -> tuple[str, str]:

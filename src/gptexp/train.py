@@ -14,7 +14,7 @@ from gptexp import cli, ranks, worker
 from gptexp.compose import to_config
 from gptexp.hydra_versions import run_task
 from gptexp.runs import COMMAND, command_line, open_run, read_result
-from gptexp.schemas import conf_dir, register_schemas
+from gptexp.schemas import conf_dir, register_schemas, to_plain
 from gptexp.source import check_against_source
 from gptexp.sweep import door, job
 
@@ -33,18 +33,16 @@ def task(composed: DictConfig) -> float | None:
 def run(config: Any, folder: Path) -> dict[str, Any]:
     """Train in a run folder of its own; torch is imported no earlier than here."""
     with open_run(folder, resumes=config.resume):
-        if ranks.current() is not None:
-            from gptexp.schemas import to_plain
+        from gptexp import hardware, launch
 
+        who, processes = ranks.current(), hardware.processes_of(config)
+        if who is not None:
+            config.require_divisible_batch(who.size)
             ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
             ranks.connect()
-        else:
-            from gptexp import hardware, launch
-
-            processes = hardware.processes_of(config)
-            if processes > 1:
-                launch.start_ranks(config, folder, processes)
-                return read_result(folder)
+        elif processes > 1:
+            launch.start_ranks(config, folder, processes)
+            return read_result(folder)
         from gptexp.training import train
 
         return train(config, folder)
