@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import json
 import math
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.cli import one_line_errors
+from gptexp.config.rules import require_encoding
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,12 +83,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if file and arguments.max_tokens is not None:
         raise ValueError(f"--max-tokens={arguments.max_tokens}: goes with the run's own corpus, not with {file}")
     if arguments.encoding is not None:
-        try:
-            codecs.lookup(arguments.encoding)
-        except LookupError:
-            raise ValueError(
-                f"--encoding={arguments.encoding}: no such encoding; try utf-8, gb18030 or latin-1"
-            ) from None
+        require_encoding("--encoding", arguments.encoding)
 
 
 def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from omegaconf import II
 
-from gptexp.config.rules import nearest_multiples, require, require_at_least
+from gptexp.config.rules import nearest_multiples, require, require_at_least, require_encoding
 
 
 @dataclass(kw_only=True, slots=True)

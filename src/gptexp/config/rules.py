@@ -27,6 +27,14 @@ def require_fraction(group: str, settings: object, *names: str) -> None:
         require(0 <= value < 1, f"{group}.{name}", value, "must be at least 0 and below 1")
 
 
+def require_encoding(setting: str, value: str) -> None:
+    """Refuse what Python can't decode a text by; base64, zip and the like are codecs, but of bytes."""
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):  # unknown or no text encoding; refused by the codec itself, or a null character
+        raise ValueError(f"{setting}={value}: no such text encoding; try utf-8, gb18030 or latin-1") from None
+
+
 def nearest_multiples(value: int, base: int) -> str:
     below = value // base * base
     return " or ".join(str(candidate) for candidate in (below, below + base) if candidate > 0)
