@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from conftest import TINY_GPT
 from gptexp.config.objective import LMConfig
-from gptexp.loggers import MetricsCSV
+from gptexp.loggers import EVENTS, MetricsCSV, tensorboard
 from gptexp.plugins import PLUGINS, load_plugins
+from gptexp.verify_resume import _curves
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -92,3 +94,46 @@ def test_every_plugin_on_the_list_can_be_imported() -> None:
     for target in [target for targets in PLUGINS.values() for target in targets]:
         module, _, name = target.rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)
+
+
+def write_points(folder: Path, steps: range, first_step: int = 0) -> None:
+    """What a process that begins after first_step logs; it is killed, so nothing is closed."""
+    logger = tensorboard(folder, ["val/loss"], first_step)
+    for step in steps:
+        logger.log_metrics({"train/loss": step / 8}, step)
+    logger.save()
+
+
+def points_of(folder: Path) -> list[tuple[int, float]]:
+    return [point for (tag, _), point in sorted(_curves(folder).items()) if tag == "train/loss"]
+
+
+def test_tensorboards_slow_loader_shows_repeated_steps_once(tmp_path: Path) -> None:
+    write_points(tmp_path, range(1, 8))
+    write_points(tmp_path, range(5, 8), first_step=4)
+    write_points(tmp_path, range(7, 10), first_step=6)
+    assert points_of(tmp_path) == [(step, step / 8) for step in range(1, 10)]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3600])
+def test_a_resumed_runs_event_file_is_read_last_whatever_the_clock(tmp_path: Path, ahead: int) -> None:
+    for steps in (range(1, 8), range(5, 8)):
+        write_points(tmp_path, steps, first_step=steps[0] - 1)
+        made = max(tmp_path.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
+        stamp, _, rest = made.name.removeprefix(EVENTS).partition(".")
+        made.rename(tmp_path / f"{EVENTS}{int(stamp) + ahead:010d}.{rest}")
+    before = sorted(tmp_path.glob("events.*"))
+    contents = [path.read_bytes() for path in before]
+    write_points(tmp_path, range(7, 10), first_step=6)
+    after = sorted(tmp_path.glob("events.*"))
+    assert [path.read_bytes() for path in after[:2]] == contents
+    assert len(after) == 3
+    assert points_of(tmp_path) == [(step, step / 8) for step in range(1, 10)]
+
+
+def test_verify_resume_sees_points_that_tensorboards_server_doubles(tmp_path: Path) -> None:
+    for steps, purge in ((range(1, 4), None), (range(3, 5), 3)):  # the first session says no start
+        with SummaryWriter(str(tmp_path), purge_step=purge) as writer:
+            for step in steps:
+                writer.add_scalar("train/loss", step / 8, step)
+    assert [step for step, _ in points_of(tmp_path)] == [1, 2, 3, 3, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ rank_zero_only = pl.utilities.rank_zero_only
 
 # Shown by HPARAMS.
 COMPARED = ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune", "trainer", "seed")
+
+EVENTS = "events.out.tfevents."  # TensorBoard's files begin so
 
 COLUMNS = (
     "lr",
@@ -113,6 +116,17 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
         def log_dir(self) -> str:
             return str(folder)
 
+        @property
+        def experiment(self) -> Any:
+            """The writer; made on rank 0 when it is first asked for."""
+            if self._experiment is None:
+                self._date_files()
+            return super().experiment
+
+        @rank_zero_only
+        def _date_files(self) -> None:
+            date_before(folder, int(time.time()))
+
         @rank_zero_only
         def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
@@ -127,8 +141,23 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
             """Lightning would write a hparams.yaml; config.yaml says it all."""
             self.experiment.flush()
 
-    purge = first_step + 1 if first_step else None
+    purge = first_step + 1 if first_step else 0  # the first session says its start too: only later ones drop points
     return RunTensorBoard(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
+
+
+def date_before(folder: Path, now: int) -> None:
+    """Give event files that are dated from `now` on earlier names, in the same order.
+
+    TensorBoard reads a folder's files in the order of their names, which begin with the second in which they were
+    made. After a resume within that second, or with a clock that was set back, the newest file would come first.
+    """
+    latest = now - 1
+    for path in sorted(folder.glob(EVENTS + "*"), reverse=True):
+        made, dot, rest = path.name.removeprefix(EVENTS).partition(".")
+        if not made.isdigit() or int(made) <= latest:
+            break
+        path.rename(folder / f"{EVENTS}{latest:010d}{dot}{rest}")
+        latest -= 1
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -172,18 +172,20 @@ def _logged(folder: Path) -> dict[Any, Any]:
 
 
 def _curves(folder: Path) -> dict[Any, Any]:
-    """TensorBoard's scalars as TensorBoard reads them, {(tag, position): (step, value)}; empty without its files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    """TensorBoard's scalars as its server reads them, {(tag, position): (step, value)}; empty without its files."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
     if not list(folder.glob("events.out.tfevents.*")):
         return {}
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the steps that were taken twice
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
     return {
-        (tag, f"point {i:06d}"): (event.step, event.value)
-        for tag in events.Tags()["scalars"]
+        (tag, f"point {i:06d}"): (event.step, make_ndarray(event.tensor_proto).item())
+        for tag in events.PluginTagToContent("scalars")
         if tag not in TIMED
-        for i, event in enumerate(events.Scalars(tag))
+        for i, event in enumerate(events.Tensors(tag))
     }
 
 
