@@ -9,8 +9,7 @@ from __future__ import annotations
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gptexp.compose import compose_raw, to_config
-from gptexp.overrides import quoted
-from gptexp.sweep.plan import is_swept
+from gptexp.overrides import is_swept, quoted
 
 SHAKESPEARE = "tinyshakespeare.txt"  # a text that stands in for it where there is no network
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 32}

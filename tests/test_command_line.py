@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptexp import cli
+from gptexp import cli, train
+from gptexp.compose import compose
 from gptexp.hydra_versions import run_task
-from gptexp.schemas import conf_dir, register_schemas
+from gptexp.overrides import jobs_of, quoted, text_of
+from gptexp.schemas import ConfigError, conf_dir, register_schemas
+from gptexp.sweep.plan import plan
+
+TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
 
 
 @pytest.fixture
@@ -37,3 +43,105 @@ def test_hydra_runs_a_task_where_argparse_checks_help_texts(monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "--package", "seed", "seed=7"])
     run_task(lambda config: None, str(conf_dir()), "train")
     assert argparse.ArgumentParser is sys.modules["hydra._internal.utils"].argparse.ArgumentParser
+
+
+TYPED = [
+    ("name=12e4567", "name", "12e4567"),
+    ("name=true", "name", "true"),
+    ("name=1_000", "name", "1_000"),
+    ("++name=7e5", "name", "7e5"),
+    ("paths.logs=12e45", "paths.logs", "12e45"),
+    ("paths.logs='12e45'", "paths.logs", "12e45"),
+    ("callbacks.samples.prompt=On 三, 四 ", "callbacks.samples.prompt", "On 三, 四 "),
+    ("callbacks.samples.prompt=1.50", "callbacks.samples.prompt", "1.50"),
+    ("callbacks.samples.prompt=it's \\", "callbacks.samples.prompt", "it's \\"),
+    ("callbacks.samples.prompt=one\ntwo", "callbacks.samples.prompt", "one\ntwo"),
+    ("trainer.max_steps=1e3", "trainer.max_steps", "1000"),
+    ("data.val_bytes=null", "data.val_bytes", "None"),
+]
+
+
+@pytest.mark.parametrize(("override", "setting", "value"), TYPED, ids=[o for o, _, _ in TYPED])
+def test_a_setting_keeps_what_was_typed(override: str, setting: str, value: str) -> None:
+    found: Any = compose([override, "schedule.warmup_steps=null"])
+    for name in setting.split("."):
+        found = getattr(found, name)
+    assert str(found) == value
+
+
+@pytest.mark.parametrize("override", ["hydra.run.dir=12e45", "data.path=12e45", "resume=12e45", "init_from=true"])
+def test_folders_and_files_are_not_read_as_numbers(override: str) -> None:
+    assert text_of(quoted(override)) == override.partition("=")[2]
+
+
+SWEPT = [
+    ("data.path=三国.txt,水浒.txt", ["三国.txt", "水浒.txt"]),
+    ("data.path=my book.txt, your book[1].txt", ["my book.txt", "your book[1].txt"]),
+    ("data.path='a,b.txt',c.txt", ["a,b.txt", "c.txt"]),
+    ("name=12e4567,true,b", ["12e4567", "true", "b"]),
+    ("trainer.max_steps=1e2,2e2", ["100", "200"]),
+    ("++trainer.max_steps=1,2", ["1", "2"]),
+    ("model=glob(b*)", ["baby_gpt", "bigram"]),
+    ("callbacks.samples.prompt=你好,世界", ["你好", "世界"]),
+]
+
+
+@pytest.mark.parametrize(("override", "values"), SWEPT, ids=[o for o, _ in SWEPT])
+def test_each_value_of_a_sweep_keeps_what_was_typed(override: str, values: list[str]) -> None:
+    assert [text_of(job) for (job,) in jobs_of([override])] == values
+
+
+@pytest.mark.parametrize("override", ["++model.n_layer=1,2", "model.n_layer=1,2", "model=glob(b*)", "+seed=1,2"])
+def test_a_sweep_names_its_jobs_in_every_form_of_hydras_grammar(workplace: Path, override: str) -> None:
+    if override.startswith("+seed"):
+        with pytest.raises(ConfigError, match=r"^\+seed=1: is there already; leave the plus out"):
+            plan([override])
+        return
+    key = override.partition("=")[0].strip("+").rpartition(".")[2]
+    values = ["baby_gpt", "bigram"] if "glob" in override else ["1", "2"]
+    assert [job.name for job in plan([*TEXT, override]).jobs] == [f"{key}={value}" for value in values]
+
+
+def test_of_two_values_for_a_setting_the_last_counts(workplace: Path) -> None:
+    planned = plan([*TEXT, "++seed=1", "model.n_layer=1,2", "seed=3"])
+    assert {job.config["seed"] for job in planned.jobs} == {3}
+
+
+WRONG = [
+    ([""], "'': an empty argument; leave it out"),
+    (["--model", "bigram"], "--model: a setting has no dashes; write model=bigram"),
+    (["--batch-size=8"], "--batch-size=8: a setting has no dashes; write data.global_batch_size=8"),
+    (["-m", ""], "'': an empty argument; leave it out"),
+    (["-m", "model=glob(x*)"], "model=glob(x*): no such option; one of baby_gpt, bigram"),
+    (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) chooses among a group's options; seed is no group"),
+    (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: holds for all jobs"),
+    (["model=glob(b*)"], "model=glob(b*): several values are a sweep; add -m"),
+    (["data=text", "data.path=三.txt,四.txt"], "data.path='三.txt','四.txt': several values are a sweep; add -m"),
+    (["--model.n_layer=3"], "--model.n_layer=3: a setting has no dashes; write model.n_layer=3"),
+    (["--seed", "3"], "--seed: a setting has no dashes; write seed=3"),
+    (["seed=1", "--seed=3", "--cfg", "job"], "--seed=3: a setting has no dashes; write seed=3"),
+    (["--compile"], "--compile: a setting has no dashes; did you mean trainer.compile?"),
+    (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_grammar_is_one_line_with_the_right_spelling(
+    arguments: list[str], message: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit):
+        train.main()
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
+def test_flags_may_stand_between_overrides() -> None:
+    register_schemas()
+    assert cli.checked_arguments(["seed=1", "--cfg", "job", "model=bigram"]) == [
+        "--cfg",
+        "job",
+        "seed=1",
+        "model=bigram",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 
 from gptexp.compose import compose
 from gptexp.config import Config, SweepConfig
+from gptexp.explain import without_dashes
 from gptexp.hydra_versions import arguments_parser
-from gptexp.overrides import one_batch_setting, quoted
+from gptexp.overrides import key_of, one_batch_setting, quoted
 from gptexp.runs import Interrupted
 from gptexp.schemas import ConfigError, conf_dir, groups
 from gptexp.source import check_against_source, with_source
@@ -88,8 +90,8 @@ def checked_arguments(arguments: list[str]) -> list[str]:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         sys.exit(0)
-    parsed = arguments_parser().parse_args(arguments)
     with one_line_errors():
+        parsed = parsed_arguments(arguments)
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
             config = compose(parsed.overrides)
@@ -101,9 +103,22 @@ def checked_arguments(arguments: list[str]) -> list[str]:
     return [*flags, *overrides]
 
 
+def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in whichever order they stand.
+
+    Raises:
+        ConfigError: a flag that isn't Hydra's, with the setting that is meant.
+    """
+    parsed, unknown = arguments_parser().parse_known_intermixed_args(arguments)
+    if unknown:
+        following = arguments[arguments.index(unknown[0]) + 1 :]
+        raise ConfigError(without_dashes(unknown[0], following[0] if following else None))
+    return parsed
+
+
 def _require_said(config: Config, overrides: list[str]) -> None:
     """A source brings model and tokenizer into the composition, which can't be done from inside of it."""
-    said = {override.partition("=")[0].lstrip("+") for override in overrides}
+    said = {key_of(quoted(override)) for override in overrides}
     for verb in ("resume", "init_from"):
         run = getattr(config, verb)
         if run is not None and not said & {"resume", "init_from"}:
@@ -114,7 +129,8 @@ def sweep_overrides(arguments: list[str]) -> list[str] | None:
     """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
     if {"--help", "-h"} & set(arguments):
         return None
-    parsed = arguments_parser().parse_args(arguments)
+    with one_line_errors():
+        parsed = parsed_arguments(arguments)
     asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion
     return parsed.overrides if parsed.multirun and not asks else None
 

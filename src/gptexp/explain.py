@@ -5,22 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields
-from functools import cache
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from gptexp.config import KINDS, Config
-from gptexp.schemas import ConfigError, first_line, groups, register_schemas
+from gptexp.config import KINDS
+from gptexp.everyday import hint, published
+from gptexp.overrides import parse
+from gptexp.schemas import ConfigError, first_line, groups, setting_types
 
 
 def check_groups(overrides: list[str]) -> None:
     """Name an unknown option of a group, with the closest ones."""
     for override in overrides:
-        parsed = _parse(override)
+        parsed = parse(override)
         group, options = parsed.key_or_group, groups().get(parsed.key_or_group)
         if options is None or parsed.is_delete() or parsed.is_sweep_override():
             continue
@@ -28,25 +25,22 @@ def check_groups(overrides: list[str]) -> None:
         if option is None and group not in ("experiment", "debug", "sweep"):
             raise ConfigError(f"{group}=null: must be chosen; one of {', '.join(options)}")
         if isinstance(option, str) and option not in (*options, "source"):
-            raise ConfigError(f"{group}={option}: no such option; {closest(option, options)}")
-
-
-def _parse(override: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(override)
-    except HydraException:
-        raise ConfigError(f"{override}: not of the form key=value") from None
+            meant = published(option) if group == "model" else None
+            raise ConfigError(f"{group}={option}: no such option; {meant or closest(option, options)}")
 
 
 def explain(overrides: list[str], error: Exception) -> str:
     """Turn Hydra's message into one line about the override at fault."""
     for override in overrides:
-        parsed = _parse(override)
+        parsed = parse(override)
         key = parsed.key_or_group
         if parsed.is_sweep_override():
             return f"{override}: several values are a sweep; add -m, or quote the value: '{key}=\"…\"'"
         if key not in groups() and not key.startswith("hydra") and not _known(key):
-            return f"{key}={parsed.get_value_element_as_str()}: no such setting; {closest(key, settings())}"
+            value = parsed.get_value_element_as_str()
+            return f"{key}={value}: no such setting; {hint(key, value) or closest(key, settings())}"
+        if parsed.is_add() and f"already at '{key}'" in str(error):
+            return f"{override}: is there already; leave the plus out"
         if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
             if kinds := _kinds_with(key):
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
@@ -55,6 +49,18 @@ def explain(overrides: list[str], error: Exception) -> str:
             if parsed.is_delete():
                 return f"{override}: a setting can't be taken away; give it another value"
     return _of_another_kind(overrides, error) or type_error(error) or first_line(error)
+
+
+def without_dashes(flag: str, following: str | None) -> str:
+    """How what was typed as an option of a command, --seed=3 or --seed 3, is written as a setting."""
+    word, separator, value = flag.partition("=")
+    name = word.lstrip("-")
+    if not separator:
+        value = following if following and not following.startswith("-") and "=" not in following else "…"
+    names = (*settings(), *groups())
+    known = name.replace("-", "_") if name.replace("-", "_") in names else None
+    meant = f"write {known}={value}" if known else hint(name, value) or closest(name, names)
+    return f"{flag}: a setting has no dashes; {meant}"
 
 
 def _kinds_with(key: str) -> str:
@@ -69,7 +75,7 @@ def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
     """The experiment sets what the kind that the command line takes instead doesn't have."""
     cause = error.__context__
     key = getattr(cause, "full_key", None) or ""
-    chosen = {parsed.key_or_group: parsed.get_value_element_as_str() for parsed in map(_parse, overrides)}
+    chosen = {parsed.key_or_group: parsed.get_value_element_as_str() for parsed in map(parse, overrides)}
     group, experiment = key.rpartition(".")[0], chosen.get("experiment")
     if experiment is None or group not in chosen or not isinstance(cause, ConfigKeyError):
         return None
@@ -80,23 +86,9 @@ def _known(key: str) -> bool:
     return key in settings() or any(name.startswith(f"{key}.") for name in settings()) or ".plugins." in key
 
 
-@cache
 def settings() -> tuple[str, ...]:
     """The dotted name of every setting of every schema."""
-    register_schemas()
-    roots = {**{(group, kind): schema for group, kinds in KINDS.items() for kind, schema in kinds.items()}}
-    names = set(_leaves("", OmegaConf.structured(Config)))
-    for (group, _), schema in roots.items():
-        names.update(_leaves(f"{group}.", OmegaConf.structured(schema)))
-    return tuple(sorted(names))
-
-
-def _leaves(prefix: str, node: DictConfig) -> Iterable[str]:
-    for key in map(str, node):
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_interpolation():
-            yield from _leaves(f"{prefix}{key}.", child)
-        yield f"{prefix}{key}"
+    return tuple(sorted(setting_types()))
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 import hydra
@@ -32,6 +32,9 @@ class _Parser(argparse.ArgumentParser):
         action = super().add_argument(*names, **settings, **({"help": text} if is_text else {}))
         action.help = text
         return action
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 @contextmanager

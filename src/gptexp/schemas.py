@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
@@ -81,6 +82,26 @@ def _discover_kinds() -> None:
         for path in sorted(folder.glob("[!_]*.py")):
             if path.stem not in KINDS[group] and OWN_SCHEMA.search(path.read_text(encoding="utf-8")):
                 KINDS[group][path.stem] = import_module(f"{package}.{path.stem}").Config
+
+
+@cache
+def setting_types() -> dict[str, type[Node]]:
+    """The dotted name of every setting of every schema, and OmegaConf's type of its value."""
+    register_schemas()
+    found = dict(_leaves("", OmegaConf.structured(Config)))
+    for group, kinds in KINDS.items():
+        for schema in kinds.values():
+            found.update(_leaves(f"{group}.", OmegaConf.structured(schema)))
+    return found
+
+
+def _leaves(prefix: str, node: DictConfig) -> Iterator[tuple[str, type[Node]]]:
+    for key in map(str, node):
+        child = node._get_node(key)
+        assert isinstance(child, Node)
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_interpolation():
+            yield from _leaves(f"{prefix}{key}.", child)
+        yield f"{prefix}{key}", type(child)
 
 
 def _best_by(objective: str) -> str:

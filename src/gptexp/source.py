@@ -12,7 +12,7 @@ from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.files import user_path
 from gptexp.identity import computing_plugins, flatten
-from gptexp.overrides import quote, unquoted
+from gptexp.overrides import by_key, key_of, quote
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
@@ -50,13 +50,13 @@ def with_source(overrides: list[str]) -> list[str]:
     A resumed run that is unfinished goes on in its own folder.
     """
     overrides = _auto_resumed(overrides)
-    given = _by_key(overrides)
+    given = by_key(overrides)
     for verb, brought in SOURCE_GROUPS.items():
-        run = unquoted(given.get(verb, "null"))
+        run = given.get(verb, "null")
         if run != "null":
             if verb == "resume":
                 _require_own(run)
-            run = _resolved(run, unquoted(given.get("paths.logs", "logs")))
+            run = _resolved(run, given.get("paths.logs", "logs"))
             settings = _source_settings(run)
             if verb == "resume":
                 _require_trusted(run, settings["data"], given)
@@ -64,17 +64,13 @@ def with_source(overrides: list[str]) -> list[str]:
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
-            own = [f"{verb}={quote(run)}" if o.startswith(f"{verb}=") else o for o in overrides]
+            own = [f"{verb}={quote(run)}" if key_of(o) == verb else o for o in overrides]
             if verb == "resume":  # where its weights first came from stands in its settings
-                own = [o for o in own if not o.startswith("init_from=")]
+                own = [o for o in own if key_of(o) != "init_from"]
                 base["init_from"] = quote(settings["init_from"]) if settings.get("init_from") else "null"
                 given = {key: value for key, value in given.items() if key != "init_from"}
             return [f"{key}={value}" for key, value in base.items() if key not in given] + own
     return overrides
-
-
-def _by_key(overrides: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (o.partition("=") for o in overrides)}
 
 
 def _auto_resumed(overrides: list[str]) -> list[str]:
@@ -83,24 +79,24 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
     Raises:
         ConfigError: nothing says which run is meant.
     """
-    given = _by_key(overrides)
-    if unquoted(given.get("resume", "")) != "auto":
+    given = by_key(overrides)
+    if given.get("resume", "") != "auto":
         return overrides
-    rest = [o for o in overrides if not o.startswith("resume=")]
+    rest = [o for o in overrides if key_of(o) != "resume"]
     if "hydra.run.dir" in given:
-        folder = Path(unquoted(given["hydra.run.dir"]))
+        folder = Path(given["hydra.run.dir"])
         if "$" in str(folder):
             raise ConfigError(f"resume=auto: hydra.run.dir={folder}: must be a plain folder, without ${{…}}")
     else:
         job = slurm.job_id()
-        name = unquoted(given["name"]) if "name" in given else f"slurm-{job}" if job else None
+        name = given.get("name", f"slurm-{job}" if job else None)
         if name is None:
             raise ConfigError("resume=auto: give the run a name=…, by which it is found again")
         try:
             require_safe_name(name)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        folder = Path(unquoted(given.get("paths.logs", "logs"))) / "runs" / name / "auto"
+        folder = Path(given.get("paths.logs", "logs")) / "runs" / name / "auto"
         rest += [f"hydra.run.dir={quote(str(folder))}", *([] if "name" in given else [f"name={name}"])]
     if has_checkpoint(folder):
         if is_finished(folder):
@@ -124,7 +120,7 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 
 def _attention(settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """A classifier looks at its text as the transformer that it starts from does."""
-    classifies = unquoted(given.get("objective", "lm")) == "classification"
+    classifies = given.get("objective", "lm") == "classification"
     return {"objective.bidirectional": "true"} if classifies and not _objective(settings).causal else {}
 
 

@@ -22,7 +22,7 @@ from gptexp import cli
 from gptexp.compose import compose
 from gptexp.config import Config
 from gptexp.files import read_text
-from gptexp.overrides import quote
+from gptexp.overrides import key_of, quote, quoted
 from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
 from gptexp.schemas import ConfigError
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     with cli.one_line_errors():
         config = _checked(options, overrides)
         if config.init_from:  # `latest` as what it means before the first training
-            overrides = [f"init_from={quote(config.init_from)}" if o.startswith("init_from=") else o for o in overrides]
+            overrides = [f"init_from={quote(config.init_from)}" if key_of(o) == "init_from" else o for o in overrides]
         place = _place(config)
         try:
             comparisons = verify(options.steps, options.kill_at, overrides, place)
@@ -82,7 +82,7 @@ def _checked(options: argparse.Namespace, overrides: list[str]) -> Config:
         raise ConfigError(f"{odd}: neither an option of verify_resume (see --help) nor a key=value")
     if not 1 <= options.kill_at < options.steps:
         raise ConfigError(f"--kill-at={options.kill_at}: must be from 1 to below --steps={options.steps}")
-    given = {override.partition("=")[0] for override in overrides}
+    given = {key_of(quoted(override)) for override in overrides}
     if own := given & {"resume", "hydra.run.dir", "trainer.max_steps"}:
         raise ConfigError(f"{own.pop()}: is set by verify_resume itself; leave it out (--steps says how long)")
     config = compose([*overrides, *_settings(options.steps, options.kill_at)])

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from gptexp import cli
 from gptexp.hydra_versions import run_task
-from gptexp.overrides import quote
+from gptexp.overrides import by_key, quote, quoted
 from gptexp.runs import shown
 from gptexp.schemas import ConfigError, conf_dir
 from gptexp.sweep import job, slots
-from gptexp.sweep.plan import SEARCH, Plan, natural_rates, plan
+from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.words import install_extra
@@ -33,8 +33,9 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
     """Run a sweep from its command line's overrides; ends the program with 1 if a job has failed."""
     console = Console(highlight=False)
     with cli.one_line_errors():
+        overrides = [quoted(override, several=True) for override in overrides]
         launcher = _launcher(overrides)
-        if SEARCH in overrides and find_spec("optuna") is None:
+        if is_search(overrides) and find_spec("optuna") is None:
             raise ConfigError(f"{SEARCH}: is not installed; {install_extra('search')}")
         planned = plan(overrides)
         if planned.settings.dry_run and planned.search is not None:
@@ -73,7 +74,7 @@ def _launcher(overrides: list[str]) -> str:
     Raises:
         ConfigError: its package isn't installed.
     """
-    name = next((o.partition("=")[2] for o in overrides if o.startswith("hydra/launcher=")), "basic")
+    name = by_key(overrides).get("hydra/launcher", "basic")
     package = NEEDS.get(name)
     if package is not None and find_spec("hydra_plugins") is not None and find_spec(package) is None:
         extra = "ray" if name == "ray" else "launchers"
@@ -115,5 +116,5 @@ def _limits(launcher: str, given: list[str]) -> list[str]:
     if launcher != "submitit_local":
         return []
     defaults = {"hydra.sweeper.max_batch_size": str(slots.job_slots()), "hydra.launcher.timeout_min": "10080"}
-    keys = {override.partition("=")[0] for override in given}
+    keys = by_key(given)
     return [f"{key}={value}" for key, value in defaults.items() if key not in keys]

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from gptexp.cli import check
 from gptexp.compose import compose, compose_raw
 from gptexp.config import Config, SweepConfig
 from gptexp.identity import identity, settings_that_matter
-from gptexp.overrides import jobs_of, one_batch_setting, quoted, unquoted
+from gptexp.overrides import by_key, is_swept, jobs_of, key_of, listed, one_batch_setting, parse, quoted, text_of
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
 LONGEST_NAME = 100  # of a job's folder, in bytes
@@ -49,27 +47,35 @@ class Plan:
 SEARCH = "hydra/sweeper=optuna"
 
 
+def is_search(overrides: list[str]) -> bool:
+    """Whether Optuna chooses the jobs."""
+    return by_key(overrides).get("hydra/sweeper") == "optuna"
+
+
 def plan(arguments: list[str]) -> Plan:
     """Compose every job of a sweep, and check each.
 
     Raises:
         ConfigError: naming the key, the value and the remedy; nothing has been started or written.
     """
-    given = {argument.partition("=")[0]: quoted(argument) for argument in arguments}  # of two for a key the last wins
+    typed = [quoted(argument, several=True) for argument in arguments]
+    given = {parse(override).get_key_element().lstrip("+"): override for override in typed}  # of two the last wins
     overrides = one_batch_setting(list(given.values()))
-    keys = {override.partition("=")[0] for override in overrides}
-    if "resume" in keys:
+    if "resume" in by_key(overrides):
         raise ConfigError("resume: a sweep goes on by itself when its command line is given again; leave it out")
-    hydra = [override for override in overrides if _is_hydras(override)]
-    own = [override for override in overrides if not _is_hydras(override)]
+    hydra = [override for override in overrides if parse(override).is_hydra_override()]
+    own = [listed(override) for override in overrides if not parse(override).is_hydra_override()]
+    if several := next((override for override in hydra if is_swept(override)), None):
+        raise ConfigError(f"{several}: holds for all jobs of a sweep; give one value")
     base = compose_raw([override for override in own if not is_swept(override)])
     axes = _axes(own, base)
-    swept = [_key(override) for override in axes if is_swept(override)]
-    if SEARCH in hydra:
+    swept = [key_of(override) for override in axes if is_swept(override)]
+    if is_search(hydra):
         return _search(own, axes, swept, hydra)
     if spaces := [override for override in axes if is_swept(override) and not _is_discrete(override)]:
         raise ConfigError(f"{spaces[0]}: is a space to search; add {SEARCH}, or list values")
-    fixed, configs = _fixed(own, axes, swept), [_composed(job) for job in jobs_of(axes)]
+    fixed, jobs = _fixed(own, axes, swept), jobs_of(axes)
+    configs = [_composed(job) for job in jobs]
     settings = configs[0].sweep
     name = settings.name or _free_name(swept, fixed)
     return Plan(
@@ -78,7 +84,7 @@ def plan(arguments: list[str]) -> Plan:
         settings=settings,
         fixed=fixed,
         texts=_texts(configs),
-        jobs=_named(swept, [[o for o in job if _key(o) in swept] for job in jobs_of(axes)], configs),
+        jobs=_named(swept, [[o for o in job if key_of(o) in swept] for job in jobs], configs),
         hydra=_launching(hydra),
     )
 
@@ -87,7 +93,7 @@ def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str])
     """A sweep without jobs yet. Its space is fixed: a search of another space is another search."""
     fixed = [override for override in own if not is_swept(override)]
     config = _composed(fixed)
-    space = {_key(o): o.partition("=")[2] for o in axes if is_swept(o)}
+    space = {key_of(o): text_of(o) for o in axes if is_swept(o)}
     for key in space:
         if key.startswith(("objective", "data.val_")) or key == "data":
             raise ConfigError(f"{key}: changes what is scored, so a search could not tell better from easier")
@@ -108,29 +114,16 @@ def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str])
 
 def _launching(hydra: list[str]) -> list[str]:
     """Hydra's overrides without the folders, which are the plan's."""
-    return [o for o in hydra if _key(o) not in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")]
+    return [o for o in hydra if key_of(o) not in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")]
 
 
 def _is_discrete(override: str) -> bool:
-    return bool(OverridesParser.create().parse_override(override).is_discrete_sweep())
-
-
-def _is_hydras(override: str) -> bool:
-    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
-
-
-def is_swept(override: str) -> bool:
-    """Whether an override holds several values."""
-    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
-
-
-def _key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group
+    return bool(parse(override).is_discrete_sweep())
 
 
 def _axes(own: list[str], base: Any) -> list[str]:
     """The preset's axes, below what the user gave, then the user's overrides."""
-    given = {_key(override) for override in own}
+    given = {key_of(override) for override in own}
     params = base.hydra.sweeper.get("params") or {}
     preset = [f"{key}={value}" for key, value in params.items() if key not in given]
     return [*preset, *own]
@@ -169,11 +162,11 @@ def _free_name(swept: list[str], fixed: dict[str, Any]) -> str:
 
 
 def _folder(name: str, config: Config, hydra: list[str]) -> Path:
-    chosen = next((o.partition("=")[2] for o in hydra if _key(o) == "hydra.sweep.dir"), None)
+    chosen = by_key(hydra).get("hydra.sweep.dir")
     if chosen is not None:
         if "$" in chosen:
             raise ConfigError(f"hydra.sweep.dir={chosen}: must be a plain folder, without ${{…}}")
-        return Path(unquoted(chosen)).resolve()
+        return Path(chosen).resolve()
     if not safe_name(name):
         raise ConfigError(f"sweep.name={name}: becomes a folder name; give it letters or digits")
     return Path(config.paths.logs) / "sweeps" / safe_name(name)
@@ -190,8 +183,7 @@ def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> l
     leaves, jobs, taken = _leaves(swept), list[Job](), set[str]()
     for part, config in zip(parts, configs, strict=True):
         own = make_job("", part, config).identity
-        pairs = [override.partition("=") for override in part]
-        name = safe_name(",".join(f"{leaves[key]}={unquoted(value)}" for key, _, value in pairs)) or "job"
+        name = safe_name(",".join(f"{leaves[key]}={value}" for key, value in by_key(part).items())) or "job"
         if len(name.encode()) > LONGEST_NAME or name in taken:
             name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{own}"
         job = make_job(name, part, config)
