@@ -150,9 +150,9 @@ def _require_trusted(run: str, data: dict[str, Any], given: dict[str, str]) -> N
     Raises:
         ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a text.
     """
-    found, logs = find_checkpoint(run, weights=False), Path(unquoted(given.get("paths.logs", "logs"))).expanduser()
+    found, logs = find_checkpoint(run, weights=False), Path(given.get("paths.logs", "logs")).expanduser()
     folder = run_folder(found) or found
-    wanted = Path(unquoted(given["hydra.run.dir"])) if "hydra.run.dir" in given else None
+    wanted = Path(given["hydra.run.dir"]) if "hydra.run.dir" in given else None
     written_to = wanted is not None and wanted.resolve() == folder.resolve()
     if not (trust.is_own(folder, logs) or written_to or "data" in given or trust.is_near(data)):
         raise ConfigError(
