@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.cli import one_line_errors
-from gptexp.config.data import require_encoding
+from gptexp.config.rules import require_encoding
 
 BATCH = 32  # texts a forward pass
 SHOWN = 3  # labels of a text in the table; --json has all

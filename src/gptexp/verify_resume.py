@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import logging
 import shutil
 import subprocess
 import sys

@@ -58,14 +58,6 @@ class DataConfig:
         return 1 - Decimal(str(self.val_fraction))
 
 
-def require_encoding(setting: str, name: str) -> None:
-    """Refuse what is no encoding of text. ValueError: names some that are."""
-    try:
-        "".encode(name)
-    except (LookupError, ValueError):
-        raise ValueError(f"{setting}={name}: no such encoding; try utf-8, gb18030 or latin-1") from None
-
-
 @dataclass(kw_only=True, slots=True)
 class PydocsConfig(DataConfig):
     """The Python language reference that every CPython carries."""
