@@ -16,6 +16,7 @@ from conftest import TINY_GPT
 from gptexp.config.objective import LMConfig
 from gptexp.loggers import EVENTS, MetricsCSV, tensorboard
 from gptexp.plugins import PLUGINS, load_plugins
+from gptexp.report.curves import read_curve
 from gptexp.verify_resume import _curves
 
 
@@ -137,3 +138,30 @@ def test_verify_resume_sees_points_that_tensorboards_server_doubles(tmp_path: Pa
             for step in steps:
                 writer.add_scalar("train/loss", step / 8, step)
     assert [step for step, _ in points_of(tmp_path)] == [1, 2, 3, 3, 4]
+
+
+def logged(folder: Path, *steps: int, first_step: int = 0) -> MetricsCSV:
+    log = MetricsCSV(folder, LMConfig.metrics, first_step)
+    for step in steps:
+        log.log_metrics({"train/loss": 2.0, "val/loss": 1.5, "val/bpb": 2.0}, step=step)
+    return log
+
+
+@pytest.mark.parametrize("cut", [1, 2, 9, -1])
+def test_a_torn_last_row_of_the_table_is_dropped(tmp_path: Path, cut: int) -> None:
+    logged(tmp_path, 5, 16, 17)
+    whole, _, last = (tmp_path / "metrics.csv").read_text().rstrip("\n").rpartition("\n")
+    (tmp_path / "metrics.csv").write_text(f"{whole}\n{last[:cut]}")
+    curve, _ = read_curve(tmp_path, 64.0)
+    assert curve is not None
+    assert curve.steps.tolist() == [5, 16]
+    logged(tmp_path, 18, first_step=17)
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["5", "16", "18"]
+
+
+def test_a_table_deleted_while_the_run_goes_on_gets_its_head_again(tmp_path: Path) -> None:
+    log = logged(tmp_path, 5)
+    (tmp_path / "metrics.csv").unlink()
+    for step in (6, 7):
+        log.log_metrics({"val/loss": 1.5}, step=step)
+    assert [(row["step"], row["val/loss"]) for row in rows(tmp_path / "metrics.csv")] == [("6", "1.5"), ("7", "1.5")]

@@ -5,7 +5,9 @@ A file to write is made under a temporary name, flushed and renamed. A file to r
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -140,6 +142,16 @@ def read_text(path: Path, at_most: int = TEXT_BYTES, errors: str = "strict") -> 
     """The UTF-8 text of a regular file, line ends as LF. ValueError: another encoding. OSError: as `read_bytes`."""
     text = read_bytes(path, at_most).decode("utf-8", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_rows(path: Path, *, strict: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV table with a head. A last line without an end doesn't count: a kill cut it short.
+
+    Raises:
+        ValueError, OSError: as `read_text`. csv.Error: strict, and quoted wrongly.
+    """
+    text = read_text(path)
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]), strict=strict))
 
 
 def read_json(path: Path, at_most: int = JSON_BYTES) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptexp.files import atomic_write, flush, open_append, read_text
+from gptexp.files import atomic_write, flush, open_append, read_rows
 from gptexp.lean import pl
 
 rank_zero_only = pl.utilities.rank_zero_only
@@ -73,8 +74,11 @@ class MetricsCSV(pl.loggers.Logger):
             return
         self._started = True
         kept = self._rows_until(self.first_step) if self.first_step else []
-        head = dict(zip(self.columns, self.columns, strict=True))
-        atomic_write(self.path, self._to_csv([head, *kept]).encode())
+        atomic_write(self.path, self._to_csv([self._head, *kept]).encode())
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return dict(zip(self.columns, self.columns, strict=True))
 
     @rank_zero_only
     def save(self) -> None:
@@ -86,7 +90,8 @@ class MetricsCSV(pl.loggers.Logger):
     def _write_row(self) -> None:
         if self._row:
             with open_append(self.path) as file:
-                file.write(self._to_csv([self._row]))
+                new = not os.fstat(file.fileno()).st_size  # somebody deleted the file meanwhile
+                file.write(self._to_csv([self._head] * new + [self._row]))
         self._row = {}
 
     @rank_zero_only
@@ -103,7 +108,7 @@ class MetricsCSV(pl.loggers.Logger):
             return []
         return [
             {name: row.get(name) or "" for name in self.columns}
-            for row in csv.DictReader(io.StringIO(read_text(self.path)))
+            for row in read_rows(self.path)
             if (row.get("step") or "").isdigit() and int(row["step"]) <= step
         ]
 

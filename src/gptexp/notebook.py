@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shlex
 import subprocess
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.files import read_text as read_text_file
+from gptexp.files import read_rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -140,7 +138,7 @@ class Run:
     def _rows(self) -> list[dict[str, str]]:
         if self.folder is None:
             return []
-        return list(csv.DictReader(io.StringIO(read_text_file(self.folder / "metrics.csv"))))
+        return read_rows(self.folder / "metrics.csv")
 
     @property
     def result(self) -> dict[str, Any]:

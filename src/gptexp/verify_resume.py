@@ -7,8 +7,6 @@ value, every batch, every weight and every tensor of the optimizer, bit by bit.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import shutil
 import subprocess
@@ -22,7 +20,7 @@ from typing import Any
 from gptexp import cli
 from gptexp.compose import compose
 from gptexp.config import Config
-from gptexp.files import read_text
+from gptexp.files import read_rows
 from gptexp.overrides import key_of, quote, quoted
 from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
 from gptexp.schemas import ConfigError
@@ -166,7 +164,7 @@ def _traced(folder: Path, steps: int) -> dict[Any, Any]:
 
 def _logged(folder: Path) -> dict[Any, Any]:
     """metrics.csv by (row, column), so that a doubled or a missing step shows."""
-    rows = list(csv.DictReader(io.StringIO(read_text(folder / "metrics.csv"))))
+    rows = read_rows(folder / "metrics.csv")
     return {
         (f"row {i:06d}", name): value for i, row in enumerate(rows) for name, value in row.items() if name not in TIMED
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gptexp.files import read_text
+from gptexp.files import read_rows
 
 METRICS_FILE = "metrics.csv"
 Floats = NDArray[np.float64]
@@ -41,8 +40,7 @@ class Curve:
 def read_curve(folder: Path, tokens_per_step: float) -> tuple[Curve | None, str]:
     """The curve, or None and what is wrong with the file."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(folder / METRICS_FILE)), strict=True))
-        return _curve(rows, tokens_per_step), ""
+        return _curve(read_rows(folder / METRICS_FILE, strict=True), tokens_per_step), ""
     except FileNotFoundError:
         return None, f"it has no {METRICS_FILE}"
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
