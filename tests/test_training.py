@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.utils.data import Dataset
 
 from conftest import TINY, TINY_GPT, command, story
 from gptexp import checkpoint as ckpt
@@ -382,3 +383,34 @@ def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, wo
 def test_a_run_that_starts_from_another_is_named_after_both(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, "name=first")
     assert compose(["init_from=run", "data=text", "data.path=story.txt"]).name == "first-text"
+
+
+class Unsendable(Dataset[Any]):
+    """Batches that can't be handed over, as with a full /dev/shm."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, j: int) -> Any:
+        return lambda: None
+
+
+@pytest.mark.timeout(40)
+def test_a_worker_whose_batch_can_not_be_handed_over_ends_the_wait() -> None:
+    from gptexp.data.batches import loader
+
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next(iter(loader(Unsendable(), workers=1, pin=False)))
+
+
+def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptexp.lean import pl
+
+    def die(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that")
+
+    monkeypatch.setattr(pl.Trainer, "fit", die)
+    with pytest.raises(
+        ValueError, match=r"^data\.num_workers=2: DataLoader worker .* Bus error; .*/dev/shm.*num_workers=0"
+    ):
+        train_here(*TINY_GPT, "data.num_workers=2")

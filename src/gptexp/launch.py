@@ -25,10 +25,10 @@ import psutil
 from gptexp import ranks, slurm
 from gptexp.config import Config
 from gptexp.rank_process import RankProcess, write
-from gptexp.runs import Interrupted, RunError
+from gptexp.runs import ENDING, Interrupted, RunError, is_ignored
 from gptexp.schemas import to_plain
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, *slurm.PREEMPTION)
+FORWARDED = (*ENDING, *slurm.PREEMPTION)
 
 # Seconds in which all ranks must have ended, once …
 GRACE = 10.0  # one has died: the others may still say what they know
@@ -127,7 +127,7 @@ def _forwarding(children: list[RankProcess]) -> Iterator[_Received]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield received
         return
-    former = {signum: signal.signal(signum, forward) for signum in FORWARDED}
+    former = {signum: signal.signal(signum, forward) for signum in FORWARDED if not is_ignored(signum)}
     try:
         yield received
     finally:

@@ -40,6 +40,15 @@ COMMAND = "GPTEXP_COMMAND"  # the user's command line, for the processes that it
 NAMES = ("last.ckpt", "previous.ckpt")
 
 
+# What ends a run after its step, with a checkpoint; SIGHUP comes when a terminal closes, and Windows has none.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def is_ignored(signum: int) -> bool:
+    """Whether a signal stays ignored: SIGHUP under `nohup`."""
+    return signum == getattr(signal, "SIGHUP", None) and signal.getsignal(signum) is signal.SIG_IGN
+
+
 class RunError(ValueError):
     """A run that can't be found, read or written to: one line for the user."""
 

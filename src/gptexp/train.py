@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from gptexp import cli, ranks, worker
 from gptexp.compose import to_config
 from gptexp.hydra_versions import run_task
+from gptexp.output import outlive_readers
 from gptexp.runs import COMMAND, command_line, open_run, read_result
 from gptexp.schemas import conf_dir, register_schemas, to_plain
 from gptexp.source import check_against_source
@@ -50,6 +51,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
+    outlive_readers()
     with cli.one_line_errors():
         who = ranks.started()
     if who is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -75,7 +76,7 @@ def fit(experiment: Experiment) -> None:
     """Run Lightning's loop; what ends it early is told with what to do.
 
     Raises:
-        ValueError: a loss or gradient became NaN or infinite.
+        ValueError: a loss or gradient became NaN or infinite, memory ran out, or a process that loads data died.
         Interrupted: a signal came.
     """
     try:
@@ -85,6 +86,10 @@ def fit(experiment: Experiment) -> None:
         raise ValueError(_advice(error, experiment)) from None
     except torch.OutOfMemoryError as error:
         raise ValueError(_smaller(error, experiment.plan)) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ValueError(_lost_worker(error, experiment.config.data.num_workers)) from None
     except SystemExit:  # what Lightning makes of a Ctrl-C before the first step
         raise Interrupted(signal.SIGINT, experiment.folder) from None
     except Interrupted as stop:
@@ -102,6 +107,16 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
         f"{error}; {saved}.{again if bundle.exists() else ''} "
         f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "
         f"trainer.gradient_clip={config.trainer.gradient_clip} too large, or trainer.precision too coarse"
+    )
+
+
+def _lost_worker(error: RuntimeError, workers: int) -> str:
+    """A process that loads data died: often of a full /dev/shm, through which batches are handed over."""
+    shm = Path("/dev/shm")
+    size = f", which has {shutil.disk_usage(shm).total / 2**20:.4g} MiB" if shm.is_dir() else ""
+    return (
+        f"data.num_workers={workers}: {str(error).split('. ')[0]}; memory may have run out, or shared memory "
+        f"(/dev/shm{size}); use data.num_workers=0, or give more (docker run --shm-size=1g)"
     )
 
 

@@ -11,7 +11,9 @@ from typing import Any
 def main() -> None:
     """Train as the rank that the environment says, with the settings that come by standard input."""
     from gptexp import ranks
+    from gptexp.output import outlive_readers
 
+    outlive_readers()
     with ranks.ending_whole():
         handed = _handed_over()
         threading.Thread(target=_end_with_parent, daemon=True).start()

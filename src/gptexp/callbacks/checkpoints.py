@@ -18,7 +18,7 @@ from gptexp.config import CheckpointConfig
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.optim import named_optimizer_state
-from gptexp.runs import RESULT, Interrupted, write_json
+from gptexp.runs import ENDING, RESULT, Interrupted, is_ignored, write_json
 
 
 class Checkpoints(pl.Callback):
@@ -129,7 +129,7 @@ def _plain(state: Any) -> Any:
 
 
 class Signals:
-    """SIGINT, SIGTERM and, under SLURM, its preemption signals are noted; a second SIGINT ends the process at once."""
+    """SIGINT, SIGTERM, SIGHUP and SLURM's preemption signals are noted; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -141,8 +141,8 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return
         self._quietly = quietly
-        caught = [signal.SIGINT, signal.SIGTERM, *(slurm.PREEMPTION if slurm.job_id() else ())]
-        self._former = {signum: signal.signal(signum, self._note) for signum in caught}
+        caught = [*ENDING, *(slurm.PREEMPTION if slurm.job_id() else ())]
+        self._former = {signum: signal.signal(signum, self._note) for signum in caught if not is_ignored(signum)}
 
     def release(self) -> None:
         """As it was before `catch`."""

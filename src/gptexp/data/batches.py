@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing.queues
+import os
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from gptexp.config import Config
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
 from gptexp.models.losses import IGNORED
+from gptexp.runs import ENDING
 
 # Tensors of int64, the tokens (B, T) first; what follows is the objective's. Here the targets (B, T).
 Batch = tuple[torch.Tensor, ...]
@@ -157,11 +160,20 @@ def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
         pin_memory=pin,
         persistent_workers=workers > 0,
         shuffle=False,
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=_begin_worker,
     )
 
 
-def _outlive_signals(worker: int) -> None:
-    """A Ctrl-C reaches workers too, but the step that it lets end still needs their batches."""
-    for signum in (signal.SIGINT, signal.SIGTERM, *slurm.PREEMPTION):
+def _begin_worker(worker: int) -> None:
+    """A Ctrl-C reaches workers too, but the step that it lets end still needs their batches.
+
+    A batch that can't be handed over (shared memory is full) ends the worker, which the main process notices;
+    Python would only print a traceback, and the main process would wait for that batch for ever.
+    """
+    for signum in (*ENDING, *slurm.PREEMPTION):
         signal.signal(signum, signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+
+
+def _end(error: Exception, batch: object) -> None:
+    os._exit(1)

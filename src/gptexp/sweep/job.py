@@ -16,6 +16,7 @@ from typing import Any
 from gptexp import ranks, worker
 from gptexp.codehash import code_sha256
 from gptexp.files import append_descriptor, require_no_link
+from gptexp.output import outlive_readers
 from gptexp.runs import LOCK, RESULT, RunError, has_checkpoint, is_finished, write_json
 from gptexp.sweep import slots, store
 
@@ -30,6 +31,7 @@ def run(folder: Path, number: int) -> float | None:
     A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
     waited for. A failed one is tried again `sweep.retries` times.
     """
+    outlive_readers()
     who = ranks.started()
     if who is None:
         return _lead(folder, number)
