@@ -1,0 +1,83 @@
+"""Lightning without all of torchmetrics, which whoever imports it in the same process has nevertheless."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptexp.lean import _late
+
+pytest.importorskip("matplotlib")
+
+
+def output_of(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_start_imports_no_plots_and_a_users_metrics_plot_nevertheless() -> None:
+    code = """
+import sys
+import gptexp.lean
+print([name for name in ("matplotlib", "scipy", "transformers", "torchmetrics.functional") if name in sys.modules])
+from torchmetrics.utilities import imports
+print(bool(imports._MATPLOTLIB_AVAILABLE), bool(imports._SCIPY_AVAILABLE), type(imports._SCIPY_AVAILABLE).__module__)
+import matplotlib, torch
+matplotlib.use("Agg")
+from torchmetrics import MetricCollection
+from torchmetrics.aggregation import MeanMetric
+metrics = MetricCollection({"a": MeanMetric(), "b": MeanMetric()})
+metrics.update(torch.tensor(3.0))
+print(len(metrics.plot()), len(metrics["a"].plot()))
+try:
+    metrics.plot(ax=3, together=True)
+except ValueError as error:
+    print(error)
+"""
+    heavy, flags, plots, refused = output_of(code)
+    assert heavy == "[]"
+    assert flags == "True True lightning_utilities.core.imports"
+    assert plots == "2 2"
+    assert "to be a matplotlib axis object" in refused
+
+
+@pytest.mark.slow
+def test_torchmetrics_is_whole_after_a_start() -> None:
+    facts = """
+import torchmetrics, torchmetrics.functional, torchmetrics.text
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
+print(sorted(name for name in dir(torchmetrics) if not name.startswith("__")))
+print(sorted(torchmetrics.__all__), torchmetrics.__version__)
+print(sorted(torchmetrics.functional.__all__), sorted(torchmetrics.text.__all__))
+print(issubclass(_ResultMetric, torchmetrics.Metric), torchmetrics.utilities.plot.plt.__name__)
+"""
+    assert output_of("import gptexp.lean\n" + facts) == output_of("import lightning.pytorch\n" + facts)
+
+
+def test_a_late_module_is_executed_when_a_name_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "late_example.py").write_text(
+        "import pathlib\nif not pathlib.Path('ready').exists():\n    raise FileNotFoundError\nx = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "late_example", raising=False)
+    module = _late("late_example")
+    vars(module)["own"] = 7
+    assert importlib.import_module("late_example").own == 7
+    with pytest.raises(FileNotFoundError):
+        _ = module.x
+    (tmp_path / "ready").touch()
+    assert module.x == 1
+    with pytest.raises(AttributeError):
+        _ = module.y
+    del sys.modules["late_example"]
+
+
+def test_a_late_module_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        _late("no_such_module")
