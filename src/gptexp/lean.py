@@ -35,7 +35,8 @@ def _executed(module: ModuleType) -> ModuleType:
     if isinstance(module, _Late):
         assert module.__spec__ is not None
         assert module.__spec__.loader is not None
-        module.__class__ = ModuleType  # from here on it is an ordinary module, to its own imports, too  # type: ignore[assignment]
+        # From here on it is an ordinary module, to its own imports, too.
+        object.__setattr__(module, "__class__", ModuleType)
         try:
             module.__spec__.loader.exec_module(module)
         except BaseException:
