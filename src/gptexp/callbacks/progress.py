@@ -15,6 +15,8 @@ from gptexp.lit import LitGPT
 from gptexp.words import clock, quantity
 
 PLAIN_LINES = 10  # progress lines in a log file, besides those of validation
+FIRST_LINE = 10.0  # seconds of training after which a log file has a line
+REDRAW = 0.1  # seconds between two pictures of the bar
 
 
 class ProgressLine(pl.Callback):
@@ -24,52 +26,66 @@ class ProgressLine(pl.Callback):
         self.console, self.record = console, record
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._shown_at = 0.0
-        self._shown_step = 0
+        self._began = self._shown_at = 0.0  # as time.monotonic says it
+        self._said = False
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         if not trainer.is_global_zero:
             return
-        total = lit.config.trainer.max_steps
+        total, self._began = lit.config.trainer.max_steps, time.monotonic()
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("step {task.fields[step]}/{task.total:.0f}"),
                 BarColumn(bar_width=28),
                 TextColumn("{task.percentage:>3.0f}%{task.fields[state]}"),
                 console=self.console,
                 auto_refresh=False,
                 transient=True,
             )
-            self._task = self._progress.add_task("", total=total, completed=lit.step, state="")
+            self._task = self._progress.add_task("", total=total, completed=lit.step, step=lit.step, state="")
             self._progress.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: object) -> None:
-        last = self.record.last
-        if not trainer.is_global_zero or last.get("step") in (None, self._shown_step):
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, lit: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
             return
         assert isinstance(lit, LitGPT)
-        self._shown_step = int(last["step"])
+        micro = (batch_idx + 1) % lit.plan.accumulate
         if self._progress is not None:
-            if time.monotonic() - self._shown_at > 0.1:
-                self._progress.update(self._task, completed=self._shown_step, state=f" · {self._state(lit)}")
-                self._progress.refresh()
-                self._shown_at = time.monotonic()
-        elif self._shown_step % self._plain_interval(lit) == 0:
-            self.console.print(f"step {self._shown_step}/{lit.config.trainer.max_steps} · {self._state(lit)}")
+            self._redraw(lit, lit.step + micro / lit.plan.accumulate)
+        elif not micro and self._line_is_due(lit):
+            self.console.print(f"step {lit.step}/{lit.config.trainer.max_steps}{self._state(lit, lit.step)}")
+            self._said = True
 
-    @staticmethod
-    def _plain_interval(lit: LitGPT) -> int:
-        """Steps between two lines in a file: about a tenth of the run, and a step that is logged."""
-        settings = lit.config.trainer
-        return settings.log_every_steps * max(1, round(settings.max_steps / PLAIN_LINES / settings.log_every_steps))
+    def _redraw(self, lit: LitGPT, done: float) -> None:
+        """Move the bar, with the loss and the rate that were logged last. done: steps, a part of one included."""
+        assert self._progress is not None
+        if time.monotonic() - self._shown_at > REDRAW:
+            self._progress.update(self._task, completed=done, step=int(done), state=self._state(lit, done))
+            self._progress.refresh()
+            self._shown_at = time.monotonic()
 
-    def _state(self, lit: LitGPT) -> str:
+    def _line_is_due(self, lit: LitGPT) -> bool:
+        """In a file: about ten times a run, at a step that is logged; the first after some seconds at the latest."""
+        last, settings = self.record.last.get("step"), lit.config.trainer
+        if last is None:
+            return False
+        if not self._said and time.monotonic() - self._began > FIRST_LINE:
+            return True
+        logged = settings.log_every_steps
+        interval = logged * max(1, round(settings.max_steps / PLAIN_LINES / logged))
+        return last == lit.step and lit.step % interval == 0
+
+    def _state(self, lit: LitGPT, done: float) -> str:
         last = self.record.last
-        left = (lit.config.trainer.max_steps - last["step"]) * self.record.throughput.tokens_per_step
+        if not last:  # no step has been logged
+            return ""
+        left = (lit.config.trainer.max_steps - done) * self.record.throughput.tokens_per_step
         seconds = left / max(last["tokens_per_second"], 1e-9)
         return (
-            f"loss {last['train/loss']:.2f} · lr {last['lr']:.1e} · "
+            f" · loss {last['train/loss']:.2f} · lr {last['lr']:.1e} · "
             f"{quantity(last['tokens_per_second'])} tok/s · {clock(seconds)} left"
         )
 
@@ -79,6 +95,7 @@ class ProgressLine(pl.Callback):
             return
         seconds = clock(time.perf_counter() - self.record.started)
         self.console.print(f"step {lit.step} · {lit.score.line()} · {seconds}")
+        self._said = True
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         self._stop()
