@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("scipy")
 
@@ -21,6 +22,7 @@ from rich.console import Console
 from gptexp.report import naming, series
 from gptexp.report.cells import columns
 from gptexp.report.comparison import Comparison, Question, compare_folders
+from gptexp.report.effects import main_effects
 from gptexp.report.table import print_comparison
 from gptexp.report.tables import to_csv
 from gptexp.runs import RunError
@@ -210,7 +212,9 @@ def test_another_validation_text_is_left_out_with_the_reason(tmp_path: Path) -> 
 def test_two_configurations_on_different_texts_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 2.0, model__n_layer=4, sha="b" * 64)
-    with pytest.raises(RunError, match=r"nothing to compare: .*b: scored on another validation text"):
+    with pytest.raises(
+        RunError, match=r"nothing to compare: scored on 2 validation texts; give one of: .*b \(1 run on"
+    ):
         asked(tmp_path)
 
 
@@ -477,9 +481,15 @@ WRONG = [
     ({"metric": "val/bbp"}, "--metric=val/bbp: no run has it; choose one of val/bpb, val/loss, val/perplexity"),
     ({"by": ["n_lyer"]}, "n_lyer: no such setting in these runs; did you mean"),
     ({"by": ["seed"]}, "--by: the intervals are over the seeds"),
-    ({"baseline": "n_layer"}, "--baseline=n_layer: not of the form key=value"),
-    ({"baseline": "n_layer=3"}, "--baseline=n_layer=3: no configurations have this; there are: n_layer 2; n_layer 4"),
-    ({"baseline": "n_head=2"}, "--baseline=n_head=2: 2 configurations have this"),
+    ({"baseline": "n_layer"}, "--baseline=n_layer: no configurations have this; give one of: n_layer=2; n_layer=4"),
+    (
+        {"baseline": "n_layer=3"},
+        "--baseline=model.n_layer=3: no configurations have this; give one of: n_layer=2; n_layer=4",
+    ),
+    (
+        {"baseline": "n_head=2"},
+        "--baseline=model.n_head=2: 2 configurations have this; give one of: n_layer=2; n_layer=4",
+    ),
     ({"baseline": ""}, "--baseline: empty"),
     ({"by": ["kind"]}, "kind: no such setting in these runs; say which: model.kind"),
 ]
@@ -585,3 +595,140 @@ def test_seeds_needed_are_those_that_the_test_can_use(tmp_path: Path) -> None:
     said = " ".join(text_of(c, width=200).split())
     assert "needed: seeds that both share that find the difference seen" in said
     assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in said
+
+
+# ---------------------------------------------------------------------------------- what the user typed
+
+
+def swept(place: Path, *jobs: str, values: dict[str, Any] | None = None) -> Path:
+    """sweep.yaml of these jobs, named as a sweep names them: `model=bigram,seed=1`."""
+    place.mkdir(parents=True, exist_ok=True)
+    stored = [{"name": job, "overrides": job.split(","), "identity": "0", "config": {}} for job in jobs]
+    (place / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, "jobs": stored, **(values or {})}))
+    return place
+
+
+MODELS = {"bigram": {"kind": "bigram"}, "self_attention": {"kind": "gpt", "n_layer": 1}, "mini_gpt": {"kind": "gpt"}}
+
+
+def models(place: Path) -> Path:
+    """A sweep over three presets of models."""
+    swept(place, *(f"model={name},seed={seed}" for name in MODELS for seed in (1, 2)))
+    for name, settings in MODELS.items():
+        for seed in (1, 2):
+            changes = {f"model__{key}": value for key, value in settings.items()}
+            make_run(place / f"model={name},seed={seed}", 2.0 + seed / 10, seed=seed, **changes)
+    return place
+
+
+def test_rows_are_called_by_the_presets_that_were_typed(tmp_path: Path) -> None:
+    c = asked(models(tmp_path / "sweep"))
+    assert [row.label for row in c.rows] == list(MODELS)  # in the order typed
+    assert (c.keys, c.along) == (["model"], [])
+    assert text_of(c).splitlines()[0].split()[:2] == ["model", "seeds"]
+    for baseline in ("model=mini_gpt", "mini_gpt"):
+        assert asked(tmp_path, baseline=baseline).baseline.label == "mini_gpt"
+    assert asked(tmp_path, baseline="model.kind=bigram").baseline.label == "bigram"
+    assert asked(tmp_path, baseline="model=bigram").baseline.label == "bigram"
+
+
+def test_presets_of_single_runs_come_from_their_command_lines(tmp_path: Path) -> None:
+    for name, settings in MODELS.items():
+        run = make_run(tmp_path / name, 2.0, **{f"model__{key}": value for key, value in settings.items()})
+        (run / "provenance.json").write_text(json.dumps({"command": f"python -m gptexp.train model={name} seed=1"}))
+    assert sorted(row.label for row in asked(tmp_path).rows) == sorted(MODELS)
+    (tmp_path / "bigram/provenance.json").write_text("[")  # one that says nothing: settings tell them apart
+    assert "bigram, n_layer 2" in [row.label for row in asked(tmp_path).rows]
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    ["n_layer=4,position=rope", "n_layer=4 position=rope", "n_layer=4, position=rope", ["n_layer=4", "position=rope"],
+     "n_layer 4, position rope"],
+)  # fmt: skip
+def test_a_baseline_of_several_settings_is_taken_in_any_spelling(tmp_path: Path, baseline: str | list[str]) -> None:
+    for n in (2, 4):
+        for position in ("rope", "learned"):
+            make_run(tmp_path / f"{n}{position}", 2.0, model__n_layer=n, model__position=position)
+    assert asked(tmp_path, baseline=baseline).baseline.label == "n_layer 4, position rope"
+    with pytest.raises(RunError, match=r"2 configurations have this; give one of: n_layer=4,position=learned; n_l"):
+        asked(tmp_path, baseline="n_layer=4")
+
+
+def test_several_texts_are_shown_with_the_folders_to_give(tmp_path: Path) -> None:
+    for name, sha in (("novels", "a"), ("poems", "b"), ("laws", "c")):
+        for seed in (1, 2) if name == "novels" else (1,):
+            make_run(tmp_path / name / str(seed), 2.0, seed=seed, sha=sha * 64, data__path=f"{name}.txt")
+    make_run(tmp_path / "novels/deep", 1.9, model__n_layer=8, sha="b" * 64, data__path="poems.txt")
+    with pytest.raises(RunError) as error:
+        asked(tmp_path)
+    assert str(error.value) == (
+        "nothing to compare: scored on 3 validation texts; give one of: "
+        f"{tmp_path}/novels/1 {tmp_path}/novels/2 (2 runs on novels.txt); "
+        f"{tmp_path}/novels/deep {tmp_path}/poems (2 runs on poems.txt); {tmp_path}/laws (1 run on laws.txt)"
+    )
+    make_run(tmp_path / "novels/other", 1.9, model__n_layer=4, data__path="novels.txt")
+    assert "3 validation texts, of which a table holds one; their folders: " in " ".join(
+        text_of(asked(tmp_path)).split()
+    )
+
+
+def test_a_sweep_in_progress_says_how_many_jobs_are_done(tmp_path: Path) -> None:
+    place = swept(tmp_path / "sweep", "n_layer=2", "n_layer=4", "n_layer=8")
+    stored = yaml.safe_load((place / "sweep.yaml").read_text())
+    for job in stored["jobs"]:
+        job["overrides"] = [f"model.{job['name']}"]
+    (place / "sweep.yaml").write_text(yaml.safe_dump(stored))
+    make_run(place / "n_layer=2", 2.0)
+    (make_run(place / "n_layer=4", 2.0, model__n_layer=4) / "result.json").unlink()
+    c = asked(place)
+    assert [row.label for row in c.rows] == ["n_layer 2"]
+    assert f"{place}: 1 of 3 jobs done; this is what there is so far" in text_of(c, width=300)
+    for n in (4, 8):
+        make_run(place / f"n_layer={n}", 2.0, model__n_layer=n)
+    assert "jobs done" not in text_of(asked(place), width=300)
+
+
+def grid(place: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> Path:
+    """n_layer takes 0.1, rope takes 0.03, and dropout 0.2 where there is rope; seeds spread by 0.01."""
+    for n in (2, 4):
+        for position in ("learned", "rope"):
+            for dropout in (0.0, 0.1):
+                for seed in seeds:
+                    value = 2.0 - 0.1 * (n == 4) - 0.03 * (position == "rope") + 0.2 * dropout * (position == "rope")
+                    which = {"model__n_layer": n, "model__position": position, "model__dropout": dropout}
+                    make_run(place / f"{n}{position}{dropout}-{seed}", value + seed / 100, seed=seed, **which)
+    return place
+
+
+def test_main_effects_average_each_factor_over_the_others(tmp_path: Path) -> None:
+    layers, position, dropout = main_effects(asked(grid(tmp_path)))
+    assert [(effect.name, effect.cells, effect.over) for effect in (layers, position, dropout)] == [
+        (name, 4, "seeds") for name in ("n_layer", "position", "dropout")
+    ]
+    assert layers.levels[0].interval.mean == pytest.approx(2.0 + 0.02 - 0.015 + 0.005)
+    assert layers.levels[0].interval.half_width == pytest.approx(4.3026527 * 0.01 / math.sqrt(3))
+    gaps = [effect.levels[1].difference for effect in (layers, position, dropout)]
+    assert [gap.mean for gap in gaps if gap] == [pytest.approx(-0.1), pytest.approx(-0.02), pytest.approx(0.01)]
+    assert "mean over the rest" in text_of(asked(tmp_path))
+
+
+def test_main_effects_of_one_seed_are_over_the_combinations(tmp_path: Path) -> None:
+    effects = main_effects(asked(grid(tmp_path, seeds=(1,))))
+    assert {(effect.over, effect.levels[1].interval.n) for effect in effects} == {("combinations", 4)}
+    assert main_effects(asked(two_kinds(tmp_path / "other"))) == []
+
+
+def two_kinds(place: Path) -> Path:
+    """Of tokenizers no value is shared: no grid."""
+    make_run(place / "a", 2.0)
+    for size in (512, 1024):
+        make_run(place / f"{size}", 2.0, tokenizer={"kind": "bpe", "vocab_size": size})
+    return place
+
+
+def test_heads_and_words_of_a_grid_are_whole_at_80_columns(tmp_path: Path) -> None:
+    lines = text_of(asked(grid(tmp_path))).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[:6] == ["n_layer", "position", "dropout", "seeds", "val/bpb", "difference"]
+    assert lines[2].split()[:3] == ["2", "learned", "0.0"]

@@ -28,7 +28,7 @@ from conftest import TINY_GPT, command
 from gptexp.report import compare_command
 from gptexp.report.comparison import Question, compare, compare_folders
 from gptexp.report.page import page
-from gptexp.report.plots import plots
+from gptexp.report.plots import ablation, curves, pareto, plots
 from gptexp.report.reading import last_sample, read_runs
 from gptexp.report.table import print_comparison
 from gptexp.runs import RunError
@@ -226,6 +226,21 @@ def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pyt
     make_run(tmp_path / "b", 2.0, data__path="$other$")
     assert len(plots(compare_folders([tmp_path], Question()))) == 3
     assert [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)] == []
+
+
+def test_a_legend_holds_long_names_whole_and_within_the_picture(tmp_path: Path) -> None:
+    for n in range(4):
+        which = {"model__n_layer": 2 + n % 2, "model__position": ["learned", "rope"][n // 2], "data__path": "a" * 60}
+        make_run(tmp_path / f"{n}", 2.0 + n / 100, **{**which, "data__path": "long/path/of/a/corpus/" * 3 + str(n)})
+    c = compare_folders([tmp_path], Question(by=["data.path"]))
+    for draw in (curves, ablation, pareto):
+        figure = draw(c)
+        figure.canvas.draw()
+        for legend in figure.legends:
+            box, whole = legend.get_window_extent(), figure.bbox
+            assert whole.x0 <= box.x0 <= box.x1 <= whole.x1
+            assert box.y0 >= whole.y0
+            assert all("…" not in text.get_text() for text in legend.get_texts())
 
 
 @pytest.mark.parametrize("configurations", [1, 2, 30])

@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--baseline",
         metavar="KEY=VALUE",
-        help="what to compare to; default: the first configuration, or that in which each other one changes a setting",
+        action="append",
+        help="what to compare to, several settings by commas or by repeating it; default: the first configuration, or "
+        "that in which each other one changes a setting",
     )
     p.add_argument(
         "--at",

@@ -10,7 +10,9 @@ from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
 from gptexp.report.budget import time
 from gptexp.report.comparison import TOLERANCE, Comparison
+from gptexp.report.effects import Effect, Level
 from gptexp.report.rows import Row
+from gptexp.report.statistics import Difference, Interval
 from gptexp.words import quantity
 
 UNITS = {
@@ -68,6 +70,19 @@ def columns(c: Comparison) -> list[Column]:
     ]
 
 
+def effect_columns(effect: Effect, places: int) -> list[Column]:
+    """A factor of a grid, averaged over the others."""
+    return [
+        Column(effect.name, "setting", [level.value for level in effect.levels]),
+        Column("mean over the rest", "result", [_interval(level.interval, places, "t") for level in effect.levels]),
+        Column("difference", "result", [_effect_difference(level, places) for level in effect.levels]),
+    ]
+
+
+def _effect_difference(level: Level, places: int) -> str:
+    return "first" if level.difference is None else _signed(level.difference, places)
+
+
 def decimals(c: Comparison) -> int:
     """Two significant figures of the narrowest interval, from 2 to 5 decimals; 4 where there is none."""
     widths = [row.interval.half_width for row in c.rows if row.interval.half_width]
@@ -79,22 +94,27 @@ def _seeds(row: Row) -> str:
 
 
 def _metric(row: Row, places: int, method: str) -> str:
-    mean, half = row.interval.mean, row.interval.half_width
+    return _interval(row.interval, places, method)
+
+
+def _interval(interval: Interval, places: int, method: str) -> str:
+    mean, half = interval.mean, interval.half_width
     if mean is None:
         return "diverged"
     if half is None:
         return f"{mean:.{places}f}"
     if method == "t":
         return f"{mean:.{places}f} ± {half:.{places}f}"
-    return f"{mean:.{places}f} [{row.interval.low:.{places}f}, {row.interval.high:.{places}f}]"  # not symmetric
+    return f"{mean:.{places}f} [{interval.low:.{places}f}, {interval.high:.{places}f}]"  # not symmetric
 
 
 def _difference(row: Row, baseline: Row, places: int) -> str:
     if row is baseline:
         return "baseline"
-    if row.difference is None:
-        return NOTHING
-    d = row.difference
+    return NOTHING if row.difference is None else _signed(row.difference, places)
+
+
+def _signed(d: Difference, places: int) -> str:
     half = "" if d.low is None or d.high is None else f" ± {(d.high - d.low) / 2:.{places}f}"
     return f"{d.mean:+.{places}f}{half}"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from gptexp.config.objective import UNSAID
 from gptexp.identity import matters, settings_that_matter
+from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run
 from gptexp.runs import RunError
 
@@ -63,6 +64,10 @@ def comparable(
         why = f"another tokenizer, and {metric} is of a token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
+        if texts := by_text(runs):
+            raise NotComparable(
+                f"nothing to compare: scored on {len(texts)} validation texts; give one of: {'; '.join(texts)}"
+            )
         raise NotComparable(f"nothing to compare: {reasons[0].folder}: {reasons[0].reason}")
     kept, older = _newest(kept, also)
     return kept, [*left_out, *reasons, *older]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptexp.identity import matters
-from gptexp.report import budget, naming
+from gptexp.report import budget, naming, typed
 from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
+from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
 from gptexp.report.rows import Row, compare_to, make_rows, named_and_sorted, relabelled
 
@@ -19,15 +20,23 @@ TOLERANCE = 0.01  # tokens or FLOPs that differ by less are called equal
 class Question:
     """What is asked of the runs; the fields are the flags of the command line.
 
-    by: settings that come first. at: tokens, bytes, flops or seconds, or None for the end of each run.
+    by: settings that come first. baseline: key=value, several by commas, or the label of a row.
+    at: tokens, bytes, flops or seconds, or None for the end of each run.
     method: of the intervals, t or bootstrap.
     """
 
     metric: str = "val/bpb"
     by: Sequence[str] = ()
-    baseline: str | None = None
+    baseline: str | Sequence[str] | None = None
     at: str | None = None
     method: str = "t"
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """As many as were given."""
+        return (
+            () if self.baseline is None else (self.baseline,) if isinstance(self.baseline, str) else (*self.baseline,)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,8 @@ class Comparison:
 
     keys: settings that tell the rows apart, those asked for (by) first. along: others that vary with them.
     budget: the amount at which the curves were read. flops_estimated: 6 for each parameter and token.
-    unequal: of tokens and flops, those in which the rows differ.
+    unequal: of tokens and flops, those in which the rows differ. texts: the folders of each validation text, where
+    there are several. unfinished: sweeps that have jobs left.
     """
 
     question: Question
@@ -49,6 +59,8 @@ class Comparison:
     flops_estimated: bool
     left_out: list[LeftOut]
     unequal: frozenset[str]
+    texts: list[str]
+    unfinished: list[typed.Progress]
 
     @property
     def metric(self) -> str:
@@ -92,24 +104,26 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
         NotComparable: nothing comparable, or an argument that fits no run.
     """
     _require_some(runs, left_out)
+    folders, texts = [*(run.folder for run in runs), *(lost.folder for lost in left_out)], by_text(runs)
     require_metric(runs, question.metric)
     runs = told_apart_by_data(runs)
     known = [key for run in runs for key in run.settings]
     by = [naming.resolve(name, known) for name in question.by]
-    wanted = {} if question.baseline is None else naming.parse_baseline(question.baseline, known)
+    named = [text.strip() for text in question.baselines if text.strip() and "=" not in text]  # a row's label
+    wanted = {} if named else naming.parse_baseline(question.baselines, [*known, *_preset_groups(runs)])
     _refuse_seed(by, wanted)
     also = [key for key in (*by, *wanted) if not matters(key)]
-    kept, incomparable = comparable(
-        runs, question.metric, also, lambda run: bool(wanted) and naming.fits(run.settings, wanted)
-    )
+    kept, incomparable = comparable(runs, question.metric, also, lambda run: bool(wanted) and _fits(run, wanted))
     sound = [run for run in kept if not diverged(run, question.metric)]
     broken = [_broken(run, question.metric) for run in kept if diverged(run, question.metric)]
     amount, readings, unread = _read(sound, question)
     left_out = [*left_out, *incomparable, *broken, *unread]
     _require_some(readings, left_out)
-    rows, keys, along = named_and_sorted(make_rows(readings, left_out, broken, also, question.method), by)
+    rows, keys, along = named_and_sorted(
+        make_rows(readings, left_out, broken, also, question.method), by, typed.swept(run.folder for run in sound)
+    )
     whole = None if by else naming.whole_of_ablation([row.settings for row in rows], keys)
-    baseline = _baseline(rows, wanted, question.baseline, first=whole or 0)
+    baseline = _baseline(rows, keys, wanted, named, first=whole or 0)
     if whole is not None and rows[whole] is baseline:
         rows = relabelled(rows, baseline, keys)
     compare_to(rows, baseline)
@@ -124,6 +138,8 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
         flops_estimated=budget.flops_are_estimated([reading.run for reading in readings]),
         left_out=left_out,
         unequal=frozenset(cost for cost in ("tokens", "flops") if _differ([row.mean(cost) for row in rows])),
+        texts=texts,
+        unfinished=typed.unfinished_sweeps(folders),
     )
 
 
@@ -149,15 +165,33 @@ def _read(runs: Sequence[Run], question: Question) -> tuple[float | None, list[b
     return budget.at_budget(runs, question.metric, question.at)
 
 
-def _baseline(rows: Sequence[Row], wanted: dict[str, str], text: str | None, first: int) -> Row:
+def _preset_groups(runs: Sequence[Run]) -> list[str]:
+    """The groups of which some run was started with a preset."""
+    return sorted({group for run in runs for group in typed.presets([run.folder])})
+
+
+def _fits(run: Run, wanted: dict[str, str]) -> bool:
+    return naming.fits({**typed.presets([run.folder]), **run.settings}, wanted)
+
+
+def _baseline(
+    rows: Sequence[Row], keys: Sequence[str], wanted: dict[str, str], named: Sequence[str], first: int
+) -> Row:
     """The row that the others are compared to: the one asked for, else the first that has a number."""
-    if not wanted:
+    if named:
+        fitting = [row for row in rows if row.label == " ".join(named)]
+    elif wanted:
+        fitting = [row for row in rows if naming.fits({**row.presets, **row.settings}, wanted)]
+    else:
         return next(row for row in (rows[first], *rows) if row.readings)
-    fitting = [row for row in rows if naming.fits(row.settings, wanted)]
     if len(fitting) == 1 and fitting[0].readings:
         return fitting[0]
+    text = " ".join(named) or ",".join(f"{key}={value}" for key, value in wanted.items())
     why = "all its runs diverged" if len(fitting) == 1 else f"{len(fitting) or 'no'} configurations have this"
-    raise NotComparable(f"--baseline={text}: {why}; there are: {'; '.join(row.label for row in rows)}")
+    some = [naming.as_typed(row.settings, keys) for row in fitting if len(fitting) > 1] or [
+        naming.as_typed(row.settings, keys) for row in rows
+    ]
+    raise NotComparable(f"--baseline={text}: {why}; give one of: {'; '.join(some)}")
 
 
 def _differ(costs: Sequence[float | None]) -> bool:

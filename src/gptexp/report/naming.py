@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from gptexp.identity import matters
 from gptexp.report.comparable import NotComparable
+from gptexp.report.typed import GROUPS
 from gptexp.words import plain, shown
 
 Settings = Mapping[str, Any]
 MOST_COLUMNS = 3  # settings that have a column each; more are written as one text
 MOST_CHANGES = 2  # settings that an ablation changes at a time: one, and what goes with it
 BASELINE = "baseline"  # what it is called where the others go by what they change in it
+ONLY = "one configuration"  # where there is no other to tell it from
 ABSENT = "–"  # a setting that a model or a tokenizer of this kind doesn't have
 
 
@@ -27,7 +30,7 @@ def differing(configurations: Sequence[Settings]) -> list[str]:
     """The settings in which the configurations differ; kinds first, then in config.yaml's order."""
     keys = list(dict.fromkeys(key for settings in configurations for key in settings))
     varied = [key for key in keys if len({value_in(settings, key) for settings in configurations}) > 1]
-    return sorted(varied, key=lambda key: not key.endswith(".kind"))
+    return sorted(varied, key=lambda key: not is_choice(key))
 
 
 def telling(configurations: Sequence[Settings], first: Iterable[str] = ()) -> tuple[list[str], list[str]]:
@@ -43,15 +46,27 @@ def telling(configurations: Sequence[Settings], first: Iterable[str] = ()) -> tu
             break
         taken.append(best)
     kinds = [f"{key.rpartition('.')[0]}.kind" for key in taken]  # 512 alone doesn't say of what
-    taken += [kind for kind in kinds if kind in candidates and kind not in taken]
+    taken += [kind for kind in kinds if kind in candidates and kind not in taken and _group(kind) not in taken]
     order = [*dict.fromkeys(first), *(key for key in candidates if key in taken and key not in set(first))]
     return order, [key for key in candidates if key not in order and not _implied(configurations, order, key)]
 
 
 def _implied(configurations: Sequence[Settings], taken: Sequence[str], key: str) -> bool:
-    """Whether a setting differs only because other kinds don't have it: the merges' text of a bpe, beside char."""
+    """Whether a setting differs only because other kinds don't have it: the merges' text of a bpe, beside char; or
+    because a preset brings it."""
+    if _group(key) in taken:
+        return True
     having = {value_in(settings, key) for settings in configurations if key in settings}
     return f"{key.rpartition('.')[0]}.kind" in taken and len(having) == 1
+
+
+def _group(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def is_choice(key: str) -> bool:
+    """Whether a setting says which of a group: its kind, or a preset of it."""
+    return key.endswith(".kind") or key in GROUPS
 
 
 def _classes(configurations: Sequence[Settings], keys: Sequence[str]) -> int:
@@ -73,11 +88,11 @@ def label(settings: Settings, keys: Sequence[str]) -> str:
     parts = []
     for key in keys:
         value = value_in(settings, key)
-        if key.endswith(".kind"):
+        if is_choice(key):
             parts.append(value)
         elif value != ABSENT or len(keys) == 1:
             parts.append(f"{names[key]} {value}")
-    return ", ".join(parts) or "all runs"
+    return ", ".join(parts) or ONLY
 
 
 def changed(settings: Settings, baseline: Settings, keys: Sequence[str]) -> list[str]:
@@ -139,26 +154,36 @@ def resolve(name: str, keys: Iterable[str]) -> str:
     raise NotComparable(f"{name}: no such setting in these runs; {hint}")
 
 
-def parse_baseline(text: str, keys: Iterable[str]) -> dict[str, str]:
-    """`"model.block_size=64 tokenizer=char"` as full names and values.
+def parse_baseline(texts: Sequence[str], keys: Iterable[str]) -> dict[str, str]:
+    """`model.block_size=64`, `tokenizer=char,n_layer=2` as full names and values; commas or spaces part them.
 
     Raises:
         NotComparable: not of this form, or no such setting.
     """
+    if any(not text.strip() for text in texts):
+        raise NotComparable("--baseline: empty; give a setting and its value, such as model.block_size=64")
     wanted = {}
-    for part in text.split():
+    for part in (part for text in texts for part in re.split(r"[\s,]+(?=[\w.]+=)", text.strip())):
         name, equals, value = part.partition("=")
         if not equals:
-            raise NotComparable(f"--baseline={text}: not of the form key=value, several separated by spaces")
-        wanted[resolve(name, keys)] = value
-    if not wanted:
-        raise NotComparable("--baseline: empty; give a setting and its value, such as model.block_size=64")
+            raise NotComparable(f"--baseline={part}: not of the form key=value, several parted by commas")
+        wanted[resolve(name, keys)] = value.strip()
     return wanted
 
 
+def as_typed(settings: Settings, keys: Sequence[str]) -> str:
+    """A configuration as --baseline takes it: `n_layer=2,position=rope`."""
+    names = short_names(keys)
+    return ",".join(f"{names[key]}={value_in(settings, key)}" for key in keys)
+
+
 def fits(settings: Settings, wanted: Mapping[str, str]) -> bool:
-    """Whether a configuration has these values, as typed: 1e-3 is 0.001."""
-    return all(_same(settings.get(key), value) for key, value in wanted.items())
+    """Whether a configuration has these values, as typed: 1e-3 is 0.001; a group's is a preset or a kind."""
+    return all(_same(settings.get(key), value) or _is_kind(settings, key, value) for key, value in wanted.items())
+
+
+def _is_kind(settings: Settings, key: str, value: str) -> bool:
+    return key in GROUPS and settings.get(f"{key}.kind") == value
 
 
 def _same(value: object, typed: str) -> bool:

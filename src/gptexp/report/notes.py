@@ -19,7 +19,9 @@ from gptexp.report.cells import (
 )
 from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison
+from gptexp.report.effects import main_effects
 from gptexp.report.rows import Row
+from gptexp.runs import shown
 from gptexp.words import plain
 
 PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
@@ -35,7 +37,12 @@ def verdicts(c: Comparison) -> list[str]:
     lines = [f"{word} than {c.baseline.label}: {listed(names)}" for word, names in sides if names]
     if unsure(c):
         lines.append(f"too few seeds to tell from {c.baseline.label}: {listed([row.label for row in unsure(c)])}")
-    return [*lines, *_untested(c)]
+    return [*lines, *_untested(c), *_in_progress(c)]
+
+
+def _in_progress(c: Comparison) -> Iterator[str]:
+    for sweep in c.unfinished:
+        yield f"{shown(sweep.folder)}: {sweep.done} of {_plural(sweep.total, 'job')} done; this is what there is so far"
 
 
 def _untested(c: Comparison) -> Iterator[str]:
@@ -67,7 +74,12 @@ def _p(row: Row) -> str:
 
 def notes(c: Comparison) -> list[str]:
     """How the numbers were made, and what to mind about them."""
-    return [*_method(c), *_at(c), *_confounded(c), *_costs(c), *_missing(c), *_origins(c)]
+    return [*_method(c), *_effects(c), *_at(c), *_confounded(c), *_costs(c), *_missing(c), *_origins(c), *_texts(c)]
+
+
+def _texts(c: Comparison) -> Iterator[str]:
+    if c.texts:
+        yield f"{len(c.texts)} validation texts, of which a table holds one; their folders: {'; '.join(c.texts)}"
 
 
 def _method(c: Comparison) -> Iterator[str]:
@@ -102,6 +114,17 @@ def _method(c: Comparison) -> Iterator[str]:
         )
         if any(row.difference and row.difference.n != len(row.readings) for row in unsure(c)):
             yield f"(has n): the test uses n seeds of the row; {c.baseline.label} has no others to set against the rest"
+
+
+def _effects(c: Comparison) -> Iterator[str]:
+    effects = main_effects(c)
+    for over in dict.fromkeys(effect.over for effect in effects):
+        names = ", ".join(effect.name for effect in effects if effect.over == over)
+        what = "seeds" if over == "seeds" else "combinations of the others, for want of two shared seeds"
+        yield (
+            f"mean over the rest: {names}, each averaged over the combinations that all its values have; ±: 95% "
+            f"interval over the {what}, by Student's t"
+        )
 
 
 def _at(c: Comparison) -> Iterator[str]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from gptexp.report.cells import better_side, columns
+from gptexp.report.cells import better_side, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
+from gptexp.report.effects import Effect, main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
@@ -39,6 +40,7 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
         verdicts=[plain(line) for line in verdicts(c)],
         columns=columns(c),
         rows=list(_rows(c)),
+        effects=[_effect(effect, decimals(c)) for effect in main_effects(c)],
         notes=[plain(line) for line in notes(c)],
         images=[_image(name, data) for name, data in images.items()],
         samples=list(_samples(c)),
@@ -52,6 +54,15 @@ def _rows(c: Comparison) -> Iterator[dict[str, Any]]:
     for index, row in enumerate(c.rows):
         cells = [{"name": column.name, "kind": column.kind, "text": column.cells[index]} for column in shown]
         yield {"cells": cells, "is_baseline": row is c.baseline}
+
+
+def _effect(effect: Effect, places: int) -> dict[str, Any]:
+    shown = effect_columns(effect, places)
+    rows = [
+        [{"name": column.name, "kind": column.kind, "text": column.cells[index]} for column in shown]
+        for index in range(len(effect.levels))
+    ]
+    return {"columns": shown, "rows": rows}
 
 
 def _image(name: str, data: bytes) -> dict[str, str]:

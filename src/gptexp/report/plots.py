@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
+from rich.cells import cell_len
 
 from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.report.style import Look, figure, literal, looks, png, styled
+from gptexp.words import plain
 
+LETTERS_PER_INCH = 11  # of a legend's font
+LEGEND_LINE = 44  # letters
+MOST_LINES = 4
 SHORT = 8  # validations; a curve of fewer is drawn whole
 MOST_CURVES = 12  # more can't be told apart
 PANELS = (
@@ -60,8 +66,9 @@ def _looks(c: Comparison) -> dict[int, Look]:
 
 def curves(c: Comparison) -> Figure:
     """The metric against steps, tokens, seconds and FLOPs; the band spans the seeds."""
-    fig, axes = figure(10, 7.4, 2, 2)
     rows, look = _best_rows(c), _looks(c)
+    names = [_wrapped(row.label) for row in rows]
+    fig, axes = figure(10, 7.4 + _legend_inches(names, _columns(names, 10)), 2, 2)
     for ax, (kind, name) in zip(axes, PANELS, strict=True):
         _draw_panel(ax, c, rows, look, kind)
         ax.set_xlabel(name + (", estimated" if kind == "flops" and c.flops_estimated else ""))
@@ -125,21 +132,39 @@ def _power_of_ten(value: float, _: object = None) -> str:
 
 def _legend_below(fig: Figure, rows: Sequence[Row], look: dict[int, Look], title: str) -> None:
     handles = [_handle(look[id(row)]) for row in rows]
-    longest = max(len(row.label) for row in rows)
+    _legend(fig, handles, [_wrapped(row.label) for row in rows], title)
+
+
+def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: str = "") -> None:
+    """Below the axes, in as many columns as the width of the figure holds whole."""
+    columns = _columns(names, fig.get_figwidth())
     fig.legend(
-        handles,
-        [literal(_shortened(row.label)) for row in rows],
-        loc="outside lower center",
-        ncols=max(1, min(len(rows), 110 // (min(longest, 48) + 8))),
-        title=title or None,
+        handles, [literal(name) for name in names], loc="outside lower center", ncols=columns, title=title or None
     )
+
+
+def _columns(names: Sequence[str], width: float) -> int:
+    longest = max(cell_len(line) for name in names for line in name.split("\n"))
+    return max(1, min(len(names), int(LETTERS_PER_INCH * width) // (longest + 8)))
+
+
+def _legend_inches(names: Sequence[str], columns: int) -> float:
+    """By how much a figure grows for its legend; two lines are in its height already."""
+    tallest = max(name.count("\n") + 1 for name in names)
+    return 0.22 * max(0, tallest * -(-len(names) // columns) - 2)
+
+
+def _wrapped(text: str) -> str:
+    """A name in lines that a legend holds; only one of hundreds of characters is cut."""
+    lines = textwrap.wrap(plain(text), LEGEND_LINE, max_lines=MOST_LINES, placeholder=" …", break_on_hyphens=False)
+    return "\n".join(lines) or text
 
 
 def _handle(look: Look) -> Line2D:
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line)
 
 
-def _shortened(text: str, most: int = 48) -> str:
+def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
 
 
@@ -161,7 +186,9 @@ def ablation(c: Comparison) -> Figure:
     axis = series.axis(c)
     place = {id(row): x for row, x in zip(c.rows, axis.x, strict=True)}
     width = 6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks)))  # inches
-    fig, (ax,) = figure(width, 4.4)
+    groups = [_wrapped(name) for name in axis.groups]
+    named = 1 < len(groups) <= MOST_CURVES
+    fig, (ax,) = figure(width, 4.4 + (_legend_inches(groups, _columns(groups, width)) if named else 0))
     for index, ((name, rows), look) in enumerate(zip(axis.groups.items(), looks(len(axis.groups), False), strict=True)):
         shift = 0.0 if axis.numeric else 0.12 * (index - (len(axis.groups) - 1) / 2)
         _draw_group(ax, [row for row in rows if row.readings], place, shift, look, name, joined=axis.numeric)
@@ -170,8 +197,8 @@ def ablation(c: Comparison) -> Figure:
     _set_x(ax, axis, width)
     ax.set_xlabel(literal(axis.name) + (f" ({units})" if (units := UNITS_OF.get(axis.key)) else ""))
     ax.set_ylabel(_with_budget(c))
-    if 1 < len(axis.groups) <= MOST_CURVES:
-        fig.legend(loc="outside lower center", ncols=max(1, min(4, len(axis.groups))))
+    if named:
+        _legend(fig, ax.get_legend_handles_labels()[0], groups)
     return fig
 
 
@@ -194,7 +221,7 @@ def _draw_group(
         color=look.colour,
         capsize=4,
         elinewidth=1.4,
-        label=literal(_shortened(name)) if name else None,
+        label=literal(_wrapped(name)) if name else None,
     )
 
 
@@ -236,12 +263,13 @@ OTHERS = Look("#bbbbbb", ".", "-")  # of more configurations than a legend can n
 
 def pareto(c: Comparison) -> Figure:
     """The metric against compute; the line joins what no other configuration beats in both."""
-    fig, (ax,) = figure(6.4, 4.8)
     rows, look = [row for row in c.rows if row.readings], _looks(c)
+    named = [row for row in _best_rows(c) if row.readings]
+    names = ["frontier", *(_wrapped(row.label) for row in named)]
+    fig, (ax,) = figure(6.4, 4.8 + _legend_inches(names, _columns(names, 6.4)))
     points = [(row.mean("flops") or 0.0, _mean(row)) for row in rows]
     edge = np.array(series.frontier(points, higher=c.metric in HIGHER))
     ax.step(edge[:, 0], edge[:, 1], where="post", **REFERENCE, zorder=1)
-    named = [row for row in _best_rows(c) if row.readings]
     for row, (x, y) in zip(rows, points, strict=True):
         own = look[id(row)] if row in named else OTHERS
         ax.errorbar([x], [y], yerr=_bars([row]), fmt=own.marker, color=own.colour, capsize=3, elinewidth=1.1, ms=8)
@@ -249,8 +277,7 @@ def pareto(c: Comparison) -> Figure:
     ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
     ax.set_ylabel(_with_budget(c))
     handles = [Line2D([], [], **REFERENCE), *(_handle_point(look[id(row)]) for row in named)]
-    names = ["frontier", *(literal(_shortened(row.label)) for row in named)]
-    fig.legend(handles, names, loc="outside lower center", ncols=max(1, 70 // (max(map(len, names)) + 6)))
+    _legend(fig, handles, names)
     return fig
 
 

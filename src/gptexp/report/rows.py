@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from gptexp.identity import ABSENT, flatten, settings_that_matter
-from gptexp.report import naming, statistics
+from gptexp.report import naming, statistics, typed
 from gptexp.report.budget import Reading
 from gptexp.report.comparable import key_of
 from gptexp.report.reading import LeftOut
@@ -22,6 +23,7 @@ class Row:
 
     missing: its runs that were left out or diverged, unless another run with that seed takes part.
     best: mean over seeds of the best value on the way. p: Holm-corrected.
+    presets: those that its runs were started with, by group: model as mini_gpt.
     """
 
     settings: dict[str, Any]
@@ -29,6 +31,7 @@ class Row:
     missing: list[LeftOut]
     interval: Interval
     best: float | None
+    presets: dict[str, str] = field(default_factory=dict)
     label: str = ""
     difference: Difference | None = None
     p: float | None = None
@@ -70,7 +73,16 @@ def make_rows(
         key = key_of(lost.settings or {}, also)
         groups.setdefault(key, [])
         settings[key] = _said(lost.settings or {}, also)
-    return [_row(settings[key], group, _missing(key, group, left_out, also), method) for key, group in groups.items()]
+    return [
+        _row(settings[key], group, _missing(key, group, left_out, also), _folders(key, group, broken, also), method)
+        for key, group in groups.items()
+    ]
+
+
+def _folders(key: str, group: Sequence[Reading], broken: Sequence[LeftOut], also: Sequence[str]) -> list[Path]:
+    """The runs of a configuration, diverged ones too."""
+    own = [lost.folder for lost in broken if key_of(lost.settings or {}, also) == key]
+    return [*(reading.run.folder for reading in group), *own]
 
 
 def _said(settings: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +98,9 @@ def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], al
     return [lost for lost in own if lost.settings is not None and lost.settings.get("seed") not in seeds]
 
 
-def _row(settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftOut], method: str) -> Row:
+def _row(
+    settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftOut], folders: Sequence[Path], method: str
+) -> Row:
     group = sorted(group, key=lambda reading: reading.run.seed)
     best = [reading.best for reading in group]
     return Row(
@@ -95,17 +109,43 @@ def _row(settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftO
         missing=missing,
         interval=statistics.interval([reading.value for reading in group], method),
         best=fmean(best) if best and all(map(math.isfinite, best)) else None,
+        presets=typed.presets(folders),
     )
 
 
-def named_and_sorted(rows: Sequence[Row], by: Sequence[str]) -> tuple[list[Row], list[str], list[str]]:
-    """The rows in order, each with its label; the settings that tell them apart, and those that vary along."""
+def named_and_sorted(
+    rows: Sequence[Row], by: Sequence[str], swept: Sequence[str]
+) -> tuple[list[Row], list[str], list[str]]:
+    """The rows in order, each with its label; the settings that tell them apart, and those that vary along.
+
+    swept: keys that were typed to tell the runs apart; they come after `by`.
+    """
+    rows = sorted(rows, key=lambda row: min((typed.rank(reading.run.folder) for reading in row.readings), default=0))
+    for group in _telling_presets(rows):
+        for row in rows:
+            row.settings = {group: row.presets[group], **row.settings}
     configurations = [row.settings for row in rows]
-    keys, along = naming.telling(configurations, by)
+    varied = naming.differing(configurations)
+    first = dict.fromkeys([*by, *(key for key in swept if key in varied), *(key for key in varied if "." not in key)])
+    keys, along = naming.telling(configurations, list(first))
     rows = [rows[index] for index in naming.in_order(configurations, keys)]
     for row in rows:
         row.label = naming.label(row.settings, keys)
+    if len(rows) == 1:
+        rows[0].label = _of_one(rows[0], swept)
     return rows, keys, along
+
+
+def _telling_presets(rows: Sequence[Row]) -> list[str]:
+    """The groups of which each row was started with a preset, and not all with the same."""
+    shared = set.intersection(*(set(row.presets) for row in rows)) if rows else set()
+    return [group for group in typed.GROUPS if group in shared and len({row.presets[group] for row in rows}) > 1]
+
+
+def _of_one(row: Row, swept: Sequence[str]) -> str:
+    """The only configuration, by what was typed to tell it from others that are to come."""
+    keys = [key for key in swept if key in row.settings or key in row.presets]
+    return naming.label({**row.presets, **row.settings}, keys) if keys else naming.ONLY
 
 
 def relabelled(rows: Sequence[Row], baseline: Row, keys: Sequence[str]) -> list[Row]:

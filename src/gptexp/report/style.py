@@ -96,5 +96,5 @@ def png(fig: Figure) -> bytes:
 
 def literal(text: str) -> str:
     """Text that matplotlib shows as it is: no formulas, and no labels hidden by a leading underscore."""
-    text = plain(text).replace("$", r"\$")
+    text = "\n".join(map(plain, text.split("\n"))).replace("$", r"\$")
     return f"\u2009{text}" if text.startswith("_") else text

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gptexp.report.cells import Column, columns
+from gptexp.report.cells import Column, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
+from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
 from gptexp.words import plain
 
 WIDEST_SETTING = 28
+LONGEST_WORD = 16
 MOST_LEFT_OUT = 12
 
 
@@ -26,6 +29,9 @@ def print_comparison(console: Console, c: Comparison) -> None:
     shown = columns(c)
     for table in _tables(console, shown):
         console.print(table)
+        console.print()
+    for effect in main_effects(c):
+        console.print(_table(effect_columns(effect, decimals(c))))
         console.print()
     for line in verdicts(c):
         _say(console, line)
@@ -36,18 +42,33 @@ def print_comparison(console: Console, c: Comparison) -> None:
 
 
 def _tables(console: Console, shown: Sequence[Column]) -> list[Table]:
-    """One table where it fits; else results and costs apart."""
-    whole = _table(shown)
-    if Measurement.get(console, console.options.update(width=10_000), whole).maximum <= console.width:
-        return [whole]
-    return [_table([column for column in shown if column.kind in ("setting", kind)]) for kind in ("result", "cost")]
+    """One table where it fits; else results and costs apart, each in as many tables as its columns need."""
+    if _fits(console, shown):
+        return [_table(shown)]
+    heads = [column for column in shown if column.kind == "setting"]
+    tables: list[list[Column]] = []
+    for kind in ("result", "cost"):
+        tables.append(list(heads))
+        for column in (column for column in shown if column.kind == kind):
+            if len(tables[-1]) > len(heads) and not _fits(console, [*tables[-1], column]):
+                tables.append(list(heads))
+            tables[-1].append(column)
+    return [_table(columns) for columns in tables]
+
+
+def _fits(console: Console, shown: Sequence[Column]) -> bool:
+    wide = console.options.update(width=10_000)
+    return Measurement.get(console, wide, _table(shown)).maximum <= console.width
 
 
 def _table(shown: Sequence[Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     for column in shown:
-        if column.kind == "setting":
-            table.add_column(Text(column.name), overflow="fold", max_width=WIDEST_SETTING)
+        if column.kind == "setting":  # a head and a word are never broken where there is room for them
+            longest = max((cell_len(word) for text in (column.name, *column.cells) for word in text.split()), default=0)
+            table.add_column(
+                Text(column.name), overflow="fold", min_width=min(longest, LONGEST_WORD), max_width=WIDEST_SETTING
+            )
         else:
             table.add_column(Text(column.name), justify="right", no_wrap=True)
     for index in range(len(shown[0].cells)):

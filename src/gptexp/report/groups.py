@@ -1,0 +1,40 @@
+"""Runs of several validation texts, and the folders that hold those of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gptexp.report.reading import Run
+from gptexp.runs import shown
+
+MOST_FOLDERS = 3
+MOST_GROUPS = 6
+
+
+def by_text(runs: Sequence[Run]) -> list[str]:
+    """For each validation text, the most frequent first, the folders to give; [] where there is but one text."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.text_sha256, []).append(run)
+    if len(groups) < 2:
+        return []
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    more = [f"and {len(ordered) - MOST_GROUPS} more texts"] if len(ordered) > MOST_GROUPS else []
+    return [_described(group, runs) for group in ordered[:MOST_GROUPS]] + more
+
+
+def _described(group: Sequence[Run], runs: Sequence[Run]) -> str:
+    folders = [shown(folder) for folder in _folders(group, runs)]
+    more = [f"and {len(folders) - MOST_FOLDERS} more folders"] if len(folders) > MOST_FOLDERS else []
+    kinds = Counter(str(run.settings.get("data.path") or run.settings.get("data.kind")) for run in group)
+    count = f"{len(group)} run{'' if len(group) == 1 else 's'}"
+    return f"{' '.join([*folders[:MOST_FOLDERS], *more])} ({count} on {kinds.most_common(1)[0][0]})"
+
+
+def _folders(group: Sequence[Run], runs: Sequence[Run]) -> list[Path]:
+    """A folder of runs where all of its runs are of the group, else the runs' own."""
+    own = {run.folder for run in group}
+    mixed = {run.folder.parent for run in runs if run.folder not in own}
+    return list(dict.fromkeys(run.folder if run.folder.parent in mixed else run.folder.parent for run in group))
