@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from gptexp.files import TEXT_BYTES, read_json, read_yaml
-from gptexp.overrides import unquoted
+from gptexp.overrides import by_key
 from gptexp.runs import PROVENANCE, is_finished
 
 SWEEP = "sweep.yaml"
@@ -69,7 +70,7 @@ def _command(folder: Path) -> list[tuple[str, str]]:
         words = shlex.split(read_json(folder / PROVENANCE)["command"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return [(key, unquoted(value)) for key, equals, value in (word.partition("=") for word in words) if equals]
+    return [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def _read(path: Path, _changed: int) -> _Sweep:
     jobs: dict[str, dict[str, str]] = {}
     for job in listed if isinstance(listed, list) else []:
         if isinstance(job, dict) and isinstance(job.get("name"), str) and isinstance(job.get("overrides"), list):
-            pairs = (str(override).partition("=") for override in job["overrides"])
-            jobs[job["name"]] = {key.lstrip("+"): unquoted(value) for key, _, value in pairs}
+            with suppress(ValueError):  # no override
+                jobs[job["name"]] = by_key(map(str, job["overrides"]))
     search = stored.get("search") if isinstance(stored, dict) else None
     trials = search.get("n_trials") if isinstance(search, dict) else None
     return _Sweep(jobs, max(len(jobs), trials if isinstance(trials, int) else 0))
