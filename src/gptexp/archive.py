@@ -216,6 +216,22 @@ def require_dense(path: Path, name: object, value: object) -> None:
         raise ValueError(f"{path}: {name} has more numbers than the file holds")
 
 
+def is_format(plain: Plain, name: str, version: int | None = None) -> bool:
+    """Whether a file says of itself that it is of this format, and of this version of it."""
+    found = plain.get("format"), plain.get("version")
+    same = isinstance(found[0], str) and found[0] == name
+    return same and (version is None or (type(found[1]) is int and found[1] == version))
+
+
+def require_weights(path: Path, model: Plain) -> None:
+    """Refuse what is no set of named, dense tensors, those of real numbers all of one type."""
+    for name, value in model.items():
+        require_dense(path, name, value)
+    types = {value.dtype for value in model.values() if value.is_floating_point()}
+    if len(types) > 1:
+        raise ValueError(f"{path}: its `model` holds tensors of {' and '.join(sorted(map(str, types)))}")
+
+
 def _refuse_tensor(path: Path, name: object) -> NoReturn:
     raise ValueError(f"{path}: its `model` holds {name}, which is no dense tensor of real numbers on the CPU")
 

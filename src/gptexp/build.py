@@ -390,7 +390,9 @@ def _history(config: Config, source: ckpt.Checkpoint | None) -> History:
     own = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
     if source is None or source.history is not None:
         return History(source.history or [] if source else [], own)
-    then = replace(config, trainer=replace(config.trainer, max_steps=source.config["trainer"]["max_steps"]))
+    trainer = source.config.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    then = replace(config, trainer=replace(config.trainer, max_steps=steps if type(steps) is int else source.step))
     return History([segment(then, 0, source.step, None)], own)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptexp.archive import open_plain, require_dense
+from gptexp.archive import is_format, open_plain, require_weights
 from gptexp.config.training import PRECISIONS
 from gptexp.files import atomic_path, flush, fsync_dir, link, open_new, own_folder, sweep_leftovers
 from gptexp.history import checked
@@ -233,28 +233,43 @@ def _shape(found: tuple[tuple[int, ...], bool] | None) -> str:
 
 
 def _from_plain(path: Path, plain: Plain) -> Checkpoint:
-    if plain.get("format") != FORMAT:
+    if not is_format(plain, FORMAT):
         raise ValueError(f"{path}: not a gptexp checkpoint")
-    if plain.get("version") != VERSION:
+    if not is_format(plain, FORMAT, VERSION):
         raise ValueError(f"{path}: has format {plain.get('version')}, this gptexp reads {VERSION}")
     for name, kind in _TYPES.items():
         if not isinstance(plain.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
-    for name, value in plain["model"].items():
-        require_dense(path, name, value)
-    best = plain["metrics"].get("best")
-    if not (best is None or (isinstance(best, dict) and any(name.startswith("val/") for name in best))):
-        raise ValueError(f"{path}: its `metrics` hold no score for the best step")
+    require_weights(path, plain["model"])
+    _require_metrics(path, plain["metrics"])
     chosen = [name for name in PRECISIONS if name != "auto"]
-    if (precision := plain.get("precision")) not in (None, *chosen):
+    precision = plain.get("precision")
+    if not (precision is None or (isinstance(precision, str) and precision in chosen)):
         raise ValueError(f"{path}: its `precision` is none of {', '.join(chosen)}")
     return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision, **_younger(path, plain))
+
+
+def _require_metrics(path: Path, metrics: Plain) -> None:
+    best, sums = metrics.get("best"), metrics.get("sums")
+    if not (best is None or (_are_numbers(best) and any(str(name).startswith("val/") for name in best))):
+        raise ValueError(f"{path}: its `metrics` hold no score for the best step")
+    numbers = {name: metrics[name] for name in ("seconds", "nats") if metrics.get(name) is not None}
+    if not (_are_numbers(numbers) and (sums is None or _are_numbers(dict(enumerate(_list(sums)))))):
+        raise ValueError(f"{path}: its `metrics` are not those of a checkpoint")
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, dict) and all(type(value) in (int, float) for value in values.values())
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [None]
 
 
 def _younger(path: Path, plain: Plain) -> Plain:
     """The parts that files of before they were kept don't have."""
     history, callbacks, stopped = (plain.get(name) for name in ("history", "callbacks", "stopped"))
-    if not (callbacks is None or isinstance(callbacks, dict)) or stopped not in (None, True, False):
+    if not (callbacks is None or isinstance(callbacks, dict)) or type(stopped) not in (type(None), bool):
         raise ValueError(f"{path}: its `callbacks` or `stopped` are not those of a checkpoint")
     try:
         history = None if history is None else checked(history)

@@ -122,8 +122,9 @@ def config_from_plain(plain: object) -> Config:
     plain = completed(plain)
     root = OmegaConf.structured(Config)
     for group, kinds in KINDS.items():
-        kind = plain.get(group, {}).get("kind")
-        if kind not in kinds:
+        chosen = plain.get(group)
+        kind = chosen.get("kind") if isinstance(chosen, dict) else None
+        if not isinstance(kind, str) or kind not in kinds:
             raise ConfigError(f"{group}.kind={kind}: not known here; known: {', '.join(kinds)}")
         root[group] = OmegaConf.structured(kinds[kind])
     try:

@@ -40,17 +40,18 @@ def read_bundle(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    from gptexp.archive import open_plain
+    from gptexp.archive import is_format, open_plain, require_weights
     from gptexp.callbacks.bundle import FORMAT, VERSION
 
     bundle = open_plain(path)
-    if bundle.get("format") != FORMAT or bundle.get("version") != VERSION:
+    if not is_format(bundle, FORMAT, VERSION):
         raise ValueError(f"{path}: not a bundle of gptexp's, format {VERSION}")
     kinds = {"what": str, "step": int, "seed": int, "precision": str, "model": dict, "config": dict, "batches": list}
     kinds |= {"tokenizer": dict}
     for name, kind in kinds.items():
         if not isinstance(bundle.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(bundle.get(name)).__name__}, not {kind.__name__}")
+    require_weights(path, bundle["model"])
     for batch in bundle["batches"]:
         whole = isinstance(batch, dict) and {"rank", "micro", "tokens"} <= batch.keys()
         if not whole or not all(type(batch[name]) is int and batch[name] >= 0 for name in ("rank", "micro")):
@@ -104,7 +105,7 @@ def _first_fault(bundle: dict[str, Any]) -> str | None:
         seed_generator(torch.default_generator, drawn)
         where = f"micro-batch {batch['micro']} of rank {batch['rank']}"
         with _precision(bundle["precision"]):
-            loss = objective.loss(model, _parts(batch, objective.parts))
+            loss = _loss(objective, model, batch)
         if seen:
             return f"{where}: {seen[0]}"
         if not torch.isfinite(loss):
@@ -116,6 +117,14 @@ def _first_fault(bundle: dict[str, Any]) -> str | None:
     squares = [parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.stack(squares).sum().sqrt()
     return None if torch.isfinite(norm) else f"every gradient is finite, but their norm is {float(norm)}"
+
+
+def _loss(objective: Any, model: Any, batch: dict[str, Any]) -> Any:
+    try:
+        return objective.loss(model, _parts(batch, objective.parts))
+    except (RuntimeError, IndexError, AssertionError) as error:  # ids beyond the vocabulary, shapes of two batches
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"the bundle: its batches don't fit its model ({reason})") from None
 
 
 def _parts(batch: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
