@@ -30,8 +30,10 @@ def require_text(path: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; give one text file")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: is no regular file, and a text is read several times; write it to a file first")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty, so there is nothing to score")
 
