@@ -156,6 +156,41 @@ def test_runs_on_an_edited_text_are_not_seeds_of_one_configuration(tmp_path: Pat
     assert asked(tmp_path).keys == ["data.fingerprint"]
 
 
+def test_the_same_text_at_two_places_is_one_configuration(tmp_path: Path) -> None:
+    for seed, (place, fingerprint) in enumerate((("a.txt", "1"), ("b.txt", "1"), ("c.txt", "2")), 1):
+        run = make_run(tmp_path / str(seed), 2.0, seed=seed, data__kind="text", data__path=place)
+        (run / "provenance.json").write_text(json.dumps({"data": {"fingerprint": fingerprint * 64}}))
+    c = asked(tmp_path)
+    assert c.keys == ["data.path"]
+    assert [sorted(row.values) for row in c.rows] == [[1, 2], [3]]
+
+
+def test_old_and_new_seeds_are_one_configuration(tmp_path: Path) -> None:
+    """The newer one was stored with settings that the older one lacks, at their defaults."""
+    make_run(tmp_path / "old", 2.0, seed=1)
+    newer = {"model__qk_norm": False, "trainer__gradient_clip": 1.0, "objective": {"kind": "lm"}}
+    make_run(tmp_path / "new", 2.1, seed=2, **newer)
+    (row,) = asked(tmp_path).rows
+    assert sorted(row.values) == [1, 2]
+
+
+def test_a_folder_without_a_run_is_left_out_by_name(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 2.0)
+    (tmp_path / "leftover").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.yaml").write_text("model: [")
+    damaged = make_run(tmp_path / "listed", 2.0, result={"metrics": [2.0]})
+    c = compare_folders([tmp_path / name for name in ("leftover", "a", "broken", "listed")], Question())
+    assert len(c.rows) == 1
+    assert reasons(c)["leftover"] == "no run in it or below it (a run's folder has a config.yaml)"
+    assert reasons(c)["broken"].startswith("config.yaml can't be read: ")
+    assert reasons(c)[damaged.name] == "result.json is damaged: metrics are no object"
+    with pytest.raises(RunError, match="leftover: no run in it or below it"):
+        compare_folders([tmp_path / "leftover"], Question())
+    with pytest.raises(RunError, match="nowhere: no such folder"):
+        compare_folders([tmp_path / "a", tmp_path / "nowhere"], Question())
+
+
 def test_of_runs_with_the_same_settings_and_seed_the_newest_counts(tmp_path: Path) -> None:
     age(make_run(tmp_path / "new_by_name", 2.0), 60)
     make_run(tmp_path / "later", 3.0)

@@ -157,6 +157,87 @@ def test_texts_of_all_values_stay_recorded_when_a_sweep_is_extended(workplace: P
         joined("a", "b")
 
 
+def stored_file(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+
+
+def test_a_sweep_older_than_a_setting_is_joined_with_its_default(workplace: Path) -> None:
+    line = [*BASE, "model.n_layer=1,2", "sweep.name=mine"]
+    made = store.join(plan(line))
+    old = stored_file(made.folder)
+    for job in old["jobs"]:
+        job["identity"] = "of then"
+        for group, key in (("model", "qk_norm"), ("trainer", "gradient_clip"), ("data", "max_tokens")):
+            del job["config"][group][key]
+            old["fixed"].pop(f"{group}.{key}", None)
+    (made.folder / "sweep.yaml").write_text(yaml.safe_dump(old), encoding="utf-8")
+    assert len(store.join(plan(line)).jobs) == 2
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip was 1\.0, is 2\.0"):
+        store.join(plan([*line, "trainer.gradient_clip=2"]))
+
+
+def test_a_sweep_goes_on_with_the_same_text_at_another_place(workplace: Path) -> None:
+    store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    (workplace / "story.txt").rename("moved.txt")
+    there = [*BASE[:-1], "data.path=moved.txt", "seed=1,2", "sweep.name=mine"]
+    assert [job.config["data"]["path"] for job in store.join(plan(there)).jobs] == ["moved.txt"] * 2
+    (workplace / "moved.txt").write_text(story(119), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the text of data=text has changed|data\.path was"):
+        store.join(plan(there))
+
+
+def test_a_sweep_refuses_what_its_unfinished_jobs_would_ignore(workplace: Path) -> None:
+    line = [*BASE, "seed=1,2", "sweep.name=mine"]
+    made = store.join(plan(line))
+    other = plan([*line, "trainer.val_every_steps=1", "paths.data=elsewhere", "callbacks.samples.tokens=3"])
+    with pytest.raises(ConfigError, match=r"in seed=1, trainer\.val_every_steps was 2, is 1\. Give"):
+        store.join(other)
+    for job in made.jobs:
+        made.place(job).mkdir()
+        (made.place(job) / "result.json").write_text('{"status": "completed"}')
+    assert store.join(other).jobs[0].config["paths"]["data"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("", "is empty or no sweep"),
+        ("format: 1\nname: mine\n", "is cut short or damaged: its `retries` is NoneType, not int"),
+        ("format: 7\n", "has format 7, this gptexp reads 1"),
+        (("fixed", []), "its `fixed` is list, not dict"),
+        (("jobs", [{"name": "a"}]), "job a: is none that a sweep writes"),
+        (("code", "x"), "its `search` or `code` is none that a sweep writes"),
+    ],
+)
+def test_a_damaged_sweep_file_is_one_line(workplace: Path, change: Any, message: str) -> None:
+    path = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"])).folder / "sweep.yaml"
+    if isinstance(change, str):
+        path.write_text(change)
+    else:
+        path.write_text(yaml.safe_dump(stored_file(path.parent) | dict([change])), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_result_of_a_job_is_no_value(workplace: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    from gptexp.sweep.progress import summary
+
+    made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    for job, metrics in zip(made.jobs, ("[1.5]", "7"), strict=True):
+        made.place(job).mkdir()
+        (made.place(job) / "result.json").write_text(f'{{"status": "completed", "metrics": {metrics}, "seconds": "x"}}')
+    assert [made.value(job) for job in made.jobs] == [None, None]
+    console = Console(file=io.StringIO(), width=100)
+    assert summary(made, console) == 0
+    assert console.file.getvalue().count("not finite") == 2  # type: ignore[attr-defined]
+
+
 def trained(folder: Path, code: str, *further: str) -> None:
     """What says by which code a job was trained, and by which it was resumed."""
     folder.mkdir()

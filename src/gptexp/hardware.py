@@ -238,7 +238,7 @@ def describe(device: str) -> dict[str, Any]:
 def _cpu_line(field: str) -> str:
     """What Linux says of the CPU; elsewhere what Python knows, which names make and maker."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field))
     except (OSError, StopIteration):
         return platform.processor()

@@ -10,7 +10,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gptexp import huggingface
+from gptexp import git, huggingface
 from gptexp.codehash import code_sha256
 from gptexp.environment import interpolates
 from gptexp.files import (
@@ -262,14 +261,19 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """A JSON file, whole or absent; strict JSON, so that every reader takes it."""
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write(path, text.encode(errors="backslashreplace"))  # names of files that are no UTF-8, as JSON escapes
 
 
 def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
     """What is needed to repeat the run: command, code, versions, machine, data."""
+    try:
+        directory = str(Path.cwd())
+    except OSError:  # it has been deleted
+        directory = None
     return {
         "command": os.environ.get(COMMAND) or command_line(),
-        "directory": str(Path.cwd()),
+        "directory": directory,
         **code_version(),
         "hardware": {"machine": platform.machine(), "system": platform.platform(), **hardware},
         "data": data,
@@ -278,14 +282,16 @@ def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]
 
 def code_version() -> dict[str, Any]:
     """The code that runs: its hash, commit and uncommitted changes where it is a checkout, and versions."""
-    return {"code_sha256": code_sha256(), "git": _git(), "versions": versions()}
+    here = Path(__file__).resolve().parent
+    return {"code_sha256": code_sha256(), "git": git.state(here), "versions": versions()}
 
 
 def command_line() -> str:
     """The command line as typed: `python -m gptexp.train …`, where Python shows the file's path."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     head = ["-m", spec.name] if spec is not None and spec.name else [sys.argv[0]]
-    return shlex.join([Path(sys.executable).name, *head, *sys.argv[1:]])
+    line = shlex.join([Path(sys.executable).name, *head, *sys.argv[1:]])
+    return line.encode(errors="backslashreplace").decode()  # names of files that are no UTF-8
 
 
 def versions() -> dict[str, str]:
@@ -297,21 +303,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed as a package"
     return found
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the code that runs, where it is a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment).stdout
-
-    try:
-        top = Path(git("rev-parse", "--show-toplevel").strip())
-        if not (top / "src" / "gptexp").is_dir():
-            return None  # installed inside somebody else's repository
-        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -88,7 +88,8 @@ def requeue() -> None:
     job = job_id()
     assert job is not None
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
+        command = ["scontrol", "requeue", job]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
         raise ValueError(f"scontrol requeue {job}: {said}") from None

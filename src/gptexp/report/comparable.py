@@ -22,6 +22,7 @@ PER_TOKEN = (
     "val/mlm_accuracy",
 )  # of a token, so they compare only where tokens are the same
 PER_BYTE = "val/bpb"
+PATHS = ("data.path", "data.val_path")
 
 
 class NotComparable(RunError):
@@ -133,11 +134,27 @@ def _out(run: Run, reason: str) -> LeftOut:
 
 
 def told_apart_by_data(runs: Sequence[Run]) -> list[Run]:
-    """Runs whose settings agree but whose text doesn't (a file was edited between them) become two configurations."""
+    """Configurations by what the text is, not by where it lies.
+
+    Runs whose settings agree but whose text doesn't (a file was edited between them) become two configurations; runs
+    of the same text under two paths become one.
+    """
+    runs = _with_one_path(runs)
     texts: dict[str, set[str]] = {}
     for run in runs:
         texts.setdefault(key_of(run.settings), set()).add(run.origin.get("data", ""))
     return [_with_data(run) if len(texts[key_of(run.settings)]) > 1 else run for run in runs]
+
+
+def _with_one_path(runs: Sequence[Run]) -> list[Run]:
+    """The fingerprint of the data says that it is the same: then the paths are those of the first run."""
+    first: dict[str, dict[str, Any]] = {}
+    moved = []
+    for run in runs:
+        paths = {key: run.settings[key] for key in PATHS if key in run.settings}
+        same = first.setdefault(run.origin["data"], paths) if run.origin.get("data") else paths
+        moved.append(replace(run, settings={**run.settings, **same}) if paths.keys() == same.keys() else run)
+    return moved
 
 
 def _with_data(run: Run) -> Run:

@@ -21,6 +21,7 @@ from gptexp.identity import completed, flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
 
+NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
 EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to
 LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
@@ -72,19 +73,24 @@ class LeftOut:
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """The run folders among and below these folders, each once, in natural order.
 
+    A folder with no run in it comes last, as itself, so that it is left out with the reason.
+
     Raises:
-        RunError: a folder that isn't there, or with no run in it.
+        RunError: a folder that isn't there, or no run in any.
     """
     found: dict[Path, Path] = {}
+    empty: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise RunError(f"{folder}: no such folder; give run folders, or folders that hold some")
         runs = list(_below(folder))
         if not runs:
-            raise RunError(f"{folder}: no run in it or below it (a run's folder has a {CONFIG})")
+            empty.append(folder)
         for run in sorted(runs, key=lambda path: natural(str(path))):
             found.setdefault(run.resolve(), run)
-    return list(found.values())
+    if not found and empty:
+        raise RunError(f"{empty[0]}: {NO_RUN}")
+    return [*found.values(), *empty]
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -137,8 +143,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """config.yaml, flat.
 
     Raises:
-        Unreadable: damaged, or of another program.
+        Unreadable: not there, damaged, or of another program.
     """
+    if not (folder / CONFIG).exists():
+        raise Unreadable(NO_RUN)
     try:
         settings = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str])
         if key.startswith(("objective", "data.val_")) or key == "data":
             raise ConfigError(f"{key}: changes what is scored, so a search could not tell better from easier")
     flat = settings_that_matter(to_plain(config), also=("seed",))
-    known = {key: value for key, value in flat.items() if not _belongs(key, swept)} | {"space": space}
+    known = {key: value for key, value in flat.items() if not belongs(key, swept)} | {"space": space}
     name = config.sweep.name or _free_name(swept, known)
     return Plan(
         name=name,
@@ -145,10 +146,10 @@ def _fixed(own: list[str], axes: list[str], swept: list[str]) -> dict[str, Any]:
     except ConfigError:  # what is swept can't be left out: take the first of each
         config = compose(jobs_of(axes)[0])
     flat = settings_that_matter(to_plain(config), also=("seed",))
-    return {key: value for key, value in flat.items() if not _belongs(key, swept)}
+    return {key: value for key, value in flat.items() if not belongs(key, swept)}
 
 
-def _belongs(key: str, swept: list[str]) -> bool:
+def belongs(key: str, swept: list[str]) -> bool:
     """Whether a setting follows a swept one: itself, or any of a swept group; a model may bring a tokenizer."""
     groups = {*swept, *(["tokenizer"] if "model" in swept else [])}
     return any(key == name or key.startswith(f"{name}.") for name in groups)
@@ -212,15 +213,18 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.+=,-]+", "-", name).strip(".-")
 
 
+def text_key(data: Mapping[str, Any]) -> str:
+    """What names a corpus among a sweep's texts, from the settings data.*."""
+    names = ("path", "encoding", "dataset", "subset", "split", "revision", "data_files", "val_path", "val_split")
+    return " ".join([str(data.get("kind")), *(str(data[name]) for name in names if data.get(name))])
+
+
 def _texts(configs: list[Config]) -> dict[str, str]:
     """A fingerprint of each corpus' bytes, so that a sweep doesn't go on with another text."""
     from gptexp.data.corpora import open_corpus
 
     found: dict[str, str] = {}
     for config in configs:
-        names = ("path", "encoding", "dataset", "subset", "split", "revision", "data_files")
-        parts = [str(value) for value in (getattr(config.data, name, None) for name in names) if value]
-        key = " ".join([config.data.kind, *parts])
-        if key not in found:
+        if (key := text_key(to_plain(config.data))) not in found:
             found[key] = open_corpus(config.data, Path(config.paths.cache)).fingerprint()
     return found

@@ -77,8 +77,8 @@ class Progress:
         if result["status"] == "failed":
             return f"failed {place} · {name} · {result.get('error')}"
         return (
-            f"done {place} · {name} · {metric} {_number(result.get('metrics', {}).get(metric))} · "
-            f"{result.get('seconds', 0):.0f} s{self._left()}"
+            f"done {place} · {name} · {metric} {_number(self.sweep.value(job))} · "
+            f"{_seconds(result) or 0} s{self._left()}"
         )
 
     def _left(self) -> str:
@@ -113,7 +113,7 @@ def summary(sweep: Sweep, console: Console) -> int:
     for job in sweep.jobs:
         result, status = read_result(sweep.place(job)), sweep.status(job)
         value = _number(sweep.value(job)) if status == "completed" else ""
-        seconds = f"{result['seconds']:.0f}" if "seconds" in result else ""
+        seconds = _seconds(result)
         table.add_row(Text(job.name), status, value, str(result.get("steps", "")), seconds)
         if status == "failed":
             failed.append(f"{job.name}: {result.get('error')} (see {shown(sweep.place(job) / LOG)})")
@@ -140,6 +140,11 @@ def _best(sweep: Sweep) -> str:
 def _metric(sweep: Sweep) -> str:
     """The name of what the jobs are judged by; several objectives, several names."""
     return " or ".join(dict.fromkeys(sweep.best_by(job) for job in sweep.jobs)) or "val/bpb"
+
+
+def _seconds(result: dict[str, Any]) -> str:
+    seconds = result.get("seconds")
+    return f"{seconds:.0f}" if isinstance(seconds, (int, float)) else ""
 
 
 def _number(value: Any) -> str:

@@ -14,11 +14,11 @@ from gptexp.codehash import code_sha256
 from gptexp.config import KINDS, UNSAID, best_by
 from gptexp.config.sweep import OtherCode
 from gptexp.files import TEXT_BYTES, read_yaml, write_yaml
-from gptexp.identity import settings_that_matter
+from gptexp.identity import completed, flatten, identity, settings_that_matter
 from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, last_code, locked, read_result, shown
 from gptexp.schemas import ConfigError
 from gptexp.source import FREE_ON_RESUME
-from gptexp.sweep.plan import Job, Plan, safe_name
+from gptexp.sweep.plan import Job, Plan, belongs, safe_name, text_key
 
 FILE, LOCK, FORMAT = "sweep.yaml", ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6
@@ -49,7 +49,8 @@ class Sweep:
 
     def value(self, job: Job) -> Any:
         """That metric of a job that has ended; None where there is none."""
-        return read_result(self.place(job)).get("metrics", {}).get(self.best_by(job))
+        metrics = read_result(self.place(job)).get("metrics")
+        return metrics.get(self.best_by(job)) if isinstance(metrics, dict) else None
 
     def place(self, job: Job) -> Path:
         """The job's run folder."""
@@ -81,16 +82,56 @@ def read(folder: Path) -> Sweep:
     path = folder / FILE
     try:
         stored = read_yaml(path, at_most=TEXT_BYTES)
-        if stored["format"] != FORMAT:
-            raise ValueError(f"has format {stored['format']}, this gptexp reads {FORMAT}")
-        jobs = [Job(**job) for job in stored["jobs"]]
-        for job in jobs:
-            if not isinstance(job.name, str) or job.name != safe_name(job.name) or not isinstance(job.config, dict):
-                raise ValueError(f"job {job.name}: is none that a sweep writes")
-        kept = {key: stored[key] for key in ("name", "retries", "fixed", "texts", "search")}
-        return Sweep(folder=folder, jobs=jobs, code=stored.get("code", {}).get("required"), **kept)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if wrong := _wrong(stored):
+        raise ConfigError(f"{path}: {wrong}; move its folder away, or give another sweep.name")
+    kept = {key: stored[key] for key in ("name", "retries", "texts", "search")}
+    jobs = [_completed(job) for job in stored["jobs"]]
+    younger = _younger(stored["jobs"][0], jobs[0]) if jobs else {}
+    code = stored.get("code") or {}
+    return Sweep(folder=folder, jobs=jobs, fixed={**stored["fixed"], **younger}, code=code.get("required"), **kept)
+
+
+def _wrong(stored: Any) -> str | None:
+    """What keeps the content of a sweep.yaml from being one."""
+    if not isinstance(stored, dict) or not stored:
+        return "is empty or no sweep"
+    if stored.get("format") != FORMAT:
+        return f"has format {stored.get('format')}, this gptexp reads {FORMAT}"
+    kinds = {"name": str, "retries": int, "fixed": dict, "texts": dict, "jobs": list}
+    for key, kind in kinds.items():
+        if not isinstance(stored.get(key), kind):
+            return f"is cut short or damaged: its `{key}` is {type(stored.get(key)).__name__}, not {kind.__name__}"
+    if not all(isinstance(stored.get(key), (dict, type(None))) for key in ("search", "code")) or "search" not in stored:
+        return "is cut short or damaged: its `search` or `code` is none that a sweep writes"
+    return next((f"job {_name(job)}: is none that a sweep writes" for job in stored["jobs"] if not _is_job(job)), None)
+
+
+def _name(job: Any) -> Any:
+    return job.get("name") if isinstance(job, dict) else job
+
+
+def _is_job(job: Any) -> bool:
+    kinds = {"name": str, "overrides": list, "identity": str, "config": dict}
+    whole = isinstance(job, dict) and job.keys() == kinds.keys()
+    if not whole or not all(isinstance(job[key], kind) for key, kind in kinds.items()):
+        return False
+    groups = ("model", "tokenizer", "data", "optimizer", "schedule", "trainer", "callbacks", "logger", "paths")
+    return job["name"] == safe_name(job["name"]) and all(isinstance(job["config"].get(key), dict) for key in groups)
+
+
+def _completed(stored: dict[str, Any]) -> Job:
+    """A job with the settings that are younger than it, at their defaults."""
+    config = completed(stored["config"])
+    return Job(**{**stored, "config": config, "identity": identity(config, seed=True)})
+
+
+def _younger(stored: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The fixed settings that are younger than a sweep, from one of its jobs."""
+    swept = [override.partition("=")[0] for override in job.overrides]
+    old, now = settings_that_matter(stored["config"]), settings_that_matter(job.config)
+    return {key: value for key, value in now.items() if key not in old and not belongs(key, swept)}
 
 
 def join(plan: Plan) -> Sweep:
@@ -131,8 +172,8 @@ def join(plan: Plan) -> Sweep:
 
 def _updated(stored: Job, now: Job) -> Job:
     """The stored job; only where and beside what it runs may follow the new command line."""
-    config = {**stored.config, "callbacks": now.config["callbacks"], "logger": now.config["logger"]}
-    for setting in FREE_ON_RESUME - {"trainer.max_steps"}:
+    config = {**stored.config, **{group: now.config[group] for group in ("callbacks", "logger", "paths")}}
+    for setting in FREE_ON_RESUME - {"trainer.max_steps"} | {"tokenizer.path"}:
         group, _, name = setting.partition(".")
         if name in now.config[group]:
             config[group] = {**config[group], name: now.config[group][name]}
@@ -169,7 +210,8 @@ def _code() -> dict[str, Any]:
 
 def _differences(stored: Sweep, plan: Plan) -> list[str]:
     """What is not as recorded, in words; at most a few."""
-    found = _changed(stored.fixed, plan.fixed)
+    moved = _moved(stored, plan)
+    found = _changed(stored.fixed, {key: moved.get(key, value) for key, value in plan.fixed.items()})
     if plan.settings.code is OtherCode.strict and (jobs := stored.other_code()):
         former = (last_code(stored.place(jobs[0])) or "")[:8]
         found += [f"the code of {len(jobs)} of its jobs was {former}, is {code_sha256()[:8]} (sweep.code=strict)"]
@@ -177,10 +219,29 @@ def _differences(stored: Sweep, plan: Plan) -> list[str]:
     found += [f"the text of data={key.split()[0]} has changed" for key in changed]
     known = {job.name: job for job in stored.jobs}
     for job in plan.jobs:
-        if not found and job.name in known and known[job.name].identity != job.identity:
+        if not found and job.name in known:
             was, now = (settings_that_matter(j.config, also=("seed",)) for j in (known[job.name], job))
-            found += [f"in {job.name}, {change}" for change in _changed(was, now)] or [f"in {job.name}, its identity"]
+            changes = _changed(was, {**now, **moved}) or _ignored(stored, known[job.name], job)
+            found += [f"in {job.name}, {change}" for change in changes]
     return found[:SHOWN_DIFFERENCES]
+
+
+def _moved(stored: Sweep, plan: Plan) -> dict[str, Any]:
+    """Where the text lay, if it is the same one and lies elsewhere now."""
+    if not stored.jobs or not plan.jobs:
+        return {}
+    was, now = stored.jobs[0].config["data"], plan.jobs[0].config["data"]
+    same = stored.texts.get(text_key(was)) == plan.texts.get(text_key(now))
+    paths = {f"data.{name}": was[name] for name in ("path", "val_path") if name in was and was[name] != now.get(name)}
+    return {key: value for key, value in paths.items() if key in stored.fixed} if same else {}
+
+
+def _ignored(stored: Sweep, job: Job, now: Job) -> list[str]:
+    """Settings of an unfinished job that neither make it another one nor can follow the new command line."""
+    if stored.status(job) == "completed":
+        return []
+    kept, asked = (flatten(j.config) for j in (_updated(job, now), now))
+    return _changed(kept, {**asked, "name": kept.get("name"), "resume": kept.get("resume")})
 
 
 def _changed(was: dict[str, Any], now: dict[str, Any]) -> list[str]:

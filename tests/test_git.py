@@ -1,0 +1,85 @@
+"""What git says of the code never stops a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gptexp import git, runs
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with src/gptexp/code.py in its one commit; where there is no git, a test is skipped."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    package = tmp_path / "src" / "gptexp"
+    package.mkdir(parents=True)
+    (package / "code.py").write_text("x = 1\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        try:
+            subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True, timeout=60)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no git that makes a commit")
+    return package
+
+
+def test_changes_in_any_encoding_are_recorded(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "code.py").write_bytes(b"x = '\xff caf\xe9'\n")
+    found = git.state(checkout)
+    assert found is not None
+    assert len(found["commit"]) == 40
+    assert "+x = '\ufffd caf\ufffd'" in found["diff"]
+    runs.write_json(tmp_path / "provenance.json", {"git": found, "directory": os.fsdecode(b"\xff")})
+    read = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
+    assert read == {"git": found, "directory": os.fsdecode(b"\xff")}
+
+
+def test_a_long_diff_is_cut_and_an_external_diff_is_not_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / "code.py").write_text("x = 1\n" * 3000)
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", "touch owned")
+    monkeypatch.setattr(git, "DIFF_BYTES", 1000)
+    found = git.state(checkout)
+    assert found is not None
+    assert found["diff"].endswith("\n… (cut: the changes are longer)\n")
+    assert 1000 < len(found["diff"]) < 1100
+
+
+@pytest.mark.parametrize("script", ["exit 3", "printf '\\377\\376'; exit 0", "kill -9 $$", "echo nowhere", None])
+def test_a_git_that_fails_or_is_missing_says_nothing(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None
+) -> None:
+    (tmp_path / "bin").mkdir()
+    if script is not None:
+        (tmp_path / "bin/git").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert git.state(checkout) is None
+
+
+def test_a_git_that_hangs_is_ended(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/git").write_text("#!/bin/sh\nexec sleep 100\n")
+    (tmp_path / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(git, "PATIENCE", 0.1)
+    assert git.state(checkout) is None
+
+
+def test_a_diff_that_fails_leaves_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = git._ask
+
+    def fails(here: Path, *question: str) -> bytes:
+        if question[0] == "diff":
+            raise subprocess.CalledProcessError(128, "git")
+        return ask(here, *question)
+
+    monkeypatch.setattr(git, "_ask", fails)
+    found = git.state(checkout)
+    assert found is not None
+    assert (len(found["commit"]), found["diff"]) == (40, None)
