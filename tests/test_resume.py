@@ -96,6 +96,14 @@ def test_resume_takes_other_callbacks_and_loggers_that_only_look(stopped: Path) 
     assert list(config.callbacks.plugins) == ["early_stopping", "trace"]
 
 
+def test_a_checkpoint_alone_brings_early_stopping(stopped: Path) -> None:
+    shutil.copy(stopped / "checkpoints/previous.ckpt", "alone.ckpt")
+    config = compose(["resume=alone.ckpt", "trainer=cpu"])
+    assert config.callbacks.plugins["early_stopping"]["patience"] == 2
+    run_job(config, Path("again"))
+    assert result(Path("again"))["steps"] == 3
+
+
 def test_a_run_killed_after_early_stopping_does_not_train_on(stopped: Path) -> None:
     before = result(stopped)
     (stopped / "result.json").unlink()
@@ -132,6 +140,11 @@ def test_without_its_best_checkpoint_a_run_looks_for_the_best_anew(stopped: Path
         ("optimizer", {"lr": 0.5}, f"optimizer.lr=0.5: {LAST} was trained with 1e-30, which can't change"),
         ("optimizer", {"weight_decay": 0.0}, f"optimizer.weight_decay=0.0: {LAST} was trained with 0.1"),
         (None, {"seed": 9}, f"seed=9: {LAST} was trained with 1"),
+        (
+            "callbacks",
+            {"plugins": {"early_stopping": {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "patience": 9}}},
+            f"{EARLY}.monitor=null: {LAST} was trained with val/bpb",
+        ),
         ("trainer", {"val_every_steps": 2}, f"trainer.val_every_steps=2: {LAST} was trained with 1"),
     ],
 )  # fmt: skip

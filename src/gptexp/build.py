@@ -28,7 +28,7 @@ from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.windows import Windows
 from gptexp.environment import GROUPS
 from gptexp.history import History, segment
-from gptexp.identity import completed, computing_plugins, flatten, settings_that_matter
+from gptexp.identity import completed, settings_that_matter
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
 from gptexp.loading import Measured, measure_model, require_stored, seeded
@@ -130,7 +130,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
-        _restore(plugins, source, config.resume)
+        _restore(plugins, source)
     trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
@@ -298,31 +298,28 @@ def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) 
 
     Such a checkpoint was copied from another run, or config.yaml was edited.
     """
+    now = to_plain(config)
+    unknown = {"callbacks": now["callbacks"]} if source.plugins is None and "callbacks" not in source.config else {}
+    plugins = {"callbacks": {"plugins": source.plugins}} if source.plugins is not None else unknown
     of_file, wanted = (
-        settings_that_matter(completed(plain), also=["seed"]) for plain in (source.config, to_plain(config))
+        settings_that_matter(completed(plain), also=["seed"]) for plain in ({**source.config, **plugins}, now)
     )
     free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
     for key in sorted({*of_file, *wanted} - free):
-        kept_out = key.startswith("callbacks.") and "callbacks" not in source.config
         compared = bool(config.resume) or key.startswith("model.")
-        if compared and not kept_out and of_file.get(key) != wanted.get(key):
-            was, now = ("null" if value is None else value for value in (of_file.get(key), wanted.get(key)))
+        if compared and of_file.get(key) != wanted.get(key):
+            was, value = ("null" if found is None else found for found in (of_file.get(key), wanted.get(key)))
             raise ValueError(
-                f"{key}={now}: {path} was trained with {was}, which can't change; "
+                f"{key}={value}: {path} was trained with {was}, which can't change; "
                 "it is another run's checkpoint, or config.yaml was edited"
             )
 
 
-def _restore(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint, run: str) -> None:
+def _restore(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
     """Give callbacks the state that they had, so that the patience of early stopping goes on."""
-    for name, state in (source.callbacks or {}).items():
-        if name in plugins:
-            plugins[name].load_state_dict(state)
-        elif computing_plugins(flatten(source.config)) or "callbacks" not in source.config:
-            raise ValueError(
-                f"resume={run}: was trained with callbacks.plugins.{name}, whose settings are in config.yaml of its "
-                "run folder; resume from that folder"
-            )
+    for name, part in (source.callbacks or {}).items():
+        if part.get("state"):
+            plugins[name].load_state_dict(part["state"])
 
 
 def _best(source: ckpt.Checkpoint, config: Config) -> Path | None:

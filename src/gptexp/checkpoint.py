@@ -8,7 +8,8 @@
     data         {"fingerprint", "text_sha256"}, and what the objective must know of it: a classifier's labels
     precision    what it was trained in, where the settings may say `auto`; none in files of before it was kept
     history      which code and which learning rates trained it, from step to step (gptexp.history); none in older files
-    callbacks    {name of a plug-in: its state}, such as the patience of early stopping; none in older files
+    callbacks    {name: {"settings", "state"}} of plug-ins that change what is computed, such as early stopping and
+                 its patience; none in older files
     stopped      whether a plug-in had ended the training after this step
 
 Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
@@ -54,6 +55,11 @@ class Checkpoint:
     history: list[Plain] | None = None
     callbacks: Plain | None = None
     stopped: bool = False
+
+    @property
+    def plugins(self) -> Plain | None:
+        """The settings of plug-ins that change what is computed, by name; None where the file doesn't say."""
+        return None if self.callbacks is None else {name: part["settings"] for name, part in self.callbacks.items()}
 
     def as_plain(self) -> Plain:
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -269,7 +275,9 @@ def _list(value: object) -> list[Any]:
 def _younger(path: Path, plain: Plain) -> Plain:
     """The parts that files of before they were kept don't have."""
     history, callbacks, stopped = (plain.get(name) for name in ("history", "callbacks", "stopped"))
-    if not (callbacks is None or isinstance(callbacks, dict)) or type(stopped) not in (type(None), bool):
+    parts = list(callbacks.values()) if isinstance(callbacks, dict) else [callbacks] * (callbacks is not None)
+    whole = all(isinstance(part, dict) and isinstance(part.get("settings"), dict) for part in parts)
+    if not whole or type(stopped) not in (type(None), bool):
         raise ValueError(f"{path}: its `callbacks` or `stopped` are not those of a checkpoint")
     try:
         history = None if history is None else checked(history)

@@ -27,6 +27,11 @@ PLUGINS = {
 OBSERVERS = {"lightning.pytorch.callbacks.DeviceStatsMonitor", "gptexp.callbacks.trace.Trace"}
 
 
+def computing(plugins: dict[str, Any]) -> dict[str, Any]:
+    """The callbacks among plug-ins that may change what is computed."""
+    return {name: s for name, s in plugins.items() if isinstance(s, dict) and s.get("_target_") not in OBSERVERS}
+
+
 def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
     """Objects that the user plugs in, by name, from an exact list of classes.
 

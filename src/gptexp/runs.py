@@ -141,7 +141,8 @@ def read_settings(run: str) -> dict[str, Any]:
     elif folder is None:
         from gptexp import checkpoint as ckpt
 
-        settings = ckpt.open_run(checkpoint).config
+        alone = ckpt.open_run(checkpoint)
+        settings = {**alone.config, **({"callbacks": {"plugins": alone.plugins}} if alone.plugins else {})}
     else:
         try:
             settings = read_yaml(folder / CONFIG)

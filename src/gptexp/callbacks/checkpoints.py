@@ -18,6 +18,7 @@ from gptexp.config import CheckpointConfig
 from gptexp.lean import pl
 from gptexp.lit import LitGPT
 from gptexp.optim import named_optimizer_state
+from gptexp.plugins import computing
 from gptexp.runs import ENDING, RESULT, Interrupted, is_ignored, write_json
 
 
@@ -26,8 +27,8 @@ class Checkpoints(pl.Callback):
 
     A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
     validation follows that step it is made first, so that the resumed curve has it too.
-    identity: config, tokenizer and data fingerprint, as plain data. plugins: callbacks whose state is saved, by
-    name; they act before this one, so that a checkpoint holds what they decided at its step.
+    identity: config, tokenizer and data fingerprint, as plain data. plugins: the callbacks that
+    a user plugs in, by name; they act before this one, so that a checkpoint holds what they decided at its step.
     """
 
     def __init__(
@@ -97,7 +98,11 @@ class Checkpoints(pl.Callback):
             },
             precision=str(lit.trainer.precision),
             history=self.record.history.until(lit.step),
-            callbacks={name: plain for name, made in self.plugins.items() if (plain := _plain(made.state_dict()))},
+            callbacks={
+                name: {"settings": settings, "state": _plain(self.plugins[name].state_dict())}
+                for name, settings in computing(lit.config.callbacks.plugins).items()
+                if name in self.plugins
+            },
             stopped=bool(lit.trainer.should_stop),
             **self.identity,
         )
