@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -414,3 +415,20 @@ def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch:
         ValueError, match=r"^data\.num_workers=2: DataLoader worker .* Bus error; .*/dev/shm.*num_workers=0"
     ):
         train_here(*TINY_GPT, "data.num_workers=2")
+
+
+def test_a_failed_compilation_is_one_line_with_a_remedy() -> None:
+    from gptexp import training
+
+    theirs = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    error = theirs("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+    experiment = Mock(compiled=(True, "as asked"), config=compose(["trainer=cpu"]))
+    experiment.trainer.fit.side_effect = error
+    expected = (
+        r"^trainer\.compile: torch can't .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"
+    )
+    with pytest.raises(ValueError, match=expected):
+        training.fit(experiment)
+    experiment.compiled = (False, "too short")
+    with pytest.raises(theirs):
+        training.fit(experiment)

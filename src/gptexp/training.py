@@ -76,7 +76,8 @@ def fit(experiment: Experiment) -> None:
     """Run Lightning's loop; what ends it early is told with what to do.
 
     Raises:
-        ValueError: a loss or gradient became NaN or infinite, memory ran out, or a process that loads data died.
+        ValueError: a loss or gradient became NaN or infinite, memory ran out, a process that loads data died, or
+            the model can't be compiled.
         Interrupted: a signal came.
     """
     try:
@@ -87,9 +88,9 @@ def fit(experiment: Experiment) -> None:
     except torch.OutOfMemoryError as error:
         raise ValueError(_smaller(error, experiment.plan)) from None
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ValueError(_lost_worker(error, experiment.config.data.num_workers)) from None
+        if said := _explained(error, experiment):
+            raise ValueError(said) from None
+        raise
     except SystemExit:  # what Lightning makes of a Ctrl-C before the first step
         raise Interrupted(signal.SIGINT, experiment.folder) from None
     except Interrupted as stop:
@@ -107,6 +108,25 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
         f"{error}; {saved}.{again if bundle.exists() else ''} "
         f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "
         f"trainer.gradient_clip={config.trainer.gradient_clip} too large, or trainer.precision too coarse"
+    )
+
+
+def _explained(error: RuntimeError, experiment: Experiment) -> str | None:
+    """One line for an error of torch's that the user can mend; None: a bug."""
+    if "DataLoader worker" in str(error):
+        return _lost_worker(error, experiment.config.data.num_workers)
+    if experiment.compiled[0] and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return _failed_compilation(error)
+    return None
+
+
+def _failed_compilation(error: RuntimeError) -> str:
+    """Without a compiler, or with what a killed compilation left in torch's cache."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return (
+        f"trainer.compile: torch can't compile the model ({str(error).splitlines()[0]}); use trainer.compile=false, "
+        f"or install a C++ compiler such as g++; if an earlier compilation was killed, delete {cache_dir()}"
     )
 
 
