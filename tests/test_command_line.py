@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import shutil
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gptexp import cli, train
+from gptexp import __main__ as main
+from gptexp import __version__, cli, everyday, train
 from gptexp.compose import compose
+from gptexp.entry import entry_point
+from gptexp.explain import settings
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import jobs_of, quoted, text_of
-from gptexp.schemas import ConfigError, conf_dir, register_schemas
+from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas
 from gptexp.sweep.plan import plan
 
 TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
@@ -145,3 +154,102 @@ def test_flags_may_stand_between_overrides() -> None:
         "seed=1",
         "model=bigram",
     ]
+
+
+WORDS = [
+    ("epochs=3", "a run's length is counted in optimizer steps; write trainer.max_steps=N"),
+    ("batch_size=32", "write data.global_batch_size=32"),
+    ("lr=3e-4", "write optimizer.lr=0.0003"),
+    ("learning-rate=1", "write optimizer.lr=1"),
+    ("device=cuda", "write trainer.accelerator=gpu"),
+    ("gpus=2", "write trainer.devices=2"),
+    ("block_size=64", "write model.block_size=64"),
+    ("min_lr=1e-5", "write schedule.min_lr_ratio=…"),
+]
+
+
+@pytest.mark.parametrize(("override", "remedy"), WORDS, ids=[o for o, _ in WORDS])
+def test_a_word_of_another_program_is_answered_with_ours(override: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose([override])
+    assert f"no such setting; {remedy}" in str(error.value)
+
+
+def test_a_published_model_given_as_a_preset_names_both_meanings() -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(["model=gpt2"])
+    assert "model=gpt2_small trains one of its size from scratch; init_from=gpt2 starts" in str(error.value)
+
+
+def test_every_hint_names_a_setting_that_exists() -> None:
+    assert set(everyday.SETTINGS) <= {*settings(), *groups(), "hydra.run.dir", "dry_run"}
+    assert set(everyday.PUBLISHED.values()) <= set(groups()["model"])
+    assert not set(everyday.WORDS) & set(everyday.SENTENCES)
+
+
+@pytest.fixture
+def strangers_folder(workplace: Path) -> Path:
+    """A current directory with modules that must not run."""
+    (workplace / "hydra_plugins").mkdir()
+    for module in ("yaml.py", "joblib.py", "hydra_plugins/theirs.py"):
+        (workplace / module).write_text("print('a module of the current directory ran')\nraise SystemExit(9)\n")
+    return workplace
+
+
+@pytest.mark.parametrize("module", ["gptexp", "gptexp.train"])
+def test_modules_of_the_current_directory_do_not_run(strangers_folder: Path, module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"gptexp {__version__}\n", 0), done.stderr
+
+
+def test_processes_that_an_entry_point_starts_ignore_them_too(
+    strangers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    entry_point(lambda: None)()
+    assert not os.environ["PYTHONSAFEPATH"], "somebody's own program must stay as it is"
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__="/usr/bin/gptexp-train"))
+    entry_point(lambda: None)()
+    done = subprocess.run([sys.executable, "-m", "joblib"], capture_output=True, text=True, check=False)
+    assert "current directory" not in done.stdout
+
+
+def test_a_package_that_lies_in_the_current_directory_is_found_there(tmp_path: Path) -> None:
+    shutil.copytree(Path(cli.__file__).parent, tmp_path / "gptexp", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(conf_dir(), tmp_path / "gptexp/conf")
+    code = "import gptexp.__main__ as m, sys; print(m.__file__); m.main(['--version'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == f"{tmp_path}/gptexp/__main__.py\ngptexp {__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp936"])
+def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    entry_point(lambda: print("val/bpb 2.1 · 三国 · é ☺"))()
+    text = shown.getvalue().decode(encoding)
+    assert text.startswith("val/bpb 2.1 ")
+    assert "?" in text
+
+
+COMMANDS = [f"gptexp.{command}" for command in main.COMMANDS]
+
+
+@pytest.mark.parametrize("module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.door", "gptexp.worker"])
+def test_every_command_begins_at_the_common_entry_point(module: str) -> None:
+    assert import_module(module).main.__wrapped__.__module__ == module
+
+
+def test_help_ends_quietly_where_its_reader_has_gone(tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m gptexp --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had written all before
+
+
+def test_commands_are_listed_and_a_missing_dot_is_named(capsys: Any) -> None:
+    main.main([])
+    listed = capsys.readouterr().out
+    assert all(f"python -m {command} " in listed for command in COMMANDS)
+    with pytest.raises(SystemExit):
+        main.main(["train", "seed=3"])
+    assert capsys.readouterr().err == "error: train seed=3: a command is a module; write python -m gptexp.train\n"

@@ -1,9 +1,16 @@
 """gptexp: GPT experiments with PyTorch Lightning and Hydra."""
 
 import os
+import sys
 from pathlib import Path
 
+from gptexp.entry import drop_current_directory
+
 __version__ = "0.1.0"
+
+# This is what it is while Python looks for the module of `python -m gptexp.…`, before it imports anything else.
+if sys.argv[:1] == ["-m"]:
+    drop_current_directory()
 
 
 def _busy() -> bool:

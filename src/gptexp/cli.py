@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gptexp import __version__
 from gptexp.compose import compose
 from gptexp.config import Config, SweepConfig
+from gptexp.entry import BROKEN_PIPE, discard_output
 from gptexp.explain import without_dashes
 from gptexp.hydra_versions import arguments_parser
 from gptexp.overrides import key_of, one_batch_setting, quoted
@@ -25,7 +27,6 @@ from gptexp.words import plain
 
 USER_ERROR = 2
 BY_SIGNAL = 128  # a shell's convention: 130 for SIGINT, 143 for SIGTERM
-BROKEN_PIPE = 141
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # `… | head`: the reader has gone, which is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(BROKEN_PIPE)
     except (ValueError, OSError) as error:
         if (
@@ -87,9 +88,7 @@ def checked_arguments(arguments: list[str]) -> list[str]:
 
     Ends the program with one line where something is wrong, before torch is imported.
     """
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        sys.exit(0)
+    answer(arguments)
     with one_line_errors():
         parsed = parsed_arguments(arguments)
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
@@ -101,6 +100,16 @@ def checked_arguments(arguments: list[str]) -> list[str]:
                 raise ConfigError("sweep: says how several jobs are run; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     return [*flags, *overrides]
+
+
+def answer(arguments: list[str]) -> None:
+    """What a command line only asks: help, or the version; ends the program with it."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        sys.exit(0)
+    if "--version" in arguments:
+        print(f"gptexp {__version__}")
+        sys.exit(0)
 
 
 def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -127,8 +136,7 @@ def _require_said(config: Config, overrides: list[str]) -> None:
 
 def sweep_overrides(arguments: list[str]) -> list[str] | None:
     """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
-    if {"--help", "-h"} & set(arguments):
-        return None
+    answer(arguments)
     with one_line_errors():
         parsed = parsed_arguments(arguments)
     asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gptexp.cli import fail, one_line_errors
+from gptexp.entry import entry_point
 from gptexp.report import missing_packages
 from gptexp.words import install_extra
 
@@ -51,6 +52,7 @@ def _flops(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text}: must be a number of FLOPs above 0, such as 1e18")
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

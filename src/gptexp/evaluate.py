@@ -11,6 +11,7 @@ from typing import Any
 
 from gptexp.cli import one_line_errors
 from gptexp.config.rules import require_encoding
+from gptexp.entry import entry_point
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
+from gptexp.entry import entry_point
 
 if TYPE_CHECKING:
     from gptexp.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
+from gptexp.entry import entry_point
 from gptexp.words import plain
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

@@ -10,6 +10,7 @@ from typing import Any
 
 from gptexp.cli import one_line_errors
 from gptexp.config.rules import require_encoding
+from gptexp.entry import entry_point
 
 BATCH = 32  # texts a forward pass
 SHOWN = 3  # labels of a text in the table; --json has all
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

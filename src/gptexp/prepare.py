@@ -7,9 +7,11 @@ from pathlib import Path
 
 from gptexp import cli
 from gptexp.compose import compose
+from gptexp.entry import entry_point
 from gptexp.schemas import ConfigError, register_schemas
 
 
+@entry_point
 def main() -> None:
     """The door: the same command line as training's, as far as it concerns data and tokenizer."""
     register_schemas()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp import cli
+from gptexp.entry import entry_point
 from gptexp.words import plain
 
 SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: list[str] | None = None) -> None:
     """The door. Exit code 0: the breakdown was found again; 1: it was not; 2: no bundle."""
     options = parser().parse_args(arguments)

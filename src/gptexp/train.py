@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from gptexp import cli, ranks, worker
 from gptexp.compose import to_config
+from gptexp.entry import entry_point
 from gptexp.hydra_versions import run_task
 from gptexp.output import outlive_readers
 from gptexp.runs import COMMAND, command_line, open_run, read_result
@@ -49,6 +50,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
         return train(config, folder)
 
 
+@entry_point
 def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
     outlive_readers()

@@ -20,6 +20,7 @@ from typing import Any
 from gptexp import cli
 from gptexp.compose import compose
 from gptexp.config import Config
+from gptexp.entry import entry_point
 from gptexp.files import read_rows
 from gptexp.overrides import key_of, quote, quoted
 from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: list[str] | None = None) -> None:
     """The door."""
     options, overrides = parser().parse_known_args(arguments)

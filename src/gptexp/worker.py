@@ -7,7 +7,10 @@ import os
 import threading
 from typing import Any
 
+from gptexp.entry import entry_point
 
+
+@entry_point
 def main() -> None:
     """Train as the rank that the environment says, with the settings that come by standard input."""
     from gptexp import ranks

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from gptexp.cli import BY_SIGNAL, one_line_errors
 from gptexp.conformance.check import Area, Check, Inputs, Need, Outcome, Status, run, why_skipped
+from gptexp.entry import entry_point
 from gptexp.runs import Interrupted, code_version, find_checkpoint
 from gptexp.words import clock
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@entry_point
 def main(argv: list[str] | None = None) -> None:
     """The door."""
     arguments = parser().parse_args(argv)

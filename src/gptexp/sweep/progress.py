@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from types import TracebackType
@@ -30,7 +31,9 @@ class Progress:
         self.ended: dict[str, str] = {job.name: "completed" for job in sweep.jobs if sweep.status(job) == "completed"}
         self._before = len(self.ended)
         self._done = threading.Event()
-        self._terminal = os.fdopen(os.dup(1), "w")  # jobs in this process send its standard output to their logs
+        self._terminal = os.fdopen(
+            os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace"
+        )  # jobs in this process send its standard output to their logs
         self.console = Console(file=self._terminal, highlight=False)
 
     def __enter__(self) -> Progress:
