@@ -118,6 +118,15 @@ def test_a_contraction_is_no_boundary() -> None:
     assert last_boundary("abc'") == 3
 
 
+def test_special_tokens_stay_whole_where_a_text_without_breaks_is_cut(tokenizers: list[Tokenizer]) -> None:
+    text = "<|endoftext|>".join(["ACGT" * 7] * 50)
+    expected = tokenizers[0].encode_special(text).tolist()
+    for size in range(100, 120):
+        pieces = list(cut_pieces([text[i : i + 37] for i in range(0, len(text), 37)], size))
+        assert len(pieces) > 2
+        assert [token for piece in pieces for token in tokenizers[0].encode_special(piece).tolist()] == expected
+
+
 def test_the_data_fingerprint_says_whether_runs_were_cut(tmp_path: Path) -> None:
     for name, cut in (("ordinary", False), ("long", True)):
         (tmp_path / f"{name}.txt").write_text(ORDINARY + RUNS["letters"] * cut, encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gptexp import predict
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora.labelled import LabelledCorpus, texts_of
@@ -69,11 +70,20 @@ def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: byt
         list(texts_of(str(path), "text"))
 
 
+def test_a_text_on_the_command_line_is_read_as_rows_are(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('text\n"one\r\ntwo"\n', newline="")
+    arguments = predict.parser().parse_args(["run", "--text", "\ufeffone\r\ntwo", "--file", str(tmp_path / "rows.csv")])
+    assert list(predict._texts(arguments, {})) == ["one\ntwo"] * 2
+
+
 def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n,b\nno,\n")
     corpus = open_corpus(LabelledConfig(block_size=8, path=str(tmp_path / "rows.csv")), tmp_path)
     with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are left out"):
         assert [text for _, text in corpus.pieces()] == ["yes"]
+    stream = HuggingFaceConfig(block_size=8, dataset="csv", data_files=str(tmp_path / "rows.csv"))
+    with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are left out"):
+        assert [text for _, text in open_corpus(stream, tmp_path).pieces()] == ["yes", "no"]
 
 
 def test_the_fingerprint_of_rows_follows_their_encoding(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str,
 
 
 def _texts(arguments: argparse.Namespace, config: dict[str, Any]) -> Iterator[str]:
-    yield from arguments.text
+    from gptexp.data.corpora._reading import clean
+
+    yield from map(clean, arguments.text)  # as the texts that the run learned from
     if arguments.file:
         from gptexp.data.corpora.labelled import texts_of
 

@@ -31,7 +31,8 @@ def cut_runs(text: str) -> list[str]:
 def last_boundary(text: str) -> int:
     """The last place in a text without breaks where a word ends, whatever follows the text; 0 where there is none."""
     # A letter or digit ends a word before anything but its like. (Not so an apostrophe: it may begin a contraction.)
-    changes = _pattern(r"(?<=\p{L})[^\s\p{L}]|(?<=\p{N})[^\s\p{N}]").finditer(text)
+    # Signs that end or join the words of special tokens, as in <|endoftext|>, are left out, so that those stay whole.
+    changes = _pattern(r"(?<=\p{L})[^\s\p{L}|>\]_]|(?<=\p{N})[^\s\p{N}|>\]_]").finditer(text)
     last = max((change.start() for change in changes), default=0)
     return max(last, *_cuts(text), 0)
 

@@ -115,8 +115,7 @@ def require_no_nulls(path: Path, text: str, head: bytes, encoding: str, setting:
     Raises:
         ValueError: what encoding it may be.
     """
-    sample = text[:HEAD]
-    if sample.count("\0") * 10 > len(sample) or text.startswith("\ufffe"):
+    if text.count("\0") * 10 > len(text) or text.startswith("\ufffe"):
         hint = advice(head, head, encoding, setting)
         raise ValueError(f"{path}: read as {setting}={encoding} it is full of null characters; {hint}")
 

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,18 @@ class HuggingFaceCorpus(StreamBase):
         self._stream = self._load()
         if self._state is not None:
             self._stream.load_state_dict(copy.deepcopy(self._state))
+        kept = dropped = 0
         for row in self._rows():
             if text := clean(self._text(row)):
+                kept += 1
                 yield True, text
+            else:
+                dropped += 1
+        if dropped and self.config.dataset != "text":  # its rows are lines
+            column = f"data.text_column={self.config.text_column}"
+            warnings.warn(
+                f"{column}: {dropped:,} of {kept + dropped:,} rows have no text and are left out", stacklevel=2
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return copy.deepcopy(self._stream.state_dict())
