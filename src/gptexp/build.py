@@ -319,7 +319,10 @@ def _restore(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
     """Give callbacks the state that they had, so that the patience of early stopping goes on."""
     for name, part in (source.callbacks or {}).items():
         if part.get("state"):
-            plugins[name].load_state_dict(part["state"])
+            try:
+                plugins[name].load_state_dict(part["state"])
+            except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+                raise ValueError(f"callbacks.plugins.{name}: its stored state doesn't fit it ({error})") from None
 
 
 def _best(source: ckpt.Checkpoint, config: Config) -> Path | None:

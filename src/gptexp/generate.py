@@ -177,7 +177,7 @@ def converse(writer: Writer) -> None:
             if not line:
                 print(file=sys.stderr)
                 return
-            last = _unescaped(line.rstrip("\n")) or last
+            last = _unescaped(line.rstrip("\r\n")) or last
             writer.write([last], seed)
         except KeyboardInterrupt:
             print("\n(stopped; Ctrl-D ends)", file=sys.stderr)

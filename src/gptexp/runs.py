@@ -19,7 +19,7 @@ from typing import Any
 
 from gptexp import git, huggingface
 from gptexp.codehash import code_sha256
-from gptexp.environment import interpolates
+from gptexp.environment import GROUPS, interpolates
 from gptexp.files import (
     atomic_write,
     read_json,
@@ -142,7 +142,8 @@ def read_settings(run: str) -> dict[str, Any]:
         from gptexp import checkpoint as ckpt
 
         alone = ckpt.open_run(checkpoint)
-        settings = {**alone.config, **({"callbacks": {"plugins": alone.plugins}} if alone.plugins else {})}
+        settings = {name: group for name, group in alone.config.items() if name not in GROUPS}
+        settings |= {"callbacks": {"plugins": alone.plugins}} if alone.plugins else {}
     else:
         try:
             settings = read_yaml(folder / CONFIG)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
+from gptexp.environment import interpolates
 from gptexp.hydra_versions import register_resolver
 from gptexp.identity import WITHOUT_KINDS
 from gptexp.sweep.slots import job_slots
@@ -146,7 +147,7 @@ def from_plain(group: str, plain: object) -> Any:
     schema = KINDS[group].get(plain["kind"]) if group in KINDS else WITHOUT_KINDS[group]
     if schema is None:
         raise ConfigError(f"{group}.kind={plain['kind']}: not known here; known: {', '.join(KINDS[group])}")
-    if any("${" in str(value) for value in plain.values()):
+    if interpolates({group: plain}):
         raise ConfigError(f"{group}: stored settings must be plain values, not interpolations")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))

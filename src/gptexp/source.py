@@ -59,7 +59,7 @@ def with_source(overrides: list[str]) -> list[str]:
             run = _resolved(run, given.get("paths.logs", "logs"))
             settings = _source_settings(run)
             if verb == "resume":
-                _require_trusted(run, settings["data"], given)
+                _require_trusted(run, settings, given)
             brought = tuple(group for group in brought if group in settings)  # a file may lack callbacks and logger
             for group in brought:
                 _store_source(group, settings[group])
@@ -144,20 +144,23 @@ def _require_own(run: str) -> None:
         raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
 
 
-def _require_trusted(run: str, data: dict[str, Any], given: dict[str, str]) -> None:
-    """A run folder from elsewhere may name any file of this machine, or any address, as the text to train on.
+def _require_trusted(run: str, settings: dict[str, Any], given: dict[str, str]) -> None:
+    """A run folder from elsewhere may name any file of this machine, or any address, to read or to write to.
 
     Raises:
-        ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a text.
+        ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a thing.
     """
     found, logs = find_checkpoint(run, weights=False), Path(given.get("paths.logs", "logs")).expanduser()
     folder = run_folder(found) or found
     wanted = Path(given["hydra.run.dir"]) if "hydra.run.dir" in given else None
-    written_to = wanted is not None and wanted.resolve() == folder.resolve()
-    if not (trust.is_own(folder, logs) or written_to or "data" in given or trust.is_near(data)):
+    if trust.is_own(folder, logs) or (wanted is not None and wanted.resolve() == folder.resolve()):
+        return
+    named = {group: what for group, what in trust.reaching_out(settings).items() if group not in given}
+    if named:
         raise ConfigError(
-            f"resume={run}: lies outside paths.logs={logs}, and its settings name what to read ({trust.named(data)}); "
-            f"if that may be read, add paths.logs={quote(str(folder.parent))}, or say yourself what to read by data=…"
+            f"resume={run}: lies outside paths.logs={logs}, and its settings name {' and '.join(named.values())}; if "
+            f"you trust them, add paths.logs={quote(str(folder.parent))}, or choose by "
+            f"{' '.join(f'{group}=…' for group in named)}"
         )
 
 

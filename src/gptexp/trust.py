@@ -39,6 +39,23 @@ def is_near(data: Mapping[str, Any]) -> bool:
     return not from_network(data)
 
 
+def reaching_out(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a run's settings name that lies beyond its folder and the current one, by group, in words."""
+    found = {} if is_near(settings["data"]) else {"data": named(settings["data"])}
+    loggers = [f"logger.plugins.{name}" for name, plugin in _plugins(settings, "logger").items() if plugin]
+    if loggers:
+        found["logger"] = " ".join(map(str, loggers))
+    if "oc.env" in str(_plugins(settings, "callbacks")):
+        found["callbacks"] = "environment variables in callbacks.plugins"
+    return found
+
+
+def _plugins(settings: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    chosen = settings.get(group)
+    plugins = chosen.get("plugins") if isinstance(chosen, Mapping) else None
+    return plugins if isinstance(plugins, Mapping) else {}
+
+
 def named(data: Mapping[str, Any]) -> str:
     """What settings data.* name, for a message: data.kind=text data.path=/**."""
     names = ("kind", "dataset", *PLACES)
