@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -25,13 +26,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from conftest import TINY_GPT, command
+from gptexp import replay as replay_command
 from gptexp.report import compare_command
 from gptexp.report.comparison import Question, compare, compare_folders
 from gptexp.report.page import page
 from gptexp.report.plots import ablation, curves, pareto, plots
 from gptexp.report.reading import last_sample, read_runs
+from gptexp.report.style import fonts, literal
 from gptexp.report.table import print_comparison
+from gptexp.report.tables import to_csv
 from gptexp.runs import RunError
+from gptexp.words import plain
 from runfolders import make_run
 
 FILES = ["ablation.png", "comparison.csv", "curves.png", "pareto.png", "report.html"]
@@ -225,7 +230,37 @@ def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pyt
     make_run(tmp_path / "a", 2.0, data__path=value)
     make_run(tmp_path / "b", 2.0, data__path="$other$")
     assert len(plots(compare_folders([tmp_path], Question()))) == 3
-    assert [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)] == []
+    told = [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)]
+    assert all(text.startswith("plots show boxes for characters that no font here has: 日") for text in told)
+    assert len(told) <= (value == "日本語")
+
+
+def test_missing_characters_are_one_notice_with_the_font_to_install(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 2.0, data__path="𒀀.txt")  # cuneiform
+    make_run(tmp_path / "b", 2.0, data__path="b.txt")
+    done = command("compare", ".", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("notice: plots show boxes for characters that no font here has: 𒀀; install")
+    assert "fonts-noto-cjk" in done.stderr
+    assert "fontlist-*.json\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_installed_font_with_chinese_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "Noto Sans CJK JP", "Other Sans CJK"])
+    assert fonts() == ["DejaVu Sans", "Noto Sans CJK JP", "Other Sans CJK"]
+
+
+def test_a_chinese_paragraph_is_shown_and_what_hides_is_escaped(tmp_path: Path) -> None:
+    make_run(
+        tmp_path / "a", 2.0, sample="\u3000\u3000話說天下\u00a0大勢\u202e\u200b\x1b[2J", data__path="\u3000三國.txt"
+    )
+    make_run(tmp_path / "b", 2.0, data__path="b.txt")
+    text = Page(made_page(tmp_path)).text
+    assert "\u3000\u3000話說天下\u00a0大勢\\u202e\\u200b\\x1b[2J" in text
+    assert literal("\u3000三國") == "\u3000三國"
 
 
 def test_a_legend_holds_long_names_whole_and_within_the_picture(tmp_path: Path) -> None:
@@ -293,3 +328,26 @@ def test_nothing_is_written_over_by_half(tmp_path: Path) -> None:
     assert (tmp_path / "sweep/report/report.html").read_text() == "old"
     assert not list(tmp_path.rglob("*.tmp"))
     assert json.loads((tmp_path / "sweep/a1/result.json").read_text())["status"] == "completed"
+
+
+def test_a_formula_in_a_setting_is_text_in_the_csv_and_numbers_are_numbers(tmp_path: Path) -> None:
+    texts = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\tx", "\r=1"]
+    for index, text in enumerate([*texts, "plain"]):
+        make_run(tmp_path / str(index), -2.0 - index, data__path=text, optimizer__lr=0.001, model__n_layer=index)
+    rows = list(
+        csv.DictReader(io.StringIO(to_csv(compare_folders([tmp_path], Question(by=["data.path"]))), newline=""))
+    )
+    assert [row["data.path"] for row in rows] == [*(f"'{plain(text)}" for text in texts), "plain"]
+    assert [float(row["mean"]) for row in rows] == [-2.0 - index for index in range(7)]
+    assert not [cell for row in rows for cell in row.values() if cell[:1] in tuple("=@\t\r")]
+
+
+def test_replay_prints_what_a_bundle_says_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = {"what": "step 2\x1b[2J", "seed": 1, "precision": "32-true\x1b]0;x\x07"}
+    monkeypatch.setattr(replay_command, "read_bundle", lambda _: bundle)
+    monkeypatch.setattr(replay_command, "replay", lambda _: "h\x1b[31m is the first module")
+    with pytest.raises(SystemExit):
+        replay_command.main([str(tmp_path / "b.pt")])
+    assert "\x1b" not in capsys.readouterr().out

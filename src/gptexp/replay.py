@@ -28,9 +28,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with cli.one_line_errors():
         bundle = read_bundle(options.bundle)
-        print(f"{plain(bundle['what'])} · seed {bundle['seed']} · precision {bundle['precision']}")
+        print(plain(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}"))
         found = replay(bundle)
-    print(found or "every output, loss and gradient is finite here: the cause lies in other hardware or kernels")
+    healthy = "every output, loss and gradient is finite here: the cause lies in other hardware or kernels"
+    print(plain(found or healthy))  # a bundle may be a stranger's
     sys.exit(0 if found else 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import category
+
 
 def quantity(value: float) -> str:
     """1234567 -> 1.2 M, at most four significant characters."""
@@ -20,8 +22,11 @@ def clock(seconds: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that is safe to print: what would move the cursor, colour or hide something becomes its escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Text that is safe to print: what would move the cursor, colour, reorder or hide something becomes its escape.
+
+    Spaces of any width, such as the U+3000 that begins a Chinese paragraph, are shown as they are.
+    """
+    return "".join(c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:

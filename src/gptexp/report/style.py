@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,23 @@ SETTINGS: Any = {
     "figure.facecolor": "white",
     "axes.unicode_minus": False,
 }
-CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei")
+CJK = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",  # all that matplotlib sees of Debian's collection, which has every region's characters
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Heiti TC",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "SimHei",
+)
+MISSING = re.compile(r"Glyph (\d+) .*missing from font")
+MOST_MISSING = 8  # characters named in a notice
 
 
 @dataclass(frozen=True)
@@ -68,15 +85,33 @@ def fonts() -> list[str]:
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(font for font in CJK if font in installed)]
+    others = sorted(font for font in installed if "CJK" in font and "Sans" in font and font not in CJK)
+    return ["DejaVu Sans", *(font for font in CJK if font in installed), *others]
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in our style; without the warnings about glyphs that no installed font has."""
-    with mpl.rc_context({**SETTINGS, "font.family": fonts()}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    """Draw in our style; one notice names the characters that no installed font has."""
+    with mpl.rc_context({**SETTINGS, "font.family": fonts()}), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         yield
+    missing: dict[str, None] = {}
+    for warning in caught:
+        if found := MISSING.match(str(warning.message)):
+            missing[chr(int(found[1]))] = None
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        warnings.warn(_advice(list(missing)), stacklevel=1)
+
+
+def _advice(missing: Sequence[str]) -> str:
+    """What to install so that labels are no empty boxes."""
+    named = " ".join(map(plain, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
+    return (
+        f"plots show boxes for characters that no font here has: {named}; install Noto Sans CJK (Debian: "
+        f"fonts-noto-cjk) or another font that has them, then delete {mpl.get_cachedir()}/fontlist-*.json"
+    )
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:

@@ -9,16 +9,29 @@ from typing import Any
 from gptexp.report.comparison import Comparison
 from gptexp.report.naming import differing
 from gptexp.report.rows import Row
+from gptexp.words import plain
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(c: Comparison) -> str:
     """One row a configuration; the differing settings come first, under their full names."""
-    rows = [{**_settings(c, row), **_numbers(c, row)} for row in c.rows]
+    rows = [
+        {_harmless(key): _harmless(value) for key, value in {**_settings(c, row), **_numbers(c, row)}.items()}
+        for row in c.rows
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    """Text without control characters; what a spreadsheet would take for a formula gets an apostrophe."""
+    if not isinstance(cell, str):
+        return cell
+    return f"'{plain(cell)}" if cell.startswith(FORMULA) else plain(cell)
 
 
 def _settings(c: Comparison, row: Row) -> dict[str, Any]:
