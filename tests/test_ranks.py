@@ -335,3 +335,21 @@ def test_settings_come_to_our_own_ranks_by_standard_input(monkeypatch: pytest.Mo
     process.wait()
     monkeypatch.setattr(os, "read", lambda descriptor, size: line)
     assert worker._handed_over() == {"folder": "the folder", "config": {"seed": 7}}
+
+
+def test_ranks_that_lost_contact_name_the_one_that_has_gone(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "ROLL_CALL", 0.1)
+    monkeypatch.setattr(ranks, "current", lambda: ranks.Rank(0, 4, 0, 4))
+    store.set("alive/2", "true")
+    broken = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer\nmore")
+    said = ranks.lost_contact(broken)
+    assert said is not None
+    assert said.startswith("ranks 1, 3 ended, or gave no answer ([/gloo/transport/tcp/pair.cc:553] Connection cl")
+    assert ranks.lost_contact(RuntimeError("shapes do not fit")) is None
+
+
+def test_a_rank_that_dies_is_told_before_those_that_lost_contact() -> None:
+    echo = f"raise SystemExit('error: rank 1 {ranks.ECHO} (gloo); see what was said there')"
+    children = ended(started(echo, "import os, time; time.sleep(0.2); os.kill(os.getpid(), 9)"))
+    with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGKILL"):
+        launch._conclude(children, [])

@@ -27,6 +27,8 @@ from gptexp import slurm
 START_TIMEOUT = timedelta(minutes=10)  # for nodes that start later than others
 NO_LIMIT = timedelta(days=30)  # a large corpus takes as long as it takes; the end of any rank ends the wait
 LINGER = 10.0  # seconds that a rank 0 that has failed stays for those who come later
+ROLL_CALL = 3.0  # seconds in which ranks that have lost contact say that they are there
+ECHO = "ended, or gave no answer"  # of a rank that ends because of another
 BACKLOG = 1024  # ranks that may connect at once
 NOTICE = 10.0  # seconds of waiting after which a rank says for whom
 COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
@@ -282,6 +284,29 @@ def require_alike(facts: Mapping[str, str]) -> None:
                     "all ranks need the same text, code and libraries"
                 )
     tell(ALIKE, True)
+
+
+def lost_contact(error: RuntimeError) -> str | None:
+    """What a collective that broke off means for the user: which ranks have gone; None for another error."""
+    who, said = current(), str(error)
+    if who is None or not ("gloo" in said or type(error).__name__.startswith("Dist")):
+        return None
+    missing = _silent(who)
+    names = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}" if missing else "another rank"
+    return f"{names} {ECHO} ({said.splitlines()[0].split('. ')[0]}); see what was said there"
+
+
+def _silent(who: Rank) -> list[int]:
+    """The ranks that don't come upon the same error in a moment."""
+    began, others = time.monotonic(), [rank for rank in range(who.size) if rank != who.rank]
+    try:
+        tell(f"alive/{who.rank}", True)
+        while others and time.monotonic() - began < ROLL_CALL:
+            others = [rank for rank in others if not _store().check([f"alive/{rank}"])]
+            time.sleep(0.05)
+    except RuntimeError:
+        return [0]  # the store has gone, with the process that served it
+    return others
 
 
 # --------------------------------------------------------------------------------------- end

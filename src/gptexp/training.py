@@ -117,7 +117,7 @@ def _explained(error: RuntimeError, experiment: Experiment) -> str | None:
         return _lost_worker(error, experiment.config.data.num_workers)
     if experiment.compiled[0] and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
         return _failed_compilation(error)
-    return None
+    return ranks.lost_contact(error)
 
 
 def _failed_compilation(error: RuntimeError) -> str:
