@@ -73,3 +73,10 @@ def test_a_run_whose_reader_goes_away_completes(workplace: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "completed" in Path("run/result.json").read_text()
         subprocess.run(["rm", "-r", "run"], check=True)
+
+
+def test_a_stream_that_nobody_else_holds_stays_open(tmp_path: Path) -> None:
+    program = "import sys; sys.stdout = open(1, 'w', closefd=False); from gptexp.output import outlive_readers"
+    program += "; outlive_readers(); print('written')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "written\n", "")

@@ -11,6 +11,8 @@ from contextlib import suppress
 class LastingStream(io.TextIOWrapper):
     """Text of which the rest goes nowhere once it can't be written any more."""
 
+    replaced: io.TextIOWrapper
+
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
@@ -48,4 +50,5 @@ def outlive_readers() -> None:
                     line_buffering=stream.line_buffering,
                     write_through=stream.write_through,
                 )
+                lasting.replaced = stream  # which would close the buffer when it is let go
                 setattr(sys, name, lasting)
