@@ -192,4 +192,4 @@ def _common(text: str, encoding: str) -> bool:
         return True
     leads = [symbol.encode(encoding)[0] for symbol in re.findall(f"[{_HAN}{_HANGUL}]", text)]
     common, needed = (sum(lead in some for lead in leads) / len(leads) for some in _COMMON[encoding])
-    return common > 0.85 and needed > 0.2
+    return common > 0.85 and needed > 0.1
