@@ -200,6 +200,11 @@ def test_a_hint_is_right_or_there_is_none(actual: str, times: int, before: str) 
         assert likely_encoding(sample[:4096], sample, wrong) == (actual if actual in TEXTS else None)
 
 
+def test_chinese_that_could_be_korean_gets_no_hint() -> None:
+    sample = "道可道，非常道；名可名，非常名。".encode("gb18030")
+    assert likely_encoding(sample, sample, "utf-8") is None
+
+
 def test_a_hint_never_names_the_encoding_that_failed(tmp_path: Path) -> None:
     assert likely_encoding(b"", TEXTS["gb18030"].encode("gb18030"), "gb18030") is None
     damaged = "他们说\n".encode() * 50 + b"\xff\n"

@@ -64,7 +64,7 @@ _LOOKS = {
     "big5": _Looks(_HAN + _WIDE, f"[{_HAN}]{{2}}"),
     "cp932": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
     "euc-jp": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
-    "cp949": _Looks(_HANGUL + _WIDE, f"[{_HANGUL}]{{2}}"),
+    "cp949": _Looks(_HANGUL + _WIDE, f"[{_HANGUL}]{{2}}", "[，。；：！？]"),
     "cp1251": _Looks(_RUSSIAN + _QUOTES, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
     "koi8-r": _Looks(_RUSSIAN, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
     "cp866": _Looks(_RUSSIAN, "[ыьэюя]", f"[а-я][А-Я]|{_MIXED}"),
