@@ -87,6 +87,18 @@ def pickled(model: GPT2LMHeadModel, folder: Path) -> None:
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 
 
+def pickled_in_parts(model: GPT2LMHeadModel, folder: Path) -> None:
+    """As transformers wrote large models before safetensors."""
+    model.config.save_pretrained(folder)
+    stored, places = model.state_dict(), {}
+    for part, names in enumerate((list(stored)[:9], list(stored)[9:]), 1):
+        file = f"pytorch_model-{part:05d}-of-00002.bin"
+        torch.save({name: stored[name] for name in names}, folder / file)
+        places |= dict.fromkeys(names, file)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
 def as_in_2019(model: GPT2LMHeadModel, folder: Path) -> None:
     """No prefix, masks among the weights, torch's old format."""
     model.config.save_pretrained(folder)
@@ -127,6 +139,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[..., object] | None]] = {
     "relu in float16": ({"activation_function": "relu", "n_layer": 1}, half),
     "relu2, sharded": ({"activation_function": "relu2", "n_inner": 1}, sharded),
     "pickled": ({"n_embd": 39, "n_head": 13, "n_inner": 201}, pickled),
+    "pickled in parts": ({}, pickled_in_parts),
     "as in 2019": ({"activation_function": "gelu_pytorch_tanh"}, as_in_2019),
     "more rows than tokens": ({"vocab_size": VOCAB + 9}, None),
 }
@@ -279,7 +292,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"n_layer": True}, "n_layer=true: must be a whole number"),
     ({"n_layer": 10**18}, "n_layer="),
     ({"n_layer": 20_000}, "model.n_layer=20000: "),
-    ({"n_layer": 100}, "model.n_layer=100, but only"),
+    ({"n_layer": 100}, "model.n_layer=100: must be at most"),
     ({"n_head": 0}, "n_head=0: "),
     ({"n_head": 5}, "must be a multiple of model.n_head=5"),
     ({"n_embd": "33"}, "n_embd=33: must be a whole number"),
@@ -363,6 +376,34 @@ def test_an_index_of_shards_names_files_of_the_folder_only(
     folder = make(store=sharded)
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
+        ours_of(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    (good / name).write_text(pointer, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}: is a pointer of git-lfs.*git lfs pull") as caught:
+        ours_of(good)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_weights_given_instead_of_its_folder_is_answered_with_the_folder(good: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors: is only the weights of a model; give the folder .*theirs$"
+    ):
+        ours_of(good / "model.safetensors")
+    (good / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"give the folder .*theirs, with its config\.json beside it"):
+        ours_of(good / "model.safetensors")
+
+
+@pytest.mark.parametrize("store", [None, pickled])
+def test_an_output_layer_that_would_be_dropped_unseen_is_refused(make: Callable[..., Path], store: Any) -> None:
+    folder = make(store=store, tie_word_embeddings=False)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lm_head\.weight differs from .*wte\.weight.*\"tie_word_embeddings\": false"):
         ours_of(folder)
 
 

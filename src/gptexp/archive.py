@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import torch
 
+from gptexp.files import POINTER, require_no_pointer
+
 Plain = dict[str, Any]
 
 ZIP = b"PK\x03\x04"
@@ -45,9 +47,9 @@ def open_plain(path: Path, *, legacy: bool = False) -> Plain:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with path.open("rb") as file:
-        start = file.read(len(ZIP))
-        _require_no_pointer(path, start, file)
-        zipped = start == ZIP or not legacy
+        start = file.read(len(POINTER))
+        require_no_pointer(path, start)
+        zipped = start.startswith(ZIP) or not legacy
         check, what = (_check_zip, "not a whole checkpoint file") if zipped else (_check_legacy, "can't be read")
         _check_all(path, file, check, what)
     try:
@@ -56,15 +58,6 @@ def open_plain(path: Path, *, legacy: bool = False) -> Plain:
         raise ValueError(f"{path}: can't be read as a checkpoint ({line(error)})") from None
     _require_bounded(path, plain, path.stat().st_size)
     return plain if isinstance(plain, dict) else {}
-
-
-def _require_no_pointer(path: Path, start: bytes, file: BinaryIO) -> None:
-    """What `git clone` leaves in the place of a large file where git-lfs isn't installed."""
-    if start == b"vers" and file.read(40).startswith(b"ion https://git-lfs"):
-        raise ValueError(
-            f"{path}: is a pointer of git-lfs, not the file itself; run `git lfs pull` in its repository, or download "
-            "the file"
-        )
 
 
 def _check_all(path: Path, file: BinaryIO, check: Callable[[Path, BinaryIO], None], what: str) -> None:

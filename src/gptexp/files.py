@@ -27,6 +27,7 @@ SETTINGS_BYTES = MIB // 4  # a run's config.yaml has about 3,000
 TEXT_BYTES = 256 * MIB  # metrics.csv of a million rows has about 100 MiB
 JSON_BYTES = 16 * MIB  # provenance.json may hold a long list of uncommitted changes
 YAML_DEPTH = 32
+POINTER = b"version https://git-lfs"
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -157,6 +158,7 @@ def read_rows(path: Path, *, strict: bool = False) -> list[dict[str, str]]:
 def read_json(path: Path, at_most: int = JSON_BYTES) -> dict[str, Any]:
     """The JSON object in a file. ValueError: another thing in it. OSError: as `read_bytes`."""
     data = read_bytes(path, at_most)
+    require_no_pointer(path, data)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -164,6 +166,19 @@ def read_json(path: Path, at_most: int = JSON_BYTES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object, not {type(value).__name__}")
     return value
+
+
+def require_no_pointer(path: Path, start: bytes) -> None:
+    """Refuse what `git clone` leaves in the place of a large file where git-lfs isn't installed.
+
+    Raises:
+        ValueError: the bytes that the file begins with are those of a pointer.
+    """
+    if start.startswith(POINTER):
+        raise ValueError(
+            f"{path}: is a pointer of git-lfs, not the file itself; run `git lfs pull` in its repository, or download "
+            "the file"
+        )
 
 
 def read_yaml(path: Path, at_most: int = SETTINGS_BYTES) -> Any:

@@ -91,6 +91,10 @@ def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True
         return _newest(logs)
     path = user_path(run, "")
     if path.is_file():
+        try:
+            huggingface.require_no_part(path)
+        except ValueError as error:
+            raise RunError(str(error)) from None
         return path
     for name in NAMES:
         for candidate in (path / CHECKPOINTS / name, path / name):

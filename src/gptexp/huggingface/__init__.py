@@ -15,7 +15,9 @@ from gptexp.files import read_json, user_path
 from gptexp.huggingface import hub, tokenizer_files
 from gptexp.huggingface.config import CONFIG, read_model
 
-WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+KNOWN = (WEIGHTS, INDEX, PICKLED, PICKLED_INDEX)  # in this order
 
 Plain = dict[str, Any]
 
@@ -43,7 +45,18 @@ def is_published(run: str) -> bool:
 
 def is_folder(folder: Path) -> bool:
     """Whether a folder holds a model in Hugging Face's form."""
-    return _has_settings(folder) and any((folder / name).is_file() for name in (WEIGHTS, INDEX, PICKLED))
+    return _has_settings(folder) and any((folder / name).is_file() for name in KNOWN)
+
+
+def require_no_part(file: Path) -> None:
+    """Refuse a file of weights given instead of its folder, which says what they are.
+
+    Raises:
+        ValueError: with the folder to give.
+    """
+    if file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json"):
+        beside = "" if _has_settings(file.parent) else f", with its {CONFIG} beside it"
+        raise ValueError(f"{file}: is only the weights of a model; give the folder {file.parent}{beside}")
 
 
 def _has_settings(folder: Path) -> bool:
@@ -56,22 +69,23 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: the index is no index, names a file outside the folder, or one that is missing.
     """
-    for name in (WEIGHTS, INDEX, PICKLED):
+    for name in KNOWN:
         if (folder / name).is_file():
-            return _shards(folder) if name == INDEX else [folder / name]
-    raise ValueError(f"{folder}: no weights in it (looked for {WEIGHTS}, {INDEX} and {PICKLED})")
+            return _shards(folder, name) if name in (INDEX, PICKLED_INDEX) else [folder / name]
+    raise ValueError(f"{folder}: no weights in it (looked for {', '.join(KNOWN)})")
 
 
-def _shards(folder: Path) -> list[Path]:
-    places = read_json(folder / INDEX).get("weight_map")
+def _shards(folder: Path, index: str) -> list[Path]:
+    places = read_json(folder / index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ValueError(f"{folder / INDEX}: has no weight_map, which says where each weight lies")
+        raise ValueError(f"{folder / index}: has no weight_map, which says where each weight lies")
+    suffix = "safetensors" if index == INDEX else "bin"
     names = {name if isinstance(name, str) else json.dumps(name) for name in places.values()}
     for name in sorted(names):
-        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise ValueError(f"{folder / INDEX}: {name[:80]!r} can't be the name of a file with weights beside it")
+        if not re.fullmatch(rf"[\w-][\w.-]*\.{suffix}", name):
+            raise ValueError(f"{folder / index}: {name[:80]!r} can't be the name of a file with weights beside it")
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name}: no such file, but {INDEX} says that weights lie in it")
+            raise ValueError(f"{folder / name}: no such file, but {index} says that weights lie in it")
     return [folder / name for name in sorted(names)]
 
 

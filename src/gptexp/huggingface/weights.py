@@ -15,10 +15,11 @@ import torch
 from gptexp import huggingface
 from gptexp.archive import open_plain, require_dense
 from gptexp.checkpoint import Checkpoint
+from gptexp.files import POINTER, require_no_pointer
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
-HEAD = "lm_head.weight"
+HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 
 Weights = dict[str, torch.Tensor]
 
@@ -31,10 +32,23 @@ def load_folder(folder: Path) -> Checkpoint:
     """
     settings, tokenizer = huggingface.read_run(folder)
     weights: Weights = {}
+    tied, heads = settings["model"]["tie_weights"], []
     for path in huggingface.weight_files(folder):
         for name, tensor in _stored(path):
-            weights |= own(name, tensor, path, tied=settings["model"]["tie_weights"])
+            weights |= own(name, tensor, path, tied=tied)
+            heads += [(path, tensor)] if tied and name == HEAD else []
+    for path, head in heads:
+        _require_same_head(path, head, weights.get(EMBEDDING))
     return Checkpoint(step=0, model=weights, optimizer={}, config=settings, tokenizer=tokenizer, data={}, metrics={})
+
+
+def _require_same_head(path: Path, head: torch.Tensor, embedding: torch.Tensor | None) -> None:
+    """A stored output layer that is to be tied must be what it is tied to, or it would be dropped unseen."""
+    if embedding is not None and not torch.equal(head.detach().float(), embedding):
+        raise ValueError(
+            f"{path}: {HEAD} differs from {EMBEDDING}, but by {huggingface.CONFIG} they are one; if the model has an "
+            f'output layer of its own, write "tie_word_embeddings": false into {huggingface.CONFIG}'
+        )
 
 
 def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -44,6 +58,8 @@ def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         return
     from safetensors import SafetensorError, safe_open
 
+    with path.open("rb") as start:
+        require_no_pointer(path, start.read(len(POINTER)))
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (it is no mapping)
