@@ -281,6 +281,8 @@ def test_all_ranks_stop_in_the_step_whose_gradient_is_no_number(workplace: Path)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert "grad_norm is nan at step 2" in errors[0]
+        assert f"`python -m gptexp.replay {strategy}/nonfinite-step-2.pt` runs that step again" in errors[0]
+        assert list((workplace / strategy).glob(".*.tmp")) == []
         assert {(rank, step) for rank, step, _ in read_trace(workplace / strategy)} == {(0, 1), (1, 1)}
         replayed = command("replay", f"{strategy}/nonfinite-step-2.pt", cwd=workplace)
         assert "is the first module with an output that is not finite" in replayed.stdout

@@ -209,10 +209,7 @@ def nodes() -> Iterator[list[Node]]:
 
 
 def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    started = []
+    port, started = free_port(), []
     for i, node in enumerate(nodes):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}"]
         torchrun += ["--nproc-per-node=1", f"--master-addr={nodes[0].address}", f"--master-port={port}"]
@@ -235,3 +232,47 @@ def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node],
     assert done.returncode == 0, done.stderr
     one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
     assert two == pytest.approx(one, rel=1e-9)
+
+
+def by_hand(place: Path, rank: int, port: int, *settings: str) -> subprocess.Popen[str]:
+    """One of two ranks, started as torchrun and srun start them, in a folder of its own."""
+    who = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    environment = {**os.environ, **{name: str(value) for name, value in who.items()}, "MASTER_PORT": str(port)}
+    train = [sys.executable, "-m", "gptexp.train", *SETTINGS, "trainer=ddp", "trainer.accelerator=cpu", *settings]
+    return subprocess.Popen(
+        train, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_ranks_of_another_launcher_compare_what_they_read(workplace: Path) -> None:
+    places, port = [workplace / "0", workplace / "1"], free_port()
+    for place in places:
+        place.mkdir()
+        (place / "story.txt").write_text(
+            (workplace / "story.txt").read_text("utf-8").replace("cat", place.name), "utf-8"
+        )
+    started = [by_hand(place, rank, port, f"hydra.run.dir={workplace}/run") for rank, place in enumerate(places)]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2]
+    errors = [[line for line in text.splitlines() if not line.startswith("preparing")] for text in said]
+    assert [len(lines) for lines in errors] == [1, 0], said  # one line, of rank 0
+    assert errors[0][0].startswith("error: rank 1: its data fingerprint is ")
+    assert not (workplace / "run").exists()
+
+
+def test_a_rank_of_another_launcher_names_the_one_that_died(workplace: Path) -> None:
+    port = free_port()
+    started = [by_hand(workplace, rank, port, *LONG, "hydra.run.dir=run") for rank in (0, 1)]
+    metrics, deadline = workplace / "run/metrics.csv", time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started[1].kill()
+    said = [process.communicate(timeout=120)[1] for process in started][0]
+    assert started[0].returncode == 2
+    assert said.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
+    assert "Traceback" not in said

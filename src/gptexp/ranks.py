@@ -63,15 +63,20 @@ def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
     return Rank(rank, size, int(environment.get("LOCAL_RANK") or rank % local_size), local_size)
 
 
+def drop_empty(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Unset the launchers' variables that are empty: Lightning, when it is imported, takes them for numbers."""
+    for name in (*PLACE, *MEETING, "SLURM_PROCID", "SLURM_LOCALID"):
+        if not environment.get(name, "-").strip():
+            del environment[name]
+
+
 def require_whole(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Check the launcher's variables together; empty ones are removed, because Lightning would read them too.
+    """Check the launcher's variables together; empty ones count as unset.
 
     Raises:
         ValueError: some are missing or contradict each other: naming them, and what to do.
     """
-    for name in (*PLACE, *MEETING, "SLURM_PROCID", "SLURM_LOCALID"):
-        if not environment.get(name, "-").strip():
-            del environment[name]
+    drop_empty(environment)
     given = [name for name in PLACE if name in environment]
     numbers = {name: _whole_number(environment, name) for name in given}
     if not given or (numbers.get("WORLD_SIZE") == 1 and numbers.get("RANK", 0) == 0):
@@ -112,6 +117,7 @@ def started() -> Rank | None:
     Raises:
         ValueError: the environment holds a part of what a launcher sets.
     """
+    drop_empty()
     slurm.adopt()
     require_whole()
     return current()
