@@ -180,3 +180,16 @@ def test_cfg_job_prints_the_composition(trained: Path) -> None:
     done = command("train", "--cfg", "job", "model=bigram", "--resolve", cwd=trained)
     assert done.returncode == 0, done.stderr
     assert "kind: bigram" in done.stdout
+
+
+def test_interactive_takes_line_ends_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from io import StringIO
+    from types import SimpleNamespace
+
+    from gptexp.generate import converse
+
+    prompts: list[str] = []
+    monkeypatch.setattr("sys.stdin", StringIO("The cat\r\nThe oven\n\r\n"))
+    asked = SimpleNamespace(seed=1, prompt=None, num_samples=1)
+    converse(SimpleNamespace(arguments=asked, write=lambda texts, _: prompts.extend(texts)))  # type: ignore[arg-type]
+    assert prompts == ["The cat", "The oven", "The oven"]
