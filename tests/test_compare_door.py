@@ -28,7 +28,8 @@ from rich.console import Console
 from conftest import TINY_GPT, command
 from gptexp import replay as replay_command
 from gptexp.report import compare_command
-from gptexp.report.comparison import Question, compare, compare_folders
+from gptexp.report.comparison import Comparison, Question, compare, compare_folders
+from gptexp.report.markup import latex, markdown
 from gptexp.report.page import page
 from gptexp.report.plots import ablation, curves, pareto, plots
 from gptexp.report.reading import last_sample, read_runs
@@ -39,7 +40,8 @@ from gptexp.runs import RunError
 from gptexp.words import plain
 from runfolders import make_run
 
-FILES = ["ablation.png", "comparison.csv", "curves.png", "pareto.png", "report.html"]
+PLOTS = [f"{name}.{form}" for name in ("ablation", "curves", "pareto") for form in ("pdf", "png", "svg")]
+FILES = sorted([*PLOTS, "comparison.csv", "report.html"])
 EVIL = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)>"
 
 
@@ -82,7 +84,8 @@ def test_compare_prints_the_table_and_writes_its_files_beside_the_runs(tmp_path:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[0].split()[:4] == ["n_layer", "seeds", "val/bpb", "difference"]
-    assert done.stdout.endswith("sweep/report: comparison.csv · curves.png · ablation.png · pareto.png · report.html\n")
+    said = "comparison.csv · curves.png · ablation.png · pareto.png · report.html · plots as pdf and svg too"
+    assert done.stdout.endswith(f"sweep/report: {said}\n")
     assert sorted(path.name for path in (tmp_path / "sweep/report").iterdir()) == FILES
     again = command("compare", "sweep", "--out", "elsewhere", cwd=tmp_path)
     assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]
@@ -351,3 +354,45 @@ def test_replay_prints_what_a_bundle_says_as_text(
     with pytest.raises(SystemExit):
         replay_command.main([str(tmp_path / "b.pt")])
     assert "\x1b" not in capsys.readouterr().out
+
+
+NASTY = r"a_b & 50% $x$ #1 {y} \end{tabular} ~^ | <b> [l](http://x) www.x.com `c` *d*"
+
+
+@pytest.fixture
+def nasty(tmp_path: Path) -> Comparison:
+    make_run(tmp_path / "a", 2.0, data__path=NASTY)
+    make_run(tmp_path / "b", 1.9, data__path="b.txt\n\\input{x}")
+    return compare_folders([tmp_path], Question())
+
+
+def test_a_latex_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
+    table = latex(nasty).split("\\end{tabular}\n")[0]
+    lines = table.splitlines()
+    assert lines[1:3] == [r"\begin{tabular}{lrrrrrrrrr}", r"\toprule"]
+    assert r"a\_b \& 50\% \$x\$ \#1 \{y\} \textbackslash{}end\{tabular\}" in table
+    assert r"\textasciitilde{}\textasciicircum{} $|$ $<$b$>$" in table
+    assert r"\textbackslash{}input\{x\}" in table
+    assert {line.replace(r"\&", "").count("&") for line in lines if line.endswith(r"\\")} == {9}
+    assert all(line.startswith("%") for line in latex(nasty).split("\\end{tabular}\n")[1].splitlines())
+
+
+def test_a_markdown_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
+    table = markdown(nasty).split("\n\n")[0].splitlines()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {11}
+    assert table[1] == "| :--- |" + " ---: |" * 9
+    row = next(line for line in table if "50%" in line)
+    assert r"\$x\$ \#1 \{y\}" in row
+    assert r"\| \<b\> \[l\](http\://x) www\.x.com \`c\` \*d\*" in row
+
+
+def test_formats_are_printed_and_another_metric_keeps_the_first_report(tmp_path: Path) -> None:
+    sweep(tmp_path / "sweep")
+    first = command("compare", "sweep", "--format", "latex", cwd=tmp_path)
+    assert first.stdout == (tmp_path / "sweep/report/comparison.tex").read_text(encoding="utf-8")
+    assert first.stderr.startswith("\nsweep/report: comparison.csv")
+    before = {path: path.read_bytes() for path in (tmp_path / "sweep/report").iterdir()}
+    done = command("compare", "sweep", "--format", "markdown", "--metric", "val/loss", "--at", "tokens", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sweep/report/val_loss-at-tokens/comparison.md").read_text(encoding="utf-8") == done.stdout
+    assert all(path.read_bytes() == data for path, data in before.items())

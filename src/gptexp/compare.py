@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from gptexp.cli import fail, one_line_errors
 from gptexp.entry import entry_point
 from gptexp.report import missing_packages
 from gptexp.words import install_extra
+
+METRIC = "val/bpb"
+VECTOR = ("pdf", "svg")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "corrected p-values, plots, and a page. What can't be compared is left out, with the reason.",
     )
     p.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders that hold some")
-    p.add_argument("--metric", default="val/bpb", help="of the last step; default: %(default)s")
+    p.add_argument("--metric", default=METRIC, help="of the last step; default: %(default)s")
     p.add_argument("--by", metavar="KEY", action="append", default=[], help="setting to put first; may be repeated")
     p.add_argument(
         "--baseline",
@@ -39,7 +45,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--interval", choices=["t", "bootstrap"], default="t", help="of the mean over seeds; default: %(default)s"
     )
-    p.add_argument("--out", metavar="FOLDER", type=Path, help="for table, plots and page; default: DIR/report")
+    p.add_argument(
+        "--format",
+        choices=["text", "latex", "markdown"],
+        default="text",
+        help="of the table that is printed; latex and markdown are written to a file as well; default: %(default)s",
+    )
+    p.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="for table, plots and page; default: DIR/report, and a folder in it for another metric or --at",
+    )
     p.add_argument("--scaling", action="store_true", help="fit L(N, D) = E + A/N^alpha + B/D^beta instead")
     p.add_argument("--budget", metavar="FLOPS", type=_flops, help="with --scaling: the compute to be best at")
     return p
@@ -61,11 +78,20 @@ def main(argv: list[str] | None = None) -> None:
     with one_line_errors():
         if arguments.budget is not None and not arguments.scaling:
             raise ValueError("--budget: goes with --scaling")
-        out = arguments.out or _own_report(arguments.folders[0])
+        if arguments.format != "text" and arguments.scaling:
+            raise ValueError("--format: of the table of a comparison; leave it out with --scaling")
+        out = arguments.out or _own_report(arguments.folders[0]) / _question_folder(arguments)
         if arguments.scaling:
             scale(arguments, out)
         else:
             compare(arguments, out)
+
+
+def _question_folder(arguments: argparse.Namespace) -> str:
+    """Where in the report's folder a question has its files: another one overwrites none."""
+    parts = [arguments.metric] if arguments.metric != METRIC else []
+    parts += [f"at-{arguments.at}"] if arguments.at else []
+    return re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip(".")
 
 
 def _own_report(folder: Path) -> Path:
@@ -81,6 +107,7 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
     from rich.console import Console
 
     from gptexp.report.comparison import Question, compare_folders
+    from gptexp.report.markup import FORMATS
     from gptexp.report.table import print_comparison
 
     question = Question(
@@ -91,15 +118,22 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
         method=arguments.interval,
     )
     comparison = compare_folders(arguments.folders, question)
-    print_comparison(Console(highlight=False), comparison)
+    text = FORMATS[arguments.format][1](comparison) if arguments.format in FORMATS else None
+    if text is None:
+        print_comparison(Console(highlight=False), comparison)
+    else:
+        print(text, end="")
 
     from gptexp.report.page import page
     from gptexp.report.plots import plots
     from gptexp.report.tables import to_csv
 
-    images = plots(comparison)
-    files = {"comparison.csv": to_csv(comparison).encode(), **images}
-    write(out, {**files, "report.html": page(comparison, images).encode()})
+    drawn = plots(comparison, ("png", *VECTOR))
+    images = {name: data for name, data in drawn.items() if name.endswith(".png")}
+    files = {"comparison.csv": to_csv(comparison).encode(), **drawn}
+    if text is not None:
+        files[FORMATS[arguments.format][0]] = text.encode()
+    write(out, {**files, "report.html": page(comparison, images).encode()}, sys.stdout if text is None else sys.stderr)
 
 
 def scale(arguments: argparse.Namespace, out: Path) -> None:
@@ -108,21 +142,23 @@ def scale(arguments: argparse.Namespace, out: Path) -> None:
     from rich.console import Console
 
     from gptexp.report.scaling import fit_folders
-    from gptexp.report.scaling_plot import scaling_plot
+    from gptexp.report.scaling_plot import scaling_plots
     from gptexp.report.scaling_text import print_law, to_json
 
     law = fit_folders(arguments.folders, arguments.metric)
     print_law(Console(highlight=False), law, arguments.budget)
-    write(out, {"scaling.json": to_json(law, arguments.budget).encode(), "scaling.png": scaling_plot(law)})
+    files = {"scaling.json": to_json(law, arguments.budget).encode(), **scaling_plots(law, ("png", *VECTOR))}
+    write(out, files, sys.stdout)
 
 
-def write(out: Path, files: Mapping[str, bytes]) -> None:
+def write(out: Path, files: Mapping[str, bytes], console: TextIO) -> None:
     """Each file whole or absent; then where they are."""
     from gptexp.files import atomic_write
 
     for name, data in files.items():
         atomic_write(out / name, data)
-    print(f"\n{out}: {' · '.join(files)}")
+    named = [name for name in files if not name.endswith(VECTOR)]
+    print(f"\n{out}: {' · '.join(named)} · plots as {' and '.join(VECTOR)} too", file=console)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
-from gptexp.report.style import Look, figure, literal, looks, png, styled
+from gptexp.report.style import Look, figure, literal, looks, picture, styled
 from gptexp.words import plain
 
 LETTERS_PER_INCH = 11  # of a legend's font
@@ -42,11 +42,11 @@ FORMATS: dict[str, Callable[[], Formatter]] = {
 }
 
 
-def plots(c: Comparison) -> dict[str, bytes]:
-    """The PNG files, by name."""
+def plots(c: Comparison, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
+    """The files, by name; forms: of png, pdf and svg."""
     with styled():
-        made = {"curves.png": curves(c), "ablation.png": ablation(c), "pareto.png": pareto(c)}
-        return {name: png(fig) for name, fig in made.items()}
+        made = {"curves": curves(c), "ablation": ablation(c), "pareto": pareto(c)}
+        return {f"{name}.{form}": picture(fig, form) for form in forms for name, fig in made.items()}
 
 
 def axis_label(metric: str) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from gptexp.report.plots import axis_label
 from gptexp.report.scaling import SAME, Floats, Law
-from gptexp.report.style import figure, looks, png, styled
+from gptexp.report.style import figure, looks, picture, styled
 from gptexp.words import quantity
 
 MOST_LINES = 7
 
 
-def scaling_plot(law: Law) -> bytes:
-    """Two panels: the metric against N at several D, and against D at several N."""
+def scaling_plots(law: Law, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
+    """The files, by name. Two panels: the metric against N at several D, and against D at several N."""
     with styled():
         fig, (left, right) = figure(10.5, 4.6, 1, 2)
         _panel(left, law, law.n, law.d, "tokens", by_size=True)
@@ -24,7 +26,7 @@ def scaling_plot(law: Law) -> bytes:
         right.set_xlabel("training tokens D")
         for ax in (left, right):
             ax.set_ylabel(axis_label(law.metric))
-        return png(fig)
+        return {f"scaling.{form}": picture(fig, form) for form in forms}
 
 
 def _panel(ax: Axes, law: Law, x: Floats, fixed: Floats, word: str, *, by_size: bool) -> None:

@@ -39,6 +39,8 @@ SETTINGS: Any = {
     "legend.fontsize": 10.5,
     "figure.facecolor": "white",
     "axes.unicode_minus": False,
+    "pdf.fonttype": 42,  # TrueType, which journals ask for
+    "svg.hashsalt": "gptexp",  # names of parts that don't change
 }
 CJK = (
     "Noto Sans CJK SC",
@@ -122,10 +124,15 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     return fig, list(axes.flat)
 
 
-def png(fig: Figure) -> bytes:
-    """The picture; without metadata, so that the same runs give the same bytes."""
+def picture(fig: Figure, form: str = "png") -> bytes:
+    """The figure as png, pdf or svg; without dates and names of programs, so that the same runs give the same bytes."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    without: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+        "svg": {"Creator": None, "Date": None},
+    }
+    fig.savefig(buffer, format=form, dpi=DPI, metadata=without[form])
     return buffer.getvalue()
 
 
