@@ -324,4 +324,5 @@ def test_a_strangers_run_folder_can_not_name_code_to_run(train_here: Train, work
     del settings["trainer"]["_target_"]
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     done = command("train", "resume=run", "trainer.max_steps=3", "trainer=cpu", cwd=workplace)
-    assert done.returncode == 0, done.stderr  # a run's callbacks are never taken from it
+    assert done.returncode == 2
+    assert "callbacks.plugins.x._target_=lightning.pytorch.LightningModule.load_from_checkpoint" in done.stderr

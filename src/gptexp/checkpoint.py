@@ -127,7 +127,7 @@ def _generation_before(path: Path, damage: ValueError) -> Checkpoint:
         try:
             found = load(previous)
         except ValueError as error:
-            also = f"; {error}"
+            also = f"; {PREVIOUS}: {str(error).removeprefix(f'{previous}: ')}"
         else:
             warnings.warn(f"{damage}; taking {PREVIOUS} instead", stacklevel=1)
             return found
