@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
 from conftest import TINY_GPT
@@ -165,3 +167,22 @@ def test_a_table_deleted_while_the_run_goes_on_gets_its_head_again(tmp_path: Pat
     for step in (6, 7):
         log.log_metrics({"val/loss": 1.5}, step=step)
     assert [(row["step"], row["val/loss"]) for row in rows(tmp_path / "metrics.csv")] == [("6", "1.5"), ("7", "1.5")]
+
+
+def test_hparams_show_what_was_swept_and_bits_per_byte_first(tmp_path: Path) -> None:
+    folder = tmp_path / "model=mini_gpt,bias=true"
+    folder.mkdir()
+    overrides = ["model=mini_gpt", "model.bias=true"]
+    jobs = [{"name": folder.name, "overrides": overrides, "identity": "0", "config": {}}]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, "jobs": jobs}))
+    logger = tensorboard(folder, ["val/loss", "val/bpb"])
+    settings = {"model": {"kind": "gpt", "n_layer": 4, "bias": True, "qk_norm": False}, "data": {"encoding": "utf-8"}}
+    logger.log_hyperparams(settings | {"seed": 1, "optimizer": {"lr": None}})
+    logger.save()
+    logger.finalize("success")
+    events = EventAccumulator(str(folder)).Reload()
+    data = HParamsPluginData.FromString(events.summary_metadata["_hparams_/experiment"].plugin_data.content)
+    infos = data.experiment.hparam_infos
+    assert [info.name for info in infos if info.differs] == ["model", "model.bias"]
+    assert [info.name for info in infos if not info.differs] == ["model.kind", "model.n_layer", "seed"]
+    assert [info.name.tag for info in data.experiment.metric_infos] == ["val/bpb", "val/loss"]

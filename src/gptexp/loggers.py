@@ -12,11 +12,31 @@ from typing import Any
 
 from gptexp.files import atomic_write, flush, open_append, read_rows
 from gptexp.lean import pl
+from gptexp.report import typed
 
 rank_zero_only = pl.utilities.rank_zero_only
 
-# Shown by HPARAMS.
-COMPARED = ("model", "tokenizer", "data", "objective", "optimizer", "schedule", "finetune", "trainer", "seed")
+# Shown by HPARAMS beside what was typed; a column of each of a hundred constants would hide both from the reader.
+COMPARED = (
+    "model.kind",
+    "model.n_layer",
+    "model.n_head",
+    "model.n_embd",
+    "model.block_size",
+    "model.dropout",
+    "model.position",
+    "tokenizer.kind",
+    "tokenizer.vocab_size",
+    "data.kind",
+    "data.global_batch_size",
+    "objective.kind",
+    "optimizer.kind",
+    "optimizer.lr",
+    "schedule.kind",
+    "finetune.kind",
+    "trainer.max_steps",
+    "seed",
+)
 
 EVENTS = "events.out.tfevents."  # TensorBoard's files begin so
 
@@ -135,10 +155,8 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
         @rank_zero_only
         def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
-            from torch.utils.tensorboard.summary import hparams
-
-            zeros = dict.fromkeys(metrics, 0.0)
-            for summary in hparams(_flat({name: params[name] for name in COMPARED if name in params}), zeros):
+            given = typed.typed(folder)
+            for summary in _hparams(_shown(_flat(params), given), list(given), metrics):
                 self.experiment._get_file_writer().add_summary(summary)
 
         @rank_zero_only
@@ -148,6 +166,27 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
 
     purge = first_step + 1 if first_step else 0  # the first session says its start too: only later ones drop points
     return RunTensorBoard(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
+
+
+def _shown(flat: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """What was typed for this run first, presets by their names; then the settings that most comparisons are about."""
+    first = {key: flat.get(key, value) for key, value in given.items() if key != "seed"}
+    return first | {key: flat[key] for key in COMPARED if flat.get(key, "None") != "None"}
+
+
+def _hparams(settings: dict[str, Any], swept: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+    """The summaries of HPARAMS, which puts first what `differs`, and of the metrics the first; val/bpb where it is."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+    from torch.utils.tensorboard.summary import hparams
+
+    ordered = sorted(metrics, key=lambda name: name != "val/bpb")
+    summaries = list(hparams(settings, dict.fromkeys(ordered, 0.0)))
+    about = summaries[0].value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(about.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in swept
+    about.content = content.SerializeToString()
+    return summaries
 
 
 def date_before(folder: Path, now: int) -> None:
