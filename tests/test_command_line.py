@@ -17,12 +17,13 @@ import pytest
 
 from gptexp import __main__ as main
 from gptexp import __version__, cli, everyday, train
-from gptexp.compose import compose
+from gptexp import compose as gptexp_compose
+from gptexp.compose import Bases, compose
 from gptexp.entry import entry_point
 from gptexp.explain import settings
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import jobs_of, quoted, text_of
-from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas
+from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas, to_plain
 from gptexp.sweep.plan import plan
 
 TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
@@ -253,3 +254,48 @@ def test_commands_are_listed_and_a_missing_dot_is_named(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main.main(["train", "seed=3"])
     assert capsys.readouterr().err == "error: train seed=3: a command is a module; write python -m gptexp.train\n"
+
+
+def test_slurm_is_missed_before_anything_is_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("PATH", str(workplace))
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "hydra/launcher=slurm", *TEXT, "seed=1,2"])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert capsys.readouterr().err.startswith("error: hydra/launcher=slurm: there is no SLURM on this machine")
+    assert [path.name for path in workplace.iterdir()] == ["story.txt"]
+
+
+LINES = [
+    ["model=bigram", "seed=3"],
+    ["optimizer=muon", "optimizer.lr=1e-3", "name=12e4"],
+    ["name='${model.kind}-${hydra:runtime.choices.data}'", "tokenizer=bpe", "tokenizer.vocab_size=300"],
+    ["experiment=shakespeare_char_cpu", "trainer.max_steps=1e3"],
+    ["+callbacks.plugins.t={_target_: gptexp.callbacks.trace.Trace, kill_at: 3}"],
+    ["model.n_embd=100", "model.n_head=3"],
+    ["model.n_lyer=2"],
+    ["tokenizer.vocab_size=300"],
+    ["+seed=4"],
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=[" ".join(line) for line in LINES])
+def test_a_job_composed_on_the_base_of_others_is_the_same(line: list[str]) -> None:
+    def composed(**bases: Any) -> Any:
+        try:
+            return to_plain(compose(line, **bases))
+        except ConfigError as error:
+            return str(error)
+
+    bases = Bases()
+    compose(["seed=2"], bases=bases)
+    assert composed() == composed(bases=bases) == composed(bases=bases)
+
+
+def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    theirs = gptexp_compose.hydra_compose
+    monkeypatch.setattr(gptexp_compose, "hydra_compose", lambda *a, **k: calls.append(a) or theirs(*a, **k))
+    planned = plan([*TEXT, "seed=1,2,3", "model.n_layer=1,2", "optimizer.lr=1e-3,0.001"])
+    assert (len(planned.jobs), len(calls)) == (6, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ FAILED = 1  # exit code if a job has
 NEEDS = {"cores": "hydra_plugins.hydra_joblib_launcher", "ray": "hydra_plugins.hydra_ray_launcher"} | dict.fromkeys(
     ("slurm", "submitit_local", "submitit_slurm"), "hydra_plugins.hydra_submitit_launcher"
 )
+SLURM = ("slurm", "submitit_slurm")
 AWAY = ("slurm", "submitit_slurm", "ray")  # launchers whose jobs may live on other machines
 
 
@@ -45,6 +47,9 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
 
             show(planned, console)
             return
+        if launcher in SLURM and shutil.which("srun") is None:
+            place = "start it on the cluster's login node, or take hydra/launcher=cores"
+            raise ConfigError(f"hydra/launcher={launcher}: there is no SLURM on this machine (no srun); {place}")
         with held(planned.folder):
             sweep = join(planned)
             _announce(sweep, console)

@@ -7,17 +7,21 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from gptexp.cli import check
-from gptexp.compose import compose, compose_raw
+from gptexp.compose import Bases, compose, compose_raw
 from gptexp.config import Config, SweepConfig
 from gptexp.identity import identity, settings_that_matter
 from gptexp.overrides import by_key, is_swept, jobs_of, key_of, listed, one_batch_setting, parse, quoted, text_of
 from gptexp.schemas import ConfigError, from_plain, to_plain
 
+MANY = 30  # jobs whose composition takes long enough to be watched
 LONGEST_NAME = 100  # of a job's folder, in bytes
 
 
@@ -75,8 +79,9 @@ def plan(arguments: list[str]) -> Plan:
         return _search(own, axes, swept, hydra)
     if spaces := [override for override in axes if is_swept(override) and not _is_discrete(override)]:
         raise ConfigError(f"{spaces[0]}: is a space to search; add {SEARCH}, or list values")
-    fixed, jobs = _fixed(own, axes, swept), jobs_of(axes)
-    configs = [_composed(job) for job in jobs]
+    fixed, jobs, bases = _fixed(own, axes, swept), jobs_of(axes), Bases()
+    shown = track(jobs, "composing", console=Console(stderr=True), transient=True, disable=len(jobs) < MANY)
+    configs = [_composed(job, bases) for job in shown]
     settings = configs[0].sweep
     name = settings.name or _free_name(swept, fixed)
     return Plan(
@@ -130,8 +135,8 @@ def _axes(own: list[str], base: Any) -> list[str]:
     return [*preset, *own]
 
 
-def _composed(job: list[str]) -> Config:
-    config = compose(job)
+def _composed(job: list[str], bases: Bases | None = None) -> Config:
+    config = compose(job, bases=bases)
     try:
         check(config)
     except ValueError as error:
@@ -181,17 +186,18 @@ def _leaves(keys: list[str]) -> dict[str, str]:
 
 
 def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> list[Job]:
-    leaves, jobs, taken = _leaves(swept), list[Job](), set[str]()
+    leaves, jobs, taken, known = _leaves(swept), list[Job](), set[str](), set[str]()
     for part, config in zip(parts, configs, strict=True):
-        own = make_job("", part, config).identity
+        job = make_job("", part, config)
         name = safe_name(",".join(f"{leaves[key]}={value}" for key, value in by_key(part).items())) or "job"
         if len(name.encode()) > LONGEST_NAME or name in taken:
-            name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{own}"
-        job = make_job(name, part, config)
-        if name in taken or any(other.config | {"name": name} == job.config for other in jobs):
+            name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{job.identity}"
+        settings = json.dumps(job.config, sort_keys=True)
+        if name in taken or settings in known:
             continue  # the same experiment twice, as in 0.001,1e-3
         taken.add(name)
-        jobs.append(job)
+        known.add(settings)
+        jobs.append(replace(job, name=name, config=job.config | {"name": name}))
     return jobs
 
 
