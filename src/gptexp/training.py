@@ -22,6 +22,7 @@ from gptexp.config import Config
 from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.files import link, own_folder
 from gptexp.plaintext import plain_text
+from gptexp.report.run_curves import draw_run
 from gptexp.runs import Interrupted
 from gptexp.schemas import to_plain
 
@@ -55,6 +56,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     result = experiment.record.result(experiment.lit)
     if rank == 0:
         experiment.record.finish(experiment.lit)
+        draw_run(folder)
         conclude(console, experiment, result)
     return result
 
