@@ -24,6 +24,7 @@ from gptexp.explain import settings
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import jobs_of, quoted, text_of
 from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas, to_plain
+from gptexp.sweep import probe
 from gptexp.sweep.plan import plan
 
 TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
@@ -299,3 +300,16 @@ def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, mon
     monkeypatch.setattr(gptexp_compose, "hydra_compose", lambda *a, **k: calls.append(a) or theirs(*a, **k))
     planned = plan([*TEXT, "seed=1,2,3", "model.n_layer=1,2", "optimizer.lr=1e-3,0.001"])
     assert (len(planned.jobs), len(calls)) == (6, 3)
+
+
+def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    cost = {"tokens_per_second": 100.0, "tokens_per_step": 50.0, "parameters": 10, "flops_per_token": 6, "bytes": 9}
+    monkeypatch.setattr(probe, "measure", lambda settings: cost)
+    monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])
+    train.main()
+    said = capsys.readouterr().out
+    assert "1 run · " in said
+    assert "nothing was started" in said
+    assert [path.name for path in workplace.iterdir()] == ["story.txt"]

@@ -88,7 +88,13 @@ def checked_arguments(arguments: list[str]) -> list[str]:
 
     Ends the program with one line where something is wrong, before torch is imported.
     """
+    return checked_command(arguments)[0]
+
+
+def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
+    """The same, with the experiment; None where the command line only asks something."""
     answer(arguments)
+    config = None
     with one_line_errors():
         parsed = parsed_arguments(arguments)
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
@@ -96,10 +102,10 @@ def checked_arguments(arguments: list[str]) -> list[str]:
             config = compose(parsed.overrides)
             _require_said(config, parsed.overrides)
             check(config)
-            if config.sweep != SweepConfig():
+            if config.sweep != SweepConfig(dry_run=config.sweep.dry_run):
                 raise ConfigError("sweep: says how several jobs are run; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
-    return [*flags, *overrides]
+    return [*flags, *overrides], None if parsed.cfg else config
 
 
 def answer(arguments: list[str]) -> None:

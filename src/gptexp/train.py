@@ -86,7 +86,10 @@ def lead() -> None:
     if (overrides := cli.sweep_overrides(sys.argv[1:])) is not None:
         door.main(overrides, task)
         return
-    sys.argv[1:] = cli.checked_arguments(sys.argv[1:])
+    sys.argv[1:], config = cli.checked_command(sys.argv[1:])
+    if config is not None and config.sweep.dry_run:
+        door.show_one(config)
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
     with cli.one_line_errors():
         run_task(task, str(conf_dir()), "train")

@@ -13,12 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from gptexp import cli
+from gptexp.config import Config
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import by_key, quote, quoted
 from gptexp.runs import shown
 from gptexp.schemas import ConfigError, conf_dir
 from gptexp.sweep import job, slots
-from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan
+from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.words import install_extra
@@ -71,6 +72,16 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
             failed = summary(read(sweep.folder), console)
     if failed:
         sys.exit(FAILED)
+
+
+def show_one(config: Config) -> None:
+    """What one run would cost."""
+    with cli.one_line_errors():
+        if config.resume is not None:
+            raise ConfigError(f"dry_run=true: measures a run from its start; leave resume={config.resume} out")
+        from gptexp.sweep.probe import show
+
+        show(plan_of_one(config), Console(highlight=False))
 
 
 def _launcher(overrides: list[str]) -> str:

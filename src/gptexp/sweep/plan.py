@@ -207,6 +207,13 @@ def make_job(name: str, overrides: list[str], config: Config) -> Job:
     return Job(name=name, overrides=overrides, identity=identity(plain, seed=True), config=plain | {"name": name})
 
 
+def plan_of_one(config: Config) -> Plan:
+    """A single run, for what is said of plans."""
+    job = make_job(config.name, [], config)
+    folder = Path(config.paths.logs) / "runs" / config.name
+    return Plan(name=config.name, folder=folder, settings=config.sweep, fixed={}, texts={}, jobs=[job])
+
+
 def natural_rates(jobs: list[Job]) -> list[float]:
     """The different peak learning rates that `optimizer.lr: null` means for these jobs' models, highest first."""
     models = [job.config["model"] for job in jobs if job.config["optimizer"]["lr"] is None]

@@ -29,8 +29,9 @@ def show(plan: Plan, console: Console) -> None:
         column.justify = "right"
     seconds = size = 0.0
     measured: dict[str, dict[str, float]] = {}
-    with console.status("measuring"):
-        for job in plan.jobs:
+    with console.status("") as status:
+        for number, job in enumerate(plan.jobs, 1):
+            status.update(f"measuring {number} of {len(plan.jobs)}")
             key = _speed_key(job)
             if key not in measured:
                 measured[key] = measure(job.config)
@@ -42,9 +43,11 @@ def show(plan: Plan, console: Console) -> None:
             row = [quantity(probe["parameters"]), quantity(tokens), f"{flops:.1e}", clock(time)]
             table.add_row(Text(job.name), *row, _bytes(probe["bytes"]))
     console.print(table)
+    one = len(plan.jobs) == 1
+    jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
     console.print(
-        f"{len(plan.jobs)} jobs · {duration(seconds)} one after another on this machine, without validation · "
-        f"{_bytes(size)} below {shown(plan.folder)}\nnothing was started; leave sweep.dry_run out to start",
+        f"{jobs} on this machine, without validation · {_bytes(size)} below {shown(plan.folder)}\n"
+        "nothing was started; leave dry_run out to start",
         soft_wrap=True,
         markup=False,
     )
