@@ -149,15 +149,18 @@ def test_appending_follows_no_link(tmp_path: Path) -> None:
 
 
 @needs_posix
-def test_a_report_that_is_a_link_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
-    from gptexp.compare import main
+@pytest.mark.parametrize("place", ["report", "report/question"])
+def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
+    from gptexp.compare import _own_report
 
-    run = make_run(tmp_path / "runs/run")
-    (tmp_path / "victim").mkdir()
-    (tmp_path / "runs/report").symlink_to(tmp_path / "victim")
-    with pytest.raises(SystemExit):
-        main([str(run.parent)])
-    assert not list((tmp_path / "victim").iterdir())
+    (tmp_path / "victim/question").mkdir(parents=True)
+    link = tmp_path / "runs" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="is a link, and nothing is written through one"):
+        _own_report(tmp_path / "runs", "question")
+    link.unlink()
+    assert _own_report(tmp_path / "runs", "question") == tmp_path / "runs/report/question"
 
 
 @needs_posix

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError("--budget: goes with --scaling")
         if arguments.format != "text" and arguments.scaling:
             raise ValueError("--format: of the table of a comparison; leave it out with --scaling")
-        out = arguments.out or _own_report(arguments.folders[0]) / _question_folder(arguments)
+        out = arguments.out or _own_report(arguments.folders[0], _question_folder(arguments))
         if arguments.scaling:
             scale(arguments, out)
         else:
@@ -94,12 +94,16 @@ def _question_folder(arguments: argparse.Namespace) -> str:
     return re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip(".")
 
 
-def _own_report(folder: Path) -> Path:
+def _own_report(folder: Path, question: str | Path) -> Path:
     """Where the report goes unless it is said; the runs' folder may be a stranger's."""
     from gptexp.files import require_no_link
 
-    require_no_link(folder / "report")
-    return folder / "report"
+    out = folder / "report" / question
+    for place in (out, *out.parents):
+        if place == folder:
+            break
+        require_no_link(place)
+    return out
 
 
 def compare(arguments: argparse.Namespace, out: Path) -> None:
