@@ -24,7 +24,6 @@ from gptexp.explain import settings
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import jobs_of, quoted, text_of
 from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas, to_plain
-from gptexp.sweep import probe
 from gptexp.sweep.plan import plan
 
 TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
@@ -132,6 +131,8 @@ WRONG = [
     (["--seed", "3"], "--seed: a setting has no dashes; write seed=3"),
     (["seed=1", "--seed=3", "--cfg", "job"], "--seed=3: a setting has no dashes; write seed=3"),
     (["--compile"], "--compile: a setting has no dashes; did you mean trainer.compile?"),
+    (["tokenizer=files", "tokenizer.path=~nobody-here/x"], "tokenizer.path=~nobody-here/x: no home folder of"),
+    (["resume=~nobody-here/x"], "resume=~nobody-here/x: no home folder of"),
     (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
 ]
 
@@ -305,6 +306,8 @@ def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, mon
 def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    from gptexp.sweep import probe  # which imports torch
+
     cost = {"tokens_per_second": 100.0, "tokens_per_step": 50.0, "parameters": 10, "flops_per_token": 6, "bytes": 9}
     monkeypatch.setattr(probe, "measure", lambda settings: cost)
     monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])

@@ -156,4 +156,5 @@ def from_plain(group: str, plain: object) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line.removeprefix("ValueError raised while resolving interpolation: ")  # of a resolver of ours

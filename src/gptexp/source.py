@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.files import user_path
+from gptexp.files import user_path
 from gptexp.identity import computing_plugins, flatten
 from gptexp.overrides import by_key, key_of, quote
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
@@ -150,7 +151,7 @@ def _require_trusted(run: str, settings: dict[str, Any], given: dict[str, str]) 
     Raises:
         ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a thing.
     """
-    found, logs = find_checkpoint(run, weights=False), Path(given.get("paths.logs", "logs")).expanduser()
+    found, logs = find_checkpoint(run, weights=False), user_path(given.get("paths.logs", "logs"), "paths.logs")
     folder = run_folder(found) or found
     wanted = Path(given["hydra.run.dir"]) if "hydra.run.dir" in given else None
     if trust.is_own(folder, logs) or (wanted is not None and wanted.resolve() == folder.resolve()):
