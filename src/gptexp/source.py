@@ -11,7 +11,6 @@ from hydra.core.config_store import ConfigStore
 from gptexp import huggingface, slurm, trust
 from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.files import user_path
-from gptexp.files import user_path
 from gptexp.identity import computing_plugins, flatten
 from gptexp.overrides import by_key, key_of, quote
 from gptexp.runs import RunError, find_checkpoint, has_checkpoint, is_finished, read_settings, run_folder
