@@ -272,7 +272,7 @@ def test_a_rank_of_another_launcher_names_the_one_that_died(workplace: Path) -> 
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     started[1].kill()
-    said = [process.communicate(timeout=120)[1] for process in started][0]
+    said, _ = (process.communicate(timeout=120)[1] for process in started)
     assert started[0].returncode == 2
     assert said.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
     assert "Traceback" not in said
