@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 import hydra
 import omegaconf
@@ -38,10 +37,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 @contextmanager
+def _replaced(module: object, name: str, value: object) -> Iterator[None]:
+    """A module with another value under a name; unittest.mock would import asyncio for it at every start."""
+    former = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, former)
+
+
+@contextmanager
 def _own_parser() -> Iterator[None]:
     """Let Hydra make its parser of our class, in Hydra's module alone."""
     module = SimpleNamespace(**{**vars(argparse), "ArgumentParser": _Parser})
-    with patch.object(utils, "argparse", module):
+    with _replaced(utils, "argparse", module):
         yield
 
 
@@ -54,5 +64,5 @@ def arguments_parser() -> argparse.ArgumentParser:
 def run_task(task: Callable[..., Any], config_path: str, config_name: str) -> None:
     """Let Hydra compose the command line of this process, and run the task or the sweep that it asks for."""
     main = sys.modules["hydra.main"]
-    with patch.object(main, "get_args_parser", arguments_parser):
+    with _replaced(main, "get_args_parser", arguments_parser):
         hydra.main(**VERSION_BASE, config_path=config_path, config_name=config_name)(task)()

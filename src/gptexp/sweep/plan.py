@@ -6,13 +6,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
 
 from gptexp.cli import check
 from gptexp.compose import Bases, compose, compose_raw
@@ -80,8 +77,7 @@ def plan(arguments: list[str]) -> Plan:
     if spaces := [override for override in axes if is_swept(override) and not _is_discrete(override)]:
         raise ConfigError(f"{spaces[0]}: is a space to search; add {SEARCH}, or list values")
     fixed, jobs, bases = _fixed(own, axes, swept), jobs_of(axes), Bases()
-    shown = track(jobs, "composing", console=Console(stderr=True), transient=True, disable=len(jobs) < MANY)
-    configs = [_composed(job, bases) for job in shown]
+    configs = [_composed(job, bases) for job in _watched(jobs)]
     settings = configs[0].sweep
     name = settings.name or _free_name(swept, fixed)
     return Plan(
@@ -93,6 +89,14 @@ def plan(arguments: list[str]) -> Plan:
         jobs=_named(swept, [[o for o in job if key_of(o) in swept] for job in jobs], configs),
         hydra=_launching(hydra),
     )
+
+
+def _watched(jobs: list[list[str]]) -> Iterable[list[str]]:
+    """The jobs, with a bar while many are composed."""
+    from rich.console import Console
+    from rich.progress import track  # slow to import, and every command line comes by here
+
+    return track(jobs, "composing", console=Console(stderr=True), transient=True, disable=len(jobs) < MANY)
 
 
 def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str]) -> Plan:
