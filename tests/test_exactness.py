@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,19 @@ def test_verify_resume_refuses_a_wrong_command_line(
         main(arguments)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_verify_resume_accepts_names_that_hydra_would_not_parse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gptexp import verify_resume
+
+    given: list[str] = []
+    config = SimpleNamespace(init_from="runs/a", paths=SimpleNamespace(logs=str(tmp_path)))
+    monkeypatch.setattr(verify_resume, "_checked", lambda *_: config)
+    monkeypatch.setattr(verify_resume, "verify", lambda _, __, overrides, ___: given.extend(overrides) or [])
+    verify_resume.main(["init_from=latest", "data.path=books[1].txt"])
+    assert given == ["data.path=books[1].txt", "init_from='runs/a'"]
 
 
 def started(place: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:

@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     with cli.one_line_errors():
         config = _checked(options, overrides)
         if config.init_from:  # `latest` as what it means before the first training
-            overrides = [f"init_from={quote(config.init_from)}" if key_of(o) == "init_from" else o for o in overrides]
+            others = [override for override in overrides if key_of(quoted(override)) != "init_from"]
+            overrides = [*others, f"init_from={quote(config.init_from)}"]
         place = _place(config)
         try:
             comparisons = verify(options.steps, options.kill_at, overrides, place)
