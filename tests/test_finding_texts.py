@@ -149,7 +149,10 @@ def refusal(path: Path, content: bytes, encoding: str = "utf-8") -> str:
         (b"\x1f\x8b\x08\0", "is compressed (gzip), not text; unpack it"),
         (b"\x89PNG\r\n\x1a\n", "is a PNG image"),
         (b"{\\rtf1\\ansi", "is an RTF document, not text; save it as plain text"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "is a Git LFS pointer, and the text"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
+            "is a pointer of git-lfs, not the file itself",
+        ),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

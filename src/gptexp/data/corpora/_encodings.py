@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptexp.files import require_no_pointer
+
 HEAD = 4096  # bytes by which a format is known
 
 _AS_TEXT = "save it as plain text"
@@ -18,7 +20,6 @@ _MAGIC = {
     b"\xff\xd8\xff": ("a JPEG image", "give files of text"),
     b"PAR1": ("a Parquet file", "data=huggingface data.dataset=parquet reads such files"),
     b"SQLite format 3\0": ("an SQLite database", "export it as text"),
-    b"version https://git-lfs.github.com/spec/": ("a Git LFS pointer, and the text isn't there", "run git lfs pull"),
 }
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -94,6 +95,7 @@ def require_text(path: Path, head: bytes, compressed: bool = False) -> None:
     Raises:
         ValueError: what it is, and what to do.
     """
+    require_no_pointer(path, head)
     found = next((known for magic, known in _MAGIC.items() if head.startswith(magic)), None)
     if head.startswith(b"PK\x03\x04"):
         found = next(known for name, known in _ZIPS.items() if name in head)
