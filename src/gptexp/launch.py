@@ -111,7 +111,7 @@ class _Received:
 
 @contextmanager
 def _forwarding(children: list[RankProcess]) -> Iterator[_Received]:
-    """Pass on to all ranks the signals that this process gets, and yield a list of them.
+    """Pass on to all ranks the signals that this process gets, and yield what has come.
 
     Each rank ends its step, saves and stops; a second SIGINT kills them.
     """

@@ -57,7 +57,8 @@ class RankProcess:
         self.process.wait()
         self.died = time.monotonic()
         if self.process.returncode == 0:
-            self._pass_on()
+            with self._lock:
+                self._pass_on()
 
     def _take(self, line: str) -> None:
         self.last, self._spoke = line.strip() or self.last, time.monotonic()
