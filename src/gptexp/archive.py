@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 import torch
 
 from gptexp.files import POINTER, require_no_pointer
+from gptexp.words import first_line
 
 Plain = dict[str, Any]
 
@@ -55,7 +56,7 @@ def open_plain(path: Path, *, legacy: bool = False) -> Plain:
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a broken pickle fails in every way that there is
-        raise ValueError(f"{path}: can't be read as a checkpoint ({line(error)})") from None
+        raise ValueError(f"{path}: can't be read as a checkpoint ({_line(error)})") from None
     _require_bounded(path, plain, path.stat().st_size)
     return plain if isinstance(plain, dict) else {}
 
@@ -67,7 +68,7 @@ def _check_all(path: Path, file: BinaryIO, check: Callable[[Path, BinaryIO], Non
     except Refused as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # zipfile alone has six kinds for a directory that is damaged
-        raise ValueError(f"{path}: {what} ({line(error)})") from None
+        raise ValueError(f"{path}: {what} ({_line(error)})") from None
 
 
 class Refused(ValueError):
@@ -234,6 +235,5 @@ def _is_dense(value: torch.Tensor) -> bool:
     return plain and not value.is_complex() and not value.is_quantized
 
 
-def line(error: BaseException) -> str:
-    """The first line that an error says, or its kind."""
-    return next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)[:200]
+def _line(error: BaseException) -> str:
+    return first_line(error)[:200]

@@ -65,6 +65,6 @@ def hint(word: str, value: str) -> str | None:
 
 def published(option: str) -> str | None:
     """Of a published model given as model=…: the two things that may be meant."""
-    ours = PUBLISHED.get(option.replace("_", "-"))
     name = option.replace("_", "-")
+    ours = PUBLISHED.get(name)
     return ours and f"model={ours} trains one of its size from scratch; init_from={name} starts from OpenAI's weights"

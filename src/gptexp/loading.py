@@ -12,13 +12,13 @@ from torch import nn
 
 from gptexp import checkpoint as ckpt
 from gptexp import flops
-from gptexp.archive import line
 from gptexp.config import FinetuneConfig, ModelConfig, ObjectiveConfig
 from gptexp.identity import completed
 from gptexp.lora import adapt, merged
 from gptexp.schemas import from_plain
 from gptexp.seeds import seed_generator
 from gptexp.tokenizers import Tokenizer, load_tokenizer
+from gptexp.words import first_line
 
 if TYPE_CHECKING:
     from gptexp.objectives import Objective
@@ -82,7 +82,8 @@ def _meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Module:
     except (RuntimeError, OverflowError, TypeError) as error:
         if "overflow" not in str(error).lower():
             raise
-        raise ValueError(f"{source}: is larger than any tensor can be ({line(error)}); give smaller sizes") from None
+        why = first_line(error)
+        raise ValueError(f"{source}: is larger than any tensor can be ({why}); give smaller sizes") from None
     return model
 
 
@@ -139,9 +140,8 @@ def load_trained(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = T
         raise ValueError(f"{source}: {error}") from None
     require_stored(config, checkpoint.model, source)
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
-    model = _meta(
-        partial(objective.make_model, config), finetune, source
-    )  # nothing is allocated for a stranger's numbers
+    # Nothing is allocated for a stranger's numbers.
+    model = _meta(partial(objective.make_model, config), finetune, source)
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     ckpt.adopt_weights(model, stored, source)
     return objective, model.eval()

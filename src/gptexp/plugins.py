@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from gptexp.environment import read
+from gptexp.words import first_line
 
 # The only classes that a configuration may name: a prefix would let in
 # lightning.pytorch.LightningModule.load_from_checkpoint, which runs a stranger's pickle.
@@ -57,11 +58,6 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
             if group == "logger":
                 _ = plugin.experiment  # loggers meet their service only here
         except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up
-            raise ValueError(f"{group}.plugins.{name}: {_first_line(error)}") from error
+            raise ValueError(f"{group}.plugins.{name}: {first_line(error)}") from error
         made[name] = plugin
     return made
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

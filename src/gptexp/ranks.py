@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 from gptexp import slurm
+from gptexp.words import first_line
 
 START_TIMEOUT = timedelta(minutes=10)  # for nodes that start later than others
 NO_LIMIT = timedelta(days=30)  # a large corpus takes as long as it takes; the end of any rank ends the wait
@@ -299,7 +300,7 @@ def lost_contact(error: RuntimeError) -> str | None:
         return None
     missing = _silent(who)
     names = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}" if missing else "another rank"
-    return f"{names} {ECHO} ({said.splitlines()[0].split('. ')[0]}); see what was said there"
+    return f"{names} {ECHO} ({first_line(error).split('. ')[0]}); see what was said there"
 
 
 def _silent(who: Rank) -> list[int]:

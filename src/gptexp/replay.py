@@ -10,7 +10,7 @@ from typing import Any
 
 from gptexp import cli
 from gptexp.entry import entry_point
-from gptexp.words import plain
+from gptexp.words import first_line, plain
 
 SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
 USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
@@ -126,8 +126,7 @@ def _loss(objective: Any, model: Any, batch: dict[str, Any]) -> Any:
     try:
         return objective.loss(model, _parts(batch, objective.parts))
     except (RuntimeError, IndexError, AssertionError) as error:  # ids beyond the vocabulary, shapes of two batches
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"the bundle: its batches don't fit its model ({reason})") from None
+        raise ValueError(f"the bundle: its batches don't fit its model ({first_line(error)})") from None
 
 
 def _parts(batch: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gptexp import words
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
 from gptexp.environment import interpolates
 from gptexp.hydra_versions import register_resolver
@@ -156,5 +157,5 @@ def from_plain(group: str, plain: object) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return line.removeprefix("ValueError raised while resolving interpolation: ")  # of a resolver of ours
+    """As in gptexp.words, without what OmegaConf says before an error of a resolver of ours."""
+    return words.first_line(error).removeprefix("ValueError raised while resolving interpolation: ")

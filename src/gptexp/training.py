@@ -25,6 +25,7 @@ from gptexp.plaintext import plain_text
 from gptexp.report.run_curves import draw_run
 from gptexp.runs import Interrupted
 from gptexp.schemas import to_plain
+from gptexp.words import first_line
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
@@ -127,7 +128,7 @@ def _failed_compilation(error: RuntimeError) -> str:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return (
-        f"trainer.compile: torch can't compile the model ({str(error).splitlines()[0]}); use trainer.compile=false, "
+        f"trainer.compile: torch can't compile the model ({first_line(error)}); use trainer.compile=false, "
         f"or install a C++ compiler such as g++; if an earlier compilation was killed, delete {cache_dir()}"
     )
 

@@ -29,6 +29,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line that an error says; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def shown(value: object) -> str:
     """A setting as it is typed on the command line: null, true, 0.001, rope."""
     if value is None:

@@ -31,9 +31,8 @@ class Progress:
         self.ended: dict[str, str] = {job.name: "completed" for job in sweep.jobs if sweep.status(job) == "completed"}
         self._before = len(self.ended)
         self._done = threading.Event()
-        self._terminal = os.fdopen(
-            os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace"
-        )  # jobs in this process send its standard output to their logs
+        # Jobs in this process send its standard output to their logs.
+        self._terminal = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
         self.console = Console(file=self._terminal, highlight=False)
 
     def __enter__(self) -> Progress:
