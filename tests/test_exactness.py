@@ -25,7 +25,7 @@ from gptexp import slurm
 from gptexp.callbacks.checkpoints import Signals
 from gptexp.callbacks.trace import read_trace
 from gptexp.compose import compose
-from gptexp.ranks import Rank, current
+from gptexp.rank_environment import Rank, current
 from gptexp.runs import find_checkpoint
 from gptexp.schemas import ConfigError
 

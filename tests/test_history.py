@@ -79,7 +79,7 @@ def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
 
     train_here(*TINY_GPT, "trainer.max_steps=4", folder="straight")
     train_here(*TINY_GPT, folder="short")
-    monkeypatch.setattr("gptexp.build.code_sha256", lambda: "f" * 64)  # as if the code had been changed
+    monkeypatch.setattr("gptexp.starting_point.code_sha256", lambda: "f" * 64)  # as if the code had been changed
     run_job(compose(["resume=short", "trainer.max_steps=4", "trainer=cpu"]), Path("extended"))
     now = codehash.code_sha256()
     assert f"notice: the code has changed since step 2: it was {now[:8]}, it is ffffffff" in capsys.readouterr().out
@@ -95,11 +95,11 @@ def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
 
 
 def test_a_checkpoint_without_a_history_has_the_rates_of_its_settings(workplace: Path) -> None:
-    from gptexp.build import _history
+    from gptexp.starting_point import history_since
 
     then, now = (compose([*TINY_GPT, f"trainer.max_steps={steps}"]) for steps in (20, 40))
     stored = ckpt.Checkpoint(step=20, model={}, optimizer={}, config=to_plain(then), tokenizer={}, data={}, metrics={})
-    found = _history(now, stored).until(30)
+    found = history_since(now, stored).until(30)
     assert found[0] == history.segment(then, 0, 20, None)
     assert history.extension(found) == "at step 20 of 20"
 

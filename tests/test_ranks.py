@@ -19,7 +19,7 @@ import pytest
 from torch.distributed import HashStore
 
 from conftest import TINY, command
-from gptexp import launch, rank_process, ranks, runs, slurm
+from gptexp import launch, rank_environment, rank_process, ranks, runs, slurm
 from gptexp.rank_process import RankProcess
 
 WHOLE = {
@@ -35,7 +35,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
     monkeypatch.setattr(ranks, "_store", lambda: made)
     monkeypatch.setattr(ranks, "_connected", [True])
     monkeypatch.setattr(ranks, "LINGER", 0.0)
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Rank(0, 2, 0, 2))
+    monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(0, 2, 0, 2))
     return made
 
 
@@ -58,17 +58,17 @@ def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
 def test_a_part_of_the_launchers_variables_is_refused_by_name(change: dict[str, str | None], message: str) -> None:
     environment = {name: value for name, value in (WHOLE | change).items() if value is not None}
     with pytest.raises(ValueError, match=message):
-        ranks.require_whole(environment)
+        rank_environment.require_whole(environment)
 
 
 @pytest.mark.parametrize("leftover", [{"RANK": ""}, {"LOCAL_RANK": " ", "SLURM_PROCID": ""}, {"WORLD_SIZE": "1"}])
 def test_empty_launcher_variables_count_as_unset(leftover: dict[str, str]) -> None:
     environment = dict(leftover)
-    ranks.require_whole(environment)
+    rank_environment.require_whole(environment)
     assert "" not in {value.strip() for value in environment.values()}
-    assert ranks.current(environment) is None
-    ranks.require_whole(WHOLE)
-    assert ranks.current(WHOLE) == ranks.Rank(1, 4, 1, 2)
+    assert rank_environment.current(environment) is None
+    rank_environment.require_whole(WHOLE)
+    assert rank_environment.current(WHOLE) == rank_environment.Rank(1, 4, 1, 2)
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
@@ -100,7 +100,7 @@ def test_an_interactive_shell_of_slurm_is_no_rank() -> None:
     for interactive, step, expected in ((False, "0", True), (True, "0", False), (False, str(0xFFFFFFFA), False)):
         environment = SRUN | {"SLURM_STEP_ID": step}
         slurm.adopt(environment, interactive=interactive)
-        assert (ranks.current(environment) is not None) == expected
+        assert (rank_environment.current(environment) is not None) == expected
 
 
 @pytest.mark.parametrize(("name", "value"), [("SLURM_PROCID", ""), ("SLURM_LOCALID", "x"), ("SLURM_STEP_ID", "x")])
@@ -267,7 +267,7 @@ def test_no_rank_leaves_before_the_bundle_is_written(
     from gptexp.callbacks.bundle import Bundle
     from gptexp.lit import LitGPT
 
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Rank(1, 2, 1, 2))
+    monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(1, 2, 1, 2))
     monkeypatch.setattr(checkpoint, "weights", lambda model: {})
     written: list[bool] = []
 
@@ -339,7 +339,7 @@ def test_settings_come_to_our_own_ranks_by_standard_input(monkeypatch: pytest.Mo
 
 def test_ranks_that_lost_contact_name_the_one_that_has_gone(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "ROLL_CALL", 0.1)
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Rank(0, 4, 0, 4))
+    monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(0, 4, 0, 4))
     store.set("alive/2", "true")
     broken = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer\nmore")
     said = ranks.lost_contact(broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from gptexp import checkpoint as ckpt
-from gptexp import flops, hardware, ranks, runs
+from gptexp import flops, hardware, rank_environment, ranks, runs
 from gptexp.callbacks.bundle import Bundle
 from gptexp.callbacks.checkpoints import Checkpoints
 from gptexp.callbacks.confusion import ConfusionMatrix
@@ -27,11 +27,9 @@ from gptexp.config import Config, Strategy
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.windows import Windows
 from gptexp.environment import GROUPS
-from gptexp.history import History, segment
-from gptexp.identity import completed, settings_that_matter
 from gptexp.lean import environments, pl
 from gptexp.lit import LitGPT
-from gptexp.loading import Measured, measure_model, require_stored, seeded
+from gptexp.loading import Measured, measure_model, seeded
 from gptexp.loggers import MetricsCSV, tensorboard
 from gptexp.lora import adapt, merged
 from gptexp.objectives import Objective, carried_over, implementation
@@ -39,7 +37,15 @@ from gptexp.optim import load_named_optimizer_state
 from gptexp.plugins import load_plugins
 from gptexp.quick_loop import NoProfiler, skip_empty_hooks
 from gptexp.schemas import to_plain
-from gptexp.source import FREE_ON_INIT, FREE_ON_RESUME
+from gptexp.starting_point import (
+    best_file,
+    has_ended,
+    history_since,
+    last_sums,
+    open_source,
+    require_same_data,
+    restore_callbacks,
+)
 from gptexp.tokenizers import load_tokenizer
 
 
@@ -76,13 +82,13 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights is at fault.
     """
-    source = _source(config, folder)
+    source = open_source(config, folder)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
         data = kind.prepare(config, tokenizer, Path(config.paths.cache))
     ranks.require_alike(_found_here(data, source))
-    _require_same_data(config, source, data)
+    require_same_data(config, source, data)
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
     size = measure_model(make, config.model.block_size, config.finetune)
@@ -100,11 +106,11 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
     compiled = hardware.choose_compile(config, total_flops)
     lit = LitGPT(model, config, plan, objective, first_step)
-    ended = source is not None and bool(config.resume) and _has_ended(source, config)
+    ended = source is not None and bool(config.resume) and has_ended(source, config)
     if source and ended:
-        lit.sums = torch.tensor(_last_sums(source, data), dtype=torch.float64)
+        lit.sums = torch.tensor(last_sums(source, data), dtype=torch.float64)
         lit.score = objective.score(lit.sums)
-    best = _best(source, config) if source and first_step else None
+    best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
         tokens_per_step=objective.tokens_per_step(data, config, plan),
@@ -112,7 +118,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         flops_per_token=size.flops_per_token,
         peak_flops=_peak_flops(config, precision[0]),
         facts=_facts(config, data, size, source if first_step else None, best is not None),
-        history=_history(config, source if first_step else None),
+        history=history_since(config, source if first_step else None),
         first_step=first_step,
     )
     samples = _samples(config, folder, data) if objective.writes else None
@@ -130,7 +136,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
-        _restore(plugins, source)
+        restore_callbacks(plugins, source)
     trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
@@ -154,13 +160,6 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         ended=ended,
         best=best,
     )
-
-
-def _last_sums(source: ckpt.Checkpoint, data: Any) -> list[float]:
-    """Of the last validation; older checkpoints hold the nats, and the rest follows from the text."""
-    if "sums" in source.metrics:
-        return source.metrics["sums"]
-    return [source.metrics["nats"], *scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot)]
 
 
 def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Config, vocab_size: int) -> None:
@@ -197,7 +196,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's Trainer, with what gptexp does itself switched off: checkpoints, bars, samplers, clipping."""
     quiet()
-    settings, who = config.trainer, ranks.current()
+    settings, who = config.trainer, rank_environment.current()
     # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
     plugins: list[Any] = [environments.TorchElasticEnvironment() if who else environments.LightningEnvironment()]
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
@@ -263,79 +262,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
 
 
-def _source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
-    run = config.resume or config.init_from
-    if run is None:
-        return None
-    path = runs.find_checkpoint(run)
-    source = ckpt.open_run(path)
-    require_stored(config.model, source.model, run)
-    _require_same_settings(config, source, path)
-    own = runs.run_folder(path)
-    here = own is not None and own.resolve() == folder.resolve()
-    if not config.resume or (here and _has_ended(source, config)):  # it was killed before it wrote its result
-        return source
-    if source.stopped:
-        raise ValueError(
-            f"resume={run}: was stopped by one of its callbacks after step {source.step}, as early stopping does; "
-            f"to train its weights further, init_from={run}"
-        )
-    if source.step >= config.trainer.max_steps:
-        raise ValueError(
-            f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
-        )
-    return source
-
-
-def _has_ended(source: ckpt.Checkpoint, config: Config) -> bool:
-    """Whether no step is left to take, and the last validation has been made."""
-    validated = any(source.metrics.get(name) is not None for name in ("sums", "nats"))
-    return validated and (source.stopped or source.step == config.trainer.max_steps)
-
-
-def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:
-    """Refuse a checkpoint that was trained with other settings than those of its run's config.yaml, or of its job.
-
-    Such a checkpoint was copied from another run, or config.yaml was edited.
-    """
-    now = to_plain(config)
-    unknown = {"callbacks": now["callbacks"]} if source.plugins is None and "callbacks" not in source.config else {}
-    plugins = {"callbacks": {"plugins": source.plugins}} if source.plugins is not None else unknown
-    of_file, wanted = (
-        settings_that_matter(completed(plain), also=["seed"]) for plain in ({**source.config, **plugins}, now)
-    )
-    free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
-    for key in sorted({*of_file, *wanted} - free):
-        compared = bool(config.resume) or key.startswith("model.")
-        if compared and of_file.get(key) != wanted.get(key):
-            was, value = ("null" if found is None else found for found in (of_file.get(key), wanted.get(key)))
-            raise ValueError(
-                f"{key}={value}: {path} was trained with {was}, which can't change; "
-                "it is another run's checkpoint, or config.yaml was edited"
-            )
-
-
-def _restore(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
-    """Give callbacks the state that they had, so that the patience of early stopping goes on."""
-    for name, part in (source.callbacks or {}).items():
-        if part.get("state"):
-            try:
-                plugins[name].load_state_dict(part["state"])
-            except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-                raise ValueError(f"callbacks.plugins.{name}: its stored state doesn't fit it ({error})") from None
-
-
-def _best(source: ckpt.Checkpoint, config: Config) -> Path | None:
-    """The file of the best step until now, where it stands beside the source's checkpoint."""
-    assert config.resume is not None
-    taken = runs.find_checkpoint(config.resume)
-    best = taken.with_name(ckpt.BEST)
-    if not best.is_file():
-        return None
-    step = (source.metrics.get("best") or {}).get("step")
-    return best if taken.name == ckpt.LAST or ckpt.load(best).step == step else None  # else of a later step
-
-
 def _found_here(data: Any, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """What each process reads for itself and no setting says, as the ranks of a run compare it."""
     found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
@@ -346,14 +272,6 @@ def _found_here(data: Any, source: ckpt.Checkpoint | None) -> dict[str, str]:
 def _digest(source: ckpt.Checkpoint) -> str:
     """From a few values of each weight: enough to tell one checkpoint from another."""
     return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
-
-
-def _require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any) -> None:
-    if config.resume and source and source.data.get("fingerprint") != data.fingerprint:
-        raise ValueError(
-            f"resume={config.resume}: its text or tokens are not those found now "
-            f"({source.data.get('fingerprint')} ≠ {data.fingerprint}); to train on another text, use init_from"
-        )
 
 
 def _activation_memory(config: Config) -> int:
@@ -380,20 +298,6 @@ def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | 
         best = source.metrics.get("best") if has_best else None
         facts |= {"best": best, "seconds": source.metrics.get("seconds", 0.0)}
     return facts
-
-
-def _history(config: Config, source: ckpt.Checkpoint | None) -> History:
-    """Which code and rates trained the source, and those of this process.
-
-    A checkpoint without a history has the rates of its own settings, which can differ from ours in their length.
-    """
-    own = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
-    if source is None or source.history is not None:
-        return History(source.history or [] if source else [], own)
-    trainer = source.config.get("trainer")
-    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
-    then = replace(config, trainer=replace(config.trainer, max_steps=steps if type(steps) is int else source.step))
-    return History([segment(then, 0, source.step, None)], own)
 
 
 def _identity(config: Config, data: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import psutil
 import torch
 
-from gptexp import ranks
+from gptexp import rank_environment
 from gptexp.cgroups import memory_room
 from gptexp.config import Accelerator, Config, Strategy
 
@@ -50,7 +50,7 @@ def processes_of(config: Config) -> int:
         ValueError: the setting and the launcher contradict each other, several nodes have no launcher, or there are
             fewer GPUs.
     """
-    wanted, nodes, who = config.trainer.devices, config.trainer.num_nodes, ranks.current()
+    wanted, nodes, who = config.trainer.devices, config.trainer.num_nodes, rank_environment.current()
     if who is not None:
         if wanted not in ("auto", who.local_size):
             raise ValueError(

@@ -1,6 +1,5 @@
-"""Which of several processes this one is, whoever started them, and what they tell each other (no torch at import).
+"""What the ranks of a run tell each other, whoever started them (no torch at import).
 
-torchrun, srun and gptexp's own launcher all say it by RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE.
 Before the ranks form a process group they share a key-value store at MASTER_ADDR:MASTER_PORT. Over it
 rank 0 hands on what it alone has composed, so that all train with the same settings in one folder, and
 they compare what each of them has read for itself.
@@ -15,14 +14,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from gptexp import slurm
+from gptexp.rank_environment import Rank, current, remedy
 from gptexp.words import first_line
 
 START_TIMEOUT = timedelta(minutes=10)  # for nodes that start later than others
@@ -33,95 +31,7 @@ ECHO = "ended, or gave no answer"  # of a rank that ends because of another
 BACKLOG = 1024  # ranks that may connect at once
 NOTICE = 10.0  # seconds of waiting after which a rank says for whom
 COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # which rank a process is
-MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where the ranks meet
 USER_ERROR = 2  # as the commands' exit code
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """One process of `size`, spread over nodes of `local_size` each."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-
-    @property
-    def nodes(self) -> int:
-        return self.size // self.local_size
-
-
-# ------------------------------------------------------------------------------- environment
-
-
-def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
-    """This process among its ranks; None where no launcher has started several."""
-    if not environment.get("RANK") or int(environment.get("WORLD_SIZE") or 1) < 2:
-        return None
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    local_size = int(environment.get("LOCAL_WORLD_SIZE") or size)
-    return Rank(rank, size, int(environment.get("LOCAL_RANK") or rank % local_size), local_size)
-
-
-def drop_empty(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Unset the launchers' variables that are empty: Lightning, when it is imported, takes them for numbers."""
-    for name in (*PLACE, *MEETING, "SLURM_PROCID", "SLURM_LOCALID"):
-        if not environment.get(name, "-").strip():
-            del environment[name]
-
-
-def require_whole(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Check the launcher's variables together; empty ones count as unset.
-
-    Raises:
-        ValueError: some are missing or contradict each other: naming them, and what to do.
-    """
-    drop_empty(environment)
-    given = [name for name in PLACE if name in environment]
-    numbers = {name: _whole_number(environment, name) for name in given}
-    if not given or (numbers.get("WORLD_SIZE") == 1 and numbers.get("RANK", 0) == 0):
-        return  # alone
-    missing = [name for name in (*PLACE, *MEETING) if name not in environment]
-    if missing:
-        known = ", ".join(f"{name}={environment[name]}" for name in given)
-        raise ValueError(f"{known}: set, but not {', '.join(missing)}; {_remedy(environment)}")
-    _require_consistent(numbers, _whole_number(environment, "MASTER_PORT"), environment)
-
-
-def _whole_number(environment: Mapping[str, str], name: str) -> int:
-    if not environment[name].strip().isdecimal():
-        raise ValueError(f"{name}={environment[name]}: must be a whole number; {_remedy(environment)}")
-    return int(environment[name])
-
-
-def _require_consistent(place: dict[str, int], port: int, environment: Mapping[str, str]) -> None:
-    rank, size, local_rank, local_size = (place[name] for name in PLACE)
-    for holds, what in (
-        (rank < size, f"RANK={rank}: must be below WORLD_SIZE={size}"),
-        (local_rank < local_size, f"LOCAL_RANK={local_rank}: must be below LOCAL_WORLD_SIZE={local_size}"),
-        (local_size and size % local_size == 0, f"WORLD_SIZE={size}: must be a multiple of {local_size} a node"),
-        (0 < port < 65536, f"MASTER_PORT={port}: must be from 1 to 65535"),
-    ):
-        if not holds:
-            raise ValueError(f"{what}; {_remedy(environment)}")
-
-
-def _remedy(environment: Mapping[str, str] = os.environ) -> str:
-    names = " ".join(name for name in (*PLACE, *MEETING) if name in environment)
-    return f"if no launcher started this process: unset {names}; else use torchrun or srun, which set all of them"
-
-
-def started() -> Rank | None:
-    """This process among its ranks, once at its start; tasks of an `srun` count as ranks.
-
-    Raises:
-        ValueError: the environment holds a part of what a launcher sets.
-    """
-    drop_empty()
-    slurm.adopt()
-    require_whole()
-    return current()
 
 
 # ------------------------------------------------------------------------------------- store
@@ -189,13 +99,11 @@ class _Patience:
         waited = time.monotonic() - self.began
         place = f"at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}{f' ({detail})' if detail else ''}"
         if waited > self.limit:
-            raise ValueError(
-                f"{waiting} has not heard from {missing} in {waited / 60:.0f} minutes {place}; {_remedy()}"
-            )
+            raise ValueError(f"{waiting} has not heard from {missing} in {waited / 60:.0f} minutes {place}; {remedy()}")
         if waited > NOTICE and not self.told:
             self.told = True
-            remedy = f"; {_remedy()}" if self.limit <= START_TIMEOUT.total_seconds() else ""
-            print(f"notice: {waiting} waits for {missing} {place}{remedy}", file=sys.stderr)
+            advice = f"; {remedy()}" if self.limit <= START_TIMEOUT.total_seconds() else ""
+            print(f"notice: {waiting} waits for {missing} {place}{advice}", file=sys.stderr)
         time.sleep(min(1.0, max(0.02, waited / 20)))
 
 

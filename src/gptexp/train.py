@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gptexp import cli, ranks, worker
+from gptexp import cli, rank_environment, ranks, worker
 from gptexp.compose import to_config
 from gptexp.entry import entry_point
 from gptexp.hydra_versions import run_task
@@ -37,7 +37,7 @@ def run(config: Any, folder: Path) -> dict[str, Any]:
     with open_run(folder, resumes=config.resume):
         from gptexp import hardware, launch
 
-        who, processes = ranks.current(), hardware.processes_of(config)
+        who, processes = rank_environment.current(), hardware.processes_of(config)
         if who is not None:
             config.require_divisible_batch(who.size)
             ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
@@ -55,7 +55,7 @@ def main() -> None:
     """The door: refuse a wrong command line at once, then let Hydra run the job or the sweep."""
     outlive_readers()
     with cli.one_line_errors():
-        who = ranks.started()
+        who = rank_environment.started()
     if who is None:
         lead()
         return
@@ -70,7 +70,7 @@ def main() -> None:
         lead()
 
 
-def _refuse_sweep(who: ranks.Rank) -> None:
+def _refuse_sweep(who: rank_environment.Rank) -> None:
     if who.rank == 0:
         cli.fail(
             "-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gptexp import hardware, ranks, runs, slurm
+from gptexp import hardware, rank_environment, ranks, runs, slurm
 from gptexp.breakdown import NonFiniteLoss
 from gptexp.build import Experiment, build
 from gptexp.callbacks.bundle import bundle_path
@@ -36,7 +36,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: something the user can mend, in one line.
     """
-    who = ranks.current()
+    who = rank_environment.current()
     world_size, rank = (who.size, who.rank) if who else (1, 0)
     console = Console(highlight=False, quiet=rank != 0)
     if hardware.accelerator_of(config) == "cpu":

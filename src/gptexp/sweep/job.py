@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptexp import ranks, worker
+from gptexp import rank_environment, ranks, worker
 from gptexp.codehash import code_sha256
 from gptexp.files import append_descriptor, require_no_link
 from gptexp.output import outlive_readers
@@ -32,7 +32,7 @@ def run(folder: Path, number: int) -> float | None:
     waited for. A failed one is tried again `sweep.retries` times.
     """
     outlive_readers()
-    who = ranks.started()
+    who = rank_environment.started()
     if who is None:
         return _lead(folder, number)
     with ranks.ending_whole():
