@@ -60,12 +60,13 @@ def comparable(
     before = {key_of(run.settings, also) for run in kept}
     reasons: list[LeftOut] = []
     kept = _keep_one(kept, objective_of, f"another objective, whose {metric} is of something else", preferred, reasons)
+    of_one_objective = kept
     kept = _keep_one(kept, _text, "scored on another validation text", preferred, reasons)
     if metric in PER_TOKEN and not any(objective_of(run) == "classification" for run in kept):  # there it is of a text
         why = f"another tokenizer, and {metric} is of a token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
-        if texts := by_text(runs):
+        if texts := by_text(of_one_objective):
             raise NotComparable(
                 f"nothing to compare: scored on {len(texts)} validation texts; give one of: {'; '.join(texts)}"
             )
