@@ -87,12 +87,15 @@ def test_a_loss_that_does_not_fall_is_refused() -> None:
         fit(N, D, np.full(N.size, 2.0) + 1e-3 * np.log(N))
 
 
-def ladder(place: Path) -> Path:
+def ladder(place: Path, bf16_from: int = 10_000) -> Path:
+    """bf16_from: the width from which `trainer.precision: auto` takes bf16."""
     for i, n in enumerate((1e5, 1e6, 1e7)):
         for j, steps in enumerate((100, 1000, 10_000)):
             loss = 1.2 + 60 / n**0.35 + 30 / (steps * 512) ** 0.3
             settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
-            make_run(place / f"{i}{j}", loss * (1 + 1e-3 * (-1) ** (i + j)), parameters=int(n), **settings)
+            chosen = {"precision": "bf16-mixed" if 2 ** (5 + i) >= bf16_from else "32-true"}
+            noisy = loss * (1 + 1e-3 * (-1) ** (i + j))
+            make_run(place / f"{i}{j}", noisy, parameters=int(n), result=chosen, **settings)
     return place
 
 
@@ -151,6 +154,18 @@ def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
     law = fit_folders([tmp_path], "val/bpb")
     assert law.n.size == 9
     assert [lost.reason for lost in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
+
+
+def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -> None:
+    """`trainer.precision: auto` takes float32 for narrow layers of a CPU, and bf16 for wide ones."""
+    ladder(tmp_path, bf16_from=64)
+    assert fit_folders([tmp_path], "val/bpb").n.size == 9
+    make_run(tmp_path / "other-machine", 5.0, parameters=int(1e5), model__n_embd=32, trainer__max_steps=100,
+             trainer__val_every_steps=100, result={"precision": "bf16-mixed"})  # fmt: skip
+    law = fit_folders([tmp_path], "val/bpb")
+    assert law.n.size == 9
+    assert [lost.folder.name for lost in law.left_out] == ["other-machine"]
+    assert "trainer.precision is bf16-mixed, not 32-true" in law.left_out[0].reason
 
 
 def wide_ladder() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,7 +23,9 @@ SIZES = frozenset(
     }
 )
 # What may follow the size and the length, but not vary at one of them.
-FOLLOWERS = frozenset({"data.global_batch_size", "data.global_batch_tokens", "optimizer.lr", "optimizer.muon_lr"})
+FOLLOWERS = frozenset(
+    {"data.global_batch_size", "data.global_batch_tokens", "optimizer.lr", "optimizer.muon_lr", "trainer.precision"}
+)
 MOST_NAMED = 3  # differences in a reason
 Key = tuple[object, ...]
 
