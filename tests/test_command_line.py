@@ -316,3 +316,23 @@ def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
     assert "1 run · " in said
     assert "nothing was started" in said
     assert [path.name for path in workplace.iterdir()] == ["story.txt"]
+
+
+OPTION_ERRORS = [
+    ("generate", ["latest", "--max-tokens", "5"], "--max-tokens: no such option; did you mean --max-new-tokens?"),
+    ("generate", ["latest", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
+    ("generate", ["latest", "Harry", "said"], "Harry: one argument too many; a text with spaces needs quotes"),
+    ("evaluate", [], "the following arguments are required: RUN"),
+    ("compare", ["logs", "--sort"], "--sort: no such option"),
+    ("export", ["latest", "--out"], "--out: expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "said"), OPTION_ERRORS)
+def test_a_wrong_option_is_answered_in_one_line(
+    module: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"gptexp.{module}").parser().parse_args(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}; `python -m gptexp.{module} --help` lists what it takes\n"

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from gptexp.cli import fail, one_line_errors
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 from gptexp.report import missing_packages
 from gptexp.words import install_extra
 
@@ -21,8 +22,8 @@ METRIC = "val/bpb"
 VECTOR = ("pdf", "svg")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser() -> OptionParser:
+    p = OptionParser(
         prog="python -m gptexp.compare",
         description="Compare finished runs: configurations with intervals over seeds, differences to a baseline with "
         "corrected p-values, plots, and a page. What can't be compared is left out, with the reason.",

@@ -12,10 +12,11 @@ from typing import Any
 from gptexp.cli import one_line_errors
 from gptexp.config.rules import require_encoding
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser() -> OptionParser:
+    p = OptionParser(
         prog="python -m gptexp.evaluate",
         description="Score a run: nats a token, bits a byte, perplexity; computed in float32. By default on the "
         "validation part of its own corpus. Words are what white space separates.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 
 if TYPE_CHECKING:
     from gptexp.checkpoint import Checkpoint
     from gptexp.huggingface.weights import Weights
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser() -> OptionParser:
+    p = OptionParser(
         prog="python -m gptexp.export",
         description="Write a run as a folder that transformers' GPT2LMHeadModel and AutoTokenizer load.",
     )

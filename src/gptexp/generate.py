@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gptexp.cli import one_line_errors
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 from gptexp.words import plain
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 BATCH = 32  # texts written side by side; their keys and values lie in memory together
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command line; plain argparse, because a prompt may be full of commas, quotes and brackets."""
-    p = argparse.ArgumentParser(
+    p = OptionParser(
         prog="python -m gptexp.generate",
         description="Write text with a trained model. The text goes to standard output, notices to standard error.",
     )

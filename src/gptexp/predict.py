@@ -11,14 +11,15 @@ from typing import Any
 from gptexp.cli import one_line_errors
 from gptexp.config.rules import require_encoding
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 
 BATCH = 32  # texts a forward pass
 SHOWN = 3  # labels of a text in the table; --json has all
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command line; plain argparse, because a text may be full of commas, quotes and brackets."""
-    p = argparse.ArgumentParser(
+    p = OptionParser(
         prog="python -m gptexp.predict",
         description="Say the label of texts, with probabilities, by a run of objective=classification.",
     )

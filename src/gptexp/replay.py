@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Any
 
 from gptexp import cli
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 from gptexp.words import first_line, plain
 
 SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
 USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m gptexp.replay", description=USAGE)
+def parser() -> OptionParser:
+    made = OptionParser(prog="python -m gptexp.replay", description=USAGE)
     made.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file")
     return made
 

@@ -22,6 +22,7 @@ from gptexp.compose import compose
 from gptexp.config import Config
 from gptexp.entry import entry_point
 from gptexp.files import read_rows
+from gptexp.options import OptionParser
 from gptexp.overrides import key_of, quote, quoted
 from gptexp.runs import CHECKPOINTS, VERIFY, RunError, shown
 from gptexp.schemas import ConfigError
@@ -39,9 +40,9 @@ class Comparison:
     difference: str | None
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command line; what it doesn't know are overrides of `python -m gptexp.train`."""
-    made = argparse.ArgumentParser(
+    made = OptionParser(
         prog="python -m gptexp.verify_resume",
         description="Train straight through, and again with a kill and a resume; compare the two bit by bit.",
         epilog="Overrides are those of `python -m gptexp.train`, for instance model.dropout=0.1 data.num_workers=2. "

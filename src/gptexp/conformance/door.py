@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 from gptexp.cli import BY_SIGNAL, one_line_errors
 from gptexp.conformance.check import Area, Check, Inputs, Need, Outcome, Status, run, why_skipped
 from gptexp.entry import entry_point
+from gptexp.options import OptionParser
 from gptexp.runs import Interrupted, code_version, find_checkpoint
 from gptexp.words import clock
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+def parser() -> OptionParser:
+    p = OptionParser(
         prog="python -m gptexp.conformance",
         description="Compute published numbers again and compare: sizes, tokens, learning rates, counted losses, "
         "models trained anew. Prints a table, and writes it as Markdown where --out says.",
