@@ -377,6 +377,12 @@ def test_a_latex_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
     assert all(line.startswith("%") for line in latex(nasty).split("\\end{tabular}\n")[1].splitlines())
 
 
+def test_a_latex_table_sets_negative_numbers_with_a_minus_sign(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 2.0, model__n_layer=1)
+    make_run(tmp_path / "b", 1.9, model__n_layer=2)
+    assert "& $-$0.1000 &" in latex(compare_folders([tmp_path], Question()))
+
+
 def test_a_markdown_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
     table = markdown(nasty).split("\n\n")[0].splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {11}

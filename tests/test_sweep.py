@@ -276,6 +276,7 @@ def test_a_sweep_of_widths_knows_which_learning_rates_follow() -> None:
 
     jobs = plan(["sweep=depth_width"]).jobs
     assert natural_rates(jobs) == pytest.approx([6.0e-3, 5.9e-3, 3.6e-3], rel=0.02)
+    assert natural_rates(jobs[::-1]) == natural_rates(jobs)[::-1], "in the order of the jobs"
     assert natural_rates(plan(["sweep=heads"]).jobs) == pytest.approx([5.9e-3], rel=0.02)
     assert not natural_rates(plan(["sweep=depth_width", "optimizer.lr=0.003"]).jobs)
 

@@ -69,7 +69,8 @@ def _rows(shown: Sequence[Column]) -> list[list[str]]:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in plain(text))
+    escaped = "".join(LATEX.get(sign, sign) for sign in plain(text))
+    return re.sub(r"^-(?=\d)", "$-$", escaped)  # a hyphen is shorter than a minus sign
 
 
 def _markdown(text: str) -> str:

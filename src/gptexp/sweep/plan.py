@@ -219,10 +219,10 @@ def plan_of_one(config: Config) -> Plan:
 
 
 def natural_rates(jobs: list[Job]) -> list[float]:
-    """The different peak learning rates that `optimizer.lr: null` means for these jobs' models, highest first."""
+    """The different peak learning rates that `optimizer.lr: null` means for these jobs' models, in their order."""
     models = [job.config["model"] for job in jobs if job.config["optimizer"]["lr"] is None]
     different = {json.dumps(model, sort_keys=True): model for model in models}
-    return sorted({from_plain("model", model).natural_lr for model in different.values()}, reverse=True)
+    return list(dict.fromkeys(from_plain("model", model).natural_lr for model in different.values()))
 
 
 def safe_name(name: str) -> str:
