@@ -118,6 +118,23 @@ def test_compare_names_the_versions_of_the_code(tmp_path: Path) -> None:
     assert note.startswith("the runs were made by 2 versions of the code: aaaaaaaa (commit ccccccc): 2 runs; bbbbbbbb")
 
 
+def test_a_commit_that_leaves_the_code_as_it_is_makes_no_other_version(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.comparison import Question, compare_folders
+    from gptexp.report.notes import notes
+    from runfolders import age
+
+    (part,) = segments("cosine", (100, 100))
+    for name, seed, commit in (("old", 1, "c"), ("new", 1, "d"), ("other", 2, "e")):
+        run = make_run(tmp_path / name, 2.0, seed=seed, result={"history": [part | {"code_sha256": "a" * 64}]})
+        git = {"commit": commit * 40, "diff": "+x"}
+        (run / "provenance.json").write_text(json.dumps({"code_sha256": "a" * 64, "git": git}))
+    age(tmp_path / "old", 60)
+    compared = compare_folders([tmp_path], Question())
+    assert not [note for note in notes(compared) if "versions" in note]
+    assert compared.left_out[0].reason.endswith("which is newer")
+
+
 def test_compare_tells_uncommitted_changes_of_older_runs_apart(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from gptexp.report.comparison import Question, compare_folders

@@ -6,7 +6,6 @@ from __future__ import annotations
 SETTINGS = {
     "name": ("run_name", "experiment_name", "exp_name"),
     "seed": ("random_seed", "manual_seed"),
-    "dry_run": ("dryrun",),
     "resume": ("resume_from", "resume_from_checkpoint", "ckpt_path"),
     "init_from": ("pretrained", "checkpoint", "ckpt", "load_from", "from_pretrained"),
     "hydra.run.dir": ("out_dir", "output_dir", "save_dir", "run_dir"),
@@ -49,6 +48,7 @@ SENTENCES = {
     **dict.fromkeys(("cuda", "gpu", "cpu", "mps", "use_cuda", "no_cuda"), "write trainer.accelerator=cpu, gpu or mps"),
     **dict.fromkeys(("bf16", "fp16", "fp32"), "write trainer.precision=bf16-mixed, 16-mixed or 32-true"),
     **dict.fromkeys(("wandb", "wandb_log", "use_wandb", "report_to"), "write logger=wandb"),
+    **dict.fromkeys(("dry_run", "dryrun"), "write dry_run=true"),
     **dict.fromkeys(("lr_decay_iters",), "the rate falls until trainer.max_steps"),
 }
 PUBLISHED = {"gpt2": "gpt2_small", "gpt2-medium": "gpt2_medium", "gpt2-large": "gpt2_large", "gpt2-xl": "gpt2_xl"}

@@ -174,7 +174,8 @@ def _origins(c: Comparison) -> Iterator[str]:
         yield f"tokens/s and time are of different machines: {'; '.join(map(plain, devices))}"
     code = Counter(name for run in c.runs for name in run.code)
     if len(code) > 1:
-        said = [f"{name}: {_plural(count, 'run')}" for name, count in code.most_common()]
+        commits = {name: f" ({commit})" for run in c.runs for name, commit in run.commits.items()}
+        said = [f"{name}{commits.get(name, '')}: {_plural(count, 'run')}" for name, count in code.most_common()]
         yield f"the runs were made by {len(code)} versions of the code: {plain(listed(said))}"
 
 

@@ -37,7 +37,7 @@ class Run:
     metrics, best: by name (val/bpb …), of the last step and of the best; nan where it was no finite number.
     flops_per_token: as the run recorded it, or None; bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
-    code: names of the versions of the code that trained it, in order.
+    code: names of the versions of the code that trained it, in order; commits: of those that are hashes, the commit.
     """
 
     folder: Path
@@ -58,6 +58,7 @@ class Run:
     curve_problem: str = ""
     origin: dict[str, str] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    commits: dict[str, str] = field(default_factory=dict)
     finished: float = 0.0
 
 
@@ -210,6 +211,7 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
     sha = result["val"]["text_sha256"]
     if not isinstance(sha, str):
         raise TypeError("text_sha256 is no text")
+    code, commits = _code(folder, result)
     return Run(
         folder=folder,
         settings=_as_computed(settings, result),
@@ -228,7 +230,8 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         curve=curve,
         curve_problem=problem,
         origin=_origin(folder / PROVENANCE),
-        code=_code(folder, result),
+        code=code,
+        commits=commits,
         finished=(folder / RESULT).stat().st_mtime,
     )
 
@@ -286,16 +289,17 @@ def _origin(path: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
-def _code(folder: Path, result: dict[str, Any]) -> tuple[str, ...]:
-    """The versions of the code that trained a run: by their hashes, and by commits where those are all there is.
+def _code(folder: Path, result: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The versions of the code that trained a run, and their commits where both are known.
 
+    A version is a hash of the code, since a commit may change something else; a commit where that is all there is.
     A resumed run writes provenance-<step>.json beside provenance.json, so all of them are read.
     """
     paths = sorted(folder.glob(f"{Path(PROVENANCE).stem}*.json"), key=lambda path: natural(path.stem))
     commits = dict(filter(None, map(_commit, paths)))
-    hashes = [part.get("code_sha256") for part in _history(result)]
-    named = [f"{sha[:8]} ({commits[sha]})" if sha in commits else sha[:8] for sha in hashes if sha]
-    return tuple(dict.fromkeys(named or commits.values()))
+    hashes = [sha for part in _history(result) if (sha := part.get("code_sha256"))]
+    named = [sha[:8] for sha in hashes] or commits.values()
+    return tuple(dict.fromkeys(named)), {sha[:8]: commits[sha] for sha in hashes if sha in commits}
 
 
 def _commit(path: Path) -> tuple[str, str] | None:
