@@ -388,7 +388,7 @@ def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_weights_given_instead_of_its_folder_is_answered_with_the_folder(good: Path) -> None:
+def test_a_file_of_weights_is_answered_with_its_folder(good: Path) -> None:
     with pytest.raises(
         ValueError, match=r"model\.safetensors: is only the weights of a model; give the folder .*theirs$"
     ):

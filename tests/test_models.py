@@ -395,7 +395,7 @@ def errors_in_bf16(attend, length: int, head_dim: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("length", "head_dim"), [(64, 32), (300, 64)])
-def test_bf16_attention_by_products_errs_little_more_than_torchs_fused_kernel(length: int, head_dim: int) -> None:
+def test_bf16_attention_errs_little_more_than_torchs_fused_kernel(length: int, head_dim: int) -> None:
     fused = errors_in_bf16(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), length, head_dim)
     products = errors_in_bf16(lambda q, k, v: attend_by_products(q, k, v, None, 0.0), length, head_dim)
     assert (products < 1.5 * fused).all(), (products / fused).tolist()  # 4 to 7 with scores rounded to bf16

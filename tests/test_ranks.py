@@ -48,7 +48,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
         ({"RANK": "abc"}, r"^RANK=abc: must be a whole number; .*unset RANK WORLD_SIZE"),
         ({"RANK": "4"}, r"^RANK=4: must be below WORLD_SIZE=4; "),
         ({"LOCAL_RANK": "2"}, r"^LOCAL_RANK=2: must be below LOCAL_WORLD_SIZE=2; "),
-        ({"LOCAL_WORLD_SIZE": "3"}, r"^WORLD_SIZE=4: must be a multiple of 3 a node; "),
+        ({"LOCAL_WORLD_SIZE": "3"}, r"^WORLD_SIZE=4: must be a multiple of LOCAL_WORLD_SIZE=3; "),
         ({"MASTER_PORT": "70000"}, r"^MASTER_PORT=70000: must be from 1 to 65535; "),
         ({"MASTER_ADDR": ""}, r"^RANK=1, .*: set, but not MASTER_ADDR; if no launcher .*unset RANK .*torchrun"),
         ({"RANK": None}, r": set, but not RANK; "),

@@ -15,7 +15,7 @@ COMMANDS = {
     "predict": "the labels of texts, by a classifier",
     "prepare": "tokenize a text beforehand",
     "export": "write a run in Hugging Face's form",
-    "replay": "compute a step that broke a run again",
+    "replay": "compute again the step that broke a run",
     "verify_resume": "kill a run, resume it, and compare it with one that was not killed",
     "conformance": "check the code against published numbers",
 }

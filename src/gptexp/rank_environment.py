@@ -74,7 +74,10 @@ def _require_consistent(place: dict[str, int], port: int, environment: Mapping[s
     for holds, what in (
         (rank < size, f"RANK={rank}: must be below WORLD_SIZE={size}"),
         (local_rank < local_size, f"LOCAL_RANK={local_rank}: must be below LOCAL_WORLD_SIZE={local_size}"),
-        (local_size and size % local_size == 0, f"WORLD_SIZE={size}: must be a multiple of {local_size} a node"),
+        (
+            local_size and size % local_size == 0,
+            f"WORLD_SIZE={size}: must be a multiple of LOCAL_WORLD_SIZE={local_size}",
+        ),
         (0 < port < 65536, f"MASTER_PORT={port}: must be from 1 to 65535"),
     ):
         if not holds:

@@ -115,7 +115,7 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
 
 
 def _explained(error: RuntimeError, experiment: Experiment) -> str | None:
-    """One line for an error of torch's that the user can mend; None: a bug."""
+    """One line for an error of torch's that the user can correct; None: a bug."""
     if "DataLoader worker" in str(error):
         return _lost_worker(error, experiment.config.data.num_workers)
     if experiment.compiled[0] and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):

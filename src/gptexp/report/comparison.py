@@ -34,9 +34,9 @@ class Question:
     @property
     def baselines(self) -> tuple[str, ...]:
         """As many as were given."""
-        return (
-            () if self.baseline is None else (self.baseline,) if isinstance(self.baseline, str) else (*self.baseline,)
-        )
+        if self.baseline is None:
+            return ()
+        return (self.baseline,) if isinstance(self.baseline, str) else tuple(self.baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,9 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
     known = [key for run in runs for key in run.settings]
     by = [naming.resolve(name, known) for name in question.by]
     named = [text.strip() for text in question.baselines if text.strip() and "=" not in text]  # a row's label
-    wanted = {} if named else naming.parse_baseline(question.baselines, [*known, *_preset_groups(runs)])
+    wanted = {}
+    if question.baselines and not named:
+        wanted = naming.parse_baseline(question.baselines, [*known, *_preset_groups(runs)])
     _refuse_seed(by, wanted)
     also = [key for key in (*by, *wanted) if not matters(key)]
     kept, incomparable = comparable(runs, question.metric, also, lambda run: bool(wanted) and _fits(run, wanted))

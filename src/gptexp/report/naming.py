@@ -155,7 +155,7 @@ def resolve(name: str, keys: Iterable[str]) -> str:
 
 
 def parse_baseline(texts: Sequence[str], keys: Iterable[str]) -> dict[str, str]:
-    """`model.block_size=64`, `tokenizer=char,n_layer=2` as full names and values; commas or spaces part them.
+    """`model.block_size=64`, `tokenizer=char,n_layer=2` as full names and values; commas or spaces separate them.
 
     Raises:
         NotComparable: not of this form, or no such setting.
@@ -166,7 +166,7 @@ def parse_baseline(texts: Sequence[str], keys: Iterable[str]) -> dict[str, str]:
     for part in (part for text in texts for part in re.split(r"[\s,]+(?=[\w.]+=)", text.strip())):
         name, equals, value = part.partition("=")
         if not equals:
-            raise NotComparable(f"--baseline={part}: not of the form key=value, several parted by commas")
+            raise NotComparable(f"--baseline={part}: not of the form key=value, several separated by commas")
         wanted[resolve(name, keys)] = value.strip()
     return wanted
 

@@ -120,7 +120,7 @@ def _effects(c: Comparison) -> Iterator[str]:
     effects = main_effects(c)
     for over in dict.fromkeys(effect.over for effect in effects):
         names = ", ".join(effect.name for effect in effects if effect.over == over)
-        what = "seeds" if over == "seeds" else "combinations of the others, for want of two shared seeds"
+        what = "seeds" if over == "seeds" else "combinations of the others, because fewer than two seeds are shared"
         yield (
             f"mean over the rest: {names}, each averaged over the combinations that all its values have; ±: 95% "
             f"interval over the {what}, by Student's t"

@@ -94,7 +94,7 @@ def plan(arguments: list[str]) -> Plan:
 def _watched(jobs: list[list[str]]) -> Iterable[list[str]]:
     """The jobs, with a bar while many are composed."""
     from rich.console import Console
-    from rich.progress import track  # slow to import, and every command line comes by here
+    from rich.progress import track  # takes long to import, and every command imports this module
 
     return track(jobs, "composing", console=Console(stderr=True), transient=True, disable=len(jobs) < MANY)
 

@@ -31,7 +31,7 @@ def find_files(path: str, setting: str = "data.path") -> list[Path]:
     except OSError as error:
         raise ValueError(
             f"{setting}={path}: {error.filename}: {error.strerror or error}; "
-            "mend it, or name the other files by a glob that leaves it out"
+            "make it readable, or name the other files by a glob that leaves it out"
         ) from None
     return [Path(name) for name in _distinct(files)]
 
