@@ -23,6 +23,7 @@ from gptexp.entry import entry_point
 from gptexp.explain import settings
 from gptexp.hydra_versions import run_task
 from gptexp.overrides import jobs_of, quoted, text_of
+from gptexp.runs import RunError, find_checkpoint
 from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas, to_plain
 from gptexp.sweep.plan import plan
 
@@ -337,3 +338,22 @@ def test_a_wrong_option_is_answered_in_one_line(
         import_module(f"gptexp.{module}").parser().parse_args(arguments)
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {said}; `python -m gptexp.{module} --help` lists what it takes\n"
+
+
+@pytest.mark.parametrize("setting", ["paths.logs", "paths.data", "paths.cache"])
+def test_a_place_that_begins_with_a_tilde_lies_in_the_home_folder(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = compose([f"{setting}=~/elsewhere"])
+    assert getattr(config.paths, setting.removeprefix("paths.")) == str(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"^{setting}=~nobody-here/x: no home folder of ~nobody-here is known"):
+        compose([f"{setting}=~nobody-here/x"])
+
+
+def test_a_folder_of_runs_in_place_of_a_run_names_the_newest(tmp_path: Path) -> None:
+    (tmp_path / "mine/2026-01-01/checkpoints").mkdir(parents=True)
+    (tmp_path / "mine/2026-01-01/checkpoints/last.ckpt").touch()
+    with pytest.raises(RunError, match=r"/mine: is no run folder, but holds some; the newest is .*/mine/2026-01-01$"):
+        find_checkpoint(str(tmp_path / "mine"))

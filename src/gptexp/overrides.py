@@ -12,9 +12,11 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import IntegerNode, StringNode
 
+from gptexp.files import user_path
 from gptexp.schemas import ConfigError, groups, setting_types
 
 _ALIASES = {"dry_run": "sweep.dry_run"}
+_PLACES = ("paths.data", "paths.logs", "paths.cache")
 _FOLDERS = {"hydra.run.dir": StringNode, "hydra.sweep.dir": StringNode}
 
 
@@ -68,6 +70,8 @@ def quoted(override: str, *, several: bool = False) -> str:
     name = typed.lstrip("+~")
     if not separator:
         return override
+    if name in _PLACES and value.startswith("~"):  # a shell resolves it at the start of a word only
+        value = str(user_path(value, name))
     override = f"{typed.replace(name, _ALIASES.get(name, name))}={value}"
     kind = _FOLDERS.get(name) or setting_types().get(name)
     if not _is_plain(override):

@@ -107,6 +107,9 @@ def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True
     if theirs is not None:
         return theirs
     if path.is_dir():
+        if inside := [*path.glob(f"*/{CHECKPOINTS}/last.ckpt")]:
+            newest = max(inside, key=lambda p: p.stat().st_mtime_ns).parents[1]
+            raise RunError(f"{run}: is no run folder, but holds some; the newest is {newest}")
         raise RunError(
             f"{run}: no checkpoint in it (looked for {CHECKPOINTS}/last.ckpt, and for Hugging Face's config.json "
             "with model.safetensors or pytorch_model.bin)"
