@@ -107,10 +107,11 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
     last, bundle = folder / runs.CHECKPOINTS / "last.ckpt", bundle_path(folder, error.step)
     saved = f"the last good checkpoint is {runs.shown(last)}" if last.exists() else "no checkpoint was saved before"
     again = f" `python -m gptexp.replay {shlex.quote(runs.shown(bundle))}` runs that step again and names the module."
+    clip = "null" if (most := config.trainer.gradient_clip) is None else f"{most} too large"
     return (
         f"{error}; {saved}.{again if bundle.exists() else ''} "
         f"Likely causes: optimizer.lr={config.lr:.1e} is too high, schedule.warmup_steps too short, "
-        f"trainer.gradient_clip={config.trainer.gradient_clip} too large, or trainer.precision too coarse"
+        f"trainer.gradient_clip={clip}, or trainer.precision too coarse"
     )
 
 
