@@ -58,6 +58,8 @@ WRONG = [
     (["model.n_layer=0"], "model.n_layer=0: must be at least 1"),
     (["model.n_layer=null"], "model.n_layer=null: can't be null"),
     (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number"),
+    (["optimizer.lr=1e30"], "optimizer.lr=1e+30: must be above 0 and below 1e+30"),
+    (["optimizer=muon", "optimizer.muon_lr=inf"], "optimizer.muon_lr=inf: must be above 0 and below 1e+30"),
     (["model.bias=perhaps"], "model.bias=perhaps: must be true or false"),
     (["model.norm=layernrom"], "model.norm=layernrom: choose one of layernorm, rmsnorm, none"),
     (["model.dropout=1.5"], "model.dropout=1.5: must be at least 0 and below 1"),

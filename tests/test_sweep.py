@@ -17,6 +17,7 @@ import yaml
 
 from conftest import TINY, TINY_GPT, command, processes, story
 from gptexp.schemas import ConfigError, groups
+from gptexp.sweep import job as one_job
 from gptexp.sweep import store
 from gptexp.sweep.plan import plan
 from gptexp.words import install_extra
@@ -207,6 +208,7 @@ def test_a_sweep_refuses_what_its_unfinished_jobs_would_ignore(workplace: Path) 
         (("fixed", []), "its `fixed` is list, not dict"),
         (("jobs", [{"name": "a"}]), "job a: is none that a sweep writes"),
         (("code", "x"), "its `search` or `code` is none that a sweep writes"),
+        ("format: 1\njobs:\n- name: a\n  co", "is cut short or damaged: no YAML (while scanning a simple key"),
     ],
 )
 def test_a_damaged_sweep_file_is_one_line(workplace: Path, change: Any, message: str) -> None:
@@ -219,6 +221,17 @@ def test_a_damaged_sweep_file_is_one_line(workplace: Path, change: Any, message:
         store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert str(error.value).count("sweep.yaml") == 1
+    assert str(error.value).endswith("; move its folder away, or give another sweep.name")
+
+
+def test_a_job_is_not_written_through_a_link_in_place_of_its_folder(workplace: Path) -> None:
+    made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
+    (workplace / "elsewhere").mkdir()
+    made.place(made.jobs[0]).symlink_to(workplace / "elsewhere")
+    with pytest.raises(OSError, match=r"is a link, and nothing is written through one.*seed=1"):
+        one_job.run(made.folder, 0)
+    assert not any((workplace / "elsewhere").iterdir())
 
 
 def test_a_damaged_result_of_a_job_is_no_value(workplace: Path) -> None:

@@ -31,7 +31,7 @@ class LoRAConfig(FinetuneConfig):
 
     def __post_init__(self) -> None:
         require_at_least(1, "finetune", self, "rank")
-        require(0 < self.alpha < 1e30, "finetune.alpha", self.alpha, "must be above 0, and finite")
+        require(0 < self.alpha < 1e30, "finetune.alpha", self.alpha, "must be above 0 and below 1e+30")
         require_fraction("finetune", self, "dropout")
         require(
             bool(self.targets) and len(set(self.targets)) == len(self.targets) and all(self.targets),

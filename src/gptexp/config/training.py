@@ -13,7 +13,13 @@ from gptexp.config.rules import require, require_at_least, require_fraction
 Accelerator = Enum("Accelerator", ["auto", "cpu", "gpu", "mps"])
 Strategy = Enum("Strategy", ["auto", "ddp", "fsdp"])
 
+LARGEST_RATE = 1e30  # float32 ends at 3.4e38, and a rate is multiplied
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
+
+
+def _require_rate(name: str, rate: float | None) -> None:
+    allowed = rate is None or 0 < rate < LARGEST_RATE
+    require(allowed, name, rate, f"must be above 0 and below {LARGEST_RATE:.0e}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,7 +34,7 @@ class AdamWConfig:
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.lr is None or 0 < self.lr < 1e30, "optimizer.lr", self.lr, "must be above 0, and finite")
+        _require_rate("optimizer.lr", self.lr)
         require(self.eps > 0, "optimizer.eps", self.eps, "must be above 0")
         require_fraction("optimizer", self, "beta1", "beta2")
         require_at_least(0, "optimizer", self, "weight_decay")
@@ -46,7 +52,7 @@ class MuonConfig(AdamWConfig):
 
     def __post_init__(self) -> None:
         AdamWConfig.__post_init__(self)
-        require(self.muon_lr is None or self.muon_lr > 0, "optimizer.muon_lr", self.muon_lr, "must be above 0")
+        _require_rate("optimizer.muon_lr", self.muon_lr)
         require_fraction("optimizer", self, "momentum")
         require(1 <= self.ns_steps <= 50, "optimizer.ns_steps", self.ns_steps, "must be from 1 to 50")
 

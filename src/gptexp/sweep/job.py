@@ -15,7 +15,7 @@ from typing import Any
 
 from gptexp import rank_environment, ranks, worker
 from gptexp.codehash import code_sha256
-from gptexp.files import append_descriptor, require_no_link
+from gptexp.files import append_descriptor, own_folder, require_no_link
 from gptexp.output import outlive_readers
 from gptexp.runs import LOCK, RESULT, RunError, has_checkpoint, is_finished, write_json
 from gptexp.sweep import slots, store
@@ -49,8 +49,7 @@ def _lead(folder: Path, number: int) -> float | None:
     slots.take_gpu(folder)
     sweep = store.read(folder)
     job = sweep.jobs[number]
-    place = sweep.place(job)
-    place.mkdir(parents=True, exist_ok=True)
+    place = own_folder(sweep.place(job))
     with _alone(place):
         for attempt in range(1 + sweep.retries):
             if not is_finished(place):

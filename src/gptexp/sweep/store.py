@@ -82,15 +82,21 @@ def read(folder: Path) -> Sweep:
     path = folder / FILE
     try:
         stored = read_yaml(path, at_most=TEXT_BYTES)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise _damaged(path, f"is cut short or damaged: no YAML ({str(error).removeprefix(f'{path}: ')})") from None
     if wrong := _wrong(stored):
-        raise ConfigError(f"{path}: {wrong}; move its folder away, or give another sweep.name")
+        raise _damaged(path, wrong)
     kept = {key: stored[key] for key in ("name", "retries", "texts", "search")}
     jobs = [_completed(job) for job in stored["jobs"]]
     younger = _younger(stored["jobs"][0], jobs[0]) if jobs else {}
     code = stored.get("code") or {}
     return Sweep(folder=folder, jobs=jobs, fixed={**stored["fixed"], **younger}, code=code.get("required"), **kept)
+
+
+def _damaged(path: Path, wrong: str) -> ConfigError:
+    return ConfigError(f"{path}: {wrong}; move its folder away, or give another sweep.name")
 
 
 def _wrong(stored: Any) -> str | None:
