@@ -124,9 +124,8 @@ def test_threads_sleep_soon_on_a_busy_machine(load: str | None, expected: str, t
     if load is not None:
         file.write_text(load)
     source = Path(gptexp.__file__).read_text().replace("/proc/loadavg", str(file))
-    reset = (
-        "import os, gptexp; os.environ.pop('GOMP_SPINCOUNT', None)"  # importing the package has set it by the real load
-    )
+    # Importing the package sets the variable by the real load.
+    reset = "import os, gptexp; os.environ.pop('GOMP_SPINCOUNT', None)"
     program = f"{reset}\n{source}\nprint(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
