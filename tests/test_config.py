@@ -60,6 +60,11 @@ WRONG = [
     (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number"),
     (["optimizer.lr=1e30"], "optimizer.lr=1e+30: must be above 0 and below 1e+30"),
     (["optimizer=muon", "optimizer.muon_lr=inf"], "optimizer.muon_lr=inf: must be above 0 and below 1e+30"),
+    (["resume="], "RUN is empty; give a run folder, a checkpoint file, or `latest`"),
+    (
+        ["callbacks=early_stopping", "callbacks.plugins.early_stopping.monitor=val/los"],
+        "callbacks.plugins.early_stopping.monitor=val/los: must be a metric of objective=lm: val/loss, val/bpb",
+    ),
     (["model.bias=perhaps"], "model.bias=perhaps: must be true or false"),
     (["model.norm=layernrom"], "model.norm=layernrom: choose one of layernorm, rmsnorm, none"),
     (["model.dropout=1.5"], "model.dropout=1.5: must be at least 0 and below 1"),

@@ -89,6 +89,8 @@ def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True
     """
     if run == "latest":
         return _newest(logs)
+    if not run.strip():
+        raise RunError("RUN is empty; give a run folder, a checkpoint file, or `latest`")
     path = user_path(run, "")
     if path.is_file():
         try:

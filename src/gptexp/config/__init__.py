@@ -143,6 +143,14 @@ class Config:
             warmup,
             f"is longer than training (trainer.max_steps={steps}); give at most {steps}, or null for 1/20 of it",
         )
+        for name, plugin in self.callbacks.plugins.items():
+            monitor = plugin.get("monitor") if isinstance(plugin, dict) else None
+            require(
+                monitor is None or monitor in self.objective.metrics,
+                f"callbacks.plugins.{name}.monitor",
+                monitor,
+                f"must be a metric of objective={self.objective.kind}: {', '.join(self.objective.metrics)}",
+            )
         if isinstance(self.finetune, LoRAConfig):
             self._require_adaptable(self.finetune)
         if isinstance(self.trainer.devices, int):
