@@ -305,6 +305,11 @@ def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, mon
     assert (len(planned.jobs), len(calls)) == (6, 3)
 
 
+def test_composing_many_jobs_is_said_where_no_bar_can_move(workplace: Path, capsys: Any) -> None:
+    plan([*TEXT, f"seed={','.join(map(str, range(30)))}"])
+    assert capsys.readouterr().err == "composing 30 jobs …\n"
+
+
 def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

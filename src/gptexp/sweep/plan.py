@@ -92,11 +92,15 @@ def plan(arguments: list[str]) -> Plan:
 
 
 def _watched(jobs: list[list[str]]) -> Iterable[list[str]]:
-    """The jobs, with a bar while many are composed."""
+    """The jobs, with a bar while many are composed; with one line where standard error is no terminal."""
     from rich.console import Console
     from rich.progress import track  # takes long to import, and every command imports this module
 
-    return track(jobs, "composing", console=Console(stderr=True), transient=True, disable=len(jobs) < MANY)
+    console = Console(stderr=True, highlight=False)
+    many = len(jobs) >= MANY
+    if many and not console.is_terminal:
+        console.print(f"composing {len(jobs):,} jobs …")
+    return track(jobs, "composing", console=console, transient=True, disable=not (many and console.is_terminal))
 
 
 def _search(own: list[str], axes: list[str], swept: list[str], hydra: list[str]) -> Plan:
