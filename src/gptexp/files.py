@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or absent (law 2), never through a link, and no larger than expected.
+"""Reading and writing files: whole or absent, never through a link, and no larger than expected.
 
 A file to write is made under a temporary name, flushed and renamed. A file to read may be a stranger's.
 """
