@@ -19,13 +19,13 @@ from conftest import SENTENCES, TINY, TINY_GPT, story
 from gptexp.cli import check
 from gptexp.compose import compose
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, FilesTokenizerConfig, GPT2TokenizerConfig
-from gptexp.huggingface.tokenizer_export import files_of
-from gptexp.huggingface.tokenizer_files import read_state, sha256_of
 from gptexp.identity import identity
 from gptexp.schemas import to_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from gptexp.tokenizers._byte_level import Splits, vocabulary_of
 from gptexp.tokenizers.gpt2 import encoder_json, vocab_bpe
+from gptexp.tokenizers.huggingface_export import files_of
+from gptexp.tokenizers.huggingface_files import read_state, sha256_of
 
 HARD = [
     "Hello world",

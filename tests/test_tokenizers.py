@@ -136,6 +136,7 @@ def test_a_character_cut_in_two_is_replaced_not_raised(all_kinds: dict[str, Toke
         {},
         {"kind": "os"},
         {"kind": "_tiktoken"},
+        {"kind": "huggingface_files"},
         {"kind": "../char"},
         {"kind": ["char"]},
         {"kind": "byte", "extra": 1},

@@ -72,9 +72,9 @@ def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, by
     """
     from gptexp.checkpoint import weights
     from gptexp.huggingface.config import CONFIG, config_json
-    from gptexp.huggingface.tokenizer_export import files_of
     from gptexp.huggingface.weights import theirs
     from gptexp.loading import load_model
+    from gptexp.tokenizers.huggingface_export import files_of
 
     model, tokenizer = load_model(checkpoint, path)
     stored = weights(model)

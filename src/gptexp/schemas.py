@@ -113,7 +113,7 @@ def _best_by(objective: str) -> str:
 def _tokenizer_sha256(path: str | None) -> str:
     """Of a tokenizer's files, so that what a run is doesn't hang on where they lie; empty where there are none."""
     from gptexp.files import user_path
-    from gptexp.huggingface.tokenizer_files import sha256_of
+    from gptexp.tokenizers.huggingface_files import sha256_of
 
     return sha256_of(user_path(path, "tokenizer.path")) if path else ""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.files import read_json, user_path
-from gptexp.huggingface import hub, tokenizer_files
+from gptexp.huggingface import hub
 from gptexp.huggingface.config import CONFIG, read_model
+from gptexp.tokenizers import huggingface_files
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -114,7 +115,7 @@ def _read(folder: Path, name: str | None) -> tuple[Plain, Plain]:
     if state["kind"] == "bpe":
         tokenizer["vocab_size"] = vocab_size
     elif state["kind"] == "files":
-        tokenizer |= {"path": str(folder), "sha256": tokenizer_files.sha256_of(folder)}
+        tokenizer |= {"path": str(folder), "sha256": huggingface_files.sha256_of(folder)}
     groups = {"model": model, "tokenizer": to_plain(from_plain("tokenizer", tokenizer))}
     rest: dict[str, Plain] = {group: {} for group in ("data", "optimizer", "schedule", "trainer")}
     return {"name": _safe(name or "", folder), "seed": 1, **groups, **rest}, state
@@ -122,14 +123,14 @@ def _read(folder: Path, name: str | None) -> tuple[Plain, Plain]:
 
 def _tokenizer(folder: Path, vocab_size: int) -> Plain:
     """Of the files where they are, else GPT-2's where the model has as many tokens."""
-    if tokenizer_files.has_files(folder):
-        return tokenizer_files.read_state(folder, vocab_size)
-    if vocab_size == tokenizer_files.GPT2_SIZE:
+    if huggingface_files.has_files(folder):
+        return huggingface_files.read_state(folder, vocab_size)
+    if vocab_size == huggingface_files.GPT2_SIZE:
         return {"kind": "gpt2"}
+    names = f"{huggingface_files.WHOLE}, or {huggingface_files.VOCAB} and {huggingface_files.MERGES}"
     raise ValueError(
-        f"{folder}: its model has {vocab_size:,} tokens, which aren't GPT-2's {tokenizer_files.GPT2_SIZE:,}, and there "
-        f"is no tokenizer; put {tokenizer_files.WHOLE}, or {tokenizer_files.VOCAB} and {tokenizer_files.MERGES}, "
-        "into the folder"
+        f"{folder}: its model has {vocab_size:,} tokens, which aren't GPT-2's {huggingface_files.GPT2_SIZE:,}, and "
+        f"there is no tokenizer; put {names}, into the folder"
     )
 
 

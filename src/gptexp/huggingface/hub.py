@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptexp.huggingface.config import CONFIG
-from gptexp.huggingface.tokenizer_files import FILES
+from gptexp.tokenizers.huggingface_files import FILES
 
 REPOSITORIES = {
     "gpt2": "openai-community/gpt2",

@@ -1,6 +1,6 @@
-"""Text -> tokens -> text. One kind a file: a class with `train` and `from_state_dict`, named `Implementation`.
+"""Text -> tokens -> text. Each kind is a file with a class named `Implementation`.
 
-A new kind is a file here and a preset in conf/tokenizer/; names that begin with an underscore are no kinds.
+To add a kind, add a file here and a preset in conf/tokenizer/. A file without `Implementation` holds shared code.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from gptexp.config.tokenizer import TokenizerConfig
 
 END_OF_TEXT = "<|endoftext|>"
+IMPLEMENTATION = re.compile(r"^(class )?Implementation\b", re.MULTILINE)
 
 
 class Tokenizer(ABC):
@@ -110,8 +112,9 @@ class Tokenizer(ABC):
 
 
 def kinds() -> list[str]:
-    """Names of the tokenizers: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Names of the tokenizers: the files of this folder that define `Implementation`."""
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return [file.stem for file in files if IMPLEMENTATION.search(file.read_text(encoding="utf-8"))]
 
 
 def needs_training(config: TokenizerConfig) -> bool:

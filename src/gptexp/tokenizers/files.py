@@ -14,6 +14,7 @@ from gptexp.files import user_path
 from gptexp.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer, require_keys
 from gptexp.tokenizers._byte_level import Vocabulary, token_bytes
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+from gptexp.tokenizers.huggingface_files import has_files, read_state, sha256_of
 
 
 class FilesTokenizer(TiktokenTokenizer):
@@ -61,8 +62,6 @@ class FilesTokenizer(TiktokenTokenizer):
 
 def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
     """Read the files. ValueError: they aren't there, aren't what is meant, or have changed since."""
-    from gptexp.huggingface.tokenizer_files import has_files, read_state, sha256_of
-
     if not config.path.strip():
         raise ValueError("tokenizer.path=: give the folder of a tokenizer.json, or of vocab.json and merges.txt")
     folder = user_path(config.path, "tokenizer.path")

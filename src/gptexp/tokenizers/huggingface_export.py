@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gptexp.huggingface.tokenizer_files import CHAR_SPLITTER, CONFIG, GPT2_SPLITTER, MERGES, VOCAB, WHOLE
 from gptexp.tokenizers import Tokenizer
 from gptexp.tokenizers._byte_level import byte_symbols, token_bytes, vocabulary_of
+from gptexp.tokenizers.huggingface_files import CHAR_SPLITTER, CONFIG, GPT2_SPLITTER, MERGES, VOCAB, WHOLE
 
 Plain = dict[str, Any]
 

@@ -232,7 +232,7 @@ def _type(part: Any) -> Any:
 
 
 def _alphabet(found: dict[str, Any]) -> str:
-    """Of a tokenizer with one token a character, as tokenizer_export.py writes it."""
+    """Of a tokenizer with one token a character, as huggingface_export.py writes it."""
     vocab = found["model"].get("vocab")
     letters = isinstance(vocab, dict) and all(len(letter) == 1 for letter in vocab)
     if not letters or found.get("pre_tokenizer") != CHAR_SPLITTER or found.get("added_tokens") or not vocab:
