@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gptexp.compose import compose
-from gptexp.decoding import Decoder, RecomputingDecoder, Writing, make_decoder
-from gptexp.loading import build_model
+from gptexp.compose.composition import compose
+from gptexp.generation.decoding import Decoder, RecomputingDecoder, Writing, make_decoder
+from gptexp.models.build import build_model
 
 PROMPT, VOCAB = 32, 50257
 PEER = "Hugging Face"

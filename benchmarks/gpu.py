@@ -160,9 +160,9 @@ def write(device: str, small: bool) -> None:
     import torch
     from generation import write as write_with
 
-    from gptexp.compose import compose
-    from gptexp.decoding import make_decoder
-    from gptexp.loading import build_model
+    from gptexp.compose.composition import compose
+    from gptexp.generation.decoding import make_decoder
+    from gptexp.models.build import build_model
 
     config: Any = compose(["model=gpt2_small", "data=pydocs", *(SMALL if small else [])]).model
     model = build_model(config, 50257, seed=1).eval().to(device)

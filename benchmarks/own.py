@@ -117,9 +117,9 @@ def overhead(place: Path, turns: int) -> list[Row]:
     """The Trainer against a loop by hand over the same model, batches and optimizer."""
     from rich.console import Console
 
-    from gptexp.build import build
-    from gptexp.compose import compose
-    from gptexp.training import fit
+    from gptexp.compose.composition import compose
+    from gptexp.training.build import build
+    from gptexp.training.run import fit
 
     rows = []
     for name, overrides, n in (("bigram, T 64, B 12", ["model=bigram"], 1500), ("4 × 128, T 64, B 12", CPU, 400)):
@@ -141,8 +141,8 @@ def _by_hand(built: Any, n: int) -> float:
     """Milliseconds of a step of the shortest loop that trains the same."""
     import torch
 
-    from gptexp.hardware import full_width_products
-    from gptexp.optim import build_optimizer
+    from gptexp.machine.hardware import full_width_products
+    from gptexp.training.optimizers import build_optimizer
 
     precision = built.trainer.precision_plugin
     optimizer = build_optimizer(built.model, built.config.optimizer, built.config.lr)
@@ -188,8 +188,8 @@ def loader(place: Path, turns: int) -> list[Row]:
     """Windows from memory-mapped shards, 64 × 256 a batch, on one core."""
     import psutil
 
-    from gptexp.build import build
-    from gptexp.compose import compose
+    from gptexp.compose.composition import compose
+    from gptexp.training.build import build
 
     overrides = ["data=python_stdlib", "model=bigram", "model.block_size=256", "data.global_batch_size=64", *QUIET]
     config = compose([*overrides, "trainer.max_steps=100000", "trainer=cpu", f"paths.cache={place}/cache"])

@@ -16,8 +16,9 @@ def add_option(parser: argparse.ArgumentParser, name: str) -> None:
 
 def save(path: Path, figures: Any, device: str = "cpu", *, quiet: bool = False) -> None:
     """Write the figures, with all that is needed to judge them."""
-    from gptexp.hardware import describe
-    from gptexp.runs import code_version, write_json
+    from gptexp.machine.hardware import describe
+    from gptexp.runs.provenance import code_version
+    from gptexp.util.files import write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
     code = code_version()

@@ -21,11 +21,15 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-# gptexp.lean first: what it leaves out of Lightning must not have been imported before.
+# gptexp.machine.lightning first: what it leaves out of Lightning must not have been imported before.
 PRELOAD = [
-    "gptexp.lean",
+    "gptexp.machine.lightning",
     *(f"gptexp.{door}" for door in ("train", "prepare", "generate", "evaluate", "predict", "export", "compare")),
-    *(f"gptexp.{room}" for room in ("training", "data.prepare", "decoding", "loading", "verify_resume", "replay")),
+    *(f"gptexp.{part}" for part in ("training.run", "data.prepare", "generation.decoding", "objectives.loading")),
+    *(
+        f"gptexp.commands.{name}"
+        for name in ("train", "generate", "evaluate", "predict", "export", "compare", "replay")
+    ),
     *(f"gptexp.report.{part}" for part in ("comparison", "plots", "page", "scaling")),
     *("torch.utils.tensorboard", "safetensors.torch", "optuna"),
 ]

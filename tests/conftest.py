@@ -58,8 +58,8 @@ def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
     """Train in this process: overrides in, result.json out; the run's folder is ./<folder>."""
 
     def run(*overrides: str, folder: str = "run") -> dict[str, Any]:
-        from gptexp.compose import compose
-        from gptexp.train import run as run_job
+        from gptexp.compose.composition import compose
+        from gptexp.training.experiment import run_experiment as run_job
 
         config = compose([*TINY, "data.path=story.txt", *overrides])
         run_job(config, Path(folder))

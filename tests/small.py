@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gptexp.compose import compose_raw, to_config
-from gptexp.overrides import is_swept, quoted
+from gptexp.compose.composition import compose_raw, to_config
+from gptexp.compose.overrides import quoted
+from gptexp.config.override_syntax import is_swept
 
 SHAKESPEARE = "tinyshakespeare.txt"  # a text that stands in for it where there is no network
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 32}
@@ -18,7 +19,7 @@ STEPS = ("trainer.max_steps", "trainer.val_every_steps")
 NEW_TOKENS = 8
 # Of a training that is killed in its third step, with a checkpoint of the second: something to go on with.
 KILLED = ["callbacks.checkpoint.every_steps=1"]
-KILLED += ["+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace, kill_at: 3}"]
+KILLED += ["+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace, kill_at: 3}"]
 RESUME = ["--steps", "6", "--kill-at", "4"]
 
 

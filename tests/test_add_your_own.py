@@ -10,7 +10,8 @@ import pytest
 
 import children
 from documents import ADD_YOUR_OWN, blocks, commands
-from gptexp import schemas
+from gptexp.compose.registry import conf_dir
+from gptexp.config import conversion
 from test_documents import noted, run_door
 
 PATH = re.compile(r"`((?:src|conf)/[\w/]+\.(?:py|yaml))`")
@@ -26,10 +27,10 @@ def files() -> dict[str, str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the package is made of, with the page's files in it."""
     place = tmp_path_factory.mktemp("checkout")
-    package = Path(schemas.__file__).parent
+    package = Path(conversion.__file__).parent
     shutil.copytree(package, place / "src/gptexp", ignore=shutil.ignore_patterns("__pycache__", "conf"))
     shutil.copytree(package.parent / "hydra_plugins", place / "src/hydra_plugins")
-    shutil.copytree(schemas.conf_dir(), place / "conf")
+    shutil.copytree(conf_dir(), place / "conf")
     for name, text in files().items():
         assert not (place / name).exists(), f"{name} is there already"
         (place / name).write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptexp.archive import open_plain
+from gptexp.runs.archive import open_plain
 
 
 def write(path: Path, **more: Any) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gptexp import hardware
-from gptexp.cgroups import UNLIMITED, memory_room
+from gptexp.machine import hardware
+from gptexp.machine.cgroups import UNLIMITED, memory_room
 
 UNLIMITED_1 = 9223372036854771712  # what version 1 says where there is no limit
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")

@@ -17,7 +17,7 @@ from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig
 from gptexp.data.corpora._reading import Contents
 from gptexp.data.labelled import prepare_labelled
 from gptexp.data.prepare import prepare
-from gptexp.textfile import survey, tokens_of
+from gptexp.data.text_file import survey, tokens_of
 from gptexp.tokenizers import train_tokenizer
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from gptexp import checkpoint as ckpt
-from gptexp.checkpoint import Checkpoint
-from gptexp.compose import compose
-from gptexp.loading import build_model, load_model
-from gptexp.schemas import to_plain
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.models.build import build_model
+from gptexp.models.weights import adopt_weights, load_weights, model_tensors
+from gptexp.objectives.loading import load_model
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.checkpoint import Checkpoint
+from gptexp.runs.opening import load, open_checkpoint
 from gptexp.tokenizers import load_tokenizer
 
 SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=8", "model.block_size=8", "model.position=learned"]
@@ -26,7 +29,7 @@ def small(step: int = 3, **changes: Any) -> Checkpoint:
     model = build_model(config.model, 257, seed=step)
     values: dict[str, Any] = {
         "step": step,
-        "model": ckpt.weights(model),
+        "model": model_tensors(model),
         "optimizer": {},
         "config": to_plain(config),
         "tokenizer": {"kind": "byte"},
@@ -41,7 +44,7 @@ def test_checkpoint_opens_with_weights_only_and_is_what_was_saved(tmp_path: Path
     ckpt.save(saved, tmp_path / "a.ckpt")
     plain = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert plain["format"] == "gptexp checkpoint"
-    loaded = ckpt.load(tmp_path / "a.ckpt")
+    loaded = load(tmp_path / "a.ckpt")
     assert (loaded.step, loaded.config, loaded.tokenizer) == (3, saved.config, {"kind": "byte"})
     assert loaded.precision is None  # as in files of before it was kept
     assert all(torch.equal(loaded.model[name], value) for name, value in saved.model.items())
@@ -62,7 +65,7 @@ def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
 def test_the_former_last_stays_as_previous_and_best_is_a_second_name(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         ckpt.rotate(small(step), tmp_path, best=step == 2)
-    steps = {name: ckpt.load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")}
+    steps = {name: load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")}
     assert steps == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 2}
     assert (tmp_path / "best.ckpt").stat().st_ino == (tmp_path / "previous.ckpt").stat().st_ino
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
@@ -79,7 +82,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match=r"last\.ckpt"):
         ckpt.save(small(2), tmp_path / "last.ckpt")
     (tmp_path / "x").unlink(missing_ok=True)
-    assert ckpt.load(tmp_path / "last.ckpt").step == 1
+    assert load(tmp_path / "last.ckpt").step == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -94,9 +97,9 @@ def test_a_flipped_byte_is_found_and_the_previous_generation_is_used(tmp_path: P
     damaged[offset] ^= 1
     last.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"last\.ckpt: damaged \(record .+ fails its checksum\)"):
-        ckpt.load(last)
+        load(last)
     with pytest.warns(UserWarning, match=r"damaged.*taking previous\.ckpt"):
-        assert ckpt.open_run(last).step == 1
+        assert open_checkpoint(last).step == 1
 
 
 def test_two_damaged_generations_are_both_named_with_the_remedy(tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_two_damaged_generations_are_both_named_with_the_remedy(tmp_path: Path) 
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"last\.ckpt: .*previous\.ckpt: .*from a backup, or delete both") as caught:
-        ckpt.open_run(tmp_path / "last.ckpt")
+        open_checkpoint(tmp_path / "last.ckpt")
     assert "\n" not in str(caught.value)
 
 
@@ -115,7 +118,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
     ckpt.save(small(), path)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ValueError, match=r"last\.ckpt: "):
-        ckpt.load(path)
+        load(path)
 
 
 class Evil:
@@ -132,7 +135,7 @@ def test_a_strangers_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.Mon
     else:
         torch.save({"format": "gptexp checkpoint", "version": 1, "model": Evil()}, path)
     with pytest.raises(ValueError, match=r"evil\.ckpt"):
-        ckpt.load(path)
+        load(path)
     assert not (tmp_path / "owned").exists()
 
 
@@ -158,7 +161,7 @@ def test_a_tensor_that_says_more_than_its_file_holds_is_refused(tmp_path: Path) 
     plain = {**small().as_plain(), "model": {"x": torch.zeros(1).expand(1 << 20, 1 << 27)}}
     torch.save(plain, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="x has more numbers than the file holds"):
-        ckpt.load(tmp_path / "a.ckpt")
+        load(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("field", ["step", "model", "config", "tokenizer", "metrics"])
@@ -166,38 +169,38 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, field: str) -> None:
     plain = {**small().as_plain(), field: "surprise"}
     torch.save(plain, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=f"`{field}` is str"):
-        ckpt.load(tmp_path / "a.ckpt")
+        load(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("value", ["bf16", "auto", 3, torch.zeros(2)])
 def test_a_precision_that_no_run_has_is_refused(tmp_path: Path, value: object) -> None:
     torch.save({**small().as_plain(), "precision": value}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="its `precision` is none of 32-true, bf16-mixed, 16-mixed, 64-true"):
-        ckpt.load(tmp_path / "a.ckpt")
+        load(tmp_path / "a.ckpt")
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "lightning.ckpt")
     with pytest.raises(ValueError, match="not a gptexp checkpoint"):
-        ckpt.load(tmp_path / "lightning.ckpt")
+        load(tmp_path / "lightning.ckpt")
     torch.save({**small().as_plain(), "version": 99}, tmp_path / "later.ckpt")
     with pytest.raises(ValueError, match="has format 99, this gptexp reads 1"):
-        ckpt.load(tmp_path / "later.ckpt")
+        load(tmp_path / "later.ckpt")
     with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
-        ckpt.load(tmp_path / "nothing.ckpt")
+        load(tmp_path / "nothing.ckpt")
 
 
 def test_positions_are_cropped_to_a_smaller_block_and_nothing_else_is() -> None:
     stored = small().model
     config = compose([*SMALL, "model.block_size=4"]).model
     model = build_model(config, 257, seed=9)
-    ckpt.load_weights(model, stored, "there")
+    load_weights(model, stored, "there")
     assert torch.equal(model.transformer.wpe.weight, stored["transformer.wpe.weight"][:4])
     wider = build_model(compose([*SMALL, "model.n_embd=16"]).model, 257, seed=9)
-    before = ckpt.weights(wider)
+    before = model_tensors(wider)
     with pytest.raises(ValueError, match=r"there: .+ is \(.+\), the model's is \(.+\)"):
-        ckpt.load_weights(wider, stored, "there")
-    assert all(torch.equal(before[name], value) for name, value in ckpt.weights(wider).items())
+        load_weights(wider, stored, "there")
+    assert all(torch.equal(before[name], value) for name, value in model_tensors(wider).items())
 
 
 def test_our_own_mistakes_are_caught_when_saving(tmp_path: Path) -> None:
@@ -221,13 +224,13 @@ def test_persistent_buffers_are_part_of_a_model() -> None:
 
     model = make()
     model(torch.randn(8, 2))
-    stored = ckpt.weights(model)
+    stored = model_tensors(model)
     assert {"1.running_mean", "1.num_batches_tracked"} <= stored.keys()
     assert "mask" not in stored
     again, adopted = make(), make()
-    ckpt.load_weights(again, stored, "here")
-    ckpt.adopt_weights(adopted, stored, "here")
+    load_weights(again, stored, "here")
+    adopt_weights(adopted, stored, "here")
     for other in (again, adopted):
         assert all(torch.equal(value, stored[name]) for name, value in other.state_dict().items() if name in stored)
     with pytest.raises(ValueError, match=r"here: 1\.num_batches_tracked is \(\), the model's is \(\) of whole numbers"):
-        ckpt.load_weights(make(), {**stored, "1.num_batches_tracked": torch.tensor(1.0)}, "here")
+        load_weights(make(), {**stored, "1.num_batches_tracked": torch.tensor(1.0)}, "here")

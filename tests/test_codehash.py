@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gptexp import codehash, plugins
+from gptexp.config import plugins
+from gptexp.runs import code_hash
 
 
 def _hash(package: Path) -> str:
-    return codehash.hash_files(codehash.package_files(package))
+    return code_hash.hash_files(code_hash.package_files(package))
 
 
 def _package(place: Path, **files: bytes) -> Path:
@@ -45,10 +46,10 @@ def test_the_code_hash_covers_plugins_from_other_packages(tmp_path: Path, monkey
     (tmp_path / "my_callbacks.py").write_text("class Mine: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(plugins.PLUGINS, "callbacks", {"my_callbacks.Mine", "not_installed.at_all.Other"})
-    assert dict(codehash.plugin_files()) == {"my_callbacks": tmp_path / "my_callbacks.py"}
+    assert dict(code_hash.plugin_files()) == {"my_callbacks": tmp_path / "my_callbacks.py"}
 
 
 def test_the_code_hash_needs_no_torch_and_is_the_same_in_each_process() -> None:
-    code = "import sys; from gptexp.codehash import code_sha256; print(code_sha256(), 'torch' in sys.modules)"
+    code = "import sys; from gptexp.runs.code_hash import code_sha256; print(code_sha256(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split() == [codehash.code_sha256(), "False"]
+    assert done.stdout.split() == [code_hash.code_sha256(), "False"]

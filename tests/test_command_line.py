@@ -16,16 +16,20 @@ from typing import Any
 import pytest
 
 from gptexp import __main__ as main
-from gptexp import __version__, cli, everyday, train
-from gptexp import compose as gptexp_compose
-from gptexp.compose import Bases, compose
-from gptexp.entry import entry_point
-from gptexp.explain import settings
-from gptexp.hydra_versions import run_task
-from gptexp.overrides import jobs_of, quoted, text_of
-from gptexp.runs import RunError, find_checkpoint
-from gptexp.schemas import ConfigError, conf_dir, groups, register_schemas, to_plain
+from gptexp import __version__, train
+from gptexp.compose import commandline, other_names
+from gptexp.compose import composition as gptexp_compose
+from gptexp.compose.composition import Bases, compose
+from gptexp.compose.hydra_versions import run_task
+from gptexp.compose.messages import settings
+from gptexp.compose.overrides import jobs_of, quoted
+from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.config.conversion import to_plain
+from gptexp.config.override_syntax import text_of
+from gptexp.runs.finding import find_checkpoint
 from gptexp.sweep.plan import plan
+from gptexp.util.entry_point import entry_point
+from gptexp.util.errors import ConfigError, RunError
 
 TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
 
@@ -45,7 +49,7 @@ def checked_help(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("checked_help")
 def test_command_line_composes_where_argparse_checks_help_texts() -> None:
     register_schemas()
-    assert cli.checked_arguments(["model=bigram"]) == ["model=bigram"]
+    assert commandline.checked_arguments(["model=bigram"]) == ["model=bigram"]
 
 
 @pytest.mark.usefixtures("checked_help")
@@ -153,7 +157,7 @@ def test_wrong_grammar_is_one_line_with_the_right_spelling(
 
 def test_flags_may_stand_between_overrides() -> None:
     register_schemas()
-    assert cli.checked_arguments(["seed=1", "--cfg", "job", "model=bigram"]) == [
+    assert commandline.checked_arguments(["seed=1", "--cfg", "job", "model=bigram"]) == [
         "--cfg",
         "job",
         "seed=1",
@@ -187,9 +191,9 @@ def test_a_published_model_given_as_a_preset_names_both_meanings() -> None:
 
 
 def test_every_hint_names_a_setting_that_exists() -> None:
-    assert set(everyday.SETTINGS) <= {*settings(), *groups(), "hydra.run.dir"}
-    assert set(everyday.PUBLISHED.values()) <= set(groups()["model"])
-    assert not set(everyday.WORDS) & set(everyday.SENTENCES)
+    assert set(other_names.SETTINGS) <= {*settings(), *groups(), "hydra.run.dir"}
+    assert set(other_names.PUBLISHED.values()) <= set(groups()["model"])
+    assert not set(other_names.WORDS) & set(other_names.SENTENCES)
 
 
 @pytest.fixture
@@ -220,7 +224,9 @@ def test_processes_that_an_entry_point_starts_ignore_them_too(
 
 
 def test_a_package_that_lies_in_the_current_directory_is_found_there(tmp_path: Path) -> None:
-    shutil.copytree(Path(cli.__file__).parent, tmp_path / "gptexp", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(commandline.__file__).parent, tmp_path / "gptexp", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copytree(conf_dir(), tmp_path / "gptexp/conf")
     code = "import gptexp.__main__ as m, sys; print(m.__file__); m.main(['--version'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -240,7 +246,9 @@ def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pyt
 COMMANDS = [f"gptexp.{command}" for command in main.COMMANDS]
 
 
-@pytest.mark.parametrize("module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.door", "gptexp.worker"])
+@pytest.mark.parametrize(
+    "module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.command_line", "gptexp.training.worker"]
+)
 def test_every_command_begins_at_the_common_entry_point(module: str) -> None:
     assert import_module(module).main.__wrapped__.__module__ == module
 
@@ -276,7 +284,7 @@ LINES = [
     ["optimizer=muon", "optimizer.lr=1e-3", "name=12e4"],
     ["name='${model.kind}-${hydra:runtime.choices.data}'", "tokenizer=bpe", "tokenizer.vocab_size=300"],
     ["experiment=shakespeare_char_cpu", "trainer.max_steps=1e3"],
-    ["+callbacks.plugins.t={_target_: gptexp.callbacks.trace.Trace, kill_at: 3}"],
+    ["+callbacks.plugins.t={_target_: gptexp.training.callbacks.trace.Trace, kill_at: 3}"],
     ["model.n_embd=100", "model.n_head=3"],
     ["model.n_lyer=2"],
     ["tokenizer.vocab_size=300"],

@@ -25,7 +25,7 @@ from gptexp.report.comparison import Comparison, Question, compare_folders
 from gptexp.report.effects import main_effects
 from gptexp.report.table import print_comparison
 from gptexp.report.tables import to_csv
-from gptexp.runs import RunError
+from gptexp.util.errors import RunError
 from runfolders import age, make_run
 
 FLAT = lambda t: 1.0 - t  # noqa: E731 (a straight curve, so that interpolation is exact)

@@ -36,8 +36,8 @@ from gptexp.report.reading import last_sample, read_runs
 from gptexp.report.style import fonts, literal
 from gptexp.report.table import print_comparison
 from gptexp.report.tables import to_csv
-from gptexp.runs import RunError
-from gptexp.words import plain
+from gptexp.util.errors import RunError
+from gptexp.util.text import plain
 from runfolders import make_run
 
 PLOTS = [f"{name}.{form}" for name in ("ablation", "curves", "pareto") for form in ("pdf", "png", "svg")]

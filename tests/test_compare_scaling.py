@@ -17,7 +17,7 @@ from conftest import command
 from gptexp.report import scaling
 from gptexp.report.scaling import Constants, fit, fit_folders
 from gptexp.report.scaling_text import print_law, to_json
-from gptexp.runs import RunError
+from gptexp.util.errors import RunError
 from runfolders import make_run
 
 TRUE = Constants(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Chinchilla's own (arXiv 2203.15556, equation 10)

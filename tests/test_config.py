@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gptexp.compose import compose, config_from_plain
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.compose.overrides import jobs_of, quoted
+from gptexp.compose.registry import conf_dir, groups
 from gptexp.config import Activation, Config, GPTConfig, Position
-from gptexp.overrides import jobs_of, quoted
-from gptexp.schemas import ConfigError, conf_dir, from_plain, groups, to_plain
+from gptexp.config.conversion import from_plain, to_plain
+from gptexp.util.errors import ConfigError
 
 
 def test_default_experiment_is_mini_gpt_on_pydocs_with_characters() -> None:

@@ -19,15 +19,16 @@ import torch
 from rich.console import Console
 
 from conftest import command, story
-from gptexp.compose import compose
+from gptexp.compose.composition import compose
 from gptexp.config import GPTConfig
-from gptexp.conformance import areas, door, text, trained, weights
+from gptexp.conformance import areas, command_line, text, trained, weights
 from gptexp.conformance.check import Area, Check, Inputs, Need, Status, Value, agree, run, why_skipped
 from gptexp.conformance.table import markdown, print_area, shown
+from gptexp.generation.streaming import plain_text
 from gptexp.models.gpt import GPT
-from gptexp.plaintext import plain_text
-from gptexp.runs import Interrupted, find_checkpoint
-from gptexp.words import install_extra
+from gptexp.runs.finding import find_checkpoint
+from gptexp.util.signals import Interrupted
+from gptexp.util.text import install_extra
 
 ROWS = [check for area in areas.AREAS for check in area.checks]
 
@@ -41,7 +42,7 @@ def crash(_: Inputs) -> int:
 
 
 def interrupt(_: Inputs) -> int:
-    raise Interrupted(signal.SIGTERM, Path("run"))
+    raise Interrupted(signal.SIGTERM)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
     def judge(*checks: Check, arguments: Sequence[str] = ()) -> int:
         monkeypatch.setattr(areas, "AREAS", (Area(title="Numbers", checks=checks),))
         with pytest.raises(SystemExit) as stop:
-            door.main(list(arguments))
+            command_line.main(list(arguments))
         return int(stop.value.code or 0)
 
     return judge
@@ -64,7 +65,7 @@ def test_fast_shows_every_row_in_table_and_report_and_fails_none(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")  # where each name has a line
     with pytest.raises(SystemExit) as stop:
-        door.main(["--fast", "--out", "table.md"])
+        command_line.main(["--fast", "--out", "table.md"])
     out = capsys.readouterr().out
     assert not stop.value.code, out
     report = (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -129,7 +130,7 @@ def test_conformance_writes_a_file_only_where_asked(table, capsys, tmp_path: Pat
 )
 def test_wrong_input_is_one_line(arguments: list[str], said: str, workplace: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
-        door.main(arguments)
+        command_line.main(arguments)
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert err.startswith(said)

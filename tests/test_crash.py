@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from conftest import TINY, TINY_GPT, command
-from gptexp import checkpoint as ckpt
-from gptexp import files
-from gptexp.compose import compose
-from gptexp.loading import build_model
+from gptexp.compose.composition import compose
+from gptexp.models.build import build_model
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.opening import load
+from gptexp.util import files
 from test_checkpoint import small
 
 Train = Callable[..., dict[str, Any]]
@@ -93,7 +94,7 @@ def test_a_save_killed_at_any_write_flush_or_rename_leaves_two_whole_generations
             ckpt.rotate(third, tmp_path, best=True)
 
         code = in_child(save)
-        steps = [ckpt.load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")]
+        steps = [load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")]
         reached.add(tuple(steps))
         if code == 0:
             break
@@ -119,8 +120,8 @@ RUN = [
 
 def train_auto(place: str) -> None:
     """One start of the run in `place`, as the same command line gives it every time."""
-    from gptexp.compose import compose
-    from gptexp.train import run as run_job
+    from gptexp.compose.composition import compose
+    from gptexp.training.experiment import run_experiment as run_job
 
     os.chdir(place)
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -146,7 +147,7 @@ def test_a_run_killed_at_thirty_random_moments_ends_bitwise_equal_each_time(
         process = start(place)
         process.join()
         assert process.exitcode == 0
-        return ckpt.load(place / "logs/runs/run/auto/checkpoints/last.ckpt")
+        return load(place / "logs/runs/run/auto/checkpoints/last.ckpt")
 
     def logged(place: Path) -> int:
         metrics = place / "logs/runs/run/auto/metrics.csv"
@@ -167,7 +168,7 @@ def test_a_run_killed_at_thirty_random_moments_ends_bitwise_equal_each_time(
         process.join()
         folder = place / "logs/runs/run/auto"
         saved = folder / "checkpoints/last.ckpt"
-        steps.add(ckpt.load(saved).step if saved.exists() else 0)
+        steps.add(load(saved).step if saved.exists() else 0)
         if (folder / "result.json").exists():
             continue  # it had come to its end
         last = finish(place)
@@ -198,7 +199,7 @@ def test_a_full_disk_names_file_and_size_and_leaves_the_last_good_checkpoint(
     assert "DiskFullError" in said
     assert f"no space to write {tmp_path}/last.ckpt: " in said
     assert " bytes are needed, " in said
-    assert [ckpt.load(tmp_path / name).step for name in ("last.ckpt", "best.ckpt")] == [1, 1]
+    assert [load(tmp_path / name).step for name in ("last.ckpt", "best.ckpt")] == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
@@ -226,7 +227,8 @@ def test_a_loss_that_is_no_number_leaves_a_bundle_that_names_the_module(
 def test_a_replay_of_a_healthy_step_finds_nothing(
     train_here: Train, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gptexp.replay import main, read_bundle, replay
+    from gptexp.commands.replay import read_bundle, replay
+    from gptexp.replay import main
 
     with pytest.raises(ValueError, match="nonfinite-step-2"):
         train_here(*TINY_GPT, "optimizer.lr=1e22", "trainer.gradient_clip=null", "trainer.max_steps=20")
@@ -247,8 +249,8 @@ def test_a_replay_of_a_healthy_step_finds_nothing(
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_step(optimizer: str) -> None:
     """The way of a GPU, on a CPU's tensors: the optimizers skip what `found_inf` forbids, from then on."""
-    from gptexp.breakdown import NonFiniteLoss, Watch
-    from gptexp.optim import build_optimizer
+    from gptexp.training.nonfinite import NonFiniteLoss, Watch
+    from gptexp.training.optimizers import build_optimizer
 
     config = compose([*TINY_GPT, f"optimizer={optimizer}", "tokenizer=byte"])
     watched, other = (build_model(config.model, 257, seed=1) for _ in range(2))
@@ -271,10 +273,10 @@ def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_s
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_all_ranks_stop_in_the_step_whose_gradient_is_no_number(workplace: Path) -> None:
-    from gptexp.callbacks.trace import read_trace
+    from gptexp.training.callbacks.trace import read_trace
 
     settings = [*TINY, *TINY_GPT, "data.path=story.txt", "optimizer.lr=1e22", "trainer.gradient_clip=null"]
-    settings += ["+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace}", "trainer.max_steps=20"]
+    settings += ["+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}", "trainer.max_steps=20"]
     for strategy in ("ddp", "fsdp"):
         layout = [f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={strategy}"]
         done = command("train", *settings, *layout, cwd=workplace)
@@ -301,11 +303,11 @@ def test_all_ranks_stop_in_the_step_whose_gradient_is_no_number(workplace: Path)
     ],
 )
 def test_a_strangers_settings_never_name_code(tmp_path: Path, part: str, value: Any) -> None:
-    from gptexp.loading import load_model
+    from gptexp.objectives.loading import load_model
 
     ckpt.save(small(config={part: value}), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"_target_|not a group of settings|plain values"):
-        load_model(ckpt.load(tmp_path / "a.ckpt"), "a.ckpt")
+        load_model(load(tmp_path / "a.ckpt"), "a.ckpt")
 
 
 def test_a_strangers_run_folder_can_not_name_code_to_run(train_here: Train, workplace: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from conftest import TINY, TINY_GPT, command, processes
-from gptexp.rank_process import RankProcess
+from gptexp.machine.rank_process import RankProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -35,7 +35,9 @@ def result(folder: Path) -> dict[str, object]:
 def ranks_of(parent: int) -> list[psutil.Process]:
     """The rank processes below a process, in the order of their ranks."""
     below = psutil.Process(parent).children(recursive=True)
-    return sorted((p for p in processes("gptexp.worker") if p in below), key=lambda p: int(p.info["environ"]["RANK"]))
+    return sorted(
+        (p for p in processes("gptexp.training.worker") if p in below), key=lambda p: int(p.info["environ"]["RANK"])
+    )
 
 
 WITNESS = """
@@ -100,7 +102,7 @@ def test_a_sweep_of_ddp_jobs_gives_one_folder_a_job_and_leaves_no_process(workpl
     assert layers == [1, 2, 3]
     assert [result(folder)["status"] for folder in folders] == ["completed"] * 3
     assert len({result(folder)["parameters"] for folder in folders}) == 3
-    assert not [p for p in processes("gptexp.worker") if p.info["cwd"] == str(workplace)]
+    assert not [p for p in processes("gptexp.training.worker") if p.info["cwd"] == str(workplace)]
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess
 
 
 def test_what_a_library_says_before_it_aborts_a_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp import launch
+    from gptexp.training import launch
 
     said = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
     spawned = [

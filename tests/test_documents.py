@@ -27,11 +27,11 @@ import children
 import desk
 import small
 from documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, Command, blocks, commands, prose, read
-from gptexp import schemas
-from gptexp.compose import compose
-from gptexp.explain import check_groups, settings
-from gptexp.overrides import jobs_of
-from gptexp.sweep import door
+from gptexp.compose.composition import compose
+from gptexp.compose.messages import check_groups, settings
+from gptexp.compose.overrides import jobs_of
+from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.sweep import launching
 
 EVERY = [*DOCUMENTS, ADD_YOUR_OWN]
 EXPECTED_ERROR = 2
@@ -84,7 +84,7 @@ def understand(module: str, arguments: list[str]) -> None:
         own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
         compose(jobs_of(own)[0])
         for launcher in (a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")):
-            assert (schemas.conf_dir() / "hydra/launcher" / f"{launcher}.yaml").is_file() or launcher in door.NEEDS
+            assert (conf_dir() / "hydra/launcher" / f"{launcher}.yaml").is_file() or launcher in launching.NEEDS
         return
     try:
         parser(module).parse_args(arguments)
@@ -353,7 +353,7 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_setting_in_backticks_exists(document: str) -> None:
-    schemas.register_schemas()
+    register_schemas()
     for span in SPAN.findall(prose(document)):
         parts = shlex.split(span) if span.count("'") % 2 == 0 else span.split()
         if span.startswith("python -m gptexp."):
@@ -367,9 +367,9 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
 
 def exists(key: str, value: str) -> bool:
     """Whether a setting, or a group with this option, can be said."""
-    groups = schemas.groups()
-    if key in groups:
-        return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(groups[key])
+    options = groups()
+    if key in options:
+        return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(options[key])
     return key in settings() or key.startswith("hydra") or ".plugins." in key
 
 

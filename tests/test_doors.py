@@ -186,7 +186,7 @@ def test_interactive_takes_line_ends_of_windows(monkeypatch: pytest.MonkeyPatch)
     from io import StringIO
     from types import SimpleNamespace
 
-    from gptexp.generate import converse
+    from gptexp.commands.generate import converse
 
     prompts: list[str] = []
     monkeypatch.setattr("sys.stdin", StringIO("The cat\r\nThe oven\n\r\n"))

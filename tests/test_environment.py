@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from conftest import TINY, TINY_GPT
-from gptexp import checkpoint, plugins
-from gptexp.compose import compose, config_from_plain
-from gptexp.runs import read_settings
-from gptexp.schemas import ConfigError, to_plain
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.config.conversion import to_plain
+from gptexp.runs.finding import stored_settings
+from gptexp.runs.opening import load
+from gptexp.training.plugins import load_plugins
+from gptexp.util.errors import ConfigError
 
 SECRET = "secret-8d1f"
-TRACE = "gptexp.callbacks.trace.Trace"
+TRACE = "gptexp.training.callbacks.trace.Trace"
 NAMED = f"+callbacks.plugins.trace={{_target_: {TRACE}, kill_at: '${{oc.env:WHEN}}', more: ['a ${{oc.env:WHEN}}']}}"
 
 
@@ -35,7 +37,7 @@ def test_a_plug_in_gets_the_value_of_the_variable(monkeypatch: pytest.MonkeyPatc
     given: dict[str, Any] = {}
     monkeypatch.setattr(TRACE, lambda **arguments: given.update(arguments))
     named = {"_target_": TRACE, "kill_at": "${oc.env:WHEN}", "more": ["a ${oc.env:WHEN}", 3]}
-    plugins.load_plugins("callbacks", {"trace": named})
+    load_plugins("callbacks", {"trace": named})
     assert given == {"kill_at": SECRET, "more": [f"a {SECRET}", 3]}
 
 
@@ -43,7 +45,7 @@ def test_a_variable_that_is_not_set_is_one_line(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="NOT_SET"):
         compose([*TINY, "data.path=story.txt", NAMED.replace("WHEN", "NOT_SET")])
     with pytest.raises(ValueError, match=r"callbacks\.plugins\.trace: .*NOT_SET"):
-        plugins.load_plugins("callbacks", {"trace": {"_target_": TRACE, "kill_at": "${oc.env:NOT_SET}"}})
+        load_plugins("callbacks", {"trace": {"_target_": TRACE, "kill_at": "${oc.env:NOT_SET}"}})
 
 
 def test_a_variable_beside_another_interpolation_is_refused_not_stored() -> None:
@@ -54,12 +56,12 @@ def test_a_variable_beside_another_interpolation_is_refused_not_stored() -> None
 def test_no_file_of_a_run_holds_the_token(
     train_here: Callable[..., dict[str, Any]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptexp.build.load_plugins", lambda *_: {})
+    monkeypatch.setattr("gptexp.training.build.load_plugins", lambda *_: {})
     train_here(*TINY_GPT, NAMED)
     for path in (workplace / "run").rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
-    assert read_settings("run")["callbacks"]["plugins"]["trace"]["kill_at"] == "${oc.env:WHEN}"
-    stored = checkpoint.load(workplace / "run/checkpoints/last.ckpt").config
+    assert stored_settings("run")["callbacks"]["plugins"]["trace"]["kill_at"] == "${oc.env:WHEN}"
+    stored = load(workplace / "run/checkpoints/last.ckpt").config
     assert not {"callbacks", "logger"} & stored.keys()
 
 

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from conftest import TINY, TINY_GPT, command, story
-from gptexp import checkpoint as ckpt
-from gptexp.compose import compose
+from gptexp.compose.composition import compose
 from gptexp.data.prepare import prepare
 from gptexp.evaluate import main
-from gptexp.loading import load_model
-from gptexp.scoring import score_stream, score_tokens, sliding_windows
-from gptexp.tasks import _context
-from gptexp.train import run as run_job
+from gptexp.evaluation.lambada_hellaswag import _context
+from gptexp.evaluation.scoring import score_stream, score_tokens, sliding_windows
+from gptexp.objectives.loading import load_model
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
 
 TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
 PLAIN = "A grey cat counts her loaves.\nThe baker sleeps on the warm oven,  as cats do!"
@@ -61,7 +61,7 @@ def evaluate(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def opened(run: str) -> tuple[nn.Module, Any]:
-    return load_model(ckpt.load(Path(run) / "checkpoints/last.ckpt"), run)
+    return load_model(load(Path(run) / "checkpoints/last.ckpt"), run)
 
 
 # --------------------------------------------------------------------------- windows

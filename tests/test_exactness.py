@@ -20,18 +20,19 @@ from typing import Any
 import pytest
 
 from conftest import TINY, TINY_GPT, command
-from gptexp import checkpoint as ckpt
-from gptexp import slurm
-from gptexp.callbacks.checkpoints import Signals
-from gptexp.callbacks.trace import read_trace
-from gptexp.compose import compose
-from gptexp.rank_environment import Rank, current
-from gptexp.runs import find_checkpoint
-from gptexp.schemas import ConfigError
+from gptexp.compose.composition import compose
+from gptexp.machine import slurm
+from gptexp.machine.rank_environment import Rank, current
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.finding import find_checkpoint
+from gptexp.runs.opening import load
+from gptexp.training.callbacks.checkpoints import Signals
+from gptexp.training.callbacks.trace import read_trace
+from gptexp.util.errors import ConfigError
 
 Train = Callable[..., dict[str, Any]]
 
-TRACE = "+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace}"
+TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 
@@ -77,7 +78,7 @@ def test_verify_resume_proves_bitwise_equality(workplace: Path, settings: list[s
 
 def test_verify_resume_names_the_first_difference(train_here: Train, workplace: Path) -> None:
     """Broken on purpose: the second run has another seed, and a step too many."""
-    from gptexp.verify_resume import _checkpoints, _curves, _first, _logged, _traced
+    from gptexp.commands.verify_resume import _checkpoints, _curves, _first, _logged, _traced
 
     train_here(*TINY_GPT, TRACE, "trainer.max_steps=3", folder="a")
     train_here(*TINY_GPT, TRACE, "trainer.max_steps=4", "seed=2", folder="b")
@@ -155,7 +156,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(workplace: Path, sig
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
     result = json.loads((workplace / "run/result.json").read_text(encoding="utf-8"))
-    step = ckpt.load(workplace / "run/checkpoints/last.ckpt").step
+    step = load(workplace / "run/checkpoints/last.ckpt").step
     assert result == {"status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
     assert said.splitlines()[-1] == (
         f"interrupted by {signal.Signals(signum).name} after step {step}; go on with resume=run"
@@ -186,7 +187,7 @@ def test_under_slurm_the_preemption_signal_saves_and_requeues_and_the_job_goes_o
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1
     assert (workplace / "requeued").read_text().split() == ["requeue", "77"]
-    step = ckpt.load(workplace / "logs/runs/slurm-77/auto/checkpoints/last.ckpt").step
+    step = load(workplace / "logs/runs/slurm-77/auto/checkpoints/last.ckpt").step
     settings = [
         *TINY,
         *TINY_GPT,
@@ -244,7 +245,7 @@ def test_a_run_killed_while_its_first_checkpoint_is_written_starts_again(train_h
 
 
 def test_a_run_killed_before_it_could_say_how_it_ended_says_so_when_resumed(train_here: Train, workplace: Path) -> None:
-    from gptexp.train import run as run_job
+    from gptexp.training.experiment import run_experiment as run_job
 
     whole = train_here(*TINY_GPT, "trainer.max_steps=4")
     (workplace / "run/result.json").unlink()
@@ -259,7 +260,7 @@ def test_a_run_killed_before_it_could_say_how_it_ended_says_so_when_resumed(trai
 
 
 def test_a_run_that_started_from_anothers_weights_resumes_by_the_same_line(train_here: Train, workplace: Path) -> None:
-    from gptexp.train import run as run_job
+    from gptexp.training.experiment import run_experiment as run_job
 
     train_here(*TINY_GPT)
     folder = workplace / "logs/runs/tuned/auto"
@@ -269,11 +270,11 @@ def test_a_run_that_started_from_anothers_weights_resumes_by_the_same_line(train
     config = compose([*line, "schedule.warmup_steps=0", "trainer.max_steps=3"])
     assert (Path(str(config.resume)).resolve(), config.init_from) == (folder, "run")
     run_job(config, folder)
-    assert ckpt.load(folder / "checkpoints/last.ckpt").config["init_from"] == "run"
+    assert load(folder / "checkpoints/last.ckpt").config["init_from"] == "run"
 
 
 def test_seconds_go_on_after_a_resume(train_here: Train, workplace: Path) -> None:
-    from gptexp.train import run as run_job
+    from gptexp.training.experiment import run_experiment as run_job
 
     before = train_here(*TINY_GPT, "trainer.max_steps=3")["training_seconds"]
     (workplace / "run/result.json").unlink()
@@ -378,7 +379,7 @@ def test_a_requeued_job_of_an_array_keeps_its_name() -> None:
 
 
 def test_settings_that_contradict_the_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp.hardware import processes_of
+    from gptexp.machine.hardware import processes_of
 
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

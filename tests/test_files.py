@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from gptexp import samples
-from gptexp.files import append_descriptor, open_append, own_folder, read_bytes, read_json, read_yaml, write_yaml
 from gptexp.report.reading import read_runs
-from gptexp.runs import WRITTEN, RunError, open_run, read_result, read_settings
+from gptexp.runs import samples
+from gptexp.runs.finding import stored_settings
+from gptexp.runs.layout import WRITTEN
+from gptexp.runs.result import read_result
+from gptexp.runs.writing import open_run
+from gptexp.util.errors import RunError
+from gptexp.util.files import append_descriptor, open_append, own_folder, read_bytes, read_json, read_yaml, write_yaml
 from runfolders import make_run
 
 needs_posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices")
@@ -109,7 +113,7 @@ def test_settings_with_aliases_are_refused_by_every_reader(tmp_path: Path) -> No
     (run / "checkpoints").mkdir(exist_ok=True)
     (run / "checkpoints/last.ckpt").touch()
     with pytest.raises(RunError, match="is an alias"):
-        read_settings(str(run))
+        stored_settings(str(run))
 
 
 @needs_posix
@@ -151,7 +155,7 @@ def test_appending_follows_no_link(tmp_path: Path) -> None:
 @needs_posix
 @pytest.mark.parametrize("place", ["report", "report/question"])
 def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
-    from gptexp.compare import _own_report
+    from gptexp.commands.compare import _own_report
 
     (tmp_path / "victim/question").mkdir(parents=True)
     link = tmp_path / "runs" / place

@@ -15,20 +15,23 @@ import yaml
 from torch import nn
 
 from conftest import TINY, TINY_GPT, command, story
-from gptexp import checkpoint as ckpt
-from gptexp.compose import compose, config_from_plain
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.compose.inheritance import check_against_source
 from gptexp.config import FinetuneConfig, LoRAConfig, MuonConfig
+from gptexp.config.conversion import to_plain
+from gptexp.config.fingerprint import identity
 from gptexp.config.training import AdamWConfig
-from gptexp.flops import train_flops_per_token
-from gptexp.identity import identity
-from gptexp.loading import build_model, load_model, load_trained, measure_model, plain_model
-from gptexp.lora import LoRALinear, adapt, merged
+from gptexp.models.build import build_model, measure_model, plain_model
 from gptexp.models.classifier import Classifier
+from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
-from gptexp.optim import build_optimizer
-from gptexp.schemas import ConfigError, to_plain
-from gptexp.source import check_against_source
-from gptexp.train import run as run_job
+from gptexp.models.lora import LoRALinear, adapt, merged
+from gptexp.objectives.loading import load_model, load_trained
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
+from gptexp.training.optimizers import build_optimizer
+from gptexp.util.errors import ConfigError
 from runfolders import make_run, nested
 
 Tune = Callable[..., ckpt.Checkpoint]
@@ -84,7 +87,7 @@ def tune(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tune:
 
 
 def last(folder: str) -> ckpt.Checkpoint:
-    return ckpt.load(Path(folder) / "checkpoints/last.ckpt")
+    return load(Path(folder) / "checkpoints/last.ckpt")
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -432,7 +435,7 @@ def test_frozen_weights_train_the_same_on_two_processes(tune: Tune, strategy: st
     assert done.returncode == 0, done.stderr
     assert "of them train" in done.stdout
     one = tune(*settings, folder="one")
-    both = ckpt.load(Path("two/checkpoints/last.ckpt"))
+    both = load(Path("two/checkpoints/last.ckpt"))
     assert both.model.keys() == one.model.keys()
     for name, value in one.model.items():
         assert torch.allclose(both.model[name], value, rtol=0, atol=1e-9), name

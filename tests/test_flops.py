@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, MLPConfig
-from gptexp.flops import count_parameters, peak_flops, train_flops_per_token, training_bytes
 from gptexp.models.bigram import Bigram
+from gptexp.models.flops import count_parameters, peak_flops, train_flops_per_token, training_bytes
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
 

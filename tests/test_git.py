@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gptexp import git, runs
+from gptexp.util import git
+from gptexp.util.files import write_json
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_changes_in_any_encoding_are_recorded(checkout: Path, tmp_path: Path) ->
     assert found is not None
     assert len(found["commit"]) == 40
     assert "+x = '\ufffd caf\ufffd'" in found["diff"]
-    runs.write_json(tmp_path / "provenance.json", {"git": found, "directory": os.fsdecode(b"\xff")})
+    write_json(tmp_path / "provenance.json", {"git": found, "directory": os.fsdecode(b"\xff")})
     read = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
     assert read == {"git": found, "directory": os.fsdecode(b"\xff")}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptexp import hardware
-from gptexp.compose import compose
+from gptexp.compose.composition import compose
 from gptexp.config import Accelerator
 from gptexp.config.model import GPTConfig, Position
+from gptexp.machine import hardware
 from gptexp.models import attention
 from gptexp.models.gpt import GPT
 
@@ -159,14 +159,15 @@ def test_auto_counts_an_explicit_micro_batch(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_explicit_number_of_gpus_is_checked_before_any_process_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp import launch, train
+    from gptexp.training import launch
+    from gptexp.training.experiment import run_experiment
 
     with_gpus(monkeypatch, 4)
     monkeypatch.setattr(launch, "_spawn", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(ValueError, match=r"data\.global_batch_size=12: must be a multiple of 8"):
         compose(["trainer.devices=8"])
     with pytest.raises(ValueError, match=r"^trainer\.devices=6: torch sees 4 GPUs on this machine$"):
-        train.run(compose(["trainer.devices=6"]), tmp_path / "run")
+        run_experiment(compose(["trainer.devices=6"]), tmp_path / "run")
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

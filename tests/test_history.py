@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from conftest import TINY_GPT
-from gptexp import checkpoint as ckpt
-from gptexp import codehash, history
-from gptexp.compose import compose
-from gptexp.schemas import to_plain
-from gptexp.train import run as run_job
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs import code_hash, history
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
 from runfolders import make_run
 
 Train = Callable[..., dict[str, Any]]
@@ -79,15 +80,17 @@ def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
 
     train_here(*TINY_GPT, "trainer.max_steps=4", folder="straight")
     train_here(*TINY_GPT, folder="short")
-    monkeypatch.setattr("gptexp.starting_point.code_sha256", lambda: "f" * 64)  # as if the code had been changed
+    monkeypatch.setattr(
+        "gptexp.training.starting_point.code_sha256", lambda: "f" * 64
+    )  # as if the code had been changed
     run_job(compose(["resume=short", "trainer.max_steps=4", "trainer=cpu"]), Path("extended"))
-    now = codehash.code_sha256()
+    now = code_hash.code_sha256()
     assert f"notice: the code has changed since step 2: it was {now[:8]}, it is ffffffff" in capsys.readouterr().out
     result = json.loads((workplace / "extended/result.json").read_text(encoding="utf-8"))
     said = [(part["to"], part["max_steps"], part["code_sha256"]) for part in result["history"]]
     assert said == [(2, 2, now), (4, 4, "f" * 64)]
     assert result["peak_lr"] == compose(TINY_GPT).lr
-    assert ckpt.load(workplace / "extended/checkpoints/last.ckpt").history == result["history"]
+    assert load(workplace / "extended/checkpoints/last.ckpt").history == result["history"]
     c = compare_folders([workplace / "extended", workplace / "straight"], Question())
     assert not c.left_out
     assert [row.label for row in c.rows] == ["extended –", "extended at step 2 of 2"]
@@ -95,7 +98,7 @@ def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
 
 
 def test_a_checkpoint_without_a_history_has_the_rates_of_its_settings(workplace: Path) -> None:
-    from gptexp.starting_point import history_since
+    from gptexp.training.starting_point import history_since
 
     then, now = (compose([*TINY_GPT, f"trainer.max_steps={steps}"]) for steps in (20, 40))
     stored = ckpt.Checkpoint(step=20, model={}, optimizer={}, config=to_plain(then), tokenizer={}, data={}, metrics={})

@@ -15,18 +15,23 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from conftest import TINY, command, story
-from gptexp import checkpoint as ckpt
-from gptexp import huggingface, runs
-from gptexp.compose import compose
+from gptexp.commands.export import export
+from gptexp.compose.composition import compose
 from gptexp.config import GPTConfig
+from gptexp.config.conversion import to_plain
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
-from gptexp.decoding import stream_tokens
-from gptexp.export import export
-from gptexp.huggingface import hub
-from gptexp.huggingface.config import ratio_of, read_model
-from gptexp.loading import build_model, load_model
-from gptexp.schemas import ConfigError, to_plain
+from gptexp.generation.decoding import stream_tokens
+from gptexp.models.build import build_model
+from gptexp.models.weights import model_tensors
+from gptexp.objectives.loading import load_model
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs import huggingface
+from gptexp.runs.finding import find_checkpoint, stored_settings
+from gptexp.runs.huggingface import hub
+from gptexp.runs.huggingface.config import ratio_of, read_model
+from gptexp.runs.opening import load, open_checkpoint
 from gptexp.tokenizers import load_tokenizer, train_tokenizer
+from gptexp.util.errors import ConfigError, RunError
 from test_tokenizer_files import learned, saved
 
 VOCAB = 311
@@ -110,8 +115,8 @@ def as_in_2019(model: GPT2LMHeadModel, folder: Path) -> None:
 
 
 def ours_of(run: object) -> tuple[torch.nn.Module, Any]:
-    path = runs.find_checkpoint(str(run))
-    return load_model(ckpt.open_run(path), path)
+    path = find_checkpoint(str(run))
+    return load_model(open_checkpoint(path), path)
 
 
 def theirs_of(folder: Path, **settings: Any) -> GPT2LMHeadModel:
@@ -182,7 +187,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         rest: dict[str, Any] = {"optimizer": {}, "data": {}, "metrics": {}}
         state = made.state_dict()
         ckpt.save(
-            ckpt.Checkpoint(step=7, model=ckpt.weights(model), config=settings, tokenizer=state, **rest),
+            ckpt.Checkpoint(step=7, model=model_tensors(model), config=settings, tokenizer=state, **rest),
             tmp_path / "ours.ckpt",
         )
         return tmp_path / "ours.ckpt"
@@ -236,7 +241,7 @@ def test_other_settings_of_ours_arrive_too(run: Callable[..., Path], tmp_path: P
 def test_what_gpt2_lacks_in_transformers_is_refused_by_name(
     run: Callable[..., Path], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    from gptexp.schemas import from_plain
+    from gptexp.config.conversion import from_plain
 
     path = run(from_plain("model", to_plain(OURS) | change))
     with pytest.raises(ValueError, match="can't be exported") as caught:
@@ -247,7 +252,7 @@ def test_what_gpt2_lacks_in_transformers_is_refused_by_name(
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
     from gptexp.config import BigramConfig
-    from gptexp.huggingface.config import require_gpt2
+    from gptexp.runs.huggingface.config import require_gpt2
 
     with pytest.raises(ValueError, match=r"model\.kind=bigram: can't be exported"):
         require_gpt2(BigramConfig())
@@ -265,7 +270,7 @@ def test_an_export_is_whole_or_absent_and_never_overwrites(
     (out / "mine.txt").unlink()
     before = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("gptexp.export._write_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("gptexp.commands.export._write_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             export(str(path), out)
     assert sorted(tmp_path.iterdir()) == before
@@ -444,7 +449,7 @@ def test_training_starts_from_a_folder_with_a_smaller_block(
 ) -> None:
     line = [f"init_from={good}", "model.block_size=16", "optimizer.lr=1e-9", "optimizer.weight_decay=0"]
     train_here(*line, "trainer.max_steps=1", "trainer.val_every_steps=1")
-    found = ckpt.load(Path("run/checkpoints/last.ckpt"))
+    found = load(Path("run/checkpoints/last.ckpt"))
     assert found.config["model"]["block_size"] == 16
     assert found.config["name"] == "theirs-text"
     theirs = theirs_of(good).transformer.wpe.weight[:16]
@@ -458,7 +463,7 @@ def test_settings_of_a_folder_can_not_be_changed_nor_resumed(good: Path, workpla
     assert (config.model.block_size, config.model.n_layer) == (19, 2)  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"resume=.*theirs: is no run of gptexp that could go on.*init_from="):
         compose([*line, f"resume={good}"])
-    from gptexp.cli import check
+    from gptexp.compose.commandline import check
 
     with pytest.raises(ConfigError, match=r"model\.n_layer=3: init_from=.* has 2"):
         check(compose([*line, f"init_from={good}", "model.n_layer=3"]))
@@ -478,12 +483,13 @@ def test_without_tokenizer_files_only_gpt2s_size_will_do(good: Path) -> None:
 
 def test_a_folder_without_weights_says_what_was_looked_for(good: Path) -> None:
     (good / "model.safetensors").unlink()
-    with pytest.raises(runs.RunError, match=r"no checkpoint in it.*model\.safetensors or pytorch_model\.bin"):
-        runs.find_checkpoint(str(good))
+    with pytest.raises(RunError, match=r"no checkpoint in it.*model\.safetensors or pytorch_model\.bin"):
+        find_checkpoint(str(good))
 
 
 def test_weights_alone_have_no_corpus_to_be_scored_on(good: Path) -> None:
-    from gptexp.evaluate import evaluate, parser
+    from gptexp.commands.evaluate import evaluate
+    from gptexp.evaluate import parser
 
     with pytest.raises(ValueError, match="theirs: has no corpus of its own"):
         evaluate(parser().parse_args([str(good)]))
@@ -521,12 +527,12 @@ def fill(cache: Path, source: Path, *names: str) -> Path:
 
 def test_a_published_model_comes_from_the_cache(cache: Path, good: Path) -> None:
     folder = fill(cache, good, "config.json", "tokenizer.json", "tokenizer_config.json")
-    settings = runs.read_settings("gpt2")  # takes no weights
+    settings = stored_settings("gpt2")  # takes no weights
     assert (settings["name"], settings["model"]["n_embd"]) == ("gpt2", 33)
-    with pytest.raises(runs.RunError, match="gpt2: not on this machine"):
-        runs.find_checkpoint("gpt2")
+    with pytest.raises(RunError, match="gpt2: not on this machine"):
+        find_checkpoint("gpt2")
     fill(cache, good, "model.safetensors")
-    assert runs.find_checkpoint("gpt2") == folder
+    assert find_checkpoint("gpt2") == folder
     assert_same(ours_of("gpt2")[0], theirs_of(good))
 
 
@@ -541,17 +547,17 @@ def test_only_what_is_needed_is_fetched(cache: Path, good: Path, monkeypatch: py
         return str(fill(cache, good, *wanted))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    runs.read_settings("gpt2")
+    stored_settings("gpt2")
     assert asked == [("openai-community/gpt2", hub.SETTINGS)]
-    runs.find_checkpoint("gpt2")
+    find_checkpoint("gpt2")
     assert asked[1:] == [("openai-community/gpt2", [*hub.SETTINGS, *hub.WEIGHTS])]
-    runs.find_checkpoint("gpt2")
+    find_checkpoint("gpt2")
     assert len(asked) == 2
 
 
 def test_without_a_network_it_says_what_to_get_and_where(cache: Path, good: Path) -> None:
-    with pytest.raises(runs.RunError) as caught:
-        runs.find_checkpoint("gpt2-xl")
+    with pytest.raises(RunError) as caught:
+        find_checkpoint("gpt2-xl")
     message = str(caught.value)
     for word in (
         "gpt2-xl: not on this machine",
@@ -567,7 +573,7 @@ def test_without_a_network_it_says_what_to_get_and_where(cache: Path, good: Path
     with pytest.raises(ConfigError, match="resume=gpt2: is no run of gptexp"):
         compose(["resume=gpt2"])
     good.rename("gpt2")  # what lies here comes first
-    assert runs.find_checkpoint("gpt2") == Path("gpt2")
+    assert find_checkpoint("gpt2") == Path("gpt2")
 
 
 # ------------------------------------------------------------------------------ the command line

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from gptexp.compose import compose
-from gptexp.identity import completed, flatten, identity, settings_that_matter
-from gptexp.schemas import to_plain
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
 from runfolders import nested
 
 ACCIDENTS = [
@@ -54,7 +54,7 @@ def test_where_and_how_a_run_computes_is_no_other_configuration(change: dict[str
 
 def test_steps_between_validations_matter_with_early_stopping_only() -> None:
     stop = {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
-    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.callbacks.trace.Trace", "kill_at": None}}
+    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.training.callbacks.trace.Trace", "kill_at": None}}
     assert identity(nested(**stop)) != identity(nested(**stop, trainer__val_every_steps=50))
     assert identity(nested(**trace, trainer__val_every_steps=50)) == identity(nested())
 
@@ -96,11 +96,11 @@ def test_an_accidental_setting_can_be_asked_for() -> None:
 
 def test_every_setting_of_the_default_experiment_is_decided_on() -> None:
     """The names in the list of accidents exist; a renamed setting would silently begin to matter."""
-    from gptexp.identity import ACCIDENTAL
+    from gptexp.config.fingerprint import ACCIDENTAL
 
     assert set(flatten(to_plain(compose([])))) >= ACCIDENTAL - {"tokenizer.path"}  # only tokenizer=files has it
 
 
 def test_identity_needs_no_torch() -> None:
-    code = "import sys, gptexp.identity; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
+    code = "import sys, gptexp.config.fingerprint; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

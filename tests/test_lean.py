@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptexp.lean import _late
+from gptexp.machine.lightning import _late
 
 pytest.importorskip("matplotlib")
 
@@ -56,7 +56,7 @@ print(sorted(torchmetrics.__all__), torchmetrics.__version__)
 print(sorted(torchmetrics.functional.__all__), sorted(torchmetrics.text.__all__))
 print(issubclass(_ResultMetric, torchmetrics.Metric), torchmetrics.utilities.plot.plt.__name__)
 """
-    assert output_of("import gptexp.lean\n" + facts) == output_of("import lightning.pytorch\n" + facts)
+    assert output_of("import gptexp.machine.lightning\n" + facts) == output_of("import lightning.pytorch\n" + facts)
 
 
 def test_a_late_module_is_executed_when_a_name_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
 from conftest import TINY_GPT
+from gptexp.commands.verify_resume import _curves
 from gptexp.config.objective import LMConfig
-from gptexp.loggers import EVENTS, MetricsCSV, tensorboard
-from gptexp.plugins import PLUGINS, load_plugins
+from gptexp.config.plugins import PLUGINS
 from gptexp.report.curves import read_curve
-from gptexp.verify_resume import _curves
+from gptexp.training.loggers import EVENTS, MetricsCSV, tensorboard
+from gptexp.training.plugins import load_plugins
 
 
 def rows(path: Path) -> list[dict[str, str]]:

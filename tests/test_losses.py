@@ -9,9 +9,9 @@ from torch import nn
 
 from gptexp.config import LoRAConfig
 from gptexp.config.model import GPTConfig
-from gptexp.lora import LoRALinear
 from gptexp.models import losses
 from gptexp.models.gpt import GPT
+from gptexp.models.lora import LoRALinear
 from gptexp.models.losses import IGNORED, linear_cross_entropy, worthwhile
 
 V, C = 101, 16

@@ -14,13 +14,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptexp import checkpoint as ckpt
-from gptexp.compose import config_from_plain
-from gptexp.loading import load_trained
-from gptexp.replay import read_bundle, replay
+from gptexp.commands.replay import read_bundle, replay
+from gptexp.compose.composition import config_from_plain
+from gptexp.objectives.loading import load_trained
 from gptexp.report.reading import read_run
 from gptexp.report.reading import read_settings as read_flat
-from gptexp.runs import read_settings
+from gptexp.runs.finding import stored_settings
+from gptexp.runs.opening import load
 from runfolders import make_run
 from test_checkpoint import small
 
@@ -82,7 +82,7 @@ def bundle() -> dict[str, Any]:
 
 
 def opened(path: Path) -> None:
-    held = ckpt.load(path)
+    held = load(path)
     for merge in (True, False):
         _, model = load_trained(held, path, merge=merge)
     model(torch.zeros(1, 2, dtype=torch.int64))
@@ -118,10 +118,10 @@ def test_a_changed_byte_of_a_checkpoint_is_found_or_harmless(
     changed = bytearray(path.read_bytes())
     changed[place % len(changed)] ^= byte
     path.write_bytes(changed)
-    if why := refusal(lambda: ckpt.load(path)):
+    if why := refusal(lambda: load(path)):
         assert str(path) in why
         return
-    found = ckpt.load(path)
+    found = load(path)
     assert all(torch.equal(found.model[name], value) for name, value in checkpoint()["model"].items())
     assert (found.config, found.metrics) == (checkpoint()["config"], checkpoint()["metrics"])
 
@@ -136,7 +136,7 @@ def test_changed_settings_are_read_or_refused_in_a_line(
     (run / "checkpoints/last.ckpt").touch()
     plain = mutated(data.draw, checkpoint()["config"], PLAIN)
     (run / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
-    for read in (lambda: read_settings(str(run)), lambda: config_from_plain(plain), lambda: read_flat(run)):
+    for read in (lambda: stored_settings(str(run)), lambda: config_from_plain(plain), lambda: read_flat(run)):
         assert "\n" not in refusal(read)
 
 

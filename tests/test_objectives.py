@@ -17,26 +17,30 @@ import numpy as np
 import pytest
 import torch
 
-from gptexp import checkpoint as ckpt
 from gptexp import predict
-from gptexp.compose import compose, config_from_plain
+from gptexp.commands.predict import _show_table
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.compose.inheritance import check_against_source
 from gptexp.config import ByteConfig, CharConfig, LMConfig
+from gptexp.config.conversion import to_plain
 from gptexp.data import labelled
 from gptexp.data.batches import BatchPlan
 from gptexp.data.examples import TrainTexts, pad
 from gptexp.data.labelled import prepare_labelled, split
 from gptexp.data.masking import MaskedTrain, Masking
 from gptexp.data.order import ExampleOrder
-from gptexp.loading import load_model, load_trained
 from gptexp.models.losses import IGNORED
 from gptexp.objectives import implementation
 from gptexp.objectives.classification import Classification, Score, text_nats
+from gptexp.objectives.loading import load_model, load_trained
 from gptexp.report.comparison import Question, compare_folders
-from gptexp.runs import Interrupted, RunError, read_settings
-from gptexp.schemas import ConfigError, to_plain
-from gptexp.source import check_against_source
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.finding import stored_settings
+from gptexp.runs.opening import load
 from gptexp.tokenizers import Tokenizer, train_tokenizer
-from gptexp.train import run as run_job
+from gptexp.training.experiment import run_experiment as run_job
+from gptexp.util.errors import ConfigError, RunError
+from gptexp.util.signals import Interrupted
 
 GLAD, SAD = ("good", "lovely", "warm", "bright"), ("bad", "awful", "cold", "dull")
 THINGS = ("bread", "soup", "room", "song", "walk")
@@ -112,7 +116,7 @@ def test_a_small_corpus_is_learned_and_everything_about_it_is_recorded(learned: 
     assert {"val/loss", "val/accuracy", "val/macro_f1"} < set(rows[-1])
     assert float(rows[-1]["val/accuracy"]) == result["metrics"]["val/accuracy"]
     assert not (learned / "run/samples.md").exists()
-    saved = ckpt.load(learned / "run/checkpoints/last.ckpt")
+    saved = load(learned / "run/checkpoints/last.ckpt")
     assert saved.data["labels"] == ["glad", "sad"]
     assert sum(saved.data["counts"]) + val["texts"] == 400
 
@@ -127,7 +131,7 @@ def test_tensorboard_has_the_curves_and_the_picture_of_the_confusion(learned: Pa
 
 
 def test_without_matplotlib_the_confusion_is_a_table_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp.callbacks import confusion
+    from gptexp.training.callbacks import confusion
 
     written: list[str] = []
     writer = SimpleNamespace(add_figure=None, add_text=lambda tag, text, step: written.append(text))
@@ -157,7 +161,7 @@ def test_predict_says_the_label_of_texts_and_of_files(
 
 
 def test_the_table_shows_texts_and_labels_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    predict._show_table(iter([{"text": "[red]a\x1b[31m", "label": "[/b]", "probabilities": {"[/b]": 0.75, "c": 0.25}}]))
+    _show_table(iter([{"text": "[red]a\x1b[31m", "label": "[/b]", "probabilities": {"[/b]": 0.75, "c": 0.25}}]))
     shown = capsys.readouterr().out
     assert r"[red]a\x1b[31m" in shown
     assert "[/b] 75.0% · c 25.0%" in shown
@@ -188,7 +192,7 @@ def test_predict_refuses_in_one_line(
 
 
 def test_padding_changes_no_logit(learned: Path) -> None:
-    objective, model = load_trained(ckpt.load(learned / "run/checkpoints/last.ckpt"), "run")
+    objective, model = load_trained(load(learned / "run/checkpoints/last.ckpt"), "run")
     assert isinstance(objective, Classification)
     texts = ["The soup 7 was lovely.", "cold.", "The walk 12 was bright.", "T"]
     together = objective.probabilities(model, texts)
@@ -198,7 +202,7 @@ def test_padding_changes_no_logit(learned: Path) -> None:
 
 
 def test_long_texts_keep_their_end(learned: Path) -> None:
-    objective, model = load_trained(ckpt.load(learned / "run/checkpoints/last.ckpt"), "run")
+    objective, model = load_trained(load(learned / "run/checkpoints/last.ckpt"), "run")
     assert isinstance(objective, Classification)
     end = "The soup 7 was really lovely now"
     assert len(end) == model.config.block_size
@@ -221,14 +225,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(train: Train) -> None:
     assert resumed["resumed_from"] == 13
     assert resumed["metrics"] == whole["metrics"]
     assert resumed["val"] == whole["val"]
-    a, b = (ckpt.load(Path(folder) / "checkpoints/last.ckpt") for folder in ("whole", "parts"))
+    a, b = (load(Path(folder) / "checkpoints/last.ckpt") for folder in ("whole", "parts"))
     assert a.model.keys() == b.model.keys()
     assert all(torch.equal(a.model[name], b.model[name]) for name in a.model)
 
 
 def _interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
     """As if SIGTERM came during this step."""
-    from gptexp.callbacks.checkpoints import Checkpoints
+    from gptexp.training.callbacks.checkpoints import Checkpoints
 
     original = Checkpoints.on_train_batch_end
 
@@ -438,7 +442,7 @@ def test_the_auxiliary_loss_counts_as_its_weight_says(train: Train) -> None:
 
 
 def _untrained(*overrides: str) -> tuple[Classification, Any]:
-    from gptexp.loading import seeded
+    from gptexp.models.build import seeded
 
     config = compose([*CLASSIFY, "tokenizer=byte", *overrides])
     objective = Classification(
@@ -545,7 +549,7 @@ def test_an_mlm_run_has_metrics_of_its_own_and_one_row_more(masked: dict[str, An
     text = Path("masked/metrics.csv").read_text(encoding="utf-8") + json.dumps(masked)
     assert "bpb" not in text
     assert "val/loss" not in text
-    saved = ckpt.load(Path("masked/checkpoints/last.ckpt"))
+    saved = load(Path("masked/checkpoints/last.ckpt"))
     objective, model = load_trained(saved, "masked")
     assert len(saved.model["transformer.wte.weight"]) == objective.tokenizer.vocab_size + 1
     assert sum(p.numel() for p in model.parameters()) == masked["parameters"]
@@ -564,7 +568,7 @@ def test_an_mlm_run_writes_no_text_and_has_no_bits_a_byte(masked: dict[str, Any]
         predict.main(["masked", "--text", "The"])
     assert "was trained with objective=mlm, and knows no labels" in capsys.readouterr().err
     with pytest.raises(ValueError, match="gives a label"):
-        load_model(_as_classifier(ckpt.load(Path("masked/checkpoints/last.ckpt"))), "run")
+        load_model(_as_classifier(load(Path("masked/checkpoints/last.ckpt"))), "run")
 
 
 def _as_classifier(saved: ckpt.Checkpoint) -> ckpt.Checkpoint:
@@ -582,10 +586,10 @@ def test_a_classifier_takes_the_weights_and_the_sight_of_an_mlm_run(masked: dict
     ]
     result = train("init_from=masked", *settings, folder="fine")
     assert 0 <= result["metrics"]["val/accuracy"] <= 1
-    saved = ckpt.load(Path("fine/checkpoints/last.ckpt"))
+    saved = load(Path("fine/checkpoints/last.ckpt"))
     assert saved.config["objective"]["bidirectional"] is True
     wte = saved.model["transformer.wte.weight"]
-    before = ckpt.load(Path("masked/checkpoints/last.ckpt")).model["transformer.wte.weight"]
+    before = load(Path("masked/checkpoints/last.ckpt")).model["transformer.wte.weight"]
     assert len(wte) == len(before) - 1
     torch.testing.assert_close(wte, before[:-1], atol=0.05, rtol=0)
     again = train("init_from=masked", *settings[:-2], "resume=fine", "trainer.max_steps=3", folder="longer")
@@ -621,12 +625,12 @@ def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], l
 
 
 def test_what_was_written_before_there_was_a_choice_is_a_language_model(train: Train) -> None:
-    from gptexp.identity import identity
+    from gptexp.config.fingerprint import identity
 
     Path("story.txt").write_text("\n".join(text for text, _ in sentences(120)), encoding="utf-8")
     train(*[setting for setting in MLM if setting != "objective=mlm"], folder="old")
     path = Path("old/checkpoints/last.ckpt")
-    saved = ckpt.load(path)
+    saved = load(path)
     settings = saved.config.copy()
     said = identity(settings)
     del settings["objective"]
@@ -640,15 +644,15 @@ def test_what_was_written_before_there_was_a_choice_is_a_language_model(train: T
     start = lines.index("objective:\n")
     config.write_text("".join(lines[:start] + lines[start + 2 :]), encoding="utf-8")
     assert "objective" not in config.read_text(encoding="utf-8")
-    assert read_settings("old")["objective"] == {"kind": "lm"}
+    assert stored_settings("old")["objective"] == {"kind": "lm"}
     assert config_from_plain(settings).objective.kind == "lm"
-    model, _ = load_model(ckpt.load(path), path)
+    model, _ = load_model(load(path), path)
     assert model(torch.zeros(1, 2, dtype=torch.int64)).shape[:2] == (1, 2)
     assert train("resume=old", "trainer.max_steps=6", folder="longer")["steps"] == 6
 
 
 def test_a_strangers_labels_are_data(learned: Path) -> None:
-    saved = ckpt.load(learned / "run/checkpoints/last.ckpt")
+    saved = load(learned / "run/checkpoints/last.ckpt")
     for wrong in (
         {"labels": ["a"]},
         {"labels": ["a", "a"]},

@@ -20,8 +20,8 @@ from gptexp.models.bigram import Bigram
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
-from gptexp.muon import BatchedMuon, orthogonalised
-from gptexp.optim import (
+from gptexp.training.muon import BatchedMuon, orthogonalised
+from gptexp.training.optimizers import (
     MuonWithAdamW,
     _hidden_matrices,
     build_optimizer,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from conftest import TINY, TINY_GPT
-from gptexp.callbacks.checkpoints import Signals
-from gptexp.runs import Interrupted
+from gptexp.training.callbacks.checkpoints import Signals
+from gptexp.util.signals import Interrupted
 
 PROGRAM = """
 import sys
@@ -76,7 +76,7 @@ def test_a_run_whose_reader_goes_away_completes(workplace: Path) -> None:
 
 
 def test_a_stream_that_nobody_else_holds_stays_open(tmp_path: Path) -> None:
-    program = "import sys; sys.stdout = open(1, 'w', closefd=False); from gptexp.output import outlive_readers"
+    program = "import sys; sys.stdout = open(1, 'w', closefd=False); from gptexp.util.output import outlive_readers"
     program += "; outlive_readers(); print('written')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "written\n", "")

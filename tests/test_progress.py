@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gptexp.callbacks import progress
-from gptexp.callbacks.progress import ProgressLine
-from gptexp.compose import compose
-from gptexp.lean import pl
-from gptexp.lit import LitGPT
+from gptexp.compose.composition import compose
+from gptexp.machine.lightning import pl
+from gptexp.training.callbacks import progress
+from gptexp.training.callbacks.progress import ProgressLine
+from gptexp.training.module import LitGPT
 
 
 @cache

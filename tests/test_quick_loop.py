@@ -11,15 +11,15 @@ import torch
 from rich.console import Console
 
 import gptexp
-from gptexp import hardware
-from gptexp.build import Experiment, build
-from gptexp.compose import compose
+from gptexp.compose.composition import compose
 from gptexp.config import Accelerator, Strategy
-from gptexp.lean import pl
-from gptexp.lit import LitGPT
-from gptexp.quick_loop import STEP_HOOKS, skip_empty_hooks
-from gptexp.seeds import dropout_seed, seed_generator
-from gptexp.training import fit
+from gptexp.machine import hardware
+from gptexp.machine.lightning import pl
+from gptexp.training.build import Experiment, build
+from gptexp.training.loop import STEP_HOOKS, skip_empty_hooks
+from gptexp.training.module import LitGPT
+from gptexp.training.run import fit
+from gptexp.util.seeds import dropout_seed, seed_generator
 
 CALLED = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
 

@@ -19,8 +19,11 @@ import pytest
 from torch.distributed import HashStore
 
 from conftest import TINY, command
-from gptexp import launch, rank_environment, rank_process, ranks, runs, slurm
-from gptexp.rank_process import RankProcess
+from gptexp.machine import rank_environment, rank_process, ranks, slurm
+from gptexp.machine.rank_process import RankProcess
+from gptexp.runs import writing
+from gptexp.runs.layout import CHECKPOINTS, LOCK
+from gptexp.training import launch
 
 WHOLE = {
     "RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
@@ -262,10 +265,10 @@ def test_lost_standard_error_does_not_stop_the_reading_of_ranks(monkeypatch: pyt
 def test_no_rank_leaves_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp import checkpoint
-    from gptexp.breakdown import NonFiniteLoss
-    from gptexp.callbacks.bundle import Bundle
-    from gptexp.lit import LitGPT
+    from gptexp.runs import checkpoint
+    from gptexp.training.callbacks.bundle import Bundle
+    from gptexp.training.module import LitGPT
+    from gptexp.training.nonfinite import NonFiniteLoss
 
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(1, 2, 1, 2))
     monkeypatch.setattr(checkpoint, "weights", lambda model: {})
@@ -294,29 +297,29 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: 
         got = acquire(self, timeout=timeout)
         calls.append(1)
         if len(calls) == 1:
-            (folder / runs.LOCK).unlink()
-            (folder / runs.LOCK).touch()
+            (folder / LOCK).unlink()
+            (folder / LOCK).touch()
         return got
 
     monkeypatch.setattr(FileLock, "acquire", late)
-    with runs.open_run(folder, resumes=None), pytest.raises(Timeout):
-        acquire(FileLock(folder / runs.LOCK), timeout=0)
+    with writing.open_run(folder, resumes=None), pytest.raises(Timeout):
+        acquire(FileLock(folder / LOCK), timeout=0)
     assert not folder.exists()
 
 
 def test_a_start_removes_what_a_killed_process_left_half_written(tmp_path: Path) -> None:
     kept = tmp_path / "samples.md"
     kept.touch()
-    (tmp_path / runs.CHECKPOINTS).mkdir()
-    for leftover in (tmp_path / ".nonfinite-step-2.pt.0123.tmp", tmp_path / runs.CHECKPOINTS / ".last.ckpt.0123.tmp"):
+    (tmp_path / CHECKPOINTS).mkdir()
+    for leftover in (tmp_path / ".nonfinite-step-2.pt.0123.tmp", tmp_path / CHECKPOINTS / ".last.ckpt.0123.tmp"):
         leftover.touch()
-    with runs.open_run(tmp_path, resumes=None):
+    with writing.open_run(tmp_path, resumes=None):
         assert list(tmp_path.rglob("*.tmp")) == []
     assert kept.exists()
 
 
 def test_settings_come_to_our_own_ranks_by_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp import worker
+    from gptexp.training import worker
 
     spawned: list[list[str]] = []
     popen: Callable[..., object] = subprocess.Popen

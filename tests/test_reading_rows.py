@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptexp import predict
+from gptexp.commands.predict import _texts
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora.labelled import LabelledCorpus, texts_of
@@ -73,7 +74,7 @@ def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: byt
 def test_a_text_on_the_command_line_is_read_as_rows_are(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('text\n"one\r\ntwo"\n', newline="")
     arguments = predict.parser().parse_args(["run", "--text", "\ufeffone\r\ntwo", "--file", str(tmp_path / "rows.csv")])
-    assert list(predict._texts(arguments, {})) == ["one\ntwo"] * 2
+    assert list(_texts(arguments, {})) == ["one\ntwo"] * 2
 
 
 def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:

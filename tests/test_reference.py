@@ -10,7 +10,7 @@ import torch
 
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, Norm, NormPosition, Position
 from gptexp.models.gpt import GPT
-from gptexp.reference import logits
+from gptexp.models.reference import logits
 
 V = 17
 KINDS = [*product(Position, Norm, NormPosition, [True, False])]

@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptexp.config.model import GPTConfig, MLPConfig, Position
-from gptexp.decoding import ReferenceDecoder, Writing, make_decoder, stream_tokens
+from gptexp.generation.decoding import ReferenceDecoder, Writing, make_decoder, stream_tokens
+from gptexp.generation.sampling import sample_token
+from gptexp.generation.streaming import TextStream, UntilStop, plain_text
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
-from gptexp.plaintext import TextStream, UntilStop, plain_text
-from gptexp.sampling import sample_token
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gptexp.config.schedule import lr_multiplier, warmup_steps
 from gptexp.config.training import CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
-from gptexp.schedule import lr_multiplier, warmup_steps
 
 # Four steps of warm-up (1/5 … 4/5), full rate at step 4, eight steps of fall to be over at step 12.
 COSINE = {0: 0.2, 3: 0.8, 4: 1.0, 6: 0.1 + 0.9 * (2 + 2**0.5) / 4, 8: 0.55, 10: 0.1 + 0.9 * (2 - 2**0.5) / 4, 12: 0.1}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gptexp.models.dropout import dropout_mask
-from gptexp.seeds import dropout_seed, sample_seed, seed_generator
+from gptexp.util.seeds import dropout_seed, sample_seed, seed_generator
 
 
 def drawn(seed: int, count: int = 1500) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gptexp.data.shards import ShardWriter, TokenStore
-from gptexp.files import DiskFullError, atomic_path, atomic_write
+from gptexp.util.files import DiskFullError, atomic_path, atomic_write
 
 
 def store_of(folder: Path, tokens: np.ndarray, vocab_size: int = 1000, shard_tokens: int = 10) -> TokenStore:

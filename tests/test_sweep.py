@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from conftest import TINY, TINY_GPT, command, processes, story
-from gptexp.schemas import ConfigError, groups
+from gptexp.compose.registry import groups
 from gptexp.sweep import job as one_job
 from gptexp.sweep import store
 from gptexp.sweep.plan import plan
-from gptexp.words import install_extra
+from gptexp.util.errors import ConfigError
+from gptexp.util.text import install_extra
 
 BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
 
@@ -49,7 +50,7 @@ def test_every_preset_plans_distinct_jobs_in_its_own_folder(workplace: Path, nam
 
 
 def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: Path) -> None:
-    from gptexp.compose import config_from_plain
+    from gptexp.compose.composition import config_from_plain
 
     configs = [config_from_plain(job.config) for job in plan(["sweep=block_size"]).jobs]
     assert {c.model.block_size for c in configs} == {32, 64, 128, 256}
@@ -260,7 +261,7 @@ def trained(folder: Path, code: str, *further: str) -> None:
 
 
 def test_a_sweep_joined_by_other_code_is_noticed_or_refused(workplace: Path) -> None:
-    from gptexp.codehash import code_sha256
+    from gptexp.runs.code_hash import code_sha256
 
     line = [*BASE, "seed=1,2,3,4", "sweep.name=mine"]
     made = store.join(plan(line))

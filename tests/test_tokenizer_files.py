@@ -16,11 +16,11 @@ from transformers import AutoTokenizer
 from transformers import GPT2Tokenizer as Reference
 
 from conftest import SENTENCES, TINY, TINY_GPT, story
-from gptexp.cli import check
-from gptexp.compose import compose
+from gptexp.compose.commandline import check
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.config.fingerprint import identity
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, FilesTokenizerConfig, GPT2TokenizerConfig
-from gptexp.identity import identity
-from gptexp.schemas import to_plain
 from gptexp.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from gptexp.tokenizers._byte_level import Splits, vocabulary_of
 from gptexp.tokenizers.gpt2 import encoder_json, vocab_bpe
@@ -383,10 +383,10 @@ def test_a_run_is_known_by_the_files_content_not_by_their_path(small: Path, work
 
 
 def test_training_from_scratch_with_files(small: Path, train_here: Callable[..., dict[str, Any]]) -> None:
-    from gptexp import checkpoint as ckpt
+    from gptexp.runs.opening import load
 
     train_here("tokenizer=files", f"tokenizer.path={small}", *TINY_GPT)
-    found = ckpt.load(Path("run/checkpoints/last.ckpt"))
+    found = load(Path("run/checkpoints/last.ckpt"))
     assert found.tokenizer["kind"] == "files"
     assert str(small) not in json.dumps(found.tokenizer)
     tokens = load_tokenizer(found.tokenizer).encode(story(3))

@@ -19,9 +19,9 @@ import yaml
 from torch.utils.data import Dataset
 
 from conftest import TINY, TINY_GPT, command, story
-from gptexp import checkpoint as ckpt
-from gptexp.compose import compose
-from gptexp.train import run as run_job
+from gptexp.compose.composition import compose
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
 
 Train = Callable[..., dict[str, Any]]
 
@@ -51,7 +51,8 @@ def test_every_model_trains_saves_and_writes_with_every_tokenizer(
 
 def written(checkpoint: Path, prompt: str) -> str:
     """What generate writes on, from the checkpoint alone."""
-    from gptexp.generate import Writer, parser
+    from gptexp.commands.generate import Writer
+    from gptexp.generate import parser
 
     writer = Writer(checkpoint, parser().parse_args([str(checkpoint), "--max-new-tokens", "5"]))
     return "".join(piece for _, piece in writer.stream([(prompt, 1)]))
@@ -108,9 +109,9 @@ def test_bits_per_byte_equal_an_independent_count(train_here: Train, workplace: 
     """Score the whole validation text by hand: windows of block_size, every token but the first once."""
     for tokenizer in ("char", "bpe_512"):
         result = train_here(*TINY_GPT, f"tokenizer={tokenizer}", folder=tokenizer)
-        from gptexp.loading import load_model
+        from gptexp.objectives.loading import load_model
 
-        model, tok = load_model(ckpt.load(workplace / tokenizer / "checkpoints/last.ckpt"), "here")
+        model, tok = load_model(load(workplace / tokenizer / "checkpoints/last.ckpt"), "here")
         text = story(120)
         text = text[len(text) * 9 // 10 :].encode()[:600].decode(errors="ignore")
         tokens = torch.from_numpy(tok.encode(text)).long()
@@ -142,7 +143,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     train_here(*settings, "trainer.max_steps=4", folder="half")
     config = compose(["resume=half", "trainer.max_steps=6", "trainer=cpu"])
     run_job(config, Path("rest"))
-    whole, rest = (ckpt.load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest"))
+    whole, rest = (load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest"))
     assert rest.step == 6
     assert all(torch.equal(whole.model[name], value) for name, value in rest.model.items())
     for name, state in whole.optimizer.items():
@@ -200,7 +201,7 @@ def test_a_full_gpu_is_told_with_the_next_smaller_micro_batch(
 def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the_whole_one(
     train_here: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gptexp import hardware
+    from gptexp.machine import hardware
 
     settings = [*TINY_GPT, "schedule=constant", "trainer.max_steps=4"]
     train_here(*settings, folder="whole")
@@ -208,15 +209,15 @@ def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the
     monkeypatch.setattr(hardware, "_precision_for", lambda config: ("bf16-mixed", "faster here"))
     run_job(compose(["resume=half", "trainer.max_steps=4", "trainer=cpu"]), Path("rest"))
     assert train_here(*settings, folder="new")["precision"] == "bf16-mixed"
-    whole, rest, new = (ckpt.load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest", "new"))
+    whole, rest, new = (load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest", "new"))
     assert (whole.precision, rest.precision, new.precision) == ("32-true", "32-true", "bf16-mixed")
     assert all(torch.equal(whole.model[name], value) for name, value in rest.model.items())
     assert not all(torch.equal(whole.model[name], value) for name, value in new.model.items())
 
 
 def test_resume_refuses_by_name_what_can_not_change(train_here: Train, workplace: Path) -> None:
-    from gptexp.schemas import ConfigError
-    from gptexp.source import check_against_source
+    from gptexp.compose.inheritance import check_against_source
+    from gptexp.util.errors import ConfigError
 
     train_here(*TINY_GPT)
     for override, message in {
@@ -246,7 +247,7 @@ def test_init_from_takes_weights_and_tokenizer_and_frees_the_rest(train_here: Tr
     config = compose([*new, "trainer.max_steps=1", "trainer=cpu", "optimizer.lr=1e-9", "model.dropout=0.1"])
     assert (config.tokenizer.kind, config.model.n_embd, config.model.dropout) == ("byte", 16, 0.1)
     run_job(config, Path("tuned"))
-    before, after = (ckpt.load(workplace / name / "checkpoints/last.ckpt") for name in ("run", "tuned"))
+    before, after = (load(workplace / name / "checkpoints/last.ckpt") for name in ("run", "tuned"))
     assert after.step == 1
     assert torch.allclose(before.model["transformer.wte.weight"], after.model["transformer.wte.weight"], atol=1e-6)
     assert after.model["transformer.wpe.weight"].shape == (8, 16)
@@ -281,7 +282,7 @@ def test_a_loss_that_is_no_number_stops_with_step_checkpoint_and_causes(train_he
 
 def test_a_model_that_can_not_fit_is_refused_before_it_allocates(workplace: Path) -> None:
     config = compose([*TINY, "data.path=story.txt", "model=bigram", "tokenizer=gpt2"])
-    import gptexp.hardware as hardware
+    import gptexp.machine.hardware as hardware
 
     original = hardware.free_memory
     hardware.free_memory = lambda device: 24 * 2**30
@@ -305,7 +306,7 @@ def test_early_stopping_plugs_in(train_here: Train) -> None:
 
 
 def test_samples_can_not_break_out_of_their_block() -> None:
-    from gptexp.samples import section, sections
+    from gptexp.runs.samples import section, sections
 
     texts = ["a ```` b `", "## step 9\n\n````text\nmine\n````\n\n", ""]
     document = "".join(section(step, text) for step, text in enumerate(texts))
@@ -315,7 +316,7 @@ def test_samples_can_not_break_out_of_their_block() -> None:
 def test_training_imports_nothing_that_only_metrics_of_others_need() -> None:
     """scipy, matplotlib and transformers are installed wherever the tests run, and cost a start seconds."""
     program = (
-        "import sys, gptexp.training, gptexp.worker, gptexp.sharding\n"
+        "import sys, gptexp.training, gptexp.training.worker, gptexp.training.fsdp\n"
         "print([m for m in ('scipy', 'matplotlib', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -356,7 +357,7 @@ def test_a_refused_run_leaves_no_folder_and_no_strangers_file_is_touched(train_h
 
 def test_every_checkpoint_carries_the_score_of_its_own_step(train_here: Train, workplace: Path) -> None:
     result = train_here(*TINY_GPT, "trainer.max_steps=4", "callbacks.checkpoint.every_steps=1")
-    last, previous = (ckpt.load(workplace / f"run/checkpoints/{name}.ckpt") for name in ("last", "previous"))
+    last, previous = (load(workplace / f"run/checkpoints/{name}.ckpt") for name in ("last", "previous"))
     assert (last.step, previous.step) == (4, 3)
     assert last.metrics["last"] == result["metrics"]
     assert last.metrics["best"] == result["best"]
@@ -368,7 +369,7 @@ def test_a_prompt_that_the_tokenizer_does_not_know_is_refused_before_the_first_s
 
 
 def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, workplace: Path) -> None:
-    from gptexp.samples import sections
+    from gptexp.runs.samples import sections
 
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
     (workplace / "run/result.json").unlink()
@@ -405,7 +406,7 @@ def test_a_worker_whose_batch_can_not_be_handed_over_ends_the_wait() -> None:
 
 
 def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptexp.lean import pl
+    from gptexp.machine.lightning import pl
 
     def die(*_: Any, **__: Any) -> None:
         raise RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that")
@@ -418,7 +419,7 @@ def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch:
 
 
 def test_a_failed_compilation_is_one_line_with_a_remedy() -> None:
-    from gptexp import training
+    from gptexp.training import run
 
     theirs = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
     error = theirs("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
@@ -428,7 +429,7 @@ def test_a_failed_compilation_is_one_line_with_a_remedy() -> None:
         r"^trainer\.compile: torch can't .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"
     )
     with pytest.raises(ValueError, match=expected):
-        training.fit(experiment)
+        run.fit(experiment)
     experiment.compiled = (False, "too short")
     with pytest.raises(theirs):
-        training.fit(experiment)
+        run.fit(experiment)

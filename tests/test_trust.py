@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from gptexp import checkpoint as ckpt
-from gptexp import trust
-from gptexp.compose import compose
+from gptexp.compose import trust
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
 from gptexp.evaluate import main
-from gptexp.schemas import ConfigError, to_plain
+from gptexp.runs import checkpoint as ckpt
+from gptexp.util.errors import ConfigError
 from test_checkpoint import SMALL, small
 
 TEXT = {"kind": "text", "path": "/**", "block_size": 8}

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from gptexp import checkpoint as ckpt
-from gptexp.build import build
-from gptexp.compose import compose
-from gptexp.loading import build_model, load_model, measure_model, plain_model
-from gptexp.schemas import ConfigError, to_plain
-from gptexp.scoring import score_stream
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.evaluation.scoring import score_stream
+from gptexp.models.build import build_model, measure_model, plain_model
+from gptexp.objectives.loading import load_model
+from gptexp.runs import checkpoint as ckpt
 from gptexp.tokenizers import load_tokenizer
+from gptexp.training.build import build
+from gptexp.util.errors import ConfigError
 from test_checkpoint import SMALL, small
 
 
@@ -43,7 +45,7 @@ def test_init_from_refuses_layers_without_weights_before_it_builds_them(
 
     monkeypatch.chdir(tmp_path)
     ckpt.save(with_model(n_layer=9_999), tmp_path / "a.ckpt")
-    monkeypatch.setattr("gptexp.build.measure_model", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr("gptexp.training.build.measure_model", lambda *_: pytest.fail("a model was built"))
     config = compose(["init_from=a.ckpt", "data=pydocs", "trainer=cpu", f"paths.cache={tmp_path}"])
     with pytest.raises(ValueError, match=r"a\.ckpt: model\.n_layer=9999: must be at most"):
         build(config, tmp_path / "run", console=Console(quiet=True))
@@ -82,7 +84,7 @@ def test_validation_windows_are_no_longer_than_the_text(tmp_path: Path) -> None:
 
 
 def test_a_strangers_rank_of_an_adapter_is_refused_without_memory(tmp_path: Path) -> None:
-    from gptexp.loading import load_trained
+    from gptexp.objectives.loading import load_trained
 
     held = with_model()
     held.config["finetune"] = {"kind": "lora", "rank": 10**12, "alpha": 1.0, "dropout": 0.0, "targets": ["c_attn"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from gptexp import __version__
-from gptexp.entry import entry_point
+from gptexp.util.entry_point import entry_point
 
 COMMANDS = {
     "train": "train one experiment, or with -m one for each of several values",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.files import read_rows
+from gptexp.util.files import read_rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +93,7 @@ def open_data(*overrides: str) -> PreparedData:
     Raises:
         ValueError: the text isn't there; a wrong override.
     """
-    from gptexp.compose import compose
+    from gptexp.compose.composition import compose
     from gptexp.data.prepare import prepare
 
     config = compose([word for typed in overrides for word in shlex.split(typed)])
@@ -143,13 +143,13 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """What result.json says; {} where the run has not ended."""
-        from gptexp.runs import read_result
+        from gptexp.runs.result import read_result
 
         return read_result(self.folder) if self.folder else {}
 
     def samples(self) -> list[tuple[int, str]]:
         """(step, what the model wrote then)."""
-        from gptexp import samples
+        from gptexp.runs import samples
 
         return samples.read(self.folder) if self.folder else []
 
@@ -161,9 +161,9 @@ class Run:
         """
         import torch
 
-        from gptexp.decoding import stream_tokens
-        from gptexp.plaintext import plain_text
-        from gptexp.seeds import seed_generator
+        from gptexp.generation.decoding import stream_tokens
+        from gptexp.generation.streaming import plain_text
+        from gptexp.util.seeds import seed_generator
 
         tokens = self.tokenizer.encode(prompt).tolist()
         stream = stream_tokens(
@@ -183,11 +183,12 @@ def open_run(run: str | Path = "latest") -> Run:
     Raises:
         ValueError: not there, or not one that writes text.
     """
-    from gptexp import checkpoint
-    from gptexp.loading import load_model
-    from gptexp.runs import find_checkpoint, run_folder
+    from gptexp.objectives.loading import load_model
+    from gptexp.runs.finding import find_checkpoint
+    from gptexp.runs.layout import run_folder
+    from gptexp.runs.opening import open_checkpoint
 
     path = find_checkpoint(str(run))
-    stored = checkpoint.open_run(path)
+    stored = open_checkpoint(path)
     model, tokenizer = load_model(stored, path)
     return Run(folder=run_folder(path), settings=stored.config, model=model, tokenizer=tokenizer)

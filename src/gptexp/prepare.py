@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gptexp import cli
-from gptexp.compose import compose
-from gptexp.entry import entry_point
-from gptexp.schemas import ConfigError, register_schemas
+from gptexp.compose import commandline
+from gptexp.compose.composition import compose
+from gptexp.compose.registry import register_schemas
+from gptexp.util.entry_point import entry_point
+from gptexp.util.errors import ConfigError, one_line_errors
 
 
 @entry_point
 def main() -> None:
     """The door: the same command line as training's, as far as it concerns data and tokenizer."""
     register_schemas()
-    arguments = cli.checked_arguments(sys.argv[1:])
-    with cli.one_line_errors():
+    arguments = commandline.checked_arguments(sys.argv[1:])
+    with one_line_errors():
         flags = [argument for argument in arguments if argument.startswith("-")]
         if flags:
             raise ConfigError(f"{flags[0]}: gptexp.prepare takes group=option and key=value only")

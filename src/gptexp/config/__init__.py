@@ -129,7 +129,7 @@ class Config:
                 settings.kind,
                 f"is set by the preset; choose one by {group}=…",
             )
-        self.objective.check(self)
+        self.objective.check(self.model, self.data)
         require(
             self.data.block_size == self.model.block_size,
             "data.block_size",

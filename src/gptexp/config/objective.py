@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from gptexp.config.data import LabelledConfig
+from gptexp.config.data import DataConfig, LabelledConfig
+from gptexp.config.model import ModelConfig
 from gptexp.config.rules import require, require_at_least
-
-if TYPE_CHECKING:
-    from gptexp.config import Config
 
 ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
@@ -37,12 +35,12 @@ class ObjectiveConfig:
         """Whether a token sees only those before it."""
         return True
 
-    def check(self, config: Config) -> None:
+    def check(self, model: ModelConfig, data: DataConfig) -> None:
         """Refuse settings of other groups that this objective can't be trained with."""
-        if isinstance(config.data, LabelledConfig):
+        if isinstance(data, LabelledConfig):
             for name in ("val_path", "val_split"):
                 remedy = f"objective={self.kind} takes its validation from the end of the texts; leave it out"
-                require(not getattr(config.data, name), f"data.{name}", getattr(config.data, name), remedy)
+                require(not getattr(data, name), f"data.{name}", getattr(data, name), remedy)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,9 +69,9 @@ class MLMConfig(ObjectiveConfig):
     def causal(self) -> bool:
         return False
 
-    def check(self, config: Config) -> None:
-        ObjectiveConfig.check(self, config)
-        _require_gpt(config)
+    def check(self, model: ModelConfig, data: DataConfig) -> None:
+        ObjectiveConfig.check(self, model, data)
+        _require_gpt(self, model)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -106,22 +104,22 @@ class ClassificationConfig(ObjectiveConfig):
         default = 0.5 if self.causal else 0.0
         return default if self.lm_weight is None else self.lm_weight
 
-    def check(self, config: Config) -> None:
-        _require_gpt(config)
+    def check(self, model: ModelConfig, data: DataConfig) -> None:
+        _require_gpt(self, model)
         require(
-            isinstance(config.data, LabelledConfig),
+            isinstance(data, LabelledConfig),
             "objective",
             self.kind,
-            f"learns from texts with labels, which data={config.data.kind} hasn't; "
+            f"learns from texts with labels, which data={data.kind} hasn't; "
             "give data=labelled data.path=FILE.csv (or .jsonl, .parquet)",
         )
 
 
-def _require_gpt(config: Config) -> None:
+def _require_gpt(objective: ObjectiveConfig, model: ModelConfig) -> None:
     """Hidden states, and attention that can look both ways: of the kinds of models only gpt has them."""
-    needs = "hidden states" if config.objective.causal else "attention to both sides"
-    remedy = f"model.kind={config.model.kind} has no {needs}; choose a model of kind gpt, such as model=mini_gpt"
-    require(config.model.kind == "gpt", "objective", config.objective.kind, remedy)
+    needs = "hidden states" if objective.causal else "attention to both sides"
+    remedy = f"model.kind={model.kind} has no {needs}; choose a model of kind gpt, such as model=mini_gpt"
+    require(model.kind == "gpt", "objective", objective.kind, remedy)
 
 
 def best_by(schema: type) -> str:

@@ -59,7 +59,7 @@ class MuonConfig(AdamWConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
-    """Warm-up, then constant. The learning rate is a pure function of the step (gptexp.schedule)."""
+    """Warm-up, then constant. The learning rate is a pure function of the step (gptexp.config.schedule)."""
 
     kind: str = "constant"
     warmup_steps: int | None = None  # null: 1/20 of trainer.max_steps, at most 1,000
@@ -180,7 +180,7 @@ class SamplesConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CallbacksConfig:
-    """What runs beside training. Plug-ins are `{_target_: class, …}` from gptexp.plugins.PLUGINS."""
+    """What runs beside training. Plug-ins are `{_target_: class, …}` from gptexp.config.plugins.PLUGINS."""
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)

@@ -1,6 +1,6 @@
 """python -m gptexp.conformance."""
 
-from gptexp.conformance.door import main
+from gptexp.conformance.command_line import main
 
 if __name__ == "__main__":
     main()

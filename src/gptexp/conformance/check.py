@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from gptexp.runs import Interrupted
-from gptexp.words import install_extra, plain
+from gptexp.util.signals import Interrupted
+from gptexp.util.text import install_extra, plain
 
 Value = int | float | str | tuple[int | float, ...]
 

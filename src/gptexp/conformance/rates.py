@@ -16,7 +16,7 @@ def rate(step: int) -> Callable[[Inputs], float]:
 
     def compute(_: Inputs) -> float:
         from gptexp.config import CosineConfig
-        from gptexp.schedule import lr_multiplier
+        from gptexp.config.schedule import lr_multiplier
 
         config = CosineConfig(warmup_steps=WARMUP, min_lr_ratio=LEAST / PEAK)
         return PEAK * lr_multiplier(config, STEPS, step)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gptexp.conformance.check import Area, Check, Inputs
 
 if TYPE_CHECKING:
-    from gptexp.loading import Measured
+    from gptexp.models.build import Measured
 
 GPT1_VOCABULARY, GPT2_VOCABULARY = 40_478, 50_257
 TOKENS = 1024  # of one GPT-2 sequence
@@ -35,8 +35,8 @@ def counted_forward_flops(_: Inputs) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from gptexp.compose import compose
-    from gptexp.loading import build_model
+    from gptexp.compose.composition import compose
+    from gptexp.models.build import build_model
 
     config = compose(["model=gpt2_small"]).model
     # The plain attention kernel: of the fused ones, some halve the square for causality.
@@ -47,8 +47,8 @@ def counted_forward_flops(_: Inputs) -> int:
 
 @lru_cache
 def _measured(overrides: tuple[str, ...], vocabulary: int) -> Measured:
-    from gptexp.compose import compose
-    from gptexp.loading import measure_model, plain_model
+    from gptexp.compose.composition import compose
+    from gptexp.models.build import measure_model, plain_model
 
     config = compose(list(overrides)).model
     return measure_model(lambda: plain_model(config, vocabulary), config.block_size)

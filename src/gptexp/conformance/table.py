@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptexp.conformance.check import Area, Outcome, Status, Value
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 STYLES = {Status.passed: "green", Status.failed: "bold red", Status.skipped: "dim"}
 WORDS = {Status.passed: "passed", Status.failed: "failed", Status.skipped: "skipped"}

@@ -32,7 +32,7 @@ def prepared(inputs: Inputs) -> PreparedData:
 
 @lru_cache(maxsize=1)
 def _prepared(shakespeare: Path, scratch: Path) -> PreparedData:
-    from gptexp.compose import compose
+    from gptexp.compose.composition import compose
     from gptexp.data.prepare import prepare
 
     config = compose(["model=bigram", *data_overrides(shakespeare, scratch)])
@@ -41,7 +41,7 @@ def _prepared(shakespeare: Path, scratch: Path) -> PreparedData:
 
 def data_overrides(shakespeare: Path, scratch: Path) -> list[str]:
     """The whole text, character by character; tokens and runs go below `scratch`."""
-    from gptexp.overrides import quote
+    from gptexp.config.override_syntax import quote
 
     paths = [f"data.path={quote(str(shakespeare))}", f"paths.data={quote(str(scratch / 'data'))}"]
     return ["data=shakespeare", *paths, f"paths.logs={quote(str(scratch / 'logs'))}", "data.val_bytes=null"]
@@ -52,8 +52,8 @@ def table_loss(table: Tensor, data: PreparedData, store: TokenStore) -> float:
     import torch
 
     from gptexp.config import BigramConfig
+    from gptexp.evaluation.scoring import score_tokens
     from gptexp.models.bigram import Bigram
-    from gptexp.scoring import score_tokens
 
     model = Bigram(BigramConfig(block_size=BLOCK), data.tokenizer.vocab_size)
     with torch.no_grad():

@@ -82,9 +82,9 @@ def _train(inputs: Inputs, overrides: tuple[str, ...], start: Start | None = Non
     """Compose and train as `python -m gptexp.train` does: the last and the best loss over the whole validation part."""
     from rich.console import Console
 
-    from gptexp.build import build
-    from gptexp.compose import compose
-    from gptexp.training import fit
+    from gptexp.compose.composition import compose
+    from gptexp.training.build import build
+    from gptexp.training.run import fit
 
     assert inputs.shakespeare is not None
     config = compose([*data_overrides(inputs.shakespeare, inputs.scratch), *overrides, *QUIET])

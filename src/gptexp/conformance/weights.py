@@ -18,14 +18,14 @@ NEEDS = frozenset({Need.weights})
 
 @lru_cache(maxsize=1)
 def _loaded(weights: Path) -> tuple[Any, Any]:
-    from gptexp.checkpoint import open_run
-    from gptexp.loading import load_model
+    from gptexp.objectives.loading import load_model
+    from gptexp.runs.opening import open_checkpoint
 
-    return load_model(open_run(weights), weights)
+    return load_model(open_checkpoint(weights), weights)
 
 
 def parameters(inputs: Inputs) -> int:
-    from gptexp.flops import count_parameters
+    from gptexp.models.flops import count_parameters
 
     assert inputs.weights is not None
     return count_parameters(_loaded(inputs.weights)[0])
@@ -33,7 +33,7 @@ def parameters(inputs: Inputs) -> int:
 
 def greedy_text(inputs: Inputs) -> str:
     """What the model writes after PROMPT when it always takes the likeliest token."""
-    from gptexp.decoding import stream_tokens
+    from gptexp.generation.decoding import stream_tokens
 
     assert inputs.weights is not None
     model, tokenizer = _loaded(inputs.weights)
@@ -43,8 +43,8 @@ def greedy_text(inputs: Inputs) -> str:
 
 def wikitext_perplexity(inputs: Inputs) -> float:
     """A token, in windows of block_size side by side, over the text as it is in the file."""
-    from gptexp.scoring import score_stream
-    from gptexp.textfile import tokens_of
+    from gptexp.data.text_file import tokens_of
+    from gptexp.evaluation.scoring import score_stream
 
     assert inputs.weights is not None
     assert inputs.wikitext is not None
@@ -55,7 +55,7 @@ def wikitext_perplexity(inputs: Inputs) -> float:
 
 @lru_cache(maxsize=1)
 def _lambada(weights: Path, file: Path) -> dict[str, Any]:
-    from gptexp.tasks import lambada
+    from gptexp.evaluation.lambada_hellaswag import lambada
 
     model, tokenizer = _loaded(weights)
     return lambada(model, tokenizer, file, block_size=model.config.block_size)

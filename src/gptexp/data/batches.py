@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gptexp import slurm
 from gptexp.config import Config
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
+from gptexp.machine import slurm
 from gptexp.models.losses import IGNORED
-from gptexp.runs import ENDING
+from gptexp.util.signals import ENDING
 
 # Tensors of int64, the tokens (B, T) first; what follows is the objective's. Here the targets (B, T).
 Batch = tuple[torch.Tensor, ...]

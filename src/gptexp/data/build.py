@@ -18,8 +18,8 @@ from gptexp.data.corpora import CorpusBase, StreamBase
 from gptexp.data.shards import TokenStore
 from gptexp.data.split import DocumentSplit, Piece, by_characters
 from gptexp.data.tokenise import Part, tokenise
-from gptexp.files import atomic_write
 from gptexp.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from gptexp.util.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)

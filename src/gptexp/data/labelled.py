@@ -29,8 +29,8 @@ from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora.labelled import Label, LabelledCorpus, Row
 from gptexp.data.examples import Examples, LabelledData
 from gptexp.data.shards import Shard, ShardWriter, TokenStore, token_dtype
-from gptexp.files import atomic_write
 from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
+from gptexp.util.files import atomic_write
 
 FORMAT = 1
 COLUMNS = ("tokens", "lengths", "labels")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import xxhash
 
-from gptexp.files import atomic_path
+from gptexp.util.files import atomic_path
 
 SHARD_TOKENS = 2**26
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
-from gptexp.hardware import slow_to_fuse
+from gptexp.machine.hardware import slow_to_fuse
 from gptexp.models.dropout import dropout_mask
 from gptexp.models.layers import position_angles, require_length
 

@@ -103,7 +103,7 @@ class Objective(ABC):
 
     def make_model(self, config: ModelConfig) -> nn.Module:
         """The model with what this objective puts on top; its first weights are torch's next draws."""
-        from gptexp.loading import plain_model
+        from gptexp.models.build import plain_model
 
         return plain_model(config, self.vocab_size)
 

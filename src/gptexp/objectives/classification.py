@@ -21,13 +21,13 @@ from gptexp.config import ClassWeights, Config, GPTConfig, LabelledConfig, Model
 from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.examples import LabelledData, TrainTexts, ValTexts, pad
 from gptexp.data.order import ExampleOrder
-from gptexp.loading import plain_model
+from gptexp.models.build import plain_model
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.losses import IGNORED
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase
-from gptexp.words import quantity
+from gptexp.util.text import quantity
 
 Label = str | int
 

@@ -17,7 +17,7 @@ from gptexp.data.prepare import PreparedData
 from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase
-from gptexp.words import quantity
+from gptexp.util.text import quantity
 
 
 def nats_of(model: nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:

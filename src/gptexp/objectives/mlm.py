@@ -18,7 +18,7 @@ from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.masking import MaskedTrain, MaskedVal, Masking
 from gptexp.data.order import WindowOrder
 from gptexp.data.prepare import PreparedData
-from gptexp.loading import plain_model
+from gptexp.models.build import plain_model
 from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives import Objective
 from gptexp.objectives import Score as ScoreBase

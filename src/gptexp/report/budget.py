@@ -11,7 +11,7 @@ from gptexp.config.objective import HIGHER
 from gptexp.report.comparable import NotComparable
 from gptexp.report.curves import Curve, Floats
 from gptexp.report.reading import LeftOut, Run
-from gptexp.words import clock, quantity
+from gptexp.util.text import clock, quantity
 
 KINDS = ("tokens", "bytes", "flops", "seconds")
 

@@ -13,7 +13,7 @@ from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.effects import Effect, Level
 from gptexp.report.rows import Row
 from gptexp.report.statistics import Difference, Interval
-from gptexp.words import quantity
+from gptexp.util.text import quantity
 
 UNITS = {
     "val/bpb": "bits a byte",

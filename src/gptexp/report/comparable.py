@@ -9,11 +9,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gptexp.config.fingerprint import matters, settings_that_matter
 from gptexp.config.objective import UNSAID
-from gptexp.identity import matters, settings_that_matter
 from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run
-from gptexp.runs import RunError
+from gptexp.util.errors import RunError
 
 PER_TOKEN = (
     "val/loss",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptexp.identity import matters
+from gptexp.config.fingerprint import matters
 from gptexp.report import budget, naming, typed
 from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
 from gptexp.report.groups import by_text

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gptexp.files import read_rows
+from gptexp.util.files import read_rows
 
 METRICS_FILE = "metrics.csv"
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gptexp.report.reading import Run
-from gptexp.runs import shown
+from gptexp.util.files import display_path
 
 MOST_FOLDERS = 3
 MOST_GROUPS = 6
@@ -26,7 +26,7 @@ def by_text(runs: Sequence[Run]) -> list[str]:
 
 
 def _described(group: Sequence[Run], runs: Sequence[Run]) -> str:
-    folders = [shown(folder) for folder in _folders(group, runs)]
+    folders = [display_path(folder) for folder in _folders(group, runs)]
     more = [f"and {len(folders) - MOST_FOLDERS} more folders"] if len(folders) > MOST_FOLDERS else []
     kinds = Counter(str(run.settings.get("data.path") or run.settings.get("data.kind")) for run in group)
     count = f"{len(group)} run{'' if len(group) == 1 else 's'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gptexp.identity import settings_that_matter
+from gptexp.config.fingerprint import settings_that_matter
 from gptexp.report.comparable import tokens_of
 from gptexp.report.naming import label, value_in
 from gptexp.report.reading import EFFECTIVE_LR, LeftOut, Run

@@ -9,7 +9,7 @@ from gptexp.report.cells import Column, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 LATEX = {
     "\\": r"\textbackslash{}",

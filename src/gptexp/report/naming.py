@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from gptexp.identity import matters
+from gptexp.config.fingerprint import matters
 from gptexp.report.comparable import NotComparable
 from gptexp.report.typed import GROUPS
-from gptexp.words import plain, shown
+from gptexp.util.text import plain, shown
 
 Settings = Mapping[str, Any]
 MOST_COLUMNS = 3  # settings that have a column each; more are written as one text

@@ -21,8 +21,8 @@ from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.rows import Row
-from gptexp.runs import shown
-from gptexp.words import plain
+from gptexp.util.files import display_path
+from gptexp.util.text import plain
 
 PLENTY = 10  # seeds; with fewer, a bootstrap interval is too narrow
 
@@ -42,7 +42,8 @@ def verdicts(c: Comparison) -> list[str]:
 
 def _in_progress(c: Comparison) -> Iterator[str]:
     for sweep in c.unfinished:
-        yield f"{shown(sweep.folder)}: {sweep.done} of {_plural(sweep.total, 'job')} done; this is what there is so far"
+        jobs = f"{sweep.done} of {_plural(sweep.total, 'job')}"
+        yield f"{display_path(sweep.folder)}: {jobs} done; this is what there is so far"
 
 
 def _untested(c: Comparison) -> Iterator[str]:

@@ -19,7 +19,7 @@ from gptexp.report.effects import Effect, main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 LONGEST_SAMPLE = 3000  # characters
 CAPTIONS = {

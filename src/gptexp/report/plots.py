@@ -19,7 +19,7 @@ from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison
 from gptexp.report.rows import Row
 from gptexp.report.style import Look, figure, literal, looks, picture, styled
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 LETTERS_PER_INCH = 11  # of a legend's font
 LEGEND_LINE = 44  # letters

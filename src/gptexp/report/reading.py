@@ -14,12 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptexp import history, samples
 from gptexp.config import KINDS
-from gptexp.files import read_json, read_yaml
-from gptexp.identity import completed, flatten
+from gptexp.config.fingerprint import completed, flatten
 from gptexp.report.curves import Curve, read_curve
-from gptexp.runs import CONFIG, PROVENANCE, RESULT, RunError
+from gptexp.runs import history, samples
+from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
+from gptexp.util.errors import RunError
+from gptexp.util.files import read_json, read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
 EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gptexp.identity import ABSENT, flatten, settings_that_matter
+from gptexp.config.fingerprint import ABSENT, flatten, settings_that_matter
 from gptexp.report import naming, statistics, typed
 from gptexp.report.budget import Reading
 from gptexp.report.comparable import key_of

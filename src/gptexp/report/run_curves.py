@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from gptexp.files import atomic_write, read_rows
+from gptexp.util.files import atomic_write, read_rows
 
 METRICS = "metrics.csv"
 FILE = "curves.png"

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from gptexp.report.plots import axis_label
 from gptexp.report.scaling import SAME, Floats, Law
 from gptexp.report.style import figure, looks, picture, styled
-from gptexp.words import quantity
+from gptexp.util.text import quantity
 
 MOST_LINES = 7
 

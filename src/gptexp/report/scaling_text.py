@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gptexp.report.scaling import PAIRS_FROM, Law
 from gptexp.report.table import print_left_out
-from gptexp.words import quantity
+from gptexp.util.text import quantity
 
 
 def to_json(law: Law, budget: float | None) -> str:

@@ -17,7 +17,7 @@ from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 WIDEST_SETTING = 28
 LONGEST_WORD = 16

@@ -9,7 +9,7 @@ from typing import Any
 from gptexp.report.comparison import Comparison
 from gptexp.report.naming import differing
 from gptexp.report.rows import Row
-from gptexp.words import plain
+from gptexp.util.text import plain
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from gptexp.files import TEXT_BYTES, read_json, read_yaml
-from gptexp.overrides import by_key
-from gptexp.runs import PROVENANCE, is_finished
+from gptexp.config.override_syntax import by_key
+from gptexp.runs.layout import PROVENANCE
+from gptexp.runs.result import is_finished
+from gptexp.util.files import TEXT_BYTES, read_json, read_yaml
 
 SWEEP = "sweep.yaml"
 GROUPS = ("model", "tokenizer", "data", "objective", "finetune", "optimizer", "schedule")

@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptexp import rank_environment, ranks, worker
-from gptexp.codehash import code_sha256
-from gptexp.files import append_descriptor, own_folder, require_no_link
-from gptexp.output import outlive_readers
-from gptexp.runs import LOCK, RESULT, RunError, has_checkpoint, is_finished, write_json
-from gptexp.sweep import slots, store
+from gptexp.compose.composition import config_from_plain
+from gptexp.machine import job_slots
+from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.layout import LOCK, RESULT, has_checkpoint
+from gptexp.runs.result import is_finished
+from gptexp.sweep import store
+from gptexp.training.experiment import run_experiment
+from gptexp.training.worker import lead_or_follow
+from gptexp.util.errors import RunError, one_line_errors
+from gptexp.util.files import append_descriptor, own_folder, require_no_link, write_json
 
 LOG = "log.txt"
 PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
@@ -31,22 +35,13 @@ def run(folder: Path, number: int) -> float | None:
     A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
     waited for. A failed one is tried again `sweep.retries` times.
     """
-    outlive_readers()
-    who = rank_environment.started()
-    if who is None:
-        return _lead(folder, number)
-    with ranks.ending_whole():
-        if who.rank > 0:
-            worker.follow()
-            return None
-        ranks.serve()
-        return _lead(folder, number)
+    return lead_or_follow(lambda: _lead(folder, number))
 
 
 def _lead(folder: Path, number: int) -> float | None:
     """Run the job as the only process, or as rank 0."""
     _end_with_sweep()
-    slots.take_gpu(folder)
+    job_slots.take_gpu(folder)
     sweep = store.read(folder)
     job = sweep.jobs[number]
     place = own_folder(sweep.place(job))
@@ -63,17 +58,13 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
 
     code: the hash of the only code that may train it, with sweep.code=strict.
     """
-    from gptexp.cli import one_line_errors
-    from gptexp.compose import config_from_plain
-    from gptexp.train import run as train
-
     began = time.time()
     try:
         if code not in (None, code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
         with one_line_errors(stopping_only=True):
             going_on = has_checkpoint(place)
-            train(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
+            run_experiment(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
     except Exception as error:
         traceback.print_exc()
         if not last:

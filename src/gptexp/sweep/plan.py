@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gptexp.cli import check
-from gptexp.compose import Bases, compose, compose_raw
+from gptexp.compose.commandline import check
+from gptexp.compose.composition import Bases, compose, compose_raw
+from gptexp.compose.overrides import jobs_of, listed, one_batch_setting, quoted
 from gptexp.config import Config, SweepConfig
-from gptexp.identity import identity, settings_that_matter
-from gptexp.overrides import by_key, is_swept, jobs_of, key_of, listed, one_batch_setting, parse, quoted, text_of
-from gptexp.schemas import ConfigError, from_plain, to_plain
+from gptexp.config.conversion import from_plain, to_plain
+from gptexp.config.fingerprint import identity, settings_that_matter
+from gptexp.config.override_syntax import by_key, is_swept, key_of, parse, text_of
+from gptexp.util.errors import ConfigError
 
 MANY = 30  # jobs whose composition takes long enough to be watched
 LONGEST_NAME = 100  # of a job's folder, in bytes

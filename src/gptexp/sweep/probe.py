@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gptexp.callbacks.progress import clock, duration, quantity
-from gptexp.runs import CHECKPOINTS, RESULT, shown
+from gptexp.runs.layout import CHECKPOINTS, RESULT
 from gptexp.sweep.plan import Job, Plan
+from gptexp.training.callbacks.progress import clock, duration, quantity
+from gptexp.util.files import display_path
 
 STEPS = 6  # of which the first half warms up
 
@@ -46,7 +47,7 @@ def show(plan: Plan, console: Console) -> None:
     one = len(plan.jobs) == 1
     jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
     console.print(
-        f"{jobs} on this machine, without validation · {_bytes(size)} below {shown(plan.folder)}\n"
+        f"{jobs} on this machine, without validation · {_bytes(size)} below {display_path(plan.folder)}\n"
         "nothing was started; leave dry_run out to start",
         soft_wrap=True,
         markup=False,
@@ -69,8 +70,8 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     Raises:
         ValueError: the job can't be trained; with its own words.
     """
-    from gptexp.compose import config_from_plain
-    from gptexp.train import run
+    from gptexp.compose.composition import config_from_plain
+    from gptexp.training.experiment import run_experiment
 
     short = copy.deepcopy(settings)
     short["trainer"] |= {"max_steps": STEPS, "val_every_steps": STEPS, "log_every_steps": STEPS // 2}
@@ -78,7 +79,7 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     short["callbacks"]["samples"]["tokens"] = 0
     short["logger"]["tensorboard"] = False
     with tempfile.TemporaryDirectory(prefix="gptexp-probe-") as place, contextlib.redirect_stdout(io.StringIO()):
-        run(config_from_plain(short), Path(place) / "run")
+        run_experiment(config_from_plain(short), Path(place) / "run")
         result = json.loads((Path(place) / "run" / RESULT).read_text(encoding="utf-8"))
         last = (Path(place) / "run" / CHECKPOINTS / "last.ckpt").stat().st_size
         rows = (Path(place) / "run" / "metrics.csv").read_text(encoding="utf-8").splitlines()

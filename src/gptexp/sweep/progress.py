@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gptexp.report import compare_command
-from gptexp.runs import RESULT, read_result, shown
+from gptexp.runs.layout import RESULT
+from gptexp.runs.result import read_result
 from gptexp.sweep.job import LOG
 from gptexp.sweep.plan import Job
 from gptexp.sweep.store import Sweep, read
+from gptexp.util.files import display_path
 
 POLL = 0.3  # seconds
 
@@ -118,7 +120,7 @@ def summary(sweep: Sweep, console: Console) -> int:
         seconds = _seconds(result)
         table.add_row(Text(job.name), status, value, str(result.get("steps", "")), seconds)
         if status == "failed":
-            failed.append(f"{job.name}: {result.get('error')} (see {shown(sweep.place(job) / LOG)})")
+            failed.append(f"{job.name}: {result.get('error')} (see {display_path(sweep.place(job) / LOG)})")
     console.print(table)
     if sweep.search is not None and (best := _best(sweep)):
         console.print(Text(best), soft_wrap=True)
@@ -126,7 +128,7 @@ def summary(sweep: Sweep, console: Console) -> int:
         console.print(Text(f"failed: {line}"), soft_wrap=True)
     named = {sweep.best_by(job) for job in sweep.jobs} - {"val/bpb"}  # which is what compare takes by itself
     metric = ["--metric", *named] if len(named) == 1 else []
-    console.print(Text(f"next: {compare_command(shown(sweep.folder), *metric)}"), soft_wrap=True)
+    console.print(Text(f"next: {compare_command(display_path(sweep.folder), *metric)}"), soft_wrap=True)
     return len(failed)
 
 

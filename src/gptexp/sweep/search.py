@@ -14,10 +14,10 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSw
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from gptexp.compose import compose
-from gptexp.schemas import ConfigError
+from gptexp.compose.composition import compose
 from gptexp.sweep import store
 from gptexp.sweep.plan import make_job
+from gptexp.util.errors import ConfigError
 
 DATABASE = "search.db"
 

@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gptexp.codehash import code_sha256
+from gptexp.compose.inheritance import FREE_ON_RESUME
 from gptexp.config import KINDS, UNSAID, best_by
+from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
 from gptexp.config.sweep import OtherCode
-from gptexp.files import TEXT_BYTES, read_yaml, write_yaml
-from gptexp.identity import completed, flatten, identity, settings_that_matter
-from gptexp.runs import CHECKPOINTS, NAMES, code_version, command_line, last_code, locked, read_result, shown
-from gptexp.schemas import ConfigError
-from gptexp.source import FREE_ON_RESUME
+from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.layout import CHECKPOINTS, NAMES
+from gptexp.runs.provenance import code_version, command_line, last_code
+from gptexp.runs.result import read_result
+from gptexp.runs.writing import locked
 from gptexp.sweep.plan import Job, Plan, belongs, safe_name, text_key
+from gptexp.util.errors import ConfigError
+from gptexp.util.files import TEXT_BYTES, display_path, read_yaml, write_yaml
 
 FILE, LOCK, FORMAT = "sweep.yaml", ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6
@@ -152,8 +155,8 @@ def join(plan: Plan) -> Sweep:
         if differences := _differences(stored, plan):
             if not plan.settings.overwrite:
                 raise ConfigError(
-                    f"{shown(plan.folder)}: was made with other settings: {'; '.join(differences)}. Give them as they "
-                    "were, or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
+                    f"{display_path(plan.folder)}: was made with other settings: {'; '.join(differences)}. Give them as "
+                    "they were, or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
                 )
             _put_aside(plan.folder)
         else:
@@ -161,7 +164,7 @@ def join(plan: Plan) -> Sweep:
             jobs = [_updated(job, known.pop(job.name, job)) for job in stored.jobs] + list(known.values())
             texts = {**stored.texts, **texts}
     elif plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir()):
-        raise ConfigError(f"{shown(plan.folder)}: holds something that is no sweep; choose another sweep.name")
+        raise ConfigError(f"{display_path(plan.folder)}: holds something that is no sweep; choose another sweep.name")
     sweep = Sweep(
         folder=plan.folder,
         name=plan.name,
@@ -272,5 +275,5 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process runs this sweep.
     """
-    with locked(folder, LOCK, ConfigError(f"{shown(folder)}: another process runs this sweep")):
+    with locked(folder, LOCK, ConfigError(f"{display_path(folder)}: another process runs this sweep")):
         yield

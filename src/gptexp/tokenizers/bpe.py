@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gptexp.config.tokenizer import BPEConfig
-from gptexp.interruptible import interruptible
 from gptexp.tokenizers import require_keys, utf8
 from gptexp.tokenizers._byte_level import MAX_TOKEN_BYTES, Vocabulary, byte_symbols, token_bytes
 from gptexp.tokenizers._runs import cut_runs
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+from gptexp.util.interruptible import interruptible
 
 Merge = tuple[int, int]
 

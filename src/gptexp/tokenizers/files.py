@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gptexp.config.tokenizer import FilesTokenizerConfig
-from gptexp.files import user_path
 from gptexp.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer, require_keys
 from gptexp.tokenizers._byte_level import Vocabulary, token_bytes
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
 from gptexp.tokenizers.huggingface_files import has_files, read_state, sha256_of
+from gptexp.util.files import user_path
 
 
 class FilesTokenizer(TiktokenTokenizer):

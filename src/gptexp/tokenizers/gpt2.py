@@ -18,7 +18,7 @@ from gptexp.config.tokenizer import GPT2TokenizerConfig
 from gptexp.tokenizers import END_OF_TEXT, require_keys
 from gptexp.tokenizers._byte_level import byte_symbols
 from gptexp.tokenizers._tiktoken import TiktokenTokenizer
-from gptexp.words import install_extra
+from gptexp.util.text import install_extra
 
 # SHA-256 and address of OpenAI's file, as in tiktoken_ext/openai_public.py; tiktoken's cache goes by the address.
 SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gptexp.files import MIB, read_bytes, read_json
 from gptexp.tokenizers._byte_level import (
     END_OF_TEXT,
     MAX_SIZE,
@@ -24,7 +23,8 @@ from gptexp.tokenizers._byte_level import (
     require_canonical,
     token_bytes,
 )
-from gptexp.words import shown
+from gptexp.util.files import MIB, read_bytes, read_json
+from gptexp.util.text import shown
 
 WHOLE, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"

@@ -29,8 +29,8 @@ class OptunaSweeper(Sweeper):
         self.at_a_time = launcher_settings.get("n_jobs") or launcher_settings.get("array_parallelism") or 1
 
     def sweep(self, arguments: list[str]) -> None:
+        from gptexp.machine.job_slots import job_slots
         from gptexp.sweep import search
-        from gptexp.sweep.slots import job_slots
 
         def launch(numbers: list[int]) -> None:
             for job in self.run_jobs([[f"sweep.job={n}"] for n in numbers], initial_job_idx=numbers[0]):

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptexp.files import require_no_pointer
+from gptexp.util.files import require_no_pointer
 
 HEAD = 4096  # bytes by which a format is known
 

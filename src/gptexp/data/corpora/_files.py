@@ -11,7 +11,7 @@ from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
 
-from gptexp.files import user_path
+from gptexp.util.files import user_path
 
 Key = tuple[list[list[str | int]], str]
 

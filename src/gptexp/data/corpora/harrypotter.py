@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptexp.data.corpora.text import TextCorpus
-from gptexp.files import user_path
+from gptexp.util.files import user_path
 
 
 class HarryPotterCorpus(TextCorpus):

@@ -17,7 +17,7 @@ from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, ha
 from gptexp.data.corpora._rows import BUILDERS as BUILTIN
 from gptexp.data.corpora._rows import explain, open_rows, require_rows
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
-from gptexp.files import user_path
+from gptexp.util.files import user_path
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 

@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from gptexp.data.corpora.text import TextCorpus
-from gptexp.files import atomic_write
+from gptexp.util.files import atomic_write
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 BYTES = 1_115_394

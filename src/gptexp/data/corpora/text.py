@@ -10,7 +10,7 @@ from typing import Any
 from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, hash_contents, read_text
-from gptexp.files import user_path
+from gptexp.util.files import user_path
 
 _EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 

@@ -1,0 +1,1 @@
+"""What the commands of `gptexp` do, behind the entry points at the top of the package."""

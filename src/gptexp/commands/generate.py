@@ -1,0 +1,160 @@
+"""`gptexp generate`: text from a prompt."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptexp.runs.finding import find_checkpoint
+from gptexp.util.text import plain
+
+if TYPE_CHECKING:
+    from gptexp.generation.decoding import Decoder
+
+
+BATCH = 32  # texts written side by side; their keys and values lie in memory together
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the texts that the command line asks for."""
+    _require_ranges(arguments)
+    path = find_checkpoint(arguments.run, arguments.logs)
+    writer = Writer(path, arguments)
+    if arguments.interactive:
+        converse(writer)
+    else:
+        writer.write(arguments.prompt or [""], arguments.seed)
+
+
+def _require_ranges(arguments: argparse.Namespace) -> None:
+    wrong = [stop for stop in arguments.stop or [] if not _can_come(stop)]
+    checks = {
+        "--max-new-tokens": (arguments.max_new_tokens >= 1, arguments.max_new_tokens, "at least 1"),
+        "--temperature": (0 <= arguments.temperature < math.inf, arguments.temperature, "a number from 0"),
+        "--top-k": (arguments.top_k >= 0, arguments.top_k, "at least 1, or 0 for all tokens"),
+        "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
+        "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
+        "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
+        "--stop": (not wrong, repr(wrong[0]) if wrong else "", "at least one character, none a control character"),
+    }
+    for flag, (holds, value, right) in checks.items():
+        if not holds:
+            raise ValueError(f"{flag}={value}: must be {right}")
+
+
+def _can_come(stop: str) -> bool:
+    """Text is written without control characters, so a stop string that has some would never be met."""
+    from gptexp.generation.streaming import plain_text
+
+    return bool(stop) and plain_text(stop) == stop
+
+
+class Writer:
+    """A model and its tokenizer, ready to write."""
+
+    def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
+        from gptexp.objectives.loading import load_model
+        from gptexp.runs.opening import open_checkpoint
+
+        self.arguments = arguments
+        self.model, self.tokenizer = load_model(open_checkpoint(path), path)
+
+    def write(self, prompts: list[str], seed: int) -> None:
+        """Print num_samples texts for each prompt: the first as it comes, the others behind it when they are done."""
+        samples = range(self.arguments.num_samples)
+        for prompt in prompts:  # a wrong one is refused before anything is written
+            self._encoded(prompt)
+        texts = [(prompt, seed + sample) for prompt in prompts for sample in samples]
+        for first in range(0, len(texts), BATCH):
+            batch = texts[first : first + BATCH]
+            pieces: list[list[str]] = [[] for _ in batch]
+            for text, piece in self.stream(batch):
+                if text == 0 and first == 0:
+                    print(piece, end="", flush=True)
+                else:
+                    pieces[text].append(piece)
+            for text, written in enumerate(pieces):
+                if first or text:
+                    print("\n\n---\n", file=sys.stderr if not sys.stdout.isatty() else sys.stdout)
+                    print("".join(written), end="")
+                print(flush=True)
+
+    def stream(self, texts: list[tuple[str, int]]) -> Iterator[tuple[int, str]]:
+        """For prompts and seeds: (which text, a piece of it), the prompt first; never half a character."""
+        import torch
+
+        from gptexp.generation.decoding import Writing, eval_mode
+        from gptexp.generation.streaming import TextStream, UntilStop, plain_text
+        from gptexp.util.seeds import seed_generator
+
+        settings = self.arguments
+        decoder = self._decoder([self._encoded(prompt) for prompt, _ in texts])
+        for text, (prompt, _) in enumerate(texts):
+            yield text, plain_text(prompt)
+        writing = Writing(
+            decoder,
+            [seed_generator(torch.Generator(), seed) for _, seed in texts],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k or None,
+            top_p=settings.top_p,
+            stop_token=self.tokenizer.eot,
+        )
+        streams = [TextStream(self.tokenizer.decode_bytes) for _ in texts]
+        until = [UntilStop(settings.stop or []) for _ in texts]
+        with eval_mode(self.model):
+            for text, token in writing:
+                yield text, until[text].push(streams[text].push([token]))
+                if until[text].found:
+                    writing.end(text)
+        for text, stream in enumerate(streams):
+            yield text, until[text].push(stream.finish()) + until[text].finish()
+
+    def _decoder(self, prompts: list[list[int]]) -> Decoder:
+        from gptexp.generation.decoding import ReferenceDecoder, make_decoder
+
+        if self.arguments.backend == "numpy":
+            return ReferenceDecoder(self.model, prompts)
+        return make_decoder(self.model, prompts, self.arguments.max_new_tokens)
+
+    def _encoded(self, prompt: str) -> list[int]:
+        """Without a prompt: the end of the text before, or a line break, or the first symbol."""
+        encode = self.tokenizer.encode_special if self.arguments.allow_special else self.tokenizer.encode
+        if tokens := encode(prompt).tolist():
+            return tokens
+        if self.tokenizer.eot is not None:
+            return [self.tokenizer.eot]
+        try:
+            return [int(self.tokenizer.encode("\n")[0])]
+        except ValueError:
+            return [0]
+
+
+def converse(writer: Writer) -> None:
+    """A prompt loop: Ctrl-C stops the text, not the program; an empty line repeats the last prompt."""
+    seed, last = writer.arguments.seed, (writer.arguments.prompt or [""])[-1]
+    while True:
+        try:
+            print("prompt> ", end="", file=sys.stderr, flush=True)
+            line = sys.stdin.readline()
+            if not line:
+                print(file=sys.stderr)
+                return
+            last = _unescaped(line.rstrip("\r\n")) or last
+            writer.write([last], seed)
+        except KeyboardInterrupt:
+            print("\n(stopped; Ctrl-D ends)", file=sys.stderr)
+            continue
+        except ValueError as error:
+            print(f"error: {plain(str(error))}", file=sys.stderr)
+        finally:
+            seed += writer.arguments.num_samples
+
+
+def _unescaped(line: str) -> str:
+    """`\\n` typed in a prompt is a line break; nothing else is special."""
+    return line.replace("\\n", "\n")

@@ -1,0 +1,112 @@
+"""`gptexp predict`: labels of texts by a trained classifier."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptexp.config.rules import require_encoding
+from gptexp.data.corpora.labelled import require_files
+from gptexp.runs.finding import find_checkpoint
+
+BATCH = 32  # texts a forward pass
+
+
+SHOWN = 3  # labels of a text in the table; --json has all
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the labels of the texts."""
+    _check(arguments)
+    path = find_checkpoint(arguments.run, arguments.logs)
+    show = _show_json if arguments.json else _show_table
+    show(predictions(path, arguments))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what can be refused before the model is loaded.
+
+    Raises:
+        ValueError: naming the option and the remedy.
+    """
+    if not arguments.text and not arguments.file:
+        raise ValueError("--text: give a text to label, or --file with many")
+    for flag, given in {"text-column": arguments.text_column, "encoding": arguments.encoding}.items():
+        if given and not arguments.file:
+            raise ValueError(f"--{flag}={given}: goes with --file")
+    require_encoding("--encoding", arguments.encoding or "utf-8")
+    if not all(text.strip() for text in arguments.text):
+        raise ValueError("--text: is empty, so there is nothing to read its label from")
+    if arguments.file:
+        require_files("--file", arguments.file)
+
+
+def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """{"text", "label", "probabilities": {label: …}} of each text, in order.
+
+    Raises:
+        ValueError: not a classifier; a text can't be read.
+    """
+    from gptexp.objectives.classification import Classification
+    from gptexp.objectives.loading import load_trained
+    from gptexp.runs.opening import open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    objective, model = load_trained(checkpoint, path)
+    if not isinstance(objective, Classification):
+        kind = objective.config.kind
+        raise ValueError(f"{path}: was trained with objective={kind}, and knows no labels; train a classifier from it: "
+                         f"init_from={path} objective=classification data=labelled data.path=FILE.csv")  # fmt: skip
+    for batch in _batches(_texts(arguments, checkpoint.config)):
+        for text, row in zip(batch, objective.probabilities(model, batch).tolist(), strict=True):
+            found = dict(zip(objective.labels, row, strict=True))
+            yield {"text": text, "label": max(found, key=found.__getitem__), "probabilities": found}
+
+
+def _texts(arguments: argparse.Namespace, config: dict[str, Any]) -> Iterator[str]:
+    from gptexp.data.corpora._reading import clean
+
+    yield from map(clean, arguments.text)  # as the texts that the run learned from
+    if arguments.file:
+        from gptexp.data.corpora.labelled import texts_of
+
+        column = arguments.text_column or config.get("data", {}).get("text_column", "text")
+        yield from texts_of(arguments.file, str(column), arguments.encoding or "utf-8")
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _show_json(found: Iterator[dict[str, Any]]) -> None:
+    for prediction in found:
+        named = {str(label): value for label, value in prediction["probabilities"].items()}
+        print(json.dumps({**prediction, "probabilities": named}, ensure_ascii=False))
+
+
+def _show_table(found: Iterator[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from gptexp.util.text import plain
+
+    table = Table("text", "label", "probabilities")
+    for prediction in found:
+        likely = sorted(prediction["probabilities"].items(), key=lambda pair: -pair[1])
+        shown = " · ".join(f"{label} {value:.1%}" for label, value in likely[:SHOWN])
+        shown += " · …" if len(likely) > SHOWN else ""
+        text = " ".join(prediction["text"].split())
+        cells = (text[:60] + "…" if len(text) > 60 else text, str(prediction["label"]), shown)
+        table.add_row(*(Text(plain(cell)) for cell in cells))  # a text may hold what rich takes for markup
+    Console(highlight=False).print(table)

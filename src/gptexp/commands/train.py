@@ -1,0 +1,65 @@
+"""`gptexp train`: one experiment or a sweep, alone or as one of several ranks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from gptexp.compose import commandline
+from gptexp.compose.composition import to_config
+from gptexp.compose.hydra_versions import run_task
+from gptexp.compose.inheritance import check_against_source
+from gptexp.compose.registry import conf_dir, register_schemas
+from gptexp.machine.rank_environment import Rank
+from gptexp.runs.provenance import COMMAND, command_line
+from gptexp.sweep import job, launching
+from gptexp.training.experiment import run_experiment
+from gptexp.training.worker import lead_or_follow
+from gptexp.util.errors import USER_ERROR, fail, one_line_errors
+
+
+def run() -> None:
+    """Train what the command line says, as the only process, as rank 0, or as another rank of a run."""
+    lead_or_follow(lead, refuse=_refuse_sweep)
+
+
+def _refuse_sweep(who: Rank) -> None:
+    if commandline.sweep_overrides(sys.argv[1:]) is None:
+        return
+    if who.rank == 0:
+        fail(
+            "-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun "
+            "(where there is neither: unset RANK and WORLD_SIZE)"
+        )
+    sys.exit(USER_ERROR)
+
+
+def lead() -> None:
+    """Compose, check and run, as the only process or as rank 0."""
+    register_schemas()
+    os.environ[COMMAND] = command_line()
+    if (overrides := commandline.sweep_overrides(sys.argv[1:])) is not None:
+        launching.main(overrides, task)
+        return
+    sys.argv[1:], config = commandline.checked_command(sys.argv[1:])
+    if config is not None and config.sweep.dry_run:
+        launching.show_one(config)
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
+    with one_line_errors():
+        run_task(task, str(conf_dir()), "train")
+
+
+def task(composed: DictConfig) -> float | None:
+    """One job: composed settings in, what a search minimises out: val/bpb, or another objective's loss."""
+    config = to_config(composed)
+    if config.sweep.job is not None:
+        return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
+    check_against_source(config)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with one_line_errors():  # in here, because Hydra announces what escapes from a job
+        return run_experiment(config, folder)["metrics"][config.objective.best_by]

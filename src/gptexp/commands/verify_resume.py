@@ -1,0 +1,212 @@
+"""`gptexp verify-resume`: train with and without an interruption and compare the two runs bitwise."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptexp.compose import commandline
+from gptexp.compose.composition import compose
+from gptexp.compose.overrides import quoted
+from gptexp.config import Config
+from gptexp.config.override_syntax import key_of, quote
+from gptexp.runs.layout import CHECKPOINTS, VERIFY
+from gptexp.util.errors import ConfigError, RunError
+from gptexp.util.files import display_path, read_rows
+
+TIMED = {"tokens_per_second", "mfu", "seconds"}  # what a clock says is never the same twice
+
+
+TRACE = "callbacks.plugins.trace"
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Train, compare and print. Exit code 0: bitwise equal; 1: a difference, which is named."""
+    config = _checked(arguments, overrides)
+    if config.init_from:  # `latest` as what it means before the first training
+        others = [override for override in overrides if key_of(quoted(override)) != "init_from"]
+        overrides = [*others, f"init_from={quote(config.init_from)}"]
+    place = _place(config)
+    try:
+        comparisons = verify(arguments.steps, arguments.kill_at, overrides, place)
+    except RunError:
+        shutil.rmtree(place)
+        raise
+    _show(comparisons)
+    difference = next((c for c in comparisons if c.difference), None)
+    if difference is None:
+        print("bitwise equal")
+        if not arguments.keep:
+            shutil.rmtree(place)
+        return
+    print(f"not equal: {difference.what}: {difference.difference}\nboth runs lie in {display_path(place)}")
+    sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One kind of thing, how many of it were compared, and where the first two differ."""
+
+    what: str
+    compared: int
+    difference: str | None
+
+
+def _checked(options: argparse.Namespace, overrides: list[str]) -> Config:
+    if odd := next((o for o in overrides if o.startswith("-") or "=" not in o), None):
+        raise ConfigError(f"{odd}: neither an option of verify_resume (see --help) nor a key=value")
+    if not 1 <= options.kill_at < options.steps:
+        raise ConfigError(f"--kill-at={options.kill_at}: must be from 1 to below --steps={options.steps}")
+    given = {key_of(quoted(override)) for override in overrides}
+    if own := given & {"resume", "hydra.run.dir", "trainer.max_steps"}:
+        raise ConfigError(f"{own.pop()}: is set by verify_resume itself; leave it out (--steps says how long)")
+    config = compose([*overrides, *_settings(options.steps, options.kill_at)])
+    commandline.check(config)
+    return config
+
+
+def _place(config: Config) -> Path:
+    logs = Path(config.paths.logs) / VERIFY
+    logs.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="resume-", dir=logs))
+
+
+def _settings(steps: int, kill_at: int) -> list[str]:
+    """Every step is logged; the last checkpoint lies before the step that is killed, so that some are taken again."""
+    every = max(1, (kill_at - 1) // 2)
+    return [f"trainer.max_steps={steps}", "trainer.log_every_steps=1", f"callbacks.checkpoint.every_steps={every}"]
+
+
+def verify(steps: int, kill_at: int, overrides: list[str], place: Path) -> list[Comparison]:
+    """Run the three trainings in `place` and compare.
+
+    Raises:
+        RunError: a training failed where it should not have, with its own words.
+    """
+    settings = [*overrides, *_settings(steps, kill_at)]
+    whole, killed = place / "whole", place / "killed"
+    trace = f"+{TRACE}={{_target_: gptexp.training.callbacks.trace.Trace, kill_at: {{}}}}"
+    _train([*settings, trace.replace("{}", "null"), _in(whole)], "straight through")
+    _train([*settings, trace.replace("{}", str(kill_at)), _in(killed)], f"until SIGKILL in step {kill_at}", dies=True)
+    if not (killed / CHECKPOINTS / "last.ckpt").exists():
+        raise RunError(f"no checkpoint was saved before step {kill_at}; take a larger --kill-at")
+    _train([*settings, trace.replace("{}", "null"), f"resume={quote(str(killed))}"], "resumed")
+    return [
+        _first("batches, losses and gradient norms", _traced(whole, steps), _traced(killed, steps)),
+        _first("logged values", _logged(whole), _logged(killed)),
+        _first("values in TensorBoard", _curves(whole), _curves(killed)),
+        *_checkpoints(whole, killed),
+    ]
+
+
+def _in(folder: Path) -> str:
+    return f"hydra.run.dir={quote(str(folder))}"
+
+
+def _train(overrides: list[str], what: str, *, dies: bool = False) -> None:
+    print(f"training {what} …", file=sys.stderr)
+    command = [sys.executable, "-m", "gptexp.train", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    killed = done.returncode == -9 or "SIGKILL" in done.stderr
+    if (killed if dies else done.returncode == 0) is False:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1])
+        raise RunError(f"training {what}: {said}")
+
+
+def _first(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> Comparison:
+    """The first key, in order, whose values are not the same."""
+    for key in sorted(expected.keys() | found.keys()):
+        a, b = expected.get(key, "nothing"), found.get(key, "nothing")
+        if a != b:
+            return Comparison(what, len(expected), f"{_named(key)}: {a} straight through, {b} resumed")
+    return Comparison(what, len(expected), None)
+
+
+def _named(key: Any) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _traced(folder: Path, steps: int) -> dict[Any, Any]:
+    """One value for each forward pass; several where the same step came out differently the second time."""
+    from gptexp.training.callbacks.trace import read_trace
+
+    return {
+        (f"step {step:06d}", f"rank {rank}", f"micro-batch {micro}"): " | ".join(sorted(" ".join(row) for row in rows))
+        for (rank, step, micro), rows in read_trace(folder).items()
+        if step <= steps
+    }
+
+
+def _logged(folder: Path) -> dict[Any, Any]:
+    """metrics.csv by (row, column), so that a doubled or a missing step shows."""
+    rows = read_rows(folder / "metrics.csv")
+    return {
+        (f"row {i:06d}", name): value for i, row in enumerate(rows) for name, value in row.items() if name not in TIMED
+    }
+
+
+def _curves(folder: Path) -> dict[Any, Any]:
+    """TensorBoard's scalars as its server reads them, {(tag, position): (step, value)}; empty without its files."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    if not list(folder.glob("events.out.tfevents.*")):
+        return {}
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the steps that were taken twice
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return {
+        (tag, f"point {i:06d}"): (event.step, make_ndarray(event.tensor_proto).item())
+        for tag in events.PluginTagToContent("scalars")
+        if tag not in TIMED
+        for i, event in enumerate(events.Tensors(tag))
+    }
+
+
+def _checkpoints(whole: Path, killed: Path) -> Iterator[Comparison]:
+    from gptexp.runs.opening import load
+
+    for name in ("last", "best"):
+        a, b = (load(folder / CHECKPOINTS / f"{name}.ckpt") for folder in (whole, killed))
+        yield _first(f"weights, {name}.ckpt", _bits(a.model), _bits(b.model))
+        yield _first(f"optimizer, {name}.ckpt", _bits(a.optimizer), _bits(b.optimizer))
+        scores = [{"step": c.step, **{k: str(v) for k, v in c.metrics.items() if k not in TIMED}} for c in (a, b)]
+        yield _first(f"step and scores, {name}.ckpt", *scores)
+
+
+def _bits(tensors: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """A hash of each tensor's bytes: two NaNs are equal, 0.0 and -0.0 are not."""
+    import hashlib
+
+    import torch
+
+    found: dict[str, str] = {}
+    for name, value in tensors.items():
+        if isinstance(value, dict):
+            found |= _bits(value, f"{prefix}{name} ")
+        elif isinstance(value, torch.Tensor):
+            raw = value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            found[prefix + name] = f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(raw).hexdigest()[:16]}"
+        else:
+            found[prefix + name] = repr(value)
+    return found
+
+
+def _show(comparisons: list[Comparison]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "compared", "")
+    table.columns[1].justify = "right"
+    for c in comparisons:
+        table.add_row(c.what, f"{c.compared:,}", "differ" if c.difference else "equal" if c.compared else "none")
+    Console(highlight=False).print(table)

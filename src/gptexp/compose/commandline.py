@@ -1,0 +1,99 @@
+"""What the doors have in common: checking a command line early, help, errors in one line (no torch)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gptexp import __version__
+from gptexp.compose.composition import compose
+from gptexp.compose.help import help_text
+from gptexp.compose.hydra_versions import arguments_parser
+from gptexp.compose.inheritance import check_against_source, with_source
+from gptexp.compose.messages import without_dashes
+from gptexp.compose.overrides import one_batch_setting, quoted
+from gptexp.config import Config, SweepConfig
+from gptexp.config.override_syntax import key_of
+from gptexp.util.errors import ConfigError, one_line_errors
+
+
+def checked_arguments(arguments: list[str]) -> list[str]:
+    """Check a Hydra command line, every job of a sweep included, and return it in a form that Hydra takes.
+
+    Ends the program with one line where something is wrong, before torch is imported.
+    """
+    return checked_command(arguments)[0]
+
+
+def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
+    """The same, with the experiment; None where the command line only asks something."""
+    answer(arguments)
+    config = None
+    with one_line_errors():
+        parsed = parsed_arguments(arguments)
+        overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
+        if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
+            config = compose(parsed.overrides)
+            _require_said(config, parsed.overrides)
+            check(config)
+            if config.sweep != SweepConfig(dry_run=config.sweep.dry_run):
+                raise ConfigError("sweep: says how several jobs are run; add -m")
+    flags = [argument for argument in arguments if argument not in parsed.overrides]
+    return [*flags, *overrides], None if parsed.cfg else config
+
+
+def answer(arguments: list[str]) -> None:
+    """What a command line only asks: help, or the version; ends the program with it."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        sys.exit(0)
+    if "--version" in arguments:
+        print(f"gptexp {__version__}")
+        sys.exit(0)
+
+
+def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides, in whichever order they stand.
+
+    Raises:
+        ConfigError: a flag that isn't Hydra's, with the setting that is meant.
+    """
+    parsed, unknown = arguments_parser().parse_known_intermixed_args(arguments)
+    if unknown:
+        following = arguments[arguments.index(unknown[0]) + 1 :]
+        raise ConfigError(without_dashes(unknown[0], following[0] if following else None))
+    return parsed
+
+
+def _require_said(config: Config, overrides: list[str]) -> None:
+    """A source brings model and tokenizer into the composition, which can't be done from inside of it."""
+    said = {key_of(quoted(override)) for override in overrides}
+    for verb in ("resume", "init_from"):
+        run = getattr(config, verb)
+        if run is not None and not said & {"resume", "init_from"}:
+            raise ConfigError(f"{verb}={run}: comes from conf/; give it on the command line, for example {verb}=latest")
+
+
+def sweep_overrides(arguments: list[str]) -> list[str] | None:
+    """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
+    answer(arguments)
+    with one_line_errors():
+        parsed = parsed_arguments(arguments)
+    asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion
+    return parsed.overrides if parsed.multirun and not asks else None
+
+
+def check(config: Config) -> None:
+    """What can be known of an experiment without torch: its source fits, its text and its vocabulary are there.
+
+    Raises:
+        ValueError: naming the setting or the file, and the remedy.
+    """
+    from gptexp.data.corpora import open_corpus
+    from gptexp.tokenizers import check_tokenizer
+
+    check_against_source(config)
+    if config.resume is None and config.init_from is None:  # else the tokenizer comes with the source
+        check_tokenizer(config.tokenizer)
+    open_corpus(config.data, Path(config.paths.cache)).check()

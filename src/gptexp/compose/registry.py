@@ -1,0 +1,96 @@
+"""The schemas of gptexp.config, registered where Hydra finds them, and the resolvers of the YAML."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, Node, OmegaConf
+
+from gptexp.compose.hydra_versions import register_resolver
+from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
+from gptexp.config.kinds import discover_kinds
+from gptexp.machine.job_slots import job_slots
+from gptexp.util.package import PACKAGE
+
+
+def conf_dir() -> Path:
+    """The YAML: inside the installed package, or at the top of a checkout."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
+
+
+@cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """Every group of conf/ and its options, by name."""
+    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
+    return {folder.name: tuple(sorted(p.stem for p in folder.glob("*.yaml"))) for folder in folders}
+
+
+@cache
+def register_schemas() -> None:
+    """Put the schemas where the YAML finds them, and the resolvers of run names."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    for name, schema in {
+        "trainer": TrainerConfig,
+        "callbacks": CallbacksConfig,
+        "logger": LoggerConfig,
+        "paths": PathsConfig,
+    }.items():
+        store.store(group="schema", name=name, node=schema)
+    discover_kinds()
+    for group, kinds in KINDS.items():
+        for kind, schema in kinds.items():
+            store.store(group=f"schema/{group}", name=kind, node=schema)
+    register_resolver("job_slots", job_slots, replace=True)
+    register_resolver("best_by", _best_by, replace=True)
+    register_resolver("tokenizer_sha256", _tokenizer_sha256, replace=True)
+    register_resolver("run_name", _run_name, replace=True)
+    register_resolver("run_id", _run_id, replace=True, use_cache=True)
+
+
+@cache
+def setting_types() -> dict[str, type[Node]]:
+    """The dotted name of every setting of every schema, and OmegaConf's type of its value."""
+    register_schemas()
+    found = dict(_leaves("", OmegaConf.structured(Config)))
+    for group, kinds in KINDS.items():
+        for schema in kinds.values():
+            found.update(_leaves(f"{group}.", OmegaConf.structured(schema)))
+    return found
+
+
+def _leaves(prefix: str, node: DictConfig) -> Iterator[tuple[str, type[Node]]]:
+    for key in map(str, node):
+        child = node._get_node(key)
+        assert isinstance(child, Node)
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_interpolation():
+            yield from _leaves(f"{prefix}{key}.", child)
+        yield f"{prefix}{key}", type(child)
+
+
+def _best_by(objective: str) -> str:
+    return best_by(KINDS["objective"][objective])
+
+
+def _tokenizer_sha256(path: str | None) -> str:
+    """Of a tokenizer's files, so that what a run is doesn't hang on where they lie; empty where there are none."""
+    from gptexp.tokenizers.huggingface_files import sha256_of
+    from gptexp.util.files import user_path
+
+    return sha256_of(user_path(path, "tokenizer.path")) if path else ""
+
+
+def _run_name(model: str, data: str) -> str:
+    return f"{model}-{data}"
+
+
+def _run_id() -> str:
+    """Time and two random letters: runs that start in the same second stay apart."""
+    letters = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(3))
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{letters}"

@@ -1,0 +1,169 @@
+"""When the run is saved and what is saved; and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptexp.config import CheckpointConfig
+from gptexp.config.plugins import computing
+from gptexp.machine import ranks, slurm
+from gptexp.machine.lightning import pl
+from gptexp.models.weights import model_tensors
+from gptexp.runs import checkpoint
+from gptexp.runs.layout import RESULT
+from gptexp.runs.result import interrupted
+from gptexp.training.callbacks.record import RunRecord
+from gptexp.training.module import LitGPT
+from gptexp.training.optimizers import named_optimizer_state
+from gptexp.util.files import write_json
+from gptexp.util.signals import ENDING, is_ignored
+
+
+class Checkpoints(pl.Callback):
+    """Saves last.ckpt after each validation, every so many steps or minutes; best.ckpt by the objective's loss.
+
+    A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
+    validation follows that step it is made first, so that the resumed curve has it too.
+    identity: config, tokenizer and data fingerprint, as plain data. plugins: the callbacks that
+    a user plugs in, by name; they act before this one, so that a checkpoint holds what they decided at its step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        identity: dict[str, Any],
+        record: RunRecord,
+        plugins: dict[str, pl.Callback] | None = None,
+    ) -> None:
+        self.folder, self.config, self.identity, self.record = folder, config, identity, record
+        self.plugins = plugins or {}
+        self.signals = Signals()
+        self._saved_at = time.monotonic()
+        self._stopping = 0
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self._agreement = ranks.Agreement()
+        self._saved_at = time.monotonic()
+        self.signals.catch(quietly=not trainer.is_global_zero)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, lit: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(lit, LitGPT)
+        if (batch_idx + 1) % lit.plan.accumulate:
+            return
+        self._stopping, due = self._agreement.exchange(self.signals.received, self._is_late())
+        every = self.config.every_steps
+        if lit.validates(lit.step):
+            return  # which saves with its score
+        if due or self._stopping or (every is not None and lit.step % every == 0):
+            self._save(lit, best=False)
+        self._stop_if_asked(lit)
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        self._save(lit, best=self.record.is_best)
+        if lit.step < lit.config.trainer.max_steps:
+            self._stop_if_asked(lit)
+
+    def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        self._agreement.settle()
+        self.signals.release()
+
+    def on_exception(self, trainer: pl.Trainer, lit: pl.LightningModule, exception: BaseException) -> None:
+        self.signals.release()
+
+    def _is_late(self) -> bool:
+        minutes = self.config.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+
+    def _save(self, lit: LitGPT, *, best: bool) -> None:
+        """A collective: sharded tensors are gathered on every rank, rank 0 writes."""
+        lit.train_loss()  # never save weights that are no numbers
+        for logger in lit.trainer.loggers:  # what was logged up to this step is on disk before the step is
+            logger.save()
+        state = checkpoint.Checkpoint(
+            step=lit.step,
+            model=model_tensors(lit.model),
+            optimizer=named_optimizer_state(lit.model, lit.trainer.optimizers[0]),
+            metrics={
+                "last": lit.score.metrics() if lit.score else None,
+                "best": self.record.best,
+                "seconds": self.record.throughput.elapsed(),
+                "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
+            },
+            precision=str(lit.trainer.precision),
+            history=self.record.history.until(lit.step),
+            callbacks={
+                name: {"settings": settings, "state": _plain(self.plugins[name].state_dict())}
+                for name, settings in computing(lit.config.callbacks.plugins).items()
+                if name in self.plugins
+            },
+            stopped=bool(lit.trainer.should_stop),
+            **self.identity,
+        )
+        if lit.trainer.is_global_zero:
+            checkpoint.rotate(state, self.folder, best=best)
+        self._saved_at = time.monotonic()
+
+    def _stop_if_asked(self, lit: LitGPT) -> None:
+        """Raises Interrupted, on all ranks after the same step, once a signal has come."""
+        if not self._stopping:
+            return
+        run = self.folder.parent
+        with ranks.first_then_others(f"stopped after step {lit.step}"):  # none leaves while rank 0 writes
+            if lit.trainer.is_global_zero:
+                name = signal.Signals(self._stopping).name
+                write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
+        raise interrupted(self._stopping, run)
+
+
+def _plain(state: Any) -> Any:
+    """A callback's state as plain data: a member of an enumeration of strings is its text."""
+    if isinstance(state, dict):
+        return {_plain(key): _plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_plain(value) for value in state]
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu()
+    return next((kind(state) for kind in (bool, int, float, str) if isinstance(state, kind)), None)
+
+
+class Signals:
+    """SIGINT, SIGTERM, SIGHUP and SLURM's preemption signals are noted; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._former: dict[int, Any] = {}
+        self._quietly = False
+
+    def catch(self, *, quietly: bool) -> None:
+        """From now on, in the main thread, the only one that may."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._quietly = quietly
+        caught = [*ENDING, *(slurm.PREEMPTION if slurm.job_id() else ())]
+        self._former = {signum: signal.signal(signum, self._note) for signum in caught if not is_ignored(signum)}
+
+    def release(self) -> None:
+        """As it was before `catch`."""
+        for signum, handler in self._former.items():
+            signal.signal(signum, handler)
+        self._former = {}
+
+    def _note(self, signum: int, frame: object) -> None:
+        if signum == self.received == signal.SIGINT:
+            os._exit(128 + signum)  # files are whole at every moment (law 2), so there is nothing to tidy up
+        if not self.received and not self._quietly:
+            again = "; once more to quit at once" if signum == signal.SIGINT else ""
+            print(f"{signal.Signals(signum).name}: ending this step, then saving{again}", file=sys.stderr)
+        self.received = signum

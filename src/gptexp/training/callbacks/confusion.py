@@ -1,0 +1,43 @@
+"""A classifier's confusion matrix in TensorBoard after each validation."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from gptexp.machine.lightning import pl
+from gptexp.training.module import LitGPT
+
+MOST = 40  # labels in a picture or a table; more can't be read
+
+
+class ConfusionMatrix(pl.Callback):
+    """As a picture where matplotlib is installed, else as a table of text. Other objectives have none."""
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        confusion = getattr(lit.score, "confusion", None)
+        if confusion is None or not trainer.is_global_zero or len(confusion) > MOST:
+            return
+        labels = [str(label) for label in lit.score.labels]  # type: ignore[union-attr]
+        for logger in trainer.loggers:
+            writer: Any = getattr(logger, "experiment", None)
+            if hasattr(writer, "add_figure") and find_spec("matplotlib") is not None:
+                from gptexp.report.confusion import confusion_figure
+
+                writer.add_figure("confusion", confusion_figure(confusion, labels), lit.step)
+            elif hasattr(writer, "add_text"):
+                writer.add_text("confusion", confusion_table(confusion, labels), lit.step)
+
+
+def confusion_table(confusion: Any, labels: list[str]) -> str:
+    """Markdown: a row for each label, a column for what was found."""
+    names = [_cell(label) for label in labels]
+    rows = [["label ↓ found →", *names], ["---"] * (1 + len(names))]
+    rows += [[name, *(str(int(n)) for n in row)] for name, row in zip(names, confusion, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(label: str) -> str:
+    """A label, which may hold anything, as the literal text of a cell."""
+    return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in label[:40])

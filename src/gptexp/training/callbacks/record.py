@@ -1,0 +1,175 @@
+"""The run's record: metrics at their steps, and result.json at the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptexp.machine.lightning import pl
+from gptexp.runs.history import History
+from gptexp.runs.layout import RESULT
+from gptexp.training.module import LitGPT
+from gptexp.util.files import write_json
+
+
+class Throughput:
+    """Training time without validation, sampling and checkpoints, over all restarts; tokens a second from that."""
+
+    def __init__(self, tokens_per_step: int, first_step: int, seconds: float) -> None:
+        self.tokens_per_step = tokens_per_step
+        self.seconds = seconds  # of training, in all
+        self.paused = False
+        self._since = time.perf_counter()
+        self._mark = (seconds, first_step)
+
+    def pause(self) -> None:
+        """Stop the clock until `resume`."""
+        self._count()
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let the clock run again."""
+        self._since, self.paused = time.perf_counter(), False
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if not self.paused:
+            self.seconds += now - self._since
+        self._since = now
+
+    def elapsed(self) -> float:
+        """Seconds of training until now."""
+        self._count()
+        return self.seconds
+
+    def rate(self, step: int) -> float:
+        """Tokens a second since the last call."""
+        self._count()
+        (seconds, steps), self._mark = self._mark, (self.seconds, step)
+        return (step - steps) * self.tokens_per_step / max(self.seconds - seconds, 1e-9)
+
+
+class RunRecord(pl.Callback):
+    """Logs a step every `log_every_steps`, each validation, and writes result.json last.
+
+    flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
+    facts: settings, for the loggers; parameters, those that train, hash of the scored text and bytes a training
+    token, for result.json; of a resumed run its best score and its seconds so far. best_by: the metric that
+    decides it. history: the code and the learning rates, those of the run's earlier processes included.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tokens_per_step: int,
+        best_by: str,
+        flops_per_token: float,
+        peak_flops: float | None,
+        facts: dict[str, Any],
+        history: History,
+        first_step: int,
+    ) -> None:
+        self.folder, self.facts, self.first_step = folder, facts, first_step
+        self.tokens_per_step, self.best_by, self.history = tokens_per_step, best_by, history
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.best: dict[str, float] | None = facts.pop("best", None)
+        self._seconds_before = float(facts.pop("seconds", 0.0))
+        self.last: dict[str, float] = {}
+        self.throughput: Throughput
+        self.is_best = False
+        self.started = time.perf_counter()
+
+    def take_over(self, lit: LitGPT, trainer: pl.Trainer) -> None:
+        """Count from where the run's earlier processes left off."""
+        lit.trainer = trainer
+        self.throughput = Throughput(self.tokens_per_step, lit.step, self._seconds_before)
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        self.take_over(lit, trainer)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.facts["settings"])
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.throughput.paused:  # validation, sample and checkpoint lie behind
+            self.throughput.resume()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(lit, LitGPT)
+        step = lit.step
+        if step == self.last.get("step") or (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
+            return
+        if step % lit.config.trainer.log_every_steps == 0 or step in (1, lit.config.trainer.max_steps):
+            self._log_step(trainer, lit, step)
+
+    def _log_step(self, trainer: pl.Trainer, lit: LitGPT, step: int) -> None:
+        loss = lit.train_loss()
+        rate = self.throughput.rate(step)
+        self.last = {"step": step, "train/loss": loss, "lr": lit.lr, "tokens_per_second": rate}
+        self.last["seconds"] = self.throughput.seconds
+        if lit.grad_norm is not None:
+            self.last["grad_norm"] = float(lit.grad_norm)
+        if self.peak_flops:
+            self.last["mfu"] = rate * self.flops_per_token / (self.peak_flops * lit.plan.world_size)
+        self._log(trainer, self.last, step)
+
+    def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        if lit.device.type != "cpu":  # steps that a GPU has still to do are training too
+            torch.accelerator.synchronize(lit.device)
+        self.throughput.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        assert lit.score is not None
+        metrics = lit.score.metrics()
+        self.is_best = self.best is None or metrics[self.best_by] < self.best[self.best_by]
+        if self.is_best:
+            self.best = {**metrics, "step": lit.step}
+        self._log(trainer, {**metrics, "seconds": self.throughput.seconds}, lit.step)
+
+    @staticmethod
+    def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in metrics.items() if k != "step"}, step=step)
+
+    def result(self, lit: LitGPT) -> dict[str, Any]:
+        """What result.json holds."""
+        assert lit.score is not None
+        tokens = lit.step * self.throughput.tokens_per_step
+        seconds, history = self.throughput.seconds, self.history.until(lit.step)
+        return {
+            "status": "completed",
+            "metrics": _finite(lit.score.metrics()),
+            "best": _finite(self.best or {}),
+            "val": {**lit.score.record(), "text_sha256": self.facts["text_sha256"]},
+            "steps": lit.step,
+            "tokens": tokens,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "training_seconds": round(seconds, 3),
+            "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+            "parameters": self.facts["parameters"],
+            "trainable_parameters": self.facts["trainable_parameters"],
+            "precision": lit.trainer.precision,
+            "flops_per_token": self.flops_per_token,
+            "bytes_per_token": self.facts["bytes_per_token"],
+            "resumed_from": self.first_step or None,
+            "peak_lr": history[-1]["peak_lr"],
+            "code_sha256": history[-1]["code_sha256"],
+            "history": history,
+        }
+
+    def finish(self, lit: LitGPT) -> dict[str, Any]:
+        """Write result.json: the sign that the run is complete."""
+        result = self.result(lit)
+        write_json(self.folder / RESULT, result)
+        return result
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Strict JSON has no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,77 @@
+"""What the model writes at each validation."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptexp.config import SamplesConfig
+from gptexp.generation.decoding import stream_tokens
+from gptexp.generation.streaming import plain_text
+from gptexp.machine.lightning import pl
+from gptexp.runs import samples
+from gptexp.tokenizers import Tokenizer
+from gptexp.training.module import LitGPT
+from gptexp.util.files import atomic_write, open_append
+from gptexp.util.seeds import sample_seed, seed_generator
+
+
+class TextSamples(pl.Callback):
+    """Writes a text sample into samples.md and TensorBoard after each validation.
+
+    The sample's length follows from the validation text's (scored_tokens), so that it costs less than the
+    validation: writing a token reads every weight once, scoring sixteen in a batch costs about as much.
+    """
+
+    def __init__(
+        self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str, scored_tokens: int
+    ) -> None:
+        self.path, self.config, self.tokenizer, self.prompt = folder / samples.FILE, config, tokenizer, prompt
+        self.scored_tokens = scored_tokens
+        self.text = ""
+
+    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are run again
+            written = samples.read(self.path.parent)
+            kept = "".join(samples.section(step, text) for step, text in written if step <= lit.step)
+            atomic_write(self.path, kept.encode())
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        length = min(self.config.tokens, max(8, self.scored_tokens // 16))
+        sharded = isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy)
+        if not self.config.tokens or not (trainer.is_global_zero or sharded):
+            return
+        eager = torch.compiler.set_stance("force_eager") if lit.compiled else nullcontext()
+        with eager:  # texts of ever new lengths would be compiled again and again
+            self.text = self._write(lit, length, stop=not sharded)
+        if trainer.is_global_zero:
+            self._record(trainer, lit.step)
+
+    def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
+        """A sharded model computes on all ranks together, so there no rank may stop before the others."""
+        generator = seed_generator(torch.Generator(), sample_seed(lit.config.seed, lit.step))
+        prompt = self.tokenizer.encode(self.prompt).tolist()
+        stream = stream_tokens(
+            lit.model,
+            prompt,
+            max_new_tokens=length,
+            temperature=self.config.temperature,
+            top_k=self.config.top_k,
+            generator=generator,
+            stop_token=self.tokenizer.eot if stop else None,
+        )
+        return plain_text(self.tokenizer.decode([*prompt, *stream]))
+
+    def _record(self, trainer: pl.Trainer, step: int) -> None:
+        with open_append(self.path) as file:
+            file.write(samples.section(step, self.text))
+        for logger in trainer.loggers:
+            writer: Any = getattr(logger, "experiment", None)
+            if hasattr(writer, "add_text"):
+                indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
+                writer.add_text("sample", indented, step)

@@ -1,0 +1,56 @@
+"""The loaders of a run, as Lightning asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptexp.config import Config
+from gptexp.data.batches import Batch, BatchPlan, loader
+from gptexp.machine.lightning import pl
+from gptexp.objectives import Objective
+
+Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), …} for each forward pass of a step
+
+
+class Windows(pl.LightningDataModule):
+    """The loaders of law 1: exactly as long as the run, resumed by their first step alone."""
+
+    def __init__(self, config: Config, objective: Objective, data: Any, plan: BatchPlan, first_step: int) -> None:
+        super().__init__()
+        self.config, self.objective, self.data, self.plan = config, objective, data, plan
+        self.first_step = first_step
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        batches = self._batches(self.trainer.global_rank, self.first_step, self.config.trainer.max_steps)
+        return self._loader(batches, self.config.data.num_workers)
+
+    def _batches(self, rank: int, first_step: int, last_step: int) -> Any:
+        return self.objective.train_batches(
+            self.data, self.config, self.plan, rank=rank, first_step=first_step, last_step=last_step
+        )
+
+    def batches_of(self, step: int) -> Batches:
+        """Every forward pass of a step, counted from 1, on every rank."""
+        return [
+            {"rank": rank, "micro": micro, **_named(self.objective, batch)}
+            for rank in range(self.plan.world_size)
+            for micro, batch in enumerate(_items(self._batches(rank, step - 1, step)))
+        ]
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer is not None
+        batches = self.objective.val_batches(self.data, self.config, self.plan, rank=self.trainer.global_rank)
+        return self._loader(batches, 0)
+
+    def _loader(self, batches: Any, workers: int) -> Any:
+        assert self.trainer is not None
+        return loader(batches, workers=workers, pin=self.trainer.strategy.root_device.type == "cuda")
+
+
+def _items(batches: Any) -> list[Batch]:
+    return [batches[j] for j in range(len(batches))]
+
+
+def _named(objective: Objective, batch: Batch) -> dict[str, Any]:
+    return {name: tensor.contiguous() for name, tensor in zip(objective.parts, batch, strict=True)}

@@ -1,0 +1,142 @@
+"""The LightningModule: loss, learning rate, gradient norm, validation score. No more than that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from gptexp.config import Config
+from gptexp.config.schedule import lr_multiplier
+from gptexp.data.batches import Batch, BatchPlan
+from gptexp.objectives import Objective, Score
+from gptexp.training.loop import QuickModule
+from gptexp.training.nonfinite import Watch, require_finite
+from gptexp.training.optimizers import build_optimizer
+from gptexp.util.seeds import dropout_seed, seed_generator
+
+
+class LitGPT(QuickModule):
+    """Trains any model by any objective.
+
+    compiled: whether torch.compile has the model.
+    first_step: optimizer steps taken before this process (resume); `step` goes on from there.
+    sums: of the last validation, over all batches and ranks; `score` is what the objective makes of them.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Config, plan: BatchPlan, objective: Objective, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.config, self.plan, self.first_step = config, plan, first_step
+        self.sums: torch.Tensor | None = None
+        self.score: Score | None = None
+        self.grad_norm: torch.Tensor | None = None
+        self.watch = Watch(waits=True)
+        self.compiled = False
+        self._loss_sum: torch.Tensor | float = 0.0
+        self._sharded = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken since the run began, over all its restarts."""
+        return self.first_step + self.trainer.global_step
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.config.lr * lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step - 1)
+
+    def configure_model(self) -> None:
+        """Called by Lightning on every rank, before the optimizer is made; also a second time, when resuming."""
+        mesh = getattr(self, "_device_mesh", None)
+        if mesh is not None and not self._sharded:
+            from gptexp.training.fsdp import shard
+
+            shard(self.model, mesh["data_parallel"])
+            self._sharded = True
+
+    def on_train_start(self) -> None:
+        self.watch = Watch(waits=self.device.type == "cpu")
+
+    # ------------------------------------------------------------------------------ training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        micro = batch_idx % self.plan.accumulate
+        self._reseed(dropout_seed(self.config.seed, self.step, self.global_rank, micro))
+        loss = self.objective.loss(self.model, batch)
+        self._loss_sum = loss.detach() + (self._loss_sum if micro else 0.0)
+        return loss
+
+    def _reseed(self, seed: int) -> None:
+        """torch.manual_seed for this device alone: that one takes a millisecond, and more memory at each call."""
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+        seed_generator(torch.default_generator, seed)  # a CPU's, which plug-ins may draw from on any device
+
+    def train_loss(self) -> float:
+        """The objective's loss over the whole global batch of the last step. A collective, and waits for the device.
+
+        Raises:
+            NonFiniteLoss: it, or the loss or gradient of an earlier step, is no number.
+        """
+        self.watch.look()
+        mean = torch.as_tensor(self._loss_sum, device=self.device) / self.plan.accumulate
+        loss = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+        require_finite("train/loss", loss, self.step)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        scaled = self.trainer.precision == "16-mixed"  # a fused step and a gradient scaler exclude each other
+        return build_optimizer(self.model, self.config.optimizer, self.config.lr, fused=False if scaled else None)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Set the rate for the step about to be taken; a pure function of the step, so nothing to save."""
+        multiplier = lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * multiplier
+        optimizer.step(closure=optimizer_closure)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        limit = self.config.trainer.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf") if limit is None else limit)
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.trainer.precision != "16-mixed":  # there the scaler skips overflowing steps
+            loss = torch.as_tensor(self._loss_sum) if self.plan.world_size == 1 else None
+            self.watch.step(optimizer, self.grad_norm, loss, self.step + 1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Tell Lightning whether to validate after this step: every val_every_steps, and after the last.
+
+        Its own interval counts micro-batches from the start of the process; ours counts steps of the run.
+        """
+        done = (batch_idx + 1) % self.plan.accumulate == 0
+        self.trainer.val_check_batch = 1 if done and self.validates(self.step) else float("inf")
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.config.trainer.val_every_steps == 0 or step == self.config.trainer.max_steps
+
+    # ---------------------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums = None
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        found = self.objective.measure(self.model, batch)
+        self.sums = found if self.sums is None else self.sums + found
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up over ranks, so that the score doesn't depend on the layout."""
+        assert self.sums is not None
+        if self.plan.world_size > 1:
+            self.sums = self.trainer.strategy.reduce(self.sums.to(self.device), reduce_op="sum").cpu()
+        self.score = self.objective.score(self.sums)
+        loss = self.config.objective.metrics[0]
+        require_finite(loss, self.score.metrics()[loss], self.step)
+        self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping

@@ -1,0 +1,227 @@
+"""From a model and the settings `optimizer.*` to one optimizer, and its state as plain data by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.models.classifier import HEAD
+from gptexp.training.muon import BatchedMuon
+
+Named = tuple[str, nn.Parameter]
+State = dict[str, dict[str, Any]]  # {parameter name: {"step": …, "exp_avg": …}}
+
+_FUSED_DEVICES = ("cpu", "cuda")
+
+
+def build_optimizer(
+    model: nn.Module, config: AdamWConfig, lr: float, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, or Muon with AdamW, over the parameters that require a gradient.
+
+    Each group carries `peak_lr`, the rate that the schedule multiplies; `lr` starts as the same.
+
+    Args:
+        model: one of gptexp.models, on any device, sharded or not.
+        config: AdamWConfig or MuonConfig.
+        lr: peak learning rate; `config.lr` itself may be null and is not read.
+        fused: AdamW's fused kernel; None takes it where it exists. (With float16 loss scaling a fused
+            AdamW unscales gradients by itself, after any clipping: pass False there.)
+
+    Raises:
+        ValueError: optimizer=muon for a model without hidden matrices.
+    """
+    named = [(name, parameter) for name, parameter in _named_parameters(model) if parameter.requires_grad]
+    fused = _fused_exists(named) if fused is None else fused
+    if not isinstance(config, MuonConfig):
+        return _adamw(named, config, lr, fused)
+    inner = _hidden_matrices(model)
+    hidden = [parameter for _, parameter in named if parameter in inner]
+    if not hidden:
+        kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
+        raise ValueError(
+            f"optimizer=muon: model={kind} has no hidden matrices, which is all that Muon trains; use optimizer=adamw"
+        )
+    rest = [(name, parameter) for name, parameter in named if parameter not in inner]
+    return MuonWithAdamW(_muon(hidden, config, lr), _adamw(rest, config, lr, fused))
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Two optimizers that look like one: one list of groups, one state, one step.
+
+    Both parts hold the very dictionaries that this one shows, so a learning rate set here reaches them,
+    and `state_dict` and `load_state_dict` are those of any optimizer.
+    """
+
+    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
+        self.muon, self.adamw = muon, adamw
+        super().__init__(muon.param_groups + adamw.param_groups, defaults={})
+        self._share()
+
+    def _share(self) -> None:
+        """Point both parts at this optimizer's groups and state."""
+        split = len(self.muon.param_groups)
+        self.muon.param_groups, self.adamw.param_groups = self.param_groups[:split], self.param_groups[split:]
+        self.muon.state = self.adamw.state = self.state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "muon": self.muon, "adamw": self.adamw}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # load_state_dict ends here too, with new groups and a new state
+        self._share()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        parts = (*self.muon.param_groups, *self.adamw.param_groups)
+        if not any(param_group is group for group in parts):  # nobody would step it
+            raise ValueError("MuonWithAdamW takes no more parameter groups after its construction")
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.muon.step()
+        self.adamw.step()
+        return loss
+
+
+def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """The optimizer's state as plain data: whole tensors on the CPU, by parameter name.
+
+    A parameter that has not been stepped yet has an empty dictionary. Group settings are not in it:
+    they follow from the config. With sharded parameters every process must call this, since each
+    gives its part; all get the whole.
+    """
+    return {
+        name: {key: _whole(value) for key, value in optimizer.state.get(parameter, {}).items()}
+        for name, parameter, _ in _managed(model, optimizer)
+    }
+
+
+def load_named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Put back what `named_optimizer_state` gave, whatever the order of groups and the sharding are now.
+
+    Raises:
+        ValueError: naming parameters that are missing, unknown, or whose state has other keys or shapes.
+            Nothing is changed then.
+    """
+    managed = list(_managed(model, optimizer))
+    _require_same_names({name for name, _, _ in managed}, set(state))
+    for name, parameter, group in managed:
+        _require_fitting(name, parameter, group, state[name])
+    for name, parameter, group in managed:
+        placed = {key: _placed(key, value, parameter, group) for key, value in state[name].items()}
+        if placed:
+            optimizer.state[parameter] = placed
+        else:
+            optimizer.state.pop(parameter, None)
+
+
+def _named_parameters(model: nn.Module) -> Iterator[Named]:
+    """Each parameter once, named as in the uncompiled model."""
+    for name, parameter in model.named_parameters():
+        yield name.replace("_orig_mod.", ""), parameter
+
+
+def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
+    """Matrices between the embeddings and the output head: in a GPT those of transformer.h.
+
+    Adapters (gptexp.models.lora) are none: Muon gives every direction of a weight's update the same size, and a factor
+    of a weight is no weight. They were published, and are tuned, with AdamW.
+    """
+    outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    apart = ("lm_head", ".lora_", HEAD)
+    inner = {p for name, p in _named_parameters(model) if not any(part in name for part in apart)}
+    return {p for p in inner if p.ndim == 2} - outer
+
+
+def _fused_exists(named: Iterable[Named]) -> bool:
+    return all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for _, p in named)
+
+
+def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> torch.optim.AdamW:
+    """GPT-2's groups: what multiplies (matrices, tables) decays; biases and gains don't."""
+    matrices = [p for _, p in named if p.ndim >= 2]
+    vectors = [p for _, p in named if p.ndim < 2]
+    groups = [
+        {"params": params, "weight_decay": decay, "peak_lr": lr}
+        for params, decay in ((matrices, config.weight_decay), (vectors, 0.0))
+        if params
+    ]
+    betas, kernel = (config.beta1, config.beta2), True if fused else None  # None: torch may still take foreach
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
+
+
+def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.optim.Muon:
+    """Muon whose updates have the size of AdamW's (arXiv 2502.16982, section 2.2), so that one rate serves both."""
+    peak = lr if config.muon_lr is None else config.muon_lr
+    return BatchedMuon(
+        [{"params": hidden, "peak_lr": peak}],
+        lr=peak,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        ns_steps=config.ns_steps,
+        adjust_lr_fn="match_rms_adamw",  # said for torch's own records; BatchedMuon knows no other
+    )
+
+
+def _managed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
+    """Name, parameter and group of all that the optimizer trains, in the model's order."""
+    group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in _named_parameters(model):
+        if parameter in group_of:
+            yield name, parameter, group_of[parameter]
+
+
+def _whole(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole.detach().to("cpu", copy=True)
+
+
+def _placed(key: str, value: Any, parameter: nn.Parameter, group: dict[str, Any]) -> Any:
+    """A copy of the value where the optimizer's next step wants it."""
+    if not isinstance(value, Tensor):
+        return value
+    if key == "step":  # counted on the CPU unless the kernel reads it
+        on_device = group.get("fused") or group.get("capturable")
+        return value.to(parameter.device if on_device else "cpu", copy=True)
+    value = value.to(parameter.device, copy=True)
+    if isinstance(parameter.data, DTensor):  # every process holds the whole value: cut, send nothing
+        return distribute_tensor(value, parameter.data.device_mesh, parameter.data.placements, src_data_rank=None)
+    return value
+
+
+def _require_same_names(expected: set[str], found: set[str]) -> None:
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if missing or unknown:
+        raise ValueError(
+            "the optimizer state is of another model: "
+            + "; ".join(
+                f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names
+            )
+        )
+
+
+def _require_fitting(name: str, parameter: nn.Parameter, group: dict[str, Any], state: Mapping[str, Any]) -> None:
+    keys = {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer"}
+    if state and set(state) != keys:
+        raise ValueError(
+            f"the optimizer state of {name} has {', '.join(sorted(state))}; needed: {', '.join(sorted(keys))}"
+        )
+    for key, value in state.items():
+        if key != "step" and value.shape != parameter.shape:
+            raise ValueError(
+                f"the optimizer state {key} of {name} has shape {tuple(value.shape)}, "
+                f"the parameter {tuple(parameter.shape)}"
+            )
