@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import children
-from documents import ADD_YOUR_OWN, blocks, commands
 from gptexp.compose.registry import conf_dir
-from gptexp.config import conversion
-from test_documents import noted, run_door
+from gptexp.util.package import PACKAGE
+from support import child_processes
+from support.documented_commands import noted, run_command
+from support.documents import ADD_YOUR_OWN, blocks, commands
 
 PATH = re.compile(r"`((?:src|conf)/[\w/]+\.(?:py|yaml))`")
 
@@ -27,7 +27,7 @@ def files() -> dict[str, str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the package is made of, with the page's files in it."""
     place = tmp_path_factory.mktemp("checkout")
-    package = Path(conversion.__file__).parent
+    package = PACKAGE
     shutil.copytree(package, place / "src/gptexp", ignore=shutil.ignore_patterns("__pycache__", "conf"))
     shutil.copytree(package.parent / "hydra_plugins", place / "src/hydra_plugins")
     shutil.copytree(conf_dir(), place / "conf")
@@ -56,12 +56,12 @@ def test_what_the_page_adds_trains_writes_and_is_refused_as_it_says(checkout: Pa
     failures: list[str] = []
     for command in commands(ADD_YOUR_OWN):
         with noted(command, failures):
-            run_door(command, checkout, checkout / "src")
+            run_command(command, checkout, checkout / "src")
     assert not failures, "\n".join(failures)
 
 
 @pytest.mark.slow
 def test_what_the_page_adds_is_listed_by_help(checkout: Path) -> None:
-    done = children.run("gptexp.train", "--help", cwd=checkout, source=checkout / "src")
+    done = child_processes.run("gptexp.train", "--help", cwd=checkout, source=checkout / "src")
     for line in ("gru", "sums", "ascii", "smoothed"):
         assert re.search(rf"^  {line} +\w", done.out, re.MULTILINE), done.out

@@ -16,40 +16,29 @@ import sys
 import time
 import tomllib
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import children
-import desk
-import small
-from documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, Command, blocks, commands, prose, read
 from gptexp.compose.composition import compose
 from gptexp.compose.messages import check_groups, settings
 from gptexp.compose.overrides import jobs_of
 from gptexp.compose.registry import conf_dir, groups, register_schemas
 from gptexp.sweep import launching
+from support import child_processes, workplace
+from support.documented_commands import noted, run_command, words
+from support.documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, Command, blocks, commands, prose, read
 
 EVERY = [*DOCUMENTS, ADD_YOUR_OWN]
-EXPECTED_ERROR = 2
-MORE = "trainer.max_steps"  # without it, `resume=latest` needs a run that was stopped
 OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
 
 
 # ------------------------------------------------------------------- commands of gptexp
 
 
-def words(command: Command, place: Path) -> list[str]:
-    """The words that a shell makes of a command line: comments gone, quotes read, globs spread."""
-    line = f"printf '%s\\0' {command.text}"
-    done = subprocess.run(["bash", "-c", line], cwd=place, capture_output=True, text=True, check=True, timeout=20)
-    return done.stdout.split("\0")[:-1]
-
-
-def check_door(command: Command, place: Path) -> None:
+def check_command(command: Command, place: Path) -> None:
     """Have a command of gptexp's parsed: options by its parser, settings by their names."""
     module, *arguments = words(command, place)[2:]
     if module in OVERRIDING:
@@ -93,36 +82,7 @@ def understand(module: str, arguments: list[str]) -> None:
 
 
 def parser(module: str) -> ArgumentParser:
-    return importlib.import_module(f"{module}.door" if module == "gptexp.conformance" else module).parser()
-
-
-def run_door(command: Command, place: Path, source: Path | None = None) -> None:
-    """Run a command of gptexp's, small; as it stands where it shows an error. source: as in children.run."""
-    module, *arguments = words(command, place)[2:]
-    if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
-        killed = children.run("gptexp.train", *small.KILLED, cwd=place, made_small=True)
-        assert killed.code == children.KILLED, killed.err
-    done = children.run(module, *arguments, cwd=place, source=source, made_small=command.error is None)
-    if command.error:
-        assert done.code == EXPECTED_ERROR, f"exit code {done.code}, but an error is shown\n{done.err}"
-        assert any(like(command.error).fullmatch(line) for line in done.err.splitlines()), done.err
-        return
-    assert done.code == 0, f"exit code {done.code}\n{done.err[-3000:]}"
-    written = {masked(line) for line in done.out.splitlines()}
-    for line in command.shown:
-        if " · " in line and not line.startswith("│"):
-            assert any(like(masked(line)).fullmatch(other) for other in written), f"no such line: {line}\n{done.out}"
-
-
-def masked(line: str) -> str:
-    """A line of output without its numbers, which depend on the size, and without a run's time and letters."""
-    line = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w{3}", "#", line)
-    return re.sub(r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?[kMG]?\b", "#", line)
-
-
-def like(line: str) -> re.Pattern[str]:
-    """`…` in shown output stands for anything."""
-    return re.compile(".*".join(map(re.escape, line.split("…"))))
+    return importlib.import_module(f"{module}.command_line" if module == "gptexp.conformance" else module).parser()
 
 
 # ------------------------------------------------------------------- commands of others
@@ -130,7 +90,7 @@ def like(line: str) -> re.Pattern[str]:
 
 def run_torchrun(command: Command, place: Path) -> None:
     """As far as the parser of torchrun, which imports torch."""
-    done = children.call(parse_torchrun, words(command, place)[1:], cwd=place)
+    done = child_processes.call(parse_torchrun, words(command, place)[1:], cwd=place)
     assert (done.code, done.out) == (0, "gptexp.train\n"), done.err
 
 
@@ -197,7 +157,7 @@ def check_tensorboard(command: Command, place: Path) -> None:
 def run_tensorboard(command: Command, place: Path) -> None:
     """What its server would show of the newest run: the curve that is compared."""
     newest = max((place / "logs").rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
-    done = children.call(print_curves, str(newest.parent), cwd=place)
+    done = child_processes.call(print_curves, str(newest.parent), cwd=place)
     assert done.code == 0, done.err
     assert "val/bpb" in done.out.split()
 
@@ -231,8 +191,8 @@ KINDS = [
     ),
     Kind(r"python -m gptexp\.train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
     Kind(r"python -m gptexp\.train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
-    Kind(r"python -m gptexp\.conformance ", check_door, None, "runs in test_conformance.py, without the real text"),
-    Kind(r"python -m gptexp\.\w+( |$)", check_door, run_door),
+    Kind(r"python -m gptexp\.conformance ", check_command, None, "runs in test_conformance.py, without the real text"),
+    Kind(r"python -m gptexp\.\w+( |$)", check_command, run_command),
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
     Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
     Kind(r"make ", check_make, None, "installs, then does what CI does"),
@@ -258,21 +218,13 @@ GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|cal
 # ---------------------------------------------------------------------------------- tests
 
 
-@contextmanager
-def noted(command: Command, failures: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except (Exception, SystemExit, subprocess.SubprocessError) as error:
-        failures.append(f"{command}\n    {type(error).__name__}: {error}")
-
-
 def test_documents_are_all_there_are() -> None:
     assert sorted(EVERY) == sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
                                    if path.name not in ("conformance.md",))  # fmt: skip
 
 
 def test_every_command_line_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(desk.lay(tmp_path))
+    monkeypatch.chdir(workplace.lay(tmp_path))
     failures: list[str] = []
     checked: set[str] = set()
     for command in [command for document in DOCUMENTS for command in commands(document)]:
@@ -302,7 +254,7 @@ def matters_again(line: str, later: list[Command]) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_command_of_the_documents_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    desk.lay(tmp_path)
+    workplace.lay(tmp_path)
     failures: list[str] = []
     done: set[str] = set()
     every = [command for document in DOCUMENTS for command in commands(document)]
@@ -329,7 +281,7 @@ def test_a_command_that_nobody_knows_is_refused() -> None:
 def test_a_command_that_is_wrong_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ValueError)):
-        check_door(Command("README.md", 1, text), tmp_path)
+        check_command(Command("README.md", 1, text), tmp_path)
 
 
 @pytest.mark.parametrize("document", EVERY)
@@ -386,8 +338,8 @@ def facts_of_a_child() -> None:
 
 @pytest.mark.slow
 def test_a_child_has_its_imports_and_one_thread_and_is_heard(tmp_path: Path) -> None:
-    done = children.call(facts_of_a_child, cwd=tmp_path)
-    assert done == children.Done(7, f"1 True True {tmp_path}\n", "to standard error\n")
+    done = child_processes.call(facts_of_a_child, cwd=tmp_path)
+    assert done == child_processes.Done(7, f"1 True True {tmp_path}\n", "to standard error\n")
 
 
 def sleep_for_long() -> None:
@@ -399,6 +351,6 @@ def sleep_for_long() -> None:
 def test_a_child_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
     import psutil
 
-    assert children.call(sleep_for_long, cwd=tmp_path, timeout=1).code == children.KILLED
+    assert child_processes.call(sleep_for_long, cwd=tmp_path, timeout=1).code == child_processes.KILLED
     left = [p for p in psutil.process_iter(["cmdline", "status"]) if p.info["cmdline"] == ["sleep", "1234"]]
     assert not [p for p in left if p.info["status"] != psutil.STATUS_ZOMBIE]

@@ -154,9 +154,10 @@ def join(plan: Plan) -> Sweep:
         stored = read(plan.folder)
         if differences := _differences(stored, plan):
             if not plan.settings.overwrite:
+                place = display_path(plan.folder)
                 raise ConfigError(
-                    f"{display_path(plan.folder)}: was made with other settings: {'; '.join(differences)}. Give them as "
-                    "they were, or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
+                    f"{place}: was made with other settings: {'; '.join(differences)}. Give them as they were, "
+                    "or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
                 )
             _put_aside(plan.folder)
         else:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Linux: the load, and how many threads compute now.
+LOAD = Path("/proc/loadavg")
+
 
 def share_cores() -> None:
     """Let OpenMP's threads sleep soon where other programs compute. Call it before torch is imported, which reads this.
@@ -19,7 +22,7 @@ def share_cores() -> None:
 def _busy() -> bool:
     """Whether other programs compute on half of this machine's cores, or more."""
     try:
-        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1  # without this one
+        running = int(LOAD.read_text().split()[3].partition("/")[0]) - 1  # without this one
     except (OSError, ValueError, IndexError):  # no Linux
         return False
     return 2 * running >= (os.cpu_count() or 1)

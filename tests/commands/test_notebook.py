@@ -1,0 +1,76 @@
+"""gptexp.notebook: what the notebooks stand on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gptexp import notebook
+from support.runs import TINY, TINY_GPT, story
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
+    return tmp_path
+
+
+def test_steps_are_a_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(notebook.BUDGET, raising=False)
+    assert notebook.steps(300) == 300
+    monkeypatch.setenv(notebook.BUDGET, "0.1")
+    assert (notebook.steps(300), notebook.steps(5)) == (30, 2)
+    for wrong in ("0", "2", "much", "nan"):
+        monkeypatch.setenv(notebook.BUDGET, wrong)
+        with pytest.raises(ValueError, match="GPTEXP_BUDGET="):
+            notebook.steps(300)
+
+
+def test_text_is_split_as_runs_split_it(place: Path) -> None:
+    train, val = notebook.read_text("data=text", "data.path=story.txt")
+    text = (place / "story.txt").read_text(encoding="utf-8")
+    assert train + val == text
+    assert len(val) == round(len(text) / 10)
+
+
+def test_data_opens_by_a_line_as_typed(place: Path) -> None:
+    (place / "story.txt").rename(place / "my story.txt")
+    line = "data=text data.path='my story.txt'"
+    data = notebook.open_data(line)
+    train, val = notebook.read_text(line)
+    assert (data.tokenizer.kind, data.tokenizer.vocab_size) == ("char", len(set(train + val)))
+    assert data.tokenizer.decode(data.train[:]) == train
+    assert data.tokenizer.decode(data.val[:]) == val
+    assert notebook.open_data(line, "tokenizer=byte").tokenizer.kind == "byte"
+
+
+def test_a_run_made_by_command_opens(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels do
+    notebook.command(f"python -m gptexp.train {' '.join([*TINY, *TINY_GPT])} data.path=story.txt name=mine")
+    printed = capsys.readouterr().out
+    assert "val/bpb" in printed
+    assert "\x1b" not in printed
+    run = notebook.open_run()
+    assert run.folder is not None
+    assert run.folder.parent.name == "mine"
+    steps, losses = run.curve()
+    assert steps[-1] == run.result["steps"]
+    assert losses[-1] == pytest.approx(run.result["metrics"]["val/loss"])
+    assert run.samples()[-1][0] == steps[-1]
+    text = run.write("The", 12, temperature=0.0)
+    assert text.startswith("The")
+    assert text == run.write("The", 12, temperature=0.0, seed=7)
+    with pytest.raises(ValueError, match="val/nothing: not in metrics"):
+        run.curve("val/nothing")
+
+
+def test_a_command_that_fails_stops_the_notebook(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        notebook.command("python -m gptexp.train model.n_lyer=3")
+    assert "did you mean model.n_layer?" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="give a command of the form"):
+        notebook.command("rm -r logs")

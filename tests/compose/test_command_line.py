@@ -1,0 +1,371 @@
+"""What a person may type on a command line, under every Python and Hydra that the project runs with."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptexp import __main__ as main
+from gptexp import __version__, train
+from gptexp.compose import commandline, other_names
+from gptexp.compose import composition as gptexp_compose
+from gptexp.compose.composition import Bases, compose
+from gptexp.compose.hydra_versions import run_task
+from gptexp.compose.messages import settings
+from gptexp.compose.overrides import jobs_of, quoted
+from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.config.conversion import to_plain
+from gptexp.config.override_syntax import text_of
+from gptexp.runs.finding import find_checkpoint
+from gptexp.sweep.plan import plan
+from gptexp.util.entry_point import entry_point
+from gptexp.util.errors import ConfigError, RunError
+from gptexp.util.package import PACKAGE
+
+TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
+
+
+@pytest.fixture
+def checked_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argparse that looks into each help text when it is added, as that of Python 3.14 does."""
+    add = argparse.ArgumentParser.add_argument
+
+    def checked(self: argparse.ArgumentParser, *names: Any, **settings: Any) -> argparse.Action:
+        assert "%" not in (settings.get("help") or "")
+        return add(self, *names, **settings)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", checked)
+
+
+@pytest.mark.usefixtures("checked_help")
+def test_command_line_composes_where_argparse_checks_help_texts() -> None:
+    register_schemas()
+    assert commandline.checked_arguments(["model=bigram"]) == ["model=bigram"]
+
+
+@pytest.mark.usefixtures("checked_help")
+def test_hydra_runs_a_task_where_argparse_checks_help_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_schemas()
+    monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "--package", "seed", "seed=7"])
+    run_task(lambda config: None, str(conf_dir()), "train")
+    assert argparse.ArgumentParser is sys.modules["hydra._internal.utils"].argparse.ArgumentParser
+
+
+TYPED = [
+    ("name=12e4567", "name", "12e4567"),
+    ("name=true", "name", "true"),
+    ("name=1_000", "name", "1_000"),
+    ("++name=7e5", "name", "7e5"),
+    ("paths.logs=12e45", "paths.logs", "12e45"),
+    ("paths.logs='12e45'", "paths.logs", "12e45"),
+    ("callbacks.samples.prompt=On 三, 四 ", "callbacks.samples.prompt", "On 三, 四 "),
+    ("callbacks.samples.prompt=1.50", "callbacks.samples.prompt", "1.50"),
+    ("callbacks.samples.prompt=it's \\", "callbacks.samples.prompt", "it's \\"),
+    ("callbacks.samples.prompt=one\ntwo", "callbacks.samples.prompt", "one\ntwo"),
+    ("trainer.max_steps=1e3", "trainer.max_steps", "1000"),
+    ("data.val_bytes=null", "data.val_bytes", "None"),
+]
+
+
+@pytest.mark.parametrize(("override", "setting", "value"), TYPED, ids=[o for o, _, _ in TYPED])
+def test_a_setting_keeps_what_was_typed(override: str, setting: str, value: str) -> None:
+    found: Any = compose([override, "schedule.warmup_steps=null"])
+    for name in setting.split("."):
+        found = getattr(found, name)
+    assert str(found) == value
+
+
+@pytest.mark.parametrize("override", ["hydra.run.dir=12e45", "data.path=12e45", "resume=12e45", "init_from=true"])
+def test_folders_and_files_are_not_read_as_numbers(override: str) -> None:
+    assert text_of(quoted(override)) == override.partition("=")[2]
+
+
+SWEPT = [
+    ("data.path=三国.txt,水浒.txt", ["三国.txt", "水浒.txt"]),
+    ("data.path=my book.txt, your book[1].txt", ["my book.txt", "your book[1].txt"]),
+    ("data.path='a,b.txt',c.txt", ["a,b.txt", "c.txt"]),
+    ("name=12e4567,true,b", ["12e4567", "true", "b"]),
+    ("trainer.max_steps=1e2,2e2", ["100", "200"]),
+    ("++trainer.max_steps=1,2", ["1", "2"]),
+    ("model=glob(b*)", ["baby_gpt", "bigram"]),
+    ("callbacks.samples.prompt=你好,世界", ["你好", "世界"]),
+]
+
+
+@pytest.mark.parametrize(("override", "values"), SWEPT, ids=[o for o, _ in SWEPT])
+def test_each_value_of_a_sweep_keeps_what_was_typed(override: str, values: list[str]) -> None:
+    assert [text_of(job) for (job,) in jobs_of([override])] == values
+
+
+@pytest.mark.parametrize("override", ["++model.n_layer=1,2", "model.n_layer=1,2", "model=glob(b*)", "+seed=1,2"])
+def test_a_sweep_names_its_jobs_in_every_form_of_hydras_grammar(workplace: Path, override: str) -> None:
+    if override.startswith("+seed"):
+        with pytest.raises(ConfigError, match=r"^\+seed=1: is there already; leave the plus out"):
+            plan([override])
+        return
+    key = override.partition("=")[0].strip("+").rpartition(".")[2]
+    values = ["baby_gpt", "bigram"] if "glob" in override else ["1", "2"]
+    assert [job.name for job in plan([*TEXT, override]).jobs] == [f"{key}={value}" for value in values]
+
+
+def test_of_two_values_for_a_setting_the_last_counts(workplace: Path) -> None:
+    planned = plan([*TEXT, "++seed=1", "model.n_layer=1,2", "seed=3"])
+    assert {job.config["seed"] for job in planned.jobs} == {3}
+
+
+WRONG = [
+    ([""], "'': an empty argument; leave it out"),
+    (["--model", "bigram"], "--model: a setting has no dashes; write model=bigram"),
+    (["--batch-size=8"], "--batch-size=8: a setting has no dashes; write data.global_batch_size=8"),
+    (["-m", ""], "'': an empty argument; leave it out"),
+    (["-m", "model=glob(x*)"], "model=glob(x*): no such option; one of baby_gpt, bigram"),
+    (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) chooses among a group's options; seed is no group"),
+    (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: holds for all jobs"),
+    (["model=glob(b*)"], "model=glob(b*): several values are a sweep; add -m"),
+    (["data=text", "data.path=三.txt,四.txt"], "data.path='三.txt','四.txt': several values are a sweep; add -m"),
+    (["--model.n_layer=3"], "--model.n_layer=3: a setting has no dashes; write model.n_layer=3"),
+    (["--seed", "3"], "--seed: a setting has no dashes; write seed=3"),
+    (["seed=1", "--seed=3", "--cfg", "job"], "--seed=3: a setting has no dashes; write seed=3"),
+    (["--dry-run"], "--dry-run: a setting has no dashes; write dry_run=true"),
+    (["--compile"], "--compile: a setting has no dashes; did you mean trainer.compile?"),
+    (["tokenizer=files", "tokenizer.path=~nobody-here/x"], "tokenizer.path=~nobody-here/x: no home folder of"),
+    (["resume=~nobody-here/x"], "resume=~nobody-here/x: no home folder of"),
+    (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_grammar_is_one_line_with_the_right_spelling(
+    arguments: list[str], message: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit):
+        train.main()
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
+def test_flags_may_stand_between_overrides() -> None:
+    register_schemas()
+    assert commandline.checked_arguments(["seed=1", "--cfg", "job", "model=bigram"]) == [
+        "--cfg",
+        "job",
+        "seed=1",
+        "model=bigram",
+    ]
+
+
+WORDS = [
+    ("epochs=3", "a run's length is counted in optimizer steps; write trainer.max_steps=N"),
+    ("batch_size=32", "write data.global_batch_size=32"),
+    ("lr=3e-4", "write optimizer.lr=0.0003"),
+    ("learning-rate=1", "write optimizer.lr=1"),
+    ("device=cuda", "write trainer.accelerator=gpu"),
+    ("gpus=2", "write trainer.devices=2"),
+    ("block_size=64", "write model.block_size=64"),
+    ("min_lr=1e-5", "write schedule.min_lr_ratio=…"),
+]
+
+
+@pytest.mark.parametrize(("override", "remedy"), WORDS, ids=[o for o, _ in WORDS])
+def test_a_word_of_another_program_is_answered_with_ours(override: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose([override])
+    assert f"no such setting; {remedy}" in str(error.value)
+
+
+def test_a_published_model_given_as_a_preset_names_both_meanings() -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(["model=gpt2"])
+    assert "model=gpt2_small trains one of its size from scratch; init_from=gpt2 starts" in str(error.value)
+
+
+def test_every_hint_names_a_setting_that_exists() -> None:
+    assert set(other_names.SETTINGS) <= {*settings(), *groups(), "hydra.run.dir"}
+    assert set(other_names.PUBLISHED.values()) <= set(groups()["model"])
+    assert not set(other_names.WORDS) & set(other_names.SENTENCES)
+
+
+@pytest.fixture
+def strangers_folder(workplace: Path) -> Path:
+    """A current directory with modules that must not run."""
+    (workplace / "hydra_plugins").mkdir()
+    for module in ("yaml.py", "joblib.py", "hydra_plugins/theirs.py"):
+        (workplace / module).write_text("print('a module of the current directory ran')\nraise SystemExit(9)\n")
+    return workplace
+
+
+@pytest.mark.parametrize("module", ["gptexp", "gptexp.train"])
+def test_modules_of_the_current_directory_do_not_run(strangers_folder: Path, module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"gptexp {__version__}\n", 0), done.stderr
+
+
+def test_processes_that_an_entry_point_starts_ignore_them_too(
+    strangers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    entry_point(lambda: None)()
+    assert not os.environ["PYTHONSAFEPATH"], "somebody's own program must stay as it is"
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__="/usr/bin/gptexp-train"))
+    entry_point(lambda: None)()
+    done = subprocess.run([sys.executable, "-m", "joblib"], capture_output=True, text=True, check=False)
+    assert "current directory" not in done.stdout
+
+
+def test_a_package_that_lies_in_the_current_directory_is_found_there(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "gptexp", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(conf_dir(), tmp_path / "gptexp/conf")
+    code = "import gptexp.__main__ as m, sys; print(m.__file__); m.main(['--version'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == f"{tmp_path}/gptexp/__main__.py\ngptexp {__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp936"])
+def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    entry_point(lambda: print("val/bpb 2.1 · 三国 · é ☺"))()
+    text = shown.getvalue().decode(encoding)
+    assert text.startswith("val/bpb 2.1 ")
+    assert "?" in text
+
+
+COMMANDS = [f"gptexp.{command}" for command in main.COMMANDS]
+
+
+@pytest.mark.parametrize(
+    "module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.command_line", "gptexp.training.worker"]
+)
+def test_every_command_begins_at_the_common_entry_point(module: str) -> None:
+    assert import_module(module).main.__wrapped__.__module__ == module
+
+
+def test_help_ends_quietly_where_its_reader_has_gone(tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m gptexp --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had written all before
+
+
+def test_commands_are_listed_and_a_missing_dot_is_named(capsys: Any) -> None:
+    main.main([])
+    listed = capsys.readouterr().out
+    assert all(f"python -m {command} " in listed for command in COMMANDS)
+    with pytest.raises(SystemExit):
+        main.main(["train", "seed=3"])
+    assert capsys.readouterr().err == "error: train seed=3: a command is a module; write python -m gptexp.train\n"
+
+
+def test_slurm_is_missed_before_anything_is_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("PATH", str(workplace))
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "hydra/launcher=slurm", *TEXT, "seed=1,2"])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert capsys.readouterr().err.startswith("error: hydra/launcher=slurm: there is no SLURM on this machine")
+    assert [path.name for path in workplace.iterdir()] == ["story.txt"]
+
+
+LINES = [
+    ["model=bigram", "seed=3"],
+    ["optimizer=muon", "optimizer.lr=1e-3", "name=12e4"],
+    ["name='${model.kind}-${hydra:runtime.choices.data}'", "tokenizer=bpe", "tokenizer.vocab_size=300"],
+    ["experiment=shakespeare_char_cpu", "trainer.max_steps=1e3"],
+    ["+callbacks.plugins.t={_target_: gptexp.training.callbacks.trace.Trace, kill_at: 3}"],
+    ["model.n_embd=100", "model.n_head=3"],
+    ["model.n_lyer=2"],
+    ["tokenizer.vocab_size=300"],
+    ["+seed=4"],
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=[" ".join(line) for line in LINES])
+def test_a_job_composed_on_the_base_of_others_is_the_same(line: list[str]) -> None:
+    def composed(**bases: Any) -> Any:
+        try:
+            return to_plain(compose(line, **bases))
+        except ConfigError as error:
+            return str(error)
+
+    bases = Bases()
+    compose(["seed=2"], bases=bases)
+    assert composed() == composed(bases=bases) == composed(bases=bases)
+
+
+def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    theirs = gptexp_compose.hydra_compose
+    monkeypatch.setattr(gptexp_compose, "hydra_compose", lambda *a, **k: calls.append(a) or theirs(*a, **k))
+    planned = plan([*TEXT, "seed=1,2,3", "model.n_layer=1,2", "optimizer.lr=1e-3,0.001"])
+    assert (len(planned.jobs), len(calls)) == (6, 3)
+
+
+def test_composing_many_jobs_is_said_where_no_bar_can_move(workplace: Path, capsys: Any) -> None:
+    plan([*TEXT, f"seed={','.join(map(str, range(30)))}"])
+    assert capsys.readouterr().err == "composing 30 jobs …\n"
+
+
+def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from gptexp.sweep import probe  # which imports torch
+
+    cost = {"tokens_per_second": 100.0, "tokens_per_step": 50.0, "parameters": 10, "flops_per_token": 6, "bytes": 9}
+    monkeypatch.setattr(probe, "measure", lambda settings: cost)
+    monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])
+    train.main()
+    said = capsys.readouterr().out
+    assert "1 run · " in said
+    assert "nothing was started" in said
+    assert [path.name for path in workplace.iterdir()] == ["story.txt"]
+
+
+OPTION_ERRORS = [
+    ("generate", ["latest", "--max-tokens", "5"], "--max-tokens: no such option; did you mean --max-new-tokens?"),
+    ("generate", ["latest", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
+    ("generate", ["latest", "Harry", "said"], "Harry: one argument too many; a text with spaces needs quotes"),
+    ("evaluate", [], "the following arguments are required: RUN"),
+    ("compare", ["logs", "--sort"], "--sort: no such option"),
+    ("export", ["latest", "--out"], "--out: expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "said"), OPTION_ERRORS)
+def test_a_wrong_option_is_answered_in_one_line(
+    module: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"gptexp.{module}").parser().parse_args(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}; `python -m gptexp.{module} --help` lists what it takes\n"
+
+
+@pytest.mark.parametrize("setting", ["paths.logs", "paths.data", "paths.cache"])
+def test_a_place_that_begins_with_a_tilde_lies_in_the_home_folder(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = compose([f"{setting}=~/elsewhere"])
+    assert getattr(config.paths, setting.removeprefix("paths.")) == str(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"^{setting}=~nobody-here/x: no home folder of ~nobody-here is known"):
+        compose([f"{setting}=~nobody-here/x"])
+
+
+def test_a_folder_of_runs_in_place_of_a_run_names_the_newest(tmp_path: Path) -> None:
+    (tmp_path / "mine/2026-01-01/checkpoints").mkdir(parents=True)
+    (tmp_path / "mine/2026-01-01/checkpoints/last.ckpt").touch()
+    with pytest.raises(RunError, match=r"/mine: is no run folder, but holds some; the newest is .*/mine/2026-01-01$"):
+        find_checkpoint(str(tmp_path / "mine"))

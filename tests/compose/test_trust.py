@@ -1,0 +1,133 @@
+"""The data settings of a run from elsewhere are acted on only where the user says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptexp.compose import trust
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.evaluate import main
+from gptexp.runs import checkpoint as ckpt
+from gptexp.util.errors import ConfigError
+from support.checkpoints import SMALL, small_checkpoint
+
+TEXT = {"kind": "text", "path": "/**", "block_size": 8}
+HUB: dict[str, Any] = {"kind": "huggingface", "dataset": "someone/something", "block_size": 8}
+URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1.1/x", "block_size": 8}
+
+
+def stored(folder: Path, data: dict[str, Any]) -> Path:
+    """A run folder with a checkpoint whose settings name these data."""
+    settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
+    settings["data"] = settings["data"] | data
+    settings["data"] = {key: value for key, value in settings["data"].items() if value is not None}
+    ckpt.rotate(small_checkpoint(config=settings), folder / "checkpoints", best=False)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gptexp.data.prepare.prepare", lambda data, *_: pytest.fail(f"{data.kind} was prepared"))
+
+
+@pytest.mark.parametrize("data", [TEXT, HUB, URL, {"kind": "pydocs"}])
+def test_evaluate_reads_no_corpus_of_a_run_from_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: dict[str, Any]
+) -> None:
+    run = stored(tmp_path / "theirs", data)
+    for given in (run, run / "checkpoints/last.ckpt"):
+        with pytest.raises(SystemExit):
+            main([str(given)])
+        said = capsys.readouterr().err
+        assert f"data.kind={data['kind']}" in said
+        assert "last.ckpt name what to read" in said
+        assert "--trust-data" in said
+        assert said.count("\n") == 1
+
+
+def test_evaluate_asks_before_it_fetches_a_corpus_from_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(tmp_path / "logs/runs/mine", HUB)
+    with pytest.raises(SystemExit):
+        main(["latest"])
+    assert "a corpus from the network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "flags"), [("theirs", ["--trust-data"]), ("logs/runs/mine", [])])
+def test_evaluate_reads_the_corpus_of_ones_own_run_and_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, flags: list[str]
+) -> None:
+    read: list[str] = []
+
+    def prepare(data: Any, *_: Any) -> Any:
+        read.append(data.kind)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("gptexp.data.prepare.prepare", prepare)
+    with pytest.raises((SystemExit, ValueError)):
+        main([str(stored(tmp_path / place, {"kind": "pydocs"})), *flags])
+    assert read == ["pydocs"]
+
+
+@pytest.mark.parametrize("data", [TEXT, {**TEXT, "path": "../secret.txt"}, {**TEXT, "path": "~/x"}, HUB, URL])
+def test_resume_acts_on_no_data_settings_of_a_run_from_elsewhere(tmp_path: Path, data: dict[str, Any]) -> None:
+    run = stored(tmp_path / "theirs/run", data)
+    with pytest.raises(ConfigError, match=rf"resume={run}: lies outside paths\.logs=logs.*data\.kind=.*paths\.logs="):
+        compose([f"resume={run}"])
+    wanted = compose([f"resume={run}", f"paths.logs={run.parent}"]).data
+    assert wanted.kind == data["kind"]
+    assert compose([f"resume={run}", f"hydra.run.dir={run}"]).data.kind == data["kind"]
+    assert compose([f"resume={run}", "data=pydocs"]).data.kind == "pydocs"
+
+
+@pytest.mark.parametrize("data", [{"kind": "pydocs"}, {**TEXT, "path": "texts/a.txt"}])
+def test_resume_needs_no_word_for_a_text_that_is_near(tmp_path: Path, data: dict[str, Any]) -> None:
+    assert compose([f"resume={stored(tmp_path / 'theirs', data)}"]).data.kind == data["kind"]
+
+
+def test_a_link_below_logs_is_ones_own_and_a_way_around_is_not(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "disk/run").mkdir(parents=True)
+    (tmp_path / "logs/run").symlink_to(tmp_path / "disk/run")
+    assert trust.is_own(Path("logs/run"), Path("logs"))
+    assert trust.is_own(tmp_path / "disk/run", Path("disk"))
+    assert not trust.is_own(Path("logs/../disk/run"), Path("logs"))
+    assert not trust.is_own(Path("logs2/run"), Path("logs"))
+
+
+MLFLOW = {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": "http://169.254.1.1/${oc.env:HOME}"}
+
+
+def with_plugin(folder: Path, group: str, plugin: dict[str, Any]) -> Path:
+    run = stored(folder, {"kind": "pydocs"})
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings[group]["plugins"] = {"theirs": plugin}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks"])
+def test_resume_takes_no_logger_or_variable_of_a_run_from_elsewhere(tmp_path: Path, group: str) -> None:
+    run = with_plugin(tmp_path / "theirs/run", group, MLFLOW)
+    with pytest.raises(ConfigError, match=rf"lies outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
+        compose([f"resume={run}"])
+    assert not getattr(compose([f"resume={run}", f"{group}=default"]), group).plugins
+    own = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["theirs"]
+    assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # of one's own run, and still not resolved
+
+
+def test_a_bare_checkpoint_brings_neither_loggers_nor_callbacks(tmp_path: Path) -> None:
+    settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
+    settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"theirs": MLFLOW}
+    ckpt.save(small_checkpoint(config=settings), tmp_path / "a.ckpt")  # as files of before were
+    config = compose(["resume=a.ckpt", "paths.logs=."])
+    assert not config.logger.plugins
+    assert not config.callbacks.plugins

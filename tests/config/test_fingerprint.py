@@ -1,0 +1,106 @@
+"""What makes two runs the same configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from support.run_folders import nested
+
+ACCIDENTS = [
+    {"seed": 7},
+    {"name": "another"},
+    {"resume": "logs/runs/x"},
+    {"tokenizer__path": "/elsewhere"},
+    {"data__micro_batch_size": 2},
+    {"data__num_workers": 3},
+    {"trainer__accelerator": "gpu"},
+    {"trainer__devices": 8},
+    {"trainer__num_nodes": 2},
+    {"trainer__strategy": "ddp"},
+    {"trainer__compile": True},
+    {"trainer__log_every_steps": 1},
+    {"trainer__val_every_steps": 50},
+    {"callbacks__checkpoint__every_steps": 5},
+    {"callbacks__samples__tokens": 0},
+    {"logger__tensorboard": False},
+    {"paths__logs": "/elsewhere"},
+]
+CHANGES = [
+    {"model__block_size": 128},
+    {"model__n_layer": 3},
+    {"tokenizer__kind": "byte"},
+    {"tokenizer__sha256": "0" * 64},
+    {"data__kind": "text"},
+    {"data__global_batch_size": 16},
+    {"optimizer__lr": 0.002},
+    {"schedule__warmup_steps": 5},
+    {"trainer__max_steps": 200},
+    {"trainer__precision": "bf16-mixed"},
+    {"init_from": "logs/runs/x"},
+    {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}},
+]
+
+
+@pytest.mark.parametrize("change", ACCIDENTS, ids=lambda change: next(iter(change)))
+def test_where_and_how_a_run_computes_is_no_other_configuration(change: dict[str, object]) -> None:
+    assert identity(nested(**change)) == identity(nested())
+
+
+def test_steps_between_validations_matter_with_early_stopping_only() -> None:
+    stop = {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
+    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.training.callbacks.trace.Trace", "kill_at": None}}
+    assert identity(nested(**stop)) != identity(nested(**stop, trainer__val_every_steps=50))
+    assert identity(nested(**trace, trainer__val_every_steps=50)) == identity(nested())
+
+
+def test_a_missing_key_means_its_schemas_default() -> None:
+    whole = completed(nested())
+    assert (whole["model"]["qk_norm"], whole["model"]["norm"]) == (False, "layernorm")
+    assert (whole["callbacks"]["checkpoint"]["every_minutes"], whole["trainer"]["gradient_clip"]) == (15.0, 1.0)
+    assert (whole["objective"], whole["finetune"]) == ({"kind": "lm"}, {"kind": "full"})
+    assert completed(whole) == whole
+    plain = to_plain(compose(["callbacks=early_stopping", "data=harrypotter"]))
+    assert completed(plain) == plain
+    del plain["data"]["path"]  # follows paths.data, so its default is not a value
+    assert "path" not in completed(plain)["data"]
+    assert completed({"model": {"kind": "of another program"}})["model"] == {"kind": "of another program"}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_what_changes_the_curve_is_another_configuration(change: dict[str, object]) -> None:
+    assert identity(nested(**change)) != identity(nested())
+
+
+def test_the_seed_counts_only_when_asked_for() -> None:
+    assert identity(nested(seed=2), seed=True) != identity(nested(seed=1), seed=True)
+    assert identity(nested(seed=1), seed=True) == identity(nested(), seed=True)
+
+
+def test_identity_knows_no_order_of_keys_and_is_short() -> None:
+    settings = nested()
+    assert identity(dict(reversed(settings.items()))) == identity(settings)
+    assert len(identity(settings)) == 8
+    assert flatten({"a": {"b": {"c": 1}}, "d": []}) == {"a.b.c": 1, "d": []}
+
+
+def test_an_accidental_setting_can_be_asked_for() -> None:
+    assert "trainer.compile" not in settings_that_matter(nested())
+    assert settings_that_matter(nested(), also=["trainer.compile"])["trainer.compile"] is False
+
+
+def test_every_setting_of_the_default_experiment_is_decided_on() -> None:
+    """The names in the list of accidents exist; a renamed setting would silently begin to matter."""
+    from gptexp.config.fingerprint import ACCIDENTAL
+
+    assert set(flatten(to_plain(compose([])))) >= ACCIDENTAL - {"tokenizer.path"}  # only tokenizer=files has it
+
+
+def test_identity_needs_no_torch() -> None:
+    code = "import sys, gptexp.config.fingerprint; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -1,0 +1,346 @@
+"""Scoring any text with a sliding window, and the published tasks, against counts made another way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gptexp.compose.composition import compose
+from gptexp.data.prepare import prepare
+from gptexp.evaluate import main
+from gptexp.evaluation.lambada_hellaswag import _context
+from gptexp.evaluation.scoring import score_stream, score_tokens, sliding_windows
+from gptexp.objectives.loading import load_model
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
+from support.runs import TINY, TINY_GPT, command, story
+
+TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
+PLAIN = "A grey cat counts her loaves.\nThe baker sleeps on the warm oven,  as cats do!"
+Evaluate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a text and runs: gpt (block_size 16, characters), words (bpe), bigram."""
+    place = tmp_path_factory.mktemp("runs")
+    (place / "story.txt").write_text(story(120), encoding="utf-8")
+    (place / "some.txt").write_text(story(31), encoding="utf-8")
+    (place / "short.txt").write_text(TEXT, encoding="utf-8")
+    (place / "plain.txt").write_text(PLAIN, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(place)
+        steps = ["trainer.max_steps=20", "trainer.val_every_steps=20", "data.path=story.txt"]
+        run_job(compose([*TINY, *TINY_GPT, *steps, "model.position=learned"]), Path("gpt"))
+        run_job(compose([*TINY, *TINY_GPT, *steps, "tokenizer=bpe", "tokenizer.vocab_size=300"]), Path("words"))
+        run_job(compose([*TINY, *steps, "model=bigram"]), Path("bigram"))
+        yield place
+
+
+@pytest.fixture
+def evaluate(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    """The door, in this process: arguments in, its JSON out."""
+    monkeypatch.chdir(runs)
+
+    def run(*arguments: str) -> dict[str, Any]:
+        main([*arguments, "--json", "--logs", "."])
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def opened(run: str) -> tuple[nn.Module, Any]:
+    return load_model(load(Path(run) / "checkpoints/last.ckpt"), run)
+
+
+# --------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 7])
+def test_every_token_but_the_first_is_new_in_exactly_one_window_with_enough_context(block_size: int) -> None:
+    for stride in range(1, block_size + 1):
+        for n in range(30):
+            pieces = np.split(np.arange(n), [n // 3, n // 3, n // 2])
+            windows = list(sliding_windows(pieces, block_size, stride))
+            new = [token for tokens, count in windows for token in tokens[-count:].tolist()]
+            assert new == list(range(1, n))
+            assert all(len(tokens) <= block_size + 1 for tokens, _ in windows)
+            assert all(len(tokens) - count >= block_size - stride + 1 for tokens, count in windows[1:])
+            assert all(np.array_equal(tokens, np.arange(tokens[0], tokens[-1] + 1)) for tokens, _ in windows)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_stride_of_block_size_is_validation(evaluate: Evaluate, batch: int | None) -> None:
+    """The same windows, batches and sums: the very same number."""
+    model, tokenizer = opened("gpt")
+    data = prepare(compose([*TINY, "data.path=story.txt"]).data, tokenizer, Path("data/cache"))
+    tokens = np.asarray(data.val.read(0, len(data.val)))
+    validated = score_tokens(model, tokenizer, data.val, block_size=16, batch=batch)
+    pieces = np.split(tokens, [5, 100])
+    assert score_stream(model, tokenizer, pieces, block_size=16, stride=16, batch=batch) == validated
+    Path("val.txt").write_text(tokenizer.decode(tokens.tolist()), encoding="utf-8")
+    through_the_door = evaluate("gpt", "--text", "val.txt", "--stride", "16")
+    own = evaluate("gpt")
+    assert {
+        k: own[k] for k in ("loss", "bpb", "perplexity", "nats", "tokens", "bytes")
+    }.items() <= through_the_door.items()
+    assert through_the_door["text_sha256"] == own["text_sha256"]
+
+
+def test_a_bigram_scores_alike_with_every_stride(evaluate: Evaluate) -> None:
+    """It sees one token, so context is nothing to it; and its table gives the sum without any window."""
+    model, tokenizer = opened("bigram")
+    tokens = torch.from_numpy(tokenizer.encode(story(31))).long()
+    table = torch.log_softmax(model.wte.weight.double(), dim=-1)  # type: ignore[union-attr, operator]
+    nats = -table[tokens[:-1], tokens[1:]].sum().item()
+    for stride in (1, 5, 8, 16):
+        found = evaluate("bigram", "--text", "some.txt", "--stride", str(stride), "--batch-size", "7")
+        assert found["nats"] == pytest.approx(nats, rel=1e-6)
+        assert found["tokens"] == len(tokens) - 1
+
+
+def test_a_small_stride_scores_with_the_context_that_it_promises(evaluate: Evaluate) -> None:
+    """Stride 1: each token by its own forward pass over at most the 16 tokens before it."""
+    model, tokenizer = opened("gpt")
+    tokens = torch.from_numpy(tokenizer.encode(PLAIN)).long()
+    nats = 0.0
+    with torch.no_grad():
+        for i in range(1, len(tokens)):
+            nats -= torch.log_softmax(model(tokens[None, max(0, i - 16) : i])[0, -1], dim=-1)[tokens[i]].item()
+    assert evaluate("gpt", "--text", "plain.txt", "--stride", "1")["nats"] == pytest.approx(nats, rel=1e-6)
+
+
+def test_perplexities_and_bits_are_those_of_the_counts(evaluate: Evaluate) -> None:
+    found = evaluate("words", "--text", "short.txt")
+    _, tokenizer = opened("words")
+    tokens = tokenizer.encode(TEXT)
+    assert (found["stride"], found["block_size"]) == (8, 16)
+    assert found["tokens"] == len(tokens) - 1
+    assert found["bytes"] == len(TEXT.encode()) - len(tokenizer.decode_bytes(tokens[:1]))
+    assert found["words"] == len(TEXT.split()) == 17
+    assert found["perplexity"] == pytest.approx(math.exp(found["nats"] / found["tokens"]))
+    assert found["word_perplexity"] == pytest.approx(math.exp(found["nats"] / 17))
+    assert found["bpb"] == pytest.approx(found["nats"] / math.log(2) / found["bytes"])
+    assert found["text_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
+
+
+def test_marks_line_ends_and_pieces_change_nothing(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluate("gpt", "--text", "some.txt")
+    Path("dos.txt").write_bytes(b"\xef\xbb\xbf" + story(31).replace("\n", "\r\n").encode())
+    Path("gb.txt").write_bytes(story(31).encode("gb18030"))
+    monkeypatch.setattr("gptexp.data.corpora._reading.cut_pieces", lambda chunks: (c for t in chunks for c in t))
+    for arguments in (["dos.txt"], ["gb.txt", "--encoding", "gb18030"]):  # and a piece for every character
+        assert evaluate("gpt", "--text", *arguments) == found | {"text": arguments[0]}
+
+
+def test_a_text_shorter_than_a_window_is_scored_whole(evaluate: Evaluate) -> None:
+    Path("ab.txt").write_text("The", encoding="utf-8")
+    found = evaluate("gpt", "--text", "ab.txt", "--stride", "3")
+    assert (found["tokens"], found["words"], found["bytes"]) == (2, 1, 2)
+
+
+def test_allowed_special_tokens_are_context_and_are_not_scored(evaluate: Evaluate) -> None:
+    """Nats by one pass over the tokens, less those of the mark itself."""
+    Path("two.txt").write_text("A cat<|endoftext|>the oven", encoding="utf-8")
+    model, tokenizer = opened("words")
+    tokens = torch.tensor(tokenizer.encode_special("A cat<|endoftext|>the oven").tolist())
+    assert (tokens == tokenizer.eot).sum() == 1
+    log_p = model(tokens[None, :-1])[0].log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]
+    found = evaluate("words", "--text", "two.txt", "--allow-special")
+    assert found["nats"] == pytest.approx(-log_p[tokens[1:] != tokenizer.eot].sum().item(), rel=1e-5)
+    assert found["tokens"] == len(tokens) - 2
+    assert found["bytes"] == len("A catthe oven") - tokenizer.token_bytes[tokens[0]]
+    plain = evaluate("words", "--text", "two.txt")
+    assert plain["tokens"] > found["tokens"]
+    assert plain["bytes"] == found["bytes"] + len("<|endoftext|>")
+    Path("ends.txt").write_text("<|endoftext|>" * 3, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        evaluate("words", "--text", "ends.txt", "--allow-special")
+
+
+def test_a_line_says_it_all(runs: Path) -> None:
+    done = command("evaluate", "gpt", "--text", "some.txt", "--stride", "4", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("perplexity ")
+    assert " a token, " in done.stdout
+    assert done.stdout.endswith(" bytes · stride 4 of 16\n")
+    assert done.stdout.count("\n") == 1
+
+
+WRONG = [
+    (["--text", "nowhere.txt"], "nowhere.txt: no such file"),
+    (["--text", "gpt"], "gpt: is a folder; give one text file"),
+    (["--text", "empty.txt"], "empty.txt: is empty, so there is nothing to score"),
+    (["--text", "mark.txt"], "mark.txt: has 0 tokens, and the first is only context; give at least 2"),
+    (["--text", "one.txt"], "one.txt: has 1 tokens, and the first is only context; give at least 2"),
+    (["--allow-special"], "--allow-special: goes with --text FILE"),
+    (["--text", "some.txt", "--allow-special"], "some.txt: --allow-special: tokenizer=char has no <|endoftext|>"),
+    (["--text", "some.txt", "--stride", "0"], "--stride=0: too small, give at least 1"),
+    (["--text", "some.txt", "--stride", "17"], "--stride=17: must be from 1 to 16, the model's block_size"),
+    (["--stride", "8"], "--stride=8: goes with --text FILE"),
+    (["--encoding", "utf-8"], "--encoding=utf-8: goes with --text FILE"),
+    (["--text", "some.txt", "--encoding", "utf-9"], "--encoding=utf-9: no such text encoding; try utf-8"),
+    (["--text", "some.txt", "--encoding", "base64"], "--encoding=base64: no such text encoding; try utf-8"),
+    (["--text", "/dev/null"], "/dev/null: is no regular file, and a text is read several times; write it to a file"),
+    (["--text", "some.txt", "--max-tokens", "9"], "--max-tokens=9: goes with the run's own corpus, not with some.txt"),
+    (["--text", "latin.txt"], "latin.txt: byte 3 (line 1) can't be read as --encoding=utf-8; it looks like"),
+    (["--text", "new.txt"], "new.txt: character '雪' (U+96EA) at line 2, column 3: this tokenizer knows "),
+    (["--lambada", "some.txt"], "some.txt, line 1: is no JSON (Expecting value)"),
+    (["--hellaswag", "mark.txt"], "mark.txt: has no lines, so there is nothing to score"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_input_is_one_line(
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(runs)
+    files = {"empty.txt": b"", "mark.txt": b"\xef\xbb\xbf", "one.txt": b"T", "latin.txt": b"caf\xe9 ol\xe9"}
+    for name, content in (files | {"new.txt": "The\nca雪".encode()}).items():
+        Path(name).write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["gpt", *arguments])
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"error: {message}")
+    assert said.err.count("\n") == 1
+
+
+def test_a_place_beyond_the_first_piece_is_told_by_its_line(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("far.txt").write_text("The cat\nThe cat\n\nThe 雪", encoding="utf-8")
+    monkeypatch.setattr(
+        "gptexp.data.corpora._reading.cut_pieces", lambda chunks: (s + "\n" for t in chunks for s in t.split("\n"))
+    )
+    with pytest.raises(SystemExit):
+        main(["gpt", "--text", "far.txt"])
+    assert "error: far.txt, from line 4 on: character '雪' (U+96EA) at line 1, column 5" in capsys.readouterr().err
+
+
+def test_a_text_file_that_is_not_there_is_told_before_torch_is_imported(runs: Path) -> None:
+    code = (
+        "import sys\nfrom gptexp.evaluate import main\n"
+        "try: main(['gpt', '--text', 'nowhere.txt'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=runs, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "error: nowhere.txt: no such file\n")
+
+
+# ----------------------------------------------------------------------------- tasks
+
+
+def jsonl(path: str, *rows: object) -> str:
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def nats_of(run: str, context: str, continuation: str) -> tuple[float, bool]:
+    """Of the continuation, token by token, and whether each was the likeliest."""
+    model, tokenizer = opened(run)
+    before, after = tokenizer.encode(context).tolist(), tokenizer.encode(continuation).tolist()
+    nats, greedy = 0.0, True
+    with torch.no_grad():
+        for i, token in enumerate(after):
+            seen = [*before, *after[:i]]
+            first = max(0, len(before) + len(after) - 17)  # the window that holds it all
+            logits = model(torch.tensor([seen[first:]]))[0, -1]
+            nats -= torch.log_softmax(logits, dim=-1)[token].item()
+            greedy &= int(logits.argmax()) == token
+    return nats, greedy
+
+
+@pytest.mark.parametrize("batch", [[], ["--batch-size", "1"]])
+def test_lambada_counts_last_words_that_greedy_decoding_finds(evaluate: Evaluate, batch: list[str]) -> None:
+    texts = [("A grey cat sleeps on", " the"), ("nobody answers. The baker", " counts"), ("she", " t")]
+    file = jsonl("lambada.jsonl", *({"text": context + word} for context, word in texts), {"text": "The cat t\n"})
+    found = evaluate("gpt", "--lambada", file, *batch)
+    answers = [nats_of("gpt", context, word) for context, word in [*texts, ("The cat", " t")]]
+    assert found["examples"] == 4
+    assert found["accuracy"] == sum(greedy for _, greedy in answers) / 4
+    assert found["perplexity"] == pytest.approx(math.exp(sum(nats for nats, _ in answers) / 4), rel=1e-5)
+    assert found["task"] == "lambada"
+
+
+def test_lambadas_last_word_begins_at_the_last_space(evaluate: Evaluate) -> None:
+    texts = {"The cat\nsleeps": ("The", " cat\nsleeps"), "The cat  sleeps": ("The cat", "  sleeps")}
+    file = jsonl("lambada.jsonl", *({"text": text} for text in texts))
+    found = evaluate("gpt", "--lambada", file)
+    nats = sum(nats_of("gpt", *parts)[0] for parts in texts.values())
+    assert found["perplexity"] == pytest.approx(math.exp(nats / 2), rel=1e-5)
+
+
+SWAG = {"activity_label": "The cat", "ctx_a": "The sun [title] ", "ctx_b": "the CAT", "endings": ["a", "b"], "label": 0}
+
+
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_hellaswag_scores_the_published_texts_by_sum_and_by_character(evaluate: Evaluate, right: int) -> None:
+    endings = ["the warm [step] oven", "a loaf.", " [substeps] as cats do!"]
+    context, cleaned = "The cat: The sun.  The cat", ["the warm oven", "a loaf.", " as cats do!"]
+    file = jsonl("swag.jsonl", {**SWAG, "endings": endings, "label": str(right)})
+    found = evaluate("words", "--hellaswag", file)
+    nats = [nats_of("words", context, f" {ending}")[0] for ending in cleaned]
+    rates = [n / len(ending) for n, ending in zip(nats, cleaned, strict=True)]
+    assert (found["acc"], found["acc_norm"]) == (nats.index(min(nats)) == right, rates.index(min(rates)) == right)
+
+
+@pytest.mark.parametrize(
+    ("row", "context"),
+    [
+        ({"activity_label": "Cooking", "ctx_a": "A man cuts.", "ctx_b": "then HE"}, "Cooking: A man cuts. Then he"),
+        (
+            {"activity_label": "Home", "ctx_a": "[header] How to rest [title] Lie down. [step] Sleep.", "ctx_b": ""},
+            "Home: How to rest. Lie down. Sleep.",
+        ),
+    ],
+)
+def test_hellaswags_context_is_cleaned_as_lm_evaluation_harness_does(row: dict[str, str], context: str) -> None:
+    assert _context(row) == context
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        ("lambada", {"txt": "a b"}, "it has no text in `text`"),
+        ("lambada", {"text": "alone"}, "its `text` has no space, so no word before the last one"),
+        ("lambada", ["The cat"], "it is no JSON object"),
+        ("lambada", {"text": "The ab雪"}, "character '雪'"),
+        ("lambada", {"text": "The " + "t" * 40}, "has 41 tokens, more than block_size=16"),
+        ("hellaswag", {**SWAG, "endings": ["a"]}, "its `endings` are not a list of at least two"),
+        ("hellaswag", {**SWAG, "label": 2}, "its `label` is 2, not the number of an"),
+        ("hellaswag", {**SWAG, "label": ""}, "its `label` is '', not the number"),
+        ("hellaswag", {k: v for k, v in SWAG.items() if k != "activity_label"}, "it has no text in `activity_label`"),
+        ("hellaswag", {**SWAG, "ctx_b": None}, "it has no text in `ctx_b`"),
+    ],
+)
+def test_a_wrong_line_of_a_task_is_named(
+    evaluate: Evaluate, capsys: pytest.CaptureFixture[str], task: str, row: object, message: str
+) -> None:
+    right = {"lambada": {"text": "The cat"}, "hellaswag": SWAG}
+    file = jsonl("wrong.jsonl", right[task], row)
+    with pytest.raises(SystemExit) as stop:
+        evaluate("words" if task == "hellaswag" else "gpt", f"--{task}", file)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.startswith("error: wrong.jsonl, line 2: ")
+    assert message in said
+    assert said.count("\n") == 1

@@ -1,0 +1,50 @@
+"""curves.png of a run: drawn at its end, and never in its way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from gptexp.report import run_curves
+from gptexp.report.run_curves import draw_run
+from support.run_folders import make_run
+from support.runs import TINY_GPT
+
+
+def test_a_run_gets_its_curves_at_its_end(train_here: Callable[..., dict[str, Any]]) -> None:
+    train_here(*TINY_GPT, "trainer.max_steps=4")
+    assert Path("run/curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_both_losses_are_drawn_and_one_validation_is_no_curve(tmp_path: Path) -> None:
+    series = run_curves._series(make_run(tmp_path / "a", 2.0))
+    assert sorted(series) == ["train/loss", "val/loss"]
+    assert [step for step, _ in series["val/loss"]] == list(range(10, 101, 10))
+    draw_run(make_run(tmp_path / "b", 2.0, trainer__max_steps=10))
+    assert not (tmp_path / "b/curves.png").exists()
+
+
+def test_what_goes_wrong_in_drawing_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "a", 2.0)
+    monkeypatch.setattr(run_curves, "_picture", lambda _: 1 / 0)
+    draw_run(run)
+    (run / "metrics.csv").write_text("step,val/loss\nx,y\n")
+    draw_run(run)
+    (run / "metrics.csv").unlink()
+    draw_run(run)
+    assert not (run / "curves.png").exists()
+
+
+def test_no_plotting_is_imported_before_a_run_has_ended() -> None:
+    code = (
+        "import sys, gptexp.report.run_curves; print([m for m in sys.modules if m.startswith(('matplotlib', 'scipy'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,194 @@
+"""What a run was trained with, step by step: its code and its learning rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.runs import checkpoint as ckpt
+from gptexp.runs import code_hash, history
+from gptexp.runs.opening import load
+from gptexp.training.experiment import run_experiment as run_job
+from support.run_folders import make_run
+from support.runs import TINY_GPT
+
+Train = Callable[..., dict[str, Any]]
+
+
+def segments(schedule: str, *parts: tuple[int, int], **settings: object) -> list[history.Segment]:
+    """A run's segments: each ends at a step, and was made for a number of steps in all."""
+    found, first = [], 0
+    for last, steps in parts:
+        overrides = [f"schedule.{name}={value}" for name, value in settings.items()]
+        config = compose([f"schedule={schedule}", f"trainer.max_steps={steps}", *overrides])
+        found.append(history.segment(config, first, last, "a"))
+        first = last
+    return history.checked(json.loads(json.dumps(found)))
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (segments("cosine", (40, 40)), None),
+        (segments("cosine", (20, 20), (40, 40)), "at step 20 of 20"),
+        (segments("cosine", (10, 20), (40, 40)), "at step 10 of 20"),
+        (segments("cosine", (20, 20), (30, 30), (40, 40)), "at step 20 of 20, at step 30 of 30"),
+        (segments("constant", (20, 20), (40, 40), warmup_steps=0), None),
+        (segments("constant", (20, 20), (40, 40)), "at step 20 of 20"),  # 1 and 2 steps of warm-up
+        (segments("wsd", (16, 20), (40, 40), warmup_steps=2), None),
+        (segments("wsd", (18, 20), (40, 40), warmup_steps=2), "at step 18 of 20"),
+        (segments("wsd", (40_000, 60_000), (90_000, 90_000), warmup_steps=2), None),
+        (segments("wsd", (50_000, 60_000), (90_000, 90_000), warmup_steps=2), "at step 50000 of 60000"),
+    ],
+)
+def test_a_run_is_extended_only_where_its_rates_differ(found: list[history.Segment], says: str | None) -> None:
+    assert history.extension(found) == says
+
+
+def test_a_run_that_goes_on_unchanged_stays_one_segment() -> None:
+    first, own = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
+    assert history.History([first], {**own, "from": 10}).until(15) == [{**own, "to": 15}]
+    other = {**own, "from": 10, "code_sha256": "b"}
+    going_on = history.History([first], other)
+    assert going_on.until(10) == [first]
+    assert going_on.until(15) == [first, {**other, "to": 15}]
+    assert (going_on.former_code, history.History([], own).former_code) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [7, ["x"], [{}], [{**segments("cosine", (4, 4))[0], "from": 2}], [{**segments("cosine", (4, 4))[0], "to": 10**30}],
+     [{**segments("cosine", (4, 4))[0], "schedule": {"kind": "none"}}],
+     [{**segments("cosine", (4, 4))[0], "schedule": {"kind": "cosine", "min_lr_ratio": "x"}}]],
+)  # fmt: skip
+def test_a_strangers_history_is_refused_in_one_line(wrong: object) -> None:
+    with pytest.raises(ValueError, match="its history "):
+        history.checked(wrong)
+
+
+def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
+    train_here: Train, workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.comparison import Question, compare_folders
+
+    train_here(*TINY_GPT, "trainer.max_steps=4", folder="straight")
+    train_here(*TINY_GPT, folder="short")
+    monkeypatch.setattr(
+        "gptexp.training.starting_point.code_sha256", lambda: "f" * 64
+    )  # as if the code had been changed
+    run_job(compose(["resume=short", "trainer.max_steps=4", "trainer=cpu"]), Path("extended"))
+    now = code_hash.code_sha256()
+    assert f"notice: the code has changed since step 2: it was {now[:8]}, it is ffffffff" in capsys.readouterr().out
+    result = json.loads((workplace / "extended/result.json").read_text(encoding="utf-8"))
+    said = [(part["to"], part["max_steps"], part["code_sha256"]) for part in result["history"]]
+    assert said == [(2, 2, now), (4, 4, "f" * 64)]
+    assert result["peak_lr"] == compose(TINY_GPT).lr
+    assert load(workplace / "extended/checkpoints/last.ckpt").history == result["history"]
+    c = compare_folders([workplace / "extended", workplace / "straight"], Question())
+    assert not c.left_out
+    assert [row.label for row in c.rows] == ["extended –", "extended at step 2 of 2"]
+    assert [reading.run.folder.name for row in c.rows for reading in row.readings] == ["straight", "extended"]
+
+
+def test_a_checkpoint_without_a_history_has_the_rates_of_its_settings(workplace: Path) -> None:
+    from gptexp.training.starting_point import history_since
+
+    then, now = (compose([*TINY_GPT, f"trainer.max_steps={steps}"]) for steps in (20, 40))
+    stored = ckpt.Checkpoint(step=20, model={}, optimizer={}, config=to_plain(then), tokenizer={}, data={}, metrics={})
+    found = history_since(now, stored).until(30)
+    assert found[0] == history.segment(then, 0, 20, None)
+    assert history.extension(found) == "at step 20 of 20"
+
+
+def test_compare_names_the_versions_of_the_code(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.comparison import Question, compare_folders
+    from gptexp.report.notes import notes
+
+    (part,) = segments("cosine", (100, 100))
+    for seed, code in enumerate(("a" * 64, "a" * 64, "b" * 64), 1):
+        run = make_run(tmp_path / str(seed), 2.0 + seed, seed=seed, result={"history": [part | {"code_sha256": code}]})
+        git = {"commit": "c" * 40, "diff": "+x" if seed == 3 else ""}
+        (run / "provenance.json").write_text(json.dumps({"code_sha256": code, "git": git}))
+    (note,) = [note for note in notes(compare_folders([tmp_path], Question())) if "versions" in note]
+    assert note.startswith("the runs were made by 2 versions of the code: aaaaaaaa (commit ccccccc): 2 runs; bbbbbbbb")
+
+
+def test_a_commit_that_leaves_the_code_as_it_is_makes_no_other_version(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from runfolders import age
+
+    from gptexp.report.comparison import Question, compare_folders
+    from gptexp.report.notes import notes
+
+    (part,) = segments("cosine", (100, 100))
+    for name, seed, commit in (("old", 1, "c"), ("new", 1, "d"), ("other", 2, "e")):
+        run = make_run(tmp_path / name, 2.0, seed=seed, result={"history": [part | {"code_sha256": "a" * 64}]})
+        git = {"commit": commit * 40, "diff": "+x"}
+        (run / "provenance.json").write_text(json.dumps({"code_sha256": "a" * 64, "git": git}))
+    age(tmp_path / "old", 60)
+    compared = compare_folders([tmp_path], Question())
+    assert not [note for note in notes(compared) if "versions" in note]
+    assert compared.left_out[0].reason.endswith("which is newer")
+
+
+def test_compare_tells_uncommitted_changes_of_older_runs_apart(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.comparison import Question, compare_folders
+
+    diffs = {"first": {"provenance": ""}, "second": {"provenance": "", "provenance-40": "+x = 2"}}
+    for seed, (name, files) in enumerate(diffs.items(), 1):
+        run = make_run(tmp_path / name, 2.0, seed=seed)
+        for stem, diff in files.items():
+            (run / f"{stem}.json").write_text(json.dumps({"git": {"commit": "c" * 40, "diff": diff}}))
+    first, second = compare_folders([tmp_path], Question()).runs
+    assert first.code == ("commit ccccccc",)
+    assert second.code[0] == "commit ccccccc"
+    assert second.code[1].startswith("commit ccccccc with changes ")
+
+
+def test_a_rerun_by_other_code_says_so_where_it_replaces_the_older(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from runfolders import age
+
+    from gptexp.report.comparison import Question, compare_folders
+
+    (part,) = segments("cosine", (100, 100))
+    age(make_run(tmp_path / "old", 2.0, result={"history": [part]}), 60)
+    make_run(tmp_path / "new", 2.1, result={"history": [part | {"code_sha256": "b"}]})
+    (lost,) = compare_folders([tmp_path], Question()).left_out
+    assert lost.reason.endswith("which is newer and was made by other code")
+
+
+def test_the_scaling_law_leaves_extended_runs_out_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.reading import read_runs
+    from gptexp.report.scaling import _why_not
+
+    make_run(tmp_path / "a", 2.0, result={"history": segments("cosine", (20, 20), (100, 100))})
+    ((run,), _) = read_runs([tmp_path / "a"])
+    assert _why_not(run, "val/bpb").startswith("extended at step 20 of 20: ")
+
+
+def test_compare_shows_a_learning_rate_that_follows_the_width(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from gptexp.report.comparison import Question, compare_folders
+
+    for width in (64, 128, 192):  # as older runs, whose results don't say what null came to
+        for seed in (1, 2):
+            make_run(tmp_path / f"{width}-{seed}", 2.0, seed=seed, model__n_embd=width, optimizer__lr=None)
+    recorded = make_run(tmp_path / "3", 2.0, seed=3, model__n_embd=64, optimizer__lr=None, result={"peak_lr": 0.006})
+    c = compare_folders([tmp_path], Question())
+    assert recorded.exists()
+    assert (c.keys, c.along) == (["model.n_embd"], ["optimizer.effective_lr"])
+    assert [len(row.readings) for row in c.rows] == [3, 2, 2]
+    assert [row.settings["optimizer.effective_lr"] for row in c.rows] == pytest.approx(
+        [6.0e-3, 5.9e-3, 3.6e-3], rel=0.02
+    )

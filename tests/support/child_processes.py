@@ -1,0 +1,123 @@
+"""Commands of gptexp's in children of one process that has imported torch and Lightning once: a start costs no seconds.
+
+The standard library's fork server is that process: it runs no code of its own and starts no thread, so a fork of it is
+what a fresh interpreter would be after its imports. A child that starts processes itself starts real ones.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+COMMANDS = ("train", "prepare", "generate", "evaluate", "predict", "export", "compare", "replay", "verify_resume")
+# gptexp.machine.lightning first: what it leaves out of Lightning must not have been imported before.
+PRELOAD = [
+    "gptexp.machine.lightning",
+    *(f"gptexp.{name}" for name in COMMANDS),
+    *(f"gptexp.{part}" for part in ("training.run", "data.prepare", "generation.decoding", "objectives.loading")),
+    *(
+        f"gptexp.commands.{name}"
+        for name in ("train", "generate", "evaluate", "predict", "export", "compare", "replay")
+    ),
+    *(f"gptexp.report.{part}" for part in ("comparison", "plots", "page", "scaling")),
+    *("torch.utils.tensorboard", "safetensors.torch", "optuna"),
+]
+KILLED = -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: exit code (of a signal its negative number), standard output and error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    made_small: bool = False,
+    source: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+) -> Done:
+    """`python -m MODULE ARGUMENTS…` in cwd, with its standard input closed.
+
+    made_small: with the overrides of shrink.py. source: a copy of src/ to import gptexp from, in place of the one that
+    is imported already. env: of the command, in place of the fork server's.
+    """
+    return call(_command, module, list(arguments), made_small, source, env, cwd=cwd, timeout=timeout)
+
+
+def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: float = 120) -> Done:
+    """A function of a module in a child; what it is too slow for is killed, with all that it has started."""
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        child = _server().Process(target=_enter, args=(function, arguments, str(cwd), str(out), str(err)))
+        child.start()
+        child.join(timeout)
+        assert child.pid is not None
+        with suppress(ProcessLookupError):  # the child is its group's leader; what it has started may outlive it
+            os.killpg(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode is not None
+        return Done(child.exitcode, *(file.read_text(encoding="utf-8", errors="replace") for file in (out, err)))
+
+
+@cache
+def _server() -> ForkServerContext:
+    """Started with one thread for the libraries of linear algebra, which would make theirs on import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    before = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+def _enter(function: Callable[..., Any], arguments: Sequence[Any], cwd: str, out: str, err: str) -> None:
+    """In the child: a group and a folder of its own, and files in place of standard output and error."""
+    os.setsid()
+    os.chdir(cwd)
+    for path, standard in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), standard)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (open for as long as the process)
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    function(*arguments)
+
+
+def _command(
+    module: str, arguments: list[str], made_small: bool, source: Path | None, env: Mapping[str, str] | None
+) -> None:
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
+    if source is not None:
+        sys.path.insert(0, str(source))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "gptexp"]:
+            del sys.modules[name]
+    if made_small:
+        from support import shrink  # composes, with the gptexp that is meant
+
+        arguments = shrink.of(module, arguments)
+    sys.modules.pop(module, None)  # runpy warns of a module that was imported before it is run
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,61 @@
+"""Running the commands that documents show, made small."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import child_processes, shrink
+from support.documents import Command
+
+EXPECTED_ERROR = 2
+
+
+MORE = "trainer.max_steps"  # without it, `resume=latest` needs a run that was stopped
+
+
+def words(command: Command, place: Path) -> list[str]:
+    """The words that a shell makes of a command line: comments gone, quotes read, globs spread."""
+    line = f"printf '%s\\0' {command.text}"
+    done = subprocess.run(["bash", "-c", line], cwd=place, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.split("\0")[:-1]
+
+
+def run_command(command: Command, place: Path, source: Path | None = None) -> None:
+    """Run a command of gptexp's, small; as it stands where it shows an error. source: as in child_processes.run."""
+    module, *arguments = words(command, place)[2:]
+    if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
+        killed = child_processes.run("gptexp.train", *shrink.KILLED, cwd=place, made_small=True)
+        assert killed.code == child_processes.KILLED, killed.err
+    done = child_processes.run(module, *arguments, cwd=place, source=source, made_small=command.error is None)
+    if command.error:
+        assert done.code == EXPECTED_ERROR, f"exit code {done.code}, but an error is shown\n{done.err}"
+        assert any(like(command.error).fullmatch(line) for line in done.err.splitlines()), done.err
+        return
+    assert done.code == 0, f"exit code {done.code}\n{done.err[-3000:]}"
+    written = {masked(line) for line in done.out.splitlines()}
+    for line in command.shown:
+        if " · " in line and not line.startswith("│"):
+            assert any(like(masked(line)).fullmatch(other) for other in written), f"no such line: {line}\n{done.out}"
+
+
+def masked(line: str) -> str:
+    """A line of output without its numbers, which depend on the size, and without a run's time and letters."""
+    line = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w{3}", "#", line)
+    return re.sub(r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?[kMG]?\b", "#", line)
+
+
+def like(line: str) -> re.Pattern[str]:
+    """`…` in shown output stands for anything."""
+    return re.compile(".*".join(map(re.escape, line.split("…"))))
+
+
+@contextmanager
+def noted(command: Command, failures: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit, subprocess.SubprocessError) as error:
+        failures.append(f"{command}\n    {type(error).__name__}: {error}")

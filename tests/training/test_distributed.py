@@ -1,0 +1,280 @@
+"""Several processes, nodes and jobs: who starts them, who supervises them, and what is left when one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from gptexp.machine.rank_process import RankProcess
+from support.runs import TINY, TINY_GPT, command, processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+SETTINGS = [*TINY, *TINY_GPT, "data.path=story.txt", "trainer.max_steps=4", "name=x"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+LONG = ["trainer.max_steps=100000", "trainer.val_every_steps=100000"]
+
+
+def result(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def ranks_of(parent: int) -> list[psutil.Process]:
+    """The rank processes below a process, in the order of their ranks."""
+    below = psutil.Process(parent).children(recursive=True)
+    return sorted(
+        (p for p in processes("gptexp.training.worker") if p in below), key=lambda p: int(p.info["environ"]["RANK"])
+    )
+
+
+WITNESS = """
+import os
+
+class Witness:
+    def __init__(self):
+        self.file = os.open("PATH", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.line = os.environ.get("RANK", "none").encode() + b" "
+
+    def __del__(self, write=os.write):
+        write(self.file, self.line)
+
+witness = Witness()
+"""
+
+
+@pytest.fixture
+def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that names every process whose interpreter was taken down, by its rank, or "none"."""
+    path = tmp_path / "taken_down.txt"
+    (tmp_path / "customize").mkdir()
+    (tmp_path / "customize/sitecustomize.py").write_text(WITNESS.replace("PATH", str(path)), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "customize"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("", 0), ("sys.exit(2)", 2), ("sys.exit('no')", 1), ("sys.exit()", 0), ("1 / 0", 1)]
+)
+def test_a_rank_ends_after_its_exit_functions_and_is_not_taken_down(taken_down: Path, ending: str, code: int) -> None:
+    """gloo's threads abort a process that is taken down under them, after all its work is done."""
+    work = f"import atexit, sys\natexit.register(print, 'exit function')\n{ending}"
+    wrapped = f"from gptexp import ranks\nwith ranks.ending_whole():\n    exec({work!r})"
+    plain, rank = (
+        subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "RANK": name})
+        for source, name in ((work, "plain"), (wrapped, "rank"))
+    )
+    assert (plain.returncode, plain.stdout) == (rank.returncode, rank.stdout) == (code, "exit function\n")
+    assert ("ZeroDivisionError" in rank.stderr) == ("ZeroDivisionError" in plain.stderr)
+    assert taken_down.read_text().split() == ["plain"]
+
+
+def test_what_a_rank_refuses_is_one_line(workplace: Path, taken_down: Path) -> None:
+    done = command("train", *SETTINGS, *TWO, "model.block_size=9999", "hydra.run.dir=x", cwd=workplace)
+    assert done.returncode == 2
+    assert not {"0", "1"} & set(taken_down.read_text().split())
+    assert [line for line in done.stderr.splitlines() if not line.startswith("preparing")] == [
+        "error: data=text: the training part has 5724 tokens, but model.block_size=9999 needs at least 10000; "
+        "give more text or a smaller model.block_size"
+    ]
+
+
+def test_a_sweep_of_ddp_jobs_gives_one_folder_a_job_and_leaves_no_process(workplace: Path) -> None:
+    done = command(
+        "train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent for path in workplace.rglob("config.yaml"))
+    assert [folder.name for folder in folders] == ["n_layer=1", "n_layer=2", "n_layer=3"]
+    layers = [yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_layer"] for folder in folders]
+    assert layers == [1, 2, 3]
+    assert [result(folder)["status"] for folder in folders] == ["completed"] * 3
+    assert len({result(folder)["parameters"] for folder in folders}) == 3
+    assert not [p for p in processes("gptexp.training.worker") if p.info["cwd"] == str(workplace)]
+
+
+@pytest.fixture
+def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of two ranks that has begun to train, in ./run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gptexp.train", *SETTINGS, *TWO, *LONG, "hydra.run.dir=run"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics, deadline = workplace / "run/metrics.csv", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess.Popen[str]) -> None:
+    ranks = ranks_of(running.pid)
+    assert len(ranks) == 2
+    sockets = [socket for p in (psutil.Process(running.pid), *ranks) for socket in p.net_connections("tcp")]
+    assert {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    ranks[1].send_signal(signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: rank 1 was ended by SIGKILL (the system may have run out of memory); the other ranks were stopped"
+    ]
+    assert not [rank for rank in ranks if rank.is_running()]
+
+
+def test_what_a_library_says_before_it_aborts_a_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptexp.training import launch
+
+    said = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
+    spawned = [
+        subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True)
+        for source in ("import time; time.sleep(60)", said)
+    ]
+    monkeypatch.setattr(launch, "GRACE", 0.1)
+    children = [RankProcess(rank, process) for rank, process in enumerate(spawned)]
+    launch._wait(children, launch._Received())
+    children[0].end()
+    with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGABRT \(its last line: terminate called\); the"):
+        launch._conclude(children, [])
+
+
+def test_ranks_end_with_the_process_that_started_them(running: subprocess.Popen[str]) -> None:
+    ranks = ranks_of(running.pid)
+    running.kill()
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+
+
+def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
+    running: subprocess.Popen[str], workplace: Path
+) -> None:
+    ranks_of(running.pid)[1].suspend()  # which the signal ends
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 143
+    step = result(workplace / "run")["steps"]
+    assert said.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; go on with resume=run"
+    done = command("train", "resume=run", f"trainer.max_steps={int(str(step)) + 2}", "trainer=cpu", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from step {step}" in done.stdout
+
+
+@dataclass
+class Node:
+    """How a command is run on a node, and where the other finds it."""
+
+    prefix: list[str]
+    address: str
+    interface: str
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[Node]]:
+    """Two network namespaces joined by a cable, or, where they may not be made, this machine twice."""
+    names, links = [f"gptexp{os.getpid()}n{i}" for i in (0, 1)], [f"gx{os.getpid() % 100000}n{i}" for i in (0, 1)]
+    addresses = ["10.231.77.1", "10.231.77.2"]
+    commands = [f"netns add {name}" for name in names]
+    commands.append(f"link add {links[0]} type veth peer name {links[1]}")
+    for name, link, address in zip(names, links, addresses, strict=True):
+        commands.append(f"link set {link} netns {name}")
+        commands += [f"-n {name} addr add {address}/24 dev {link}", f"-n {name} link set {link} up"]
+        commands.append(f"-n {name} link set lo up")
+    try:
+        for line in commands:
+            subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+        yield [
+            Node(["ip", "netns", "exec", name], address, link)
+            for name, link, address in zip(names, links, addresses, strict=True)
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        yield [Node([], "127.0.0.1", "lo")] * 2
+    finally:
+        for name in names:
+            with suppress(FileNotFoundError):  # there may be no ip at all
+                subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
+    port, started = free_port(), []
+    for i, node in enumerate(nodes):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}"]
+        torchrun += ["--nproc-per-node=1", f"--master-addr={nodes[0].address}", f"--master-port={port}"]
+        train = ["-m", "gptexp.train", *SETTINGS, "trainer.accelerator=cpu", "trainer.precision=64-true"]
+        started.append(
+            subprocess.Popen(
+                [*node.prefix, *torchrun, *train, "hydra.run.dir=nodes"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "GLOO_SOCKET_IFNAME": node.interface},
+            )
+        )
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert not {"0", "1"} & set(taken_down.read_text().split())
+    assert "2 processes" in said[0]
+    assert "val/bpb" not in said[1]  # only rank 0 speaks
+    done = command("train", *SETTINGS, "trainer=cpu", "trainer.precision=64-true", "hydra.run.dir=one", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
+    assert two == pytest.approx(one, rel=1e-9)
+
+
+def by_hand(place: Path, rank: int, port: int, *settings: str) -> subprocess.Popen[str]:
+    """One of two ranks, started as torchrun and srun start them, in a folder of its own."""
+    who = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    environment = {**os.environ, **{name: str(value) for name, value in who.items()}, "MASTER_PORT": str(port)}
+    train = [sys.executable, "-m", "gptexp.train", *SETTINGS, "trainer=ddp", "trainer.accelerator=cpu", *settings]
+    return subprocess.Popen(
+        train, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_ranks_of_another_launcher_compare_what_they_read(workplace: Path) -> None:
+    places, port = [workplace / "0", workplace / "1"], free_port()
+    for place in places:
+        place.mkdir()
+        (place / "story.txt").write_text(
+            (workplace / "story.txt").read_text("utf-8").replace("cat", place.name), "utf-8"
+        )
+    started = [by_hand(place, rank, port, f"hydra.run.dir={workplace}/run") for rank, place in enumerate(places)]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2]
+    errors = [[line for line in text.splitlines() if not line.startswith("preparing")] for text in said]
+    assert [len(lines) for lines in errors] == [1, 0], said  # one line, of rank 0
+    assert errors[0][0].startswith("error: rank 1: its data fingerprint is ")
+    assert not (workplace / "run").exists()
+
+
+def test_a_rank_of_another_launcher_names_the_one_that_died(workplace: Path) -> None:
+    port = free_port()
+    started = [by_hand(workplace, rank, port, *LONG, "hydra.run.dir=run") for rank in (0, 1)]
+    metrics, deadline = workplace / "run/metrics.csv", time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started[1].kill()
+    said, _ = (process.communicate(timeout=120)[1] for process in started)
+    assert started[0].returncode == 2
+    assert said.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
+    assert "Traceback" not in said

@@ -1,0 +1,189 @@
+"""What a run logs: one table, one TensorBoard curve, settings beside final metrics."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard import SummaryWriter
+
+from gptexp.commands.verify_resume import _curves
+from gptexp.config.objective import LMConfig
+from gptexp.config.plugins import PLUGINS
+from gptexp.report.curves import read_curve
+from gptexp.training.loggers import EVENTS, MetricsCSV, tensorboard
+from gptexp.training.plugins import load_plugins
+from support.runs import TINY_GPT
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tensorboard_has_curves_samples_and_hyperparameters_with_metrics(
+    train_here: Callable[..., dict[str, Any]], workplace: Path
+) -> None:
+    train_here(*TINY_GPT, "trainer.max_steps=4")
+    events = EventAccumulator(str(workplace / "run"), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"train/loss", "val/loss", "val/bpb", "val/perplexity", "lr", "grad_norm", "tokens_per_second"} <= scalars
+    assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [e.step for e in events.Scalars("val/bpb")] == [2, 4]
+    assert [e.step for e in events.Tensors("sample/text_summary")] == [2, 4]
+    hparams = events.summary_metadata
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= hparams.keys()
+    assert b"model.n_embd" in hparams["_hparams_/session_start_info"].plugin_data.content
+    assert b"val/bpb" in hparams["_hparams_/experiment"].plugin_data.content
+
+
+def test_metrics_of_one_step_share_a_row_and_are_on_disk_at_once(tmp_path: Path) -> None:
+    log = MetricsCSV(tmp_path, LMConfig.metrics)
+    log.log_metrics({"train/loss": 2.0, "lr": 0.1}, step=5)
+    log.log_metrics({"val/loss": 1.5, "val/bpb": 2.5}, step=5)
+    assert rows(tmp_path / "metrics.csv") == [
+        {**dict.fromkeys(rows(tmp_path / "metrics.csv")[0], ""), "step": "5", "train/loss": "2.0", "lr": "0.1"}
+        | {"val/loss": "1.5", "val/bpb": "2.5"}
+    ]
+
+
+def test_resumed_table_keeps_the_rows_up_to_its_first_step(tmp_path: Path) -> None:
+    first = MetricsCSV(tmp_path, LMConfig.metrics)
+    for step in (1, 2, 3, 4):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    first.finalize("success")
+    again = MetricsCSV(tmp_path, LMConfig.metrics, first_step=2)
+    again.log_metrics({"train/loss": 30.0}, step=3)
+    again.finalize("success")
+    assert [(row["step"], row["train/loss"]) for row in rows(tmp_path / "metrics.csv")] == [
+        ("1", "1.0"),
+        ("2", "2.0"),
+        ("3", "30.0"),
+    ]
+
+
+class ServiceError(Exception):
+    """What the libraries of experiment trackers raise is of no common class."""
+
+
+class Refusing:
+    def __init__(self, **arguments: Any) -> None:
+        if arguments:
+            raise ServiceError("unknown argument")
+
+    @property
+    def experiment(self) -> None:
+        raise ServiceError("the file store is no longer supported\nsee https://example.org")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({}, "the file store is no longer supported"), ({"project": "x"}, "unknown argument")]
+)
+def test_a_logger_that_cannot_start_is_named_in_one_line(
+    settings: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLUGINS, "logger", {f"{__name__}.Refusing"})
+    with pytest.raises(ValueError, match=f"^logger.plugins.mine: {said}$"):
+        load_plugins("logger", {"mine": {"_target_": f"{__name__}.Refusing", **settings}})
+
+
+def test_every_plugin_on_the_list_can_be_imported() -> None:
+    for target in [target for targets in PLUGINS.values() for target in targets]:
+        module, _, name = target.rpartition(".")
+        assert isinstance(getattr(import_module(module), name), type)
+
+
+def write_points(folder: Path, steps: range, first_step: int = 0) -> None:
+    """What a process that begins after first_step logs; it is killed, so nothing is closed."""
+    logger = tensorboard(folder, ["val/loss"], first_step)
+    for step in steps:
+        logger.log_metrics({"train/loss": step / 8}, step)
+    logger.save()
+
+
+def points_of(folder: Path) -> list[tuple[int, float]]:
+    return [point for (tag, _), point in sorted(_curves(folder).items()) if tag == "train/loss"]
+
+
+def test_tensorboards_slow_loader_shows_repeated_steps_once(tmp_path: Path) -> None:
+    write_points(tmp_path, range(1, 8))
+    write_points(tmp_path, range(5, 8), first_step=4)
+    write_points(tmp_path, range(7, 10), first_step=6)
+    assert points_of(tmp_path) == [(step, step / 8) for step in range(1, 10)]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3600])
+def test_a_resumed_runs_event_file_is_read_last_whatever_the_clock(tmp_path: Path, ahead: int) -> None:
+    for steps in (range(1, 8), range(5, 8)):
+        write_points(tmp_path, steps, first_step=steps[0] - 1)
+        made = max(tmp_path.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
+        stamp, _, rest = made.name.removeprefix(EVENTS).partition(".")
+        made.rename(tmp_path / f"{EVENTS}{int(stamp) + ahead:010d}.{rest}")
+    before = sorted(tmp_path.glob("events.*"))
+    contents = [path.read_bytes() for path in before]
+    write_points(tmp_path, range(7, 10), first_step=6)
+    after = sorted(tmp_path.glob("events.*"))
+    assert [path.read_bytes() for path in after[:2]] == contents
+    assert len(after) == 3
+    assert points_of(tmp_path) == [(step, step / 8) for step in range(1, 10)]
+
+
+def test_verify_resume_sees_points_that_tensorboards_server_doubles(tmp_path: Path) -> None:
+    for steps, purge in ((range(1, 4), None), (range(3, 5), 3)):  # the first session says no start
+        with SummaryWriter(str(tmp_path), purge_step=purge) as writer:
+            for step in steps:
+                writer.add_scalar("train/loss", step / 8, step)
+    assert [step for step, _ in points_of(tmp_path)] == [1, 2, 3, 3, 4]
+
+
+def logged(folder: Path, *steps: int, first_step: int = 0) -> MetricsCSV:
+    log = MetricsCSV(folder, LMConfig.metrics, first_step)
+    for step in steps:
+        log.log_metrics({"train/loss": 2.0, "val/loss": 1.5, "val/bpb": 2.0}, step=step)
+    return log
+
+
+@pytest.mark.parametrize("cut", [1, 2, 9, -1])
+def test_a_torn_last_row_of_the_table_is_dropped(tmp_path: Path, cut: int) -> None:
+    logged(tmp_path, 5, 16, 17)
+    whole, _, last = (tmp_path / "metrics.csv").read_text().rstrip("\n").rpartition("\n")
+    (tmp_path / "metrics.csv").write_text(f"{whole}\n{last[:cut]}")
+    curve, _ = read_curve(tmp_path, 64.0)
+    assert curve is not None
+    assert curve.steps.tolist() == [5, 16]
+    logged(tmp_path, 18, first_step=17)
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["5", "16", "18"]
+
+
+def test_a_table_deleted_while_the_run_goes_on_gets_its_head_again(tmp_path: Path) -> None:
+    log = logged(tmp_path, 5)
+    (tmp_path / "metrics.csv").unlink()
+    for step in (6, 7):
+        log.log_metrics({"val/loss": 1.5}, step=step)
+    assert [(row["step"], row["val/loss"]) for row in rows(tmp_path / "metrics.csv")] == [("6", "1.5"), ("7", "1.5")]
+
+
+def test_hparams_show_what_was_swept_and_bits_per_byte_first(tmp_path: Path) -> None:
+    folder = tmp_path / "model=mini_gpt,bias=true"
+    folder.mkdir()
+    overrides = ["model=mini_gpt", "model.bias=true"]
+    jobs = [{"name": folder.name, "overrides": overrides, "identity": "0", "config": {}}]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, "jobs": jobs}))
+    logger = tensorboard(folder, ["val/loss", "val/bpb"])
+    settings = {"model": {"kind": "gpt", "n_layer": 4, "bias": True, "qk_norm": False}, "data": {"encoding": "utf-8"}}
+    logger.log_hyperparams(settings | {"seed": 1, "optimizer": {"lr": None}})
+    logger.save()
+    logger.finalize("success")
+    events = EventAccumulator(str(folder)).Reload()
+    data = HParamsPluginData.FromString(events.summary_metadata["_hparams_/experiment"].plugin_data.content)
+    infos = data.experiment.hparam_infos
+    assert [info.name for info in infos if info.differs] == ["model", "model.bias"]
+    assert [info.name for info in infos if not info.differs] == ["model.kind", "model.n_layer", "seed"]
+    assert [info.name.tag for info in data.experiment.metric_infos] == ["val/bpb", "val/loss"]
