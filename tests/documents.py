@@ -11,6 +11,11 @@ ROOT = Path(__file__).parents[1]
 ADD_YOUR_OWN = "docs/add-your-own.md"  # its commands are run where its code is: tests/test_add_your_own.py
 # In the order of their reading: what one page has made, the next ones may use.
 PAGES = ["install", "concepts", "settings", "sweeps", "fine-tuning", "reproduce", "scale-out", "questions"]
+# Pages without commands to run; their links are checked.
+TEXTS = [
+    *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),
+    *("docs/api.md",),
+]
 DOCUMENTS = ["README.md", "README.zh.md", *(f"docs/{page}.md" for page in PAGES)]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
