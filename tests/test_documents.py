@@ -36,6 +36,7 @@ from gptexp.sweep import door
 EVERY = [*DOCUMENTS, *TEXTS, ADD_YOUR_OWN]
 EXPECTED_ERROR = 2
 MORE = "trainer.max_steps"  # without it, `resume=latest` needs a run that was stopped
+TRAIN = re.compile(r"(gptexp |python -m gptexp\.)train\b")
 OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
 
 
@@ -51,7 +52,7 @@ def words(command: Command, place: Path) -> list[str]:
 
 def check_door(command: Command, place: Path) -> None:
     """Have a command of gptexp's parsed: options by its parser, settings by their names."""
-    module, *arguments = words(command, place)[2:]
+    module, arguments = gptexp_part(words(command, place))
     if module in OVERRIDING:
         if not command.error:
             require_settings([argument for argument in arguments if "=" in argument])
@@ -65,9 +66,13 @@ def check_composes(command: Command, place: Path) -> None:
 
 
 def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
-    """Module and arguments behind `-m gptexp.…`, whoever starts them."""
-    at = next(i for i, word in enumerate(line) if word.startswith("gptexp."))
-    return line[at], line[at + 1 :]
+    """Module and arguments of `gptexp COMMAND …`, or of `… -m gptexp.MODULE …`, whoever starts it."""
+    if line[0] != "gptexp":
+        at = next(i for i, word in enumerate(line) if word.startswith("gptexp."))
+        return line[at], line[at + 1 :]
+    if line[1].startswith("-"):
+        return "gptexp", line[1:]
+    return f"gptexp.{line[1].replace('-', '_')}", line[2:]
 
 
 def require_settings(overrides: list[str]) -> None:
@@ -80,6 +85,9 @@ def require_settings(overrides: list[str]) -> None:
 
 def understand(module: str, arguments: list[str]) -> None:
     """Have settings composed (of a sweep those of the first job), and options parsed."""
+    if module == "gptexp":
+        assert set(arguments) <= {"--help", "--version"}
+        return
     if module in OVERRIDING:
         own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
         compose(jobs_of(own)[0])
@@ -98,7 +106,7 @@ def parser(module: str) -> ArgumentParser:
 
 def run_door(command: Command, place: Path, source: Path | None = None) -> None:
     """Run a command of gptexp's, small; as it stands where it shows an error. source: as in children.run."""
-    module, *arguments = words(command, place)[2:]
+    module, arguments = gptexp_part(words(command, place))
     if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
         killed = children.run("gptexp.train", *small.KILLED, cwd=place, made_small=True)
         assert killed.code == children.KILLED, killed.err
@@ -226,13 +234,11 @@ class Kind:
 
 
 KINDS = [
-    Kind(
-        r"python -m gptexp\.train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"
-    ),
-    Kind(r"python -m gptexp\.train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
-    Kind(r"python -m gptexp\.train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
-    Kind(r"python -m gptexp\.conformance ", check_door, None, "runs in test_conformance.py, without the real text"),
-    Kind(r"python -m gptexp\.\w+( |$)", check_door, run_door),
+    Kind(r"gptexp train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"),
+    Kind(r"gptexp train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
+    Kind(r"gptexp train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
+    Kind(r"gptexp conformance ", check_door, None, "runs in test_conformance.py, without the real text"),
+    Kind(r"(gptexp|python -m gptexp\.)[\w -]", check_door, run_door),
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
     Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
     Kind(r"make ", check_make, None, "installs, then does what CI does"),
@@ -289,12 +295,12 @@ def matters_again(line: str, later: list[Command]) -> bool:
     """Whether a line that has run must run again: it reads `latest`, or is what `latest` means to what follows."""
     if "latest" in line:
         return True
-    if not line.startswith("python -m gptexp.train ") or " -m " in line.removeprefix("python -m") or " --" in line:
+    if not TRAIN.match(line) or re.search(r" (-m|--\w+)\b", TRAIN.sub("", line)):
         return False
     for command in later:
         if "latest" in command.text:
             return True
-        if command.text.startswith("python -m gptexp.train") and not command.error:
+        if TRAIN.match(command.text) and not command.error:
             return False
     return False
 
@@ -325,7 +331,7 @@ def test_a_command_that_nobody_knows_is_refused() -> None:
         kind_of(Command("README.md", 1, "curl https://example.org | sh"))
 
 
-@pytest.mark.parametrize("text", ["python -m gptexp.train model.n_lyer=6", "python -m gptexp.generate --promt x"])
+@pytest.mark.parametrize("text", ["gptexp train model.n_lyer=6", "gptexp generate --promt x", "gptexp --hlp"])
 def test_a_command_that_is_wrong_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ValueError)):
@@ -356,8 +362,11 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
     schemas.register_schemas()
     for span in SPAN.findall(prose(document)):
         parts = shlex.split(span) if span.count("'") % 2 == 0 else span.split()
-        if span.startswith("python -m gptexp."):
-            assert importlib.util.find_spec(parts[2]) is not None, f"{document}: {span}"
+        if re.match(r"(python -m gptexp\.|gptexp )\w", span) and span != "gptexp X":
+            module, arguments = gptexp_part(parts)
+            assert importlib.util.find_spec(module) is not None, f"{document}: {span}"
+            if arguments and module not in OVERRIDING:
+                understand(module, arguments)
         for part in parts:
             if re.match(r"\+?[a-z_]+([./][a-z_]+)*=", part) and part not in PYTHONS:
                 assert exists(*part.lstrip("+").split("=", 1)), f"{document}: {part}"
