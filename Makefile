@@ -57,7 +57,7 @@ notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps 
 bench: $(VENV)/.installed  ## measure gptexp on this machine (about ten minutes, no network)
 	@$(BIN)/python benchmarks/own.py $(ARGS)
 
-gallery: $(VENV)/.installed  ## the README's pictures, made anew (about an hour of two cores, and a browser)
+gallery: $(VENV)/.installed  ## create the pictures of the documentation again (about an hour on two cores; needs a browser)
 	@$(PIP) -e '.[gallery]'
 	@$(BIN)/python docs/gallery.py $(ARGS)
 
