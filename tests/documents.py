@@ -16,7 +16,10 @@ PAGES += ["glossary"]
 # Pages without commands to run; their links are checked.
 TEXTS = [
     *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),
-    *("docs/api.md",),
+    *(
+        "docs/api.md",
+        "docs/log.md",
+    ),
 ]
 DOCUMENTS = ["README.md", "README.zh.md", *(f"docs/{page}.md" for page in PAGES)]
 
