@@ -1,9 +1,11 @@
 # `make train` and `make test` do all the set-up on a fresh machine; `make help` lists the rest.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+PLACE  := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN    := $(VENV)/$(PLACE)
 ARGS   ?=
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+INSTALL := -m pip install --disable-pip-version-check
+PIP    := $(BIN)/python $(INSTALL) -c constraints.txt
 
 # PyPI's torch for Linux brings CUDA, 2.7 GB. Where no NVIDIA GPU is found, PyTorch's own index has a CPU build, 0.2 GB.
 # `make train TORCH_INDEX=` takes PyPI's torch all the same, TORCH_INDEX=ADDRESS another build (for ROCm, say).
@@ -12,7 +14,8 @@ HAS_GPU      = $(shell command -v nvidia-smi || ls /dev/nvidiactl 2>/dev/null)
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_INDEX)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev train conformance notebooks bench gallery test test-slow test-all lint types format clean
+.PHONY: help install dev hooks train conformance notebooks bench gallery docs docs-serve
+.PHONY: test test-fast test-slow test-all test-lowest test-newest lint types format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,28 +57,70 @@ notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps 
 bench: $(VENV)/.installed  ## measure gptexp on this machine (about ten minutes, no network)
 	@$(BIN)/python benchmarks/own.py $(ARGS)
 
-gallery: $(VENV)/.installed  ## the README's pictures, made anew (about an hour of two cores, and a browser)
+gallery: $(VENV)/.installed  ## create the pictures of the documentation again (about an hour on two cores; needs a browser)
 	@$(PIP) -e '.[gallery]'
 	@$(BIN)/python docs/gallery.py $(ARGS)
 
-test: $(VENV)/.installed-dev lint types  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+docs: $(VENV)/.installed-dev  ## build the documentation into site/ (no network), and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-dev  ## show the documentation on this machine, built again at each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
+
+test: lint types test-fast  ## lint, types and the fast tests, which build the documentation
+
+test-fast: $(VENV)/.installed-dev  ## the fast tests alone; ARGS=tests/models runs some of them
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## the longer proofs
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
 
 test-all: test test-slow  ## everything
 
-lint: $(VENV)/.installed-dev
+# $(call fresh,ENVIRONMENT,CONSTRAINTS,REQUIREMENT): an environment without anything but the requirement.
+define fresh
+rm -rf $(1)
+$(PYTHON) -m venv $(1)
+$(if $(TORCH_INDEX),$(1)/$(PLACE)/python $(INSTALL) $(2) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
+$(1)/$(PLACE)/python $(INSTALL) $(2) $(3)
+endef
+
+LOWEST ?= constraints-lowest.txt
+TESTED  = -e '.[test,docs]'
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(call fresh,$(VENV)-lowest,-c $(LOWEST),$(TESTED))
+	$(VENV)-lowest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-newest:  ## the fast tests with the newest versions that there are, in .venv-newest
+	$(call fresh,$(VENV)-newest,,-e '.[dev]')
+	$(VENV)-newest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+wheel: $(VENV)/.installed-dev  ## build dist/, check it, install the wheel into an empty environment and run it there
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(call fresh,build/wheel,-c constraints.txt,dist/*.whl)
+	cd build/wheel && $(PLACE)/python -m gptexp --version && $(PLACE)/python -m gptexp.train debug=smoke
+
+SCHEMA = $(BIN)/python -m check_jsonschema --builtin-schema vendor
+lint: $(VENV)/.installed-dev  ## style, spelling, and the forms of CITATION.cff and of what .github/ holds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m codespell_lib
+	$(SCHEMA).citation-file-format CITATION.cff
+	$(SCHEMA).github-workflows .github/workflows/*.yml
+	$(SCHEMA).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
 
-types: $(VENV)/.installed-dev
-	$(BIN)/mypy
+types: $(VENV)/.installed-dev  ## mypy
+	$(BIN)/python -m mypy
 
 format: $(VENV)/.installed-dev  ## let ruff lay out and mend the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the environment and what tools left behind; runs and texts stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info
+hooks: $(VENV)/.installed-dev  ## let git check style and spelling before each commit
+	$(BIN)/python -m pre_commit install
+
+clean:  ## remove the environments and what tools left behind; runs and texts stay
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache build dist site src/*.egg-info

@@ -1,6 +1,6 @@
-"""The pictures of the README, made by gptexp's own commands: `make gallery`, or `python docs/gallery.py terminal`.
+"""Create the pictures of the documentation: `make gallery`, or `python docs/gallery.py terminal` for one of them.
 
-Takes a Chromium or Chrome for what is looked at in a browser. Sweeps that are done are not run again.
+The screenshots need Chromium or Chrome. Complete sweeps are not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
-PATIENCE, MOMENT = 60_000, 5_000  # milliseconds
+TIMEOUT, DRAWING_TIME = 60_000, 5_000  # milliseconds
 LADDER = "bigram,mlp,self_attention,mini_gpt,modern_gpt"
 
 
@@ -46,44 +46,43 @@ def main() -> None:
 
 
 def terminal() -> None:
-    """What a person sees while the default experiment trains: the screen after its second validation."""
+    """Draw the terminal while the default experiment trains, after its second validation."""
     import pyte
 
     screen = pyte.Screen(COLUMNS, LINES)
     stream, utf8 = pyte.Stream(screen), codecs.getincrementaldecoder("utf-8")()
-    command = ["gptexp.train", "name=gallery"]
-    screen.draw(f"$ python -m {' '.join(command)}")
+    screen.draw("$ gptexp train")
     screen.linefeed()
     screen.carriage_return()
-    for chunk in _on_a_terminal([sys.executable, "-m", *command]):
+    for chunk in _output_on_terminal([sys.executable, "-m", "gptexp.train"]):
         stream.feed(utf8.decode(chunk))
         bar = next((line for line in screen.display if re.match(r"step \d+/\d+ ", line)), "")
         if sum("val/bpb" in line for line in screen.display) == 2 and re.search(r"[5-9]\d%", bar):
             break
     else:
         raise SystemExit("terminal: the run ended before its second validation")
-    write("terminal.svg", _svg(screen, title="python -m gptexp.train"))
+    write("terminal.svg", _svg(screen, title="gptexp train"))
 
 
-def _on_a_terminal(command: list[str]) -> Iterator[bytes]:
-    """What a program writes to a terminal of COLUMNS × LINES; it is interrupted when nobody reads on."""
-    ours, theirs = pty.openpty()
-    told = {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | told
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
+def _output_on_terminal(command: list[str]) -> Iterator[bytes]:
+    """Yield what a program writes to a terminal of COLUMNS × LINES; terminate it when the caller stops reading."""
+    main_end, child_end = pty.openpty()
+    size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | size
+    with subprocess.Popen(command, stdin=child_end, stdout=child_end, stderr=child_end, env=environment) as process:
+        os.close(child_end)
         try:
-            while chunk := os.read(ours, 65536):
+            while chunk := os.read(main_end, 65536):
                 yield chunk
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux raises it when the program has closed its end
             pass
         finally:
             process.terminate()
-            os.close(ours)
+            os.close(main_end)
 
 
 def _svg(screen: object, title: str) -> bytes:
-    """The screen as a picture that scales, in whatever fixed font the reader has."""
+    """Return the screen as SVG, in the monospaced font of the reader."""
     from rich.console import Console
     from rich.style import Style
     from rich.text import Text
@@ -96,7 +95,7 @@ def _svg(screen: object, title: str) -> bytes:
             text.append(cell.data, Style(color=_colour(cell.fg), bold=cell.bold))
         console.print(text)
     drawn = console.export_svg(title=title)
-    return re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.S).encode()  # fonts of another host
+    return re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.S).encode()  # no fonts from other servers
 
 
 def _colour(name: str) -> str | None:
@@ -108,8 +107,8 @@ def _colour(name: str) -> str | None:
 # ------------------------------------------------------------------------------- sweeps
 
 
-def gptexp(door: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", f"gptexp.{door}", *arguments], check=True)
+def gptexp(command: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", f"gptexp.{command}", *arguments], check=True)
 
 
 def sweep(name: str, *overrides: str) -> Path:
@@ -118,25 +117,25 @@ def sweep(name: str, *overrides: str) -> Path:
 
 
 def sweep_picture(name: str, *options: str) -> None:
-    """The plot of a ready-made sweep."""
+    """Draw the plot of a predefined sweep."""
     gptexp("compare", str(sweep(name, f"sweep={name}")), *options)
     write(f"{name}.png", (Path("logs/sweeps") / name / "report" / "ablation.png").read_bytes())
 
 
 def report() -> None:
-    """The page that compare writes, of the block_size sweep."""
+    """Take a screenshot of report.html of the block_size sweep."""
     folder = sweep("block_size", "sweep=block_size")
     gptexp("compare", str(folder))
     write("report.png", screenshot((folder / "report" / "report.html").resolve().as_uri(), 1000, 1400))
 
 
 def ladder() -> None:
-    """Every kind of model at equal tokens, with what each writes: the README's table, to copy."""
+    """Print the table of docs/options.md: every kind of model at equal tokens, with the text that it generates."""
     from gptexp.report.reading import find_runs, last_sample, read_runs
 
     folder = sweep("ladder", f"model={LADDER}", "data.global_batch_size=null", "data.global_batch_tokens=1536")
     runs, _ = read_runs(find_runs([folder]))
-    rows = ["| model | parameters | val/bpb | what it writes |", "|---|--:|--:|---|"]
+    rows = ["| `model=` | parameters | val/bpb | generated text |", "|---|--:|--:|---|"]
     for run in sorted(runs, key=lambda run: -run.metrics["val/bpb"]):
         kind = re.sub(r".*model=", "", run.folder.name)
         text = " ".join(last_sample(run.folder).split())[:160]
@@ -145,7 +144,7 @@ def ladder() -> None:
 
 
 def _in_a_cell(text: str) -> str:
-    """Literal text in a Markdown table, where a pipe would end the cell and a backtick the code."""
+    """Escape text for a Markdown table, where a pipe ends the cell and a backtick ends the code."""
     return f"<code>{html.escape(text).replace('|', '&#124;').replace('`', '&#96;')}</code>"
 
 
@@ -153,7 +152,7 @@ def _in_a_cell(text: str) -> str:
 
 
 def tensorboard() -> None:
-    """The validation curves of the block_size sweep."""
+    """Take a screenshot of the curves of the block_size sweep in TensorBoard."""
     with _served(sweep("block_size", "sweep=block_size")) as url:
         url = f"{url}?tagFilter=val%7Ctrain&smoothing=0#timeseries"
         write("tensorboard.png", screenshot(url, 1400, 900, drawn="line-chart canvas"))
@@ -171,7 +170,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 def screenshot(url: str, width: int, height: int, drawn: str = "body") -> bytes:
-    """A page as a browser of this machine shows it, once an element is there and has had a moment to draw."""
+    """Take a screenshot of a page after an element has appeared and been drawn."""
     from playwright.sync_api import sync_playwright
 
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -182,13 +181,13 @@ def screenshot(url: str, width: int, height: int, drawn: str = "body") -> bytes:
         opened = driver.chromium.launch(executable_path=browser, args=options)
         page = opened.new_page(viewport={"width": width, "height": height})
         page.goto(url)
-        page.wait_for_selector(drawn, timeout=PATIENCE)
-        page.wait_for_timeout(MOMENT)
+        page.wait_for_selector(drawn, timeout=TIMEOUT)
+        page.wait_for_timeout(DRAWING_TIME)
         return page.screenshot()
 
 
 def write(name: str, picture: bytes) -> None:
-    """Into docs/pictures; PNGs with as few colours as they need, which makes them a third as large."""
+    """Write a file to docs/pictures; PNGs get a palette, which reduces their size to a third."""
     if name.endswith(".png"):
         from PIL import Image
 

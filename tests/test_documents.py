@@ -1,6 +1,6 @@
 """README and docs tell the truth: every command runs, every link leads somewhere, every setting exists.
 
-Commands run as typed but for the overrides of small.py, in the order of reading and in one directory, so that `latest`
+Commands run as typed but for the overrides of shrink.py, in the order of reading and in one directory, so that `latest`
 and `logs/sweeps/tokenizer` are what the text says. What can't run in a test is checked as far as it can be; KINDS says
 what that is, how far, and why. A command of no known kind fails.
 """
@@ -28,10 +28,11 @@ from gptexp.compose.overrides import jobs_of
 from gptexp.compose.registry import conf_dir, groups, register_schemas
 from gptexp.sweep import launching
 from support import child_processes, workplace
-from support.documented_commands import noted, run_command, words
-from support.documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, Command, blocks, commands, prose, read
+from support.documented_commands import gptexp_part, noted, run_command, words
+from support.documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, TEXTS, Command, blocks, commands, prose, read
 
-EVERY = [*DOCUMENTS, ADD_YOUR_OWN]
+EVERY = [*DOCUMENTS, *TEXTS, ADD_YOUR_OWN]
+TRAIN = re.compile(r"(gptexp |python -m gptexp\.)train\b")
 OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
 
 
@@ -40,7 +41,7 @@ OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take 
 
 def check_command(command: Command, place: Path) -> None:
     """Have a command of gptexp's parsed: options by its parser, settings by their names."""
-    module, *arguments = words(command, place)[2:]
+    module, arguments = gptexp_part(words(command, place))
     if module in OVERRIDING:
         if not command.error:
             require_settings([argument for argument in arguments if "=" in argument])
@@ -53,12 +54,6 @@ def check_composes(command: Command, place: Path) -> None:
     understand(*gptexp_part(words(command, place)))
 
 
-def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
-    """Module and arguments behind `-m gptexp.…`, whoever starts them."""
-    at = next(i for i, word in enumerate(line) if word.startswith("gptexp."))
-    return line[at], line[at + 1 :]
-
-
 def require_settings(overrides: list[str]) -> None:
     for override in overrides:
         for one in jobs_of([override]) if "(" not in override else ():  # else a space to search
@@ -69,6 +64,9 @@ def require_settings(overrides: list[str]) -> None:
 
 def understand(module: str, arguments: list[str]) -> None:
     """Have settings composed (of a sweep those of the first job), and options parsed."""
+    if module == "gptexp":
+        assert set(arguments) <= {"--help", "--version"}
+        return
     if module in OVERRIDING:
         own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
         compose(jobs_of(own)[0])
@@ -186,13 +184,11 @@ class Kind:
 
 
 KINDS = [
-    Kind(
-        r"python -m gptexp\.train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"
-    ),
-    Kind(r"python -m gptexp\.train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
-    Kind(r"python -m gptexp\.train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
-    Kind(r"python -m gptexp\.conformance ", check_command, None, "runs in test_conformance.py, without the real text"),
-    Kind(r"python -m gptexp\.\w+( |$)", check_command, run_command),
+    Kind(r"gptexp train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"),
+    Kind(r"gptexp train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
+    Kind(r"gptexp train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
+    Kind(r"gptexp conformance ", check_command, None, "runs in test_conformance.py, without the real text"),
+    Kind(r"(gptexp|python -m gptexp\.)[\w -]", check_command, run_command),
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
     Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
     Kind(r"make ", check_make, None, "installs, then does what CI does"),
@@ -219,8 +215,8 @@ GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|cal
 
 
 def test_documents_are_all_there_are() -> None:
-    assert sorted(EVERY) == sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-                                   if path.name not in ("conformance.md",))  # fmt: skip
+    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
+    assert {ROOT / document for document in EVERY} == set(found) - {ROOT / "conformance.md"}
 
 
 def test_every_command_line_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,12 +237,12 @@ def matters_again(line: str, later: list[Command]) -> bool:
     """Whether a line that has run must run again: it reads `latest`, or is what `latest` means to what follows."""
     if "latest" in line:
         return True
-    if not line.startswith("python -m gptexp.train ") or " -m " in line.removeprefix("python -m") or " --" in line:
+    if not TRAIN.match(line) or re.search(r" (-m|--\w+)\b", TRAIN.sub("", line)):
         return False
     for command in later:
         if "latest" in command.text:
             return True
-        if command.text.startswith("python -m gptexp.train") and not command.error:
+        if TRAIN.match(command.text) and not command.error:
             return False
     return False
 
@@ -277,7 +273,7 @@ def test_a_command_that_nobody_knows_is_refused() -> None:
         kind_of(Command("README.md", 1, "curl https://example.org | sh"))
 
 
-@pytest.mark.parametrize("text", ["python -m gptexp.train model.n_lyer=6", "python -m gptexp.generate --promt x"])
+@pytest.mark.parametrize("text", ["gptexp train model.n_lyer=6", "gptexp generate --promt x", "gptexp --hlp"])
 def test_a_command_that_is_wrong_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ValueError)):
@@ -308,8 +304,11 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
     register_schemas()
     for span in SPAN.findall(prose(document)):
         parts = shlex.split(span) if span.count("'") % 2 == 0 else span.split()
-        if span.startswith("python -m gptexp."):
-            assert importlib.util.find_spec(parts[2]) is not None, f"{document}: {span}"
+        if re.match(r"(python -m gptexp\.|gptexp )\w", span) and span != "gptexp X":
+            module, arguments = gptexp_part(parts)
+            assert importlib.util.find_spec(module) is not None, f"{document}: {span}"
+            if arguments and module not in OVERRIDING:
+                understand(module, arguments)
         for part in parts:
             if re.match(r"\+?[a-z_]+([./][a-z_]+)*=", part) and part not in PYTHONS:
                 assert exists(*part.lstrip("+").split("=", 1)), f"{document}: {part}"

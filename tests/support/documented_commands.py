@@ -24,9 +24,19 @@ def words(command: Command, place: Path) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
+def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
+    """Module and arguments of `gptexp COMMAND …`, or of `… -m gptexp.MODULE …`, whoever starts it."""
+    if line[0] != "gptexp":
+        at = next(i for i, word in enumerate(line) if word.startswith("gptexp."))
+        return line[at], line[at + 1 :]
+    if line[1].startswith("-"):
+        return "gptexp", line[1:]
+    return f"gptexp.{line[1].replace('-', '_')}", line[2:]
+
+
 def run_command(command: Command, place: Path, source: Path | None = None) -> None:
     """Run a command of gptexp's, small; as it stands where it shows an error. source: as in child_processes.run."""
-    module, *arguments = words(command, place)[2:]
+    module, arguments = gptexp_part(words(command, place))
     if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
         killed = child_processes.run("gptexp.train", *shrink.KILLED, cwd=place, made_small=True)
         assert killed.code == child_processes.KILLED, killed.err

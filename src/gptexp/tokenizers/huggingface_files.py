@@ -1,7 +1,7 @@
-"""Hugging Face's tokenizer files -> the state of a tokenizer of ours (no torch, no tiktoken).
+"""Hugging Face's tokenizer files -> the saved state of a tokenizer (no torch, no tiktoken).
 
-tokenizer.json says all; before it there were vocab.json and merges.txt, which leave the way of splitting a text
-to the model's class. tokenizer_config.json names the token that ends a text.
+tokenizer.json describes a tokenizer completely. The older files vocab.json and merges.txt leave the split of a text
+into words to the model's class. tokenizer_config.json names the token that ends a text.
 """
 
 from __future__ import annotations
@@ -14,15 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gptexp.tokenizers._byte_level import (
-    END_OF_TEXT,
-    MAX_SIZE,
-    Merge,
-    Vocabulary,
-    byte_symbols,
-    require_canonical,
-    token_bytes,
-)
+from gptexp.tokenizers.base import END_OF_TEXT
+from gptexp.tokenizers.byte_level import MAX_SIZE, Merge, Vocabulary, byte_symbols, joins_by_bytes, token_bytes
 from gptexp.util.files import MIB, read_bytes, read_json
 from gptexp.util.text import shown
 
@@ -30,16 +23,16 @@ WHOLE, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 FILES = (WHOLE, VOCAB, MERGES, CONFIG, SPECIAL, ADDED)
 
-# Classes of transformers that split a text as GPT-2 does; what matters where there is no tokenizer.json.
+# Classes of transformers that split a text as GPT-2 does; checked where there is no tokenizer.json.
 GPT2_CLASSES = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 GPT2_SPLITTER = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 CHAR_SPLITTER = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 
-# GPT-2's own vocabulary: its size, and SHA-256 of its `as_plain` as JSON.
+# OpenAI's GPT-2 vocabulary: its size, and the SHA-256 of its `as_plain` as JSON.
 GPT2_SIZE = 50257
 GPT2 = "994b872a5fca897fd72596b20327289d5270f9a02aae4c77b72e07c74e64b88f"
 
-LARGEST_FILE = 128 * MIB  # a vocabulary of 260,000 tokens has 35
+LARGEST_FILE = 128 * MIB  # the file of a vocabulary of 260,000 tokens has 35 MiB
 
 State = dict[str, Any]
 
@@ -50,7 +43,7 @@ def has_files(folder: Path) -> bool:
 
 
 def sha256_of(folder: Path) -> str:
-    """Hash of the files that a vocabulary comes from, wherever they lie; empty where there are none."""
+    """Hash of the names and contents of a vocabulary's files, independent of their folder; empty: no files."""
     digest = hashlib.sha256()
     for path in (used := _used(folder)):
         content = read_bytes(path, LARGEST_FILE)
@@ -59,7 +52,7 @@ def sha256_of(folder: Path) -> str:
 
 
 def _used(folder: Path) -> list[Path]:
-    """The files that count: tokenizer.json, else the older two; and those that name special tokens."""
+    """The files that are read: tokenizer.json, else the older two; and those that name special tokens."""
     for main in ((WHOLE,), (VOCAB, MERGES)):
         if all((folder / name).is_file() for name in main):
             more = (CONFIG, SPECIAL) if main == (WHOLE,) else (CONFIG, SPECIAL, ADDED)
@@ -68,13 +61,13 @@ def _used(folder: Path) -> list[Path]:
 
 
 def read_state(folder: Path, size: int | None = None) -> State:
-    """The state of the tokenizer in these files: char, byte, bpe or gpt2 where it is one of those, else files.
+    """The state of the tokenizer in these files, of kind char, byte, bpe or gpt2 if it is one of those, else files.
 
-    size: how many ids the model has; those that the files don't give mean nothing.
+    size: the number of ids of the model; ids that the files do not define have no meaning.
 
     Raises:
-        ValueError: no such files, or not a byte-level BPE tokenizer that splits a text as GPT-2 does; what
-            is otherwise is named.
+        ValueError: no such files, or not a byte-level BPE tokenizer that splits a text as GPT-2 does; the message
+            names the difference.
     """
     if not has_files(folder):
         raise ValueError(f"{folder}: no {WHOLE} in it, nor {VOCAB} and {MERGES}")
@@ -90,10 +83,10 @@ def read_state(folder: Path, size: int | None = None) -> State:
 
 @lru_cache(maxsize=4)
 def _read(folder: Path, sha256: str) -> Vocabulary | str:
-    """A byte-level vocabulary, or the alphabet of a tokenizer that cuts a text into its characters."""
+    """A byte-level vocabulary, or the alphabet of a tokenizer with one token per character."""
     path = folder / (WHOLE if (folder / WHOLE).is_file() else VOCAB)
     found = read_json(path, LARGEST_FILE)
-    for name in (CONFIG, SPECIAL, ADDED):  # broken, each is an error of its own
+    for name in (CONFIG, SPECIAL, ADDED):  # an invalid file is an error that names this file
         _given(folder / name)
     try:
         if path.name == VOCAB:
@@ -104,9 +97,7 @@ def _read(folder: Path, sha256: str) -> Vocabulary | str:
             _require_gpt2(found)
             model = found["model"]
             vocabulary = _vocabulary(folder, model.get("vocab"), model.get("merges"), _added(found))
-        table = token_bytes(vocabulary)
-        if not _is_gpt2(vocabulary):  # OpenAI's are known to be sound
-            require_canonical(table, vocabulary.merges)
+        token_bytes(vocabulary)  # checks the vocabulary
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return vocabulary
@@ -118,27 +109,27 @@ def _vocabulary(folder: Path, vocab: object, merges: object, added: dict[str, in
     symbols = byte_symbols()
     for value, symbol in enumerate(symbols):
         _require(symbol in vocab, "vocab", f"has no token for the byte 0x{value:02X}, so not every text has tokens")
-    ordinary: dict[str, Merge] = {}
+    of_text, listed = set(symbols), list[Merge]()
     for left, right in _pairs(merges):
         if unknown := [token for token in (left, right, left + right) if token not in vocab]:
             raise ValueError(f"merges: {shown(left)} {shown(right)}: {shown(unknown[0])} isn't in the vocabulary")
-        ordinary.setdefault(left + right, (vocab[left], vocab[right], vocab[left + right]))
-    spoken = {*symbols, *ordinary}
-    silent = {token: i for token, i in vocab.items() if token not in spoken} | added
+        listed.append((vocab[left], vocab[right], vocab[left + right]))
+        of_text.add(left + right)
+    special = {token: i for token, i in vocab.items() if token not in of_text} | added
     for token, i in added.items():
-        clash = token in spoken or vocab.get(token, i) != i
+        clash = token in of_text or vocab.get(token, i) != i
         _require(not clash, "added_tokens", f"{shown(token)} is in the vocabulary as another token, too")
     return Vocabulary(
         size=max([*vocab.values(), *added.values()]) + 1,
         byte_ids=[vocab[symbol] for symbol in symbols],
-        merges=list(ordinary.values()),
-        special=silent,
-        eot=_end_of_text(folder, silent),
+        merges=listed,
+        special=special,
+        eot=_end_of_text(folder, special),
     )
 
 
 def _pairs(merges: object) -> Iterator[tuple[str, str]]:
-    """Merges are written "a b" or ["a", "b"]."""
+    """The merges as pairs; files write them as "a b" or as ["a", "b"]."""
     if not isinstance(merges, list):
         raise ValueError("its merges must be a list")
     for merge in merges:
@@ -157,7 +148,7 @@ def _merge_lines(path: Path) -> list[str]:
 
 
 def _added(found: dict[str, Any]) -> dict[str, int]:
-    """The special tokens of a tokenizer.json; one that isn't special would be cut out of every text."""
+    """The special tokens of a tokenizer.json. ValueError: an added token that is not special."""
     tokens = found.get("added_tokens") or []
     if not isinstance(tokens, list) or not all(isinstance(token, dict) for token in tokens):
         raise ValueError("added_tokens: must be a list of objects")
@@ -173,7 +164,7 @@ def _added(found: dict[str, Any]) -> dict[str, int]:
 
 
 def _added_map(folder: Path) -> dict[str, int]:
-    """What the older files say beside vocab.json: further tokens, and the class that splits the text."""
+    """The added tokens of the older files. ValueError: a class that may split a text in another way."""
     kind = _given(folder / CONFIG).get("tokenizer_class")
     _require(kind in GPT2_CLASSES, f"{CONFIG}: tokenizer_class", f"{shown(kind)} may split a text unlike GPT-2")
     added = _given(folder / ADDED)
@@ -186,7 +177,7 @@ def _given(path: Path) -> dict[str, Any]:
 
 
 def _end_of_text(folder: Path, special: dict[str, int]) -> int | None:
-    """The id of what ends a text: the eos_token that is named, else GPT-2's, else none."""
+    """The id of the token that ends a text: the named eos_token, else <|endoftext|>, else none."""
     settings = _given(folder / CONFIG)
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
         _require(not settings.get(name), f"{CONFIG}: {name}", f"{shown(settings.get(name))}, which GPT-2 hasn't")
@@ -201,7 +192,7 @@ def _end_of_text(folder: Path, special: dict[str, int]) -> int | None:
 
 
 def _require_gpt2(found: dict[str, Any]) -> None:
-    """Refuse, by name, whatever would give other tokens than GPT-2's way with the same vocabulary."""
+    """Refuse, by name, each setting that gives other tokens than GPT-2 would with the same vocabulary."""
     model, splitter = found.get("model"), _only(found.get("pre_tokenizer"), "pretokenizers")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         raise ValueError(f"model.type={shown(_type(model))}: must be BPE, as GPT-2's")
@@ -221,18 +212,18 @@ def _require_gpt2(found: dict[str, Any]) -> None:
 
 
 def _only(part: Any, of: str) -> Any:
-    """A sequence of one step is that step."""
+    """The part itself, or the step of a sequence that has one step."""
     steps = part.get(of) if isinstance(part, dict) and part.get("type") == "Sequence" else None
     return steps[0] if isinstance(steps, list) and len(steps) == 1 else part
 
 
 def _type(part: Any) -> Any:
-    """What a part calls itself; None where there is none."""
+    """The type of a part; None: there is no part."""
     return part.get("type", "?") if isinstance(part, dict) else None if part is None else "?"
 
 
 def _alphabet(found: dict[str, Any]) -> str:
-    """Of a tokenizer with one token a character, as huggingface_export.py writes it."""
+    """The alphabet of a tokenizer with one token per character, in the form that huggingface_export.py writes."""
     vocab = found["model"].get("vocab")
     letters = isinstance(vocab, dict) and all(len(letter) == 1 for letter in vocab)
     if not letters or found.get("pre_tokenizer") != CHAR_SPLITTER or found.get("added_tokens") or not vocab:
@@ -243,7 +234,7 @@ def _alphabet(found: dict[str, Any]) -> str:
 
 
 def _sized(vocabulary: Vocabulary, size: int) -> Vocabulary:
-    """The vocabulary for a model with so many ids. Special tokens that it has no row for can't come up."""
+    """The vocabulary for a model with `size` ids. Special tokens without a row in the model are dropped."""
     special = {name: i for name, i in vocabulary.special.items() if i < size or i == vocabulary.eot}
     most = max([*vocabulary.byte_ids, *(made for _, _, made in vocabulary.merges), *special.values()]) + 1
     _require(most <= size, "its tokenizer", f"needs {most} ids, but config.json has vocab_size={size}")
@@ -252,13 +243,13 @@ def _sized(vocabulary: Vocabulary, size: int) -> Vocabulary:
 
 
 def _state(vocabulary: Vocabulary) -> State:
-    """Of the plainest kind that has just these tokens at just these ids."""
+    """The state of the simplest kind with exactly these tokens at these ids."""
     merges, last = vocabulary.merges, vocabulary.size - 1
     if vocabulary.special == {END_OF_TEXT: last} and vocabulary.eot == last:
         if _is_gpt2(vocabulary):
             return {"kind": "gpt2"}
         counted = [*vocabulary.byte_ids, *(made for _, _, made in merges)] == list(range(last))
-        if counted:
+        if counted and joins_by_bytes(vocabulary):  # bpe encodes by tiktoken
             pairs = [[left, right] for left, right, _ in merges]
             return {"kind": "bpe", "merges": pairs} if pairs else {"kind": "byte"}
     return {"kind": "files", **vocabulary.as_plain()}

@@ -13,7 +13,7 @@ from pathlib import Path
 import xxhash
 
 from gptexp.data.corpora._encodings import HEAD, advice, require_no_nulls, require_text
-from gptexp.tokenizers._runs import last_boundary
+from gptexp.tokenizers.long_runs import last_boundary
 
 PIECE = 1_000_000  # characters
 CHUNK = 1 << 20  # bytes read at a time
