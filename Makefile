@@ -1,4 +1,4 @@
-# `make train` and `make test` do all the set-up on a fresh machine; `make help` lists the rest.
+# `make train` and `make test` create the environment first. `make help` lists all targets.
 PYTHON ?= python3
 VENV   ?= .venv
 PLACE  := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -7,8 +7,9 @@ ARGS   ?=
 INSTALL := -m pip install --disable-pip-version-check
 PIP    := $(BIN)/python $(INSTALL) -c constraints.txt
 
-# PyPI's torch for Linux brings CUDA, 2.7 GB. Where no NVIDIA GPU is found, PyTorch's own index has a CPU build, 0.2 GB.
-# `make train TORCH_INDEX=` takes PyPI's torch all the same, TORCH_INDEX=ADDRESS another build (for ROCm, say).
+# PyPI's torch for Linux includes CUDA (2.7 GB). Without an NVIDIA GPU, the CPU build of PyTorch's index is installed
+# (0.2 GB). `make train TORCH_INDEX=` installs PyPI's torch anyway; TORCH_INDEX=ADDRESS uses another index, such as
+# the one for ROCm.
 CPU_INDEX   := https://download.pytorch.org/whl/cpu
 HAS_GPU      = $(shell command -v nvidia-smi || ls /dev/nvidiactl 2>/dev/null)
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_INDEX)))
@@ -20,11 +21,11 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_IND
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-install: $(VENV)/.installed  ## make .venv and install gptexp into it
-dev: $(VENV)/.installed-dev  ## the same with the tools for tests
+install: $(VENV)/.installed  ## create .venv and install gptexp into it
+dev: $(VENV)/.installed-dev  ## the same, with all tools for contributors
 
-# torch is installed first and alone: no other package is looked for in its index, and where that can't be reached,
-# pip says so and takes PyPI's torch.
+# torch is installed first and alone, so that pip looks for no other package in its index. If the index can't be
+# reached, pip says so and takes PyPI's torch.
 define install_extras
 @test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 @echo "installing gptexp[$(EXTRAS)] into $(VENV); this takes minutes, and to download:"
@@ -48,10 +49,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 train: $(VENV)/.installed  ## train the default experiment; ARGS="model=bigram data=python_stdlib" changes it
 	@$(BIN)/python -m gptexp.train $(ARGS)
 
-conformance: $(VENV)/.installed  ## published numbers, computed again; ARGS="--fast" or ARGS="--shakespeare input.txt"
+conformance: $(VENV)/.installed  ## recompute published numbers; ARGS="--fast" or ARGS="--shakespeare input.txt"
 	@$(BIN)/python -m gptexp.conformance $(ARGS)
 
-notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps their new output, GPTEXP_BUDGET=0.1 trains less
+notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps the new output, GPTEXP_BUDGET=0.1 shortens the training
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks
 
 bench: $(VENV)/.installed  ## measure gptexp on this machine (about ten minutes, no network)
@@ -64,7 +65,7 @@ gallery: $(VENV)/.installed  ## create the pictures of the documentation again (
 docs: $(VENV)/.installed-dev  ## build the documentation into site/ (no network), and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-docs-serve: $(VENV)/.installed-dev  ## show the documentation on this machine, built again at each change
+docs-serve: $(VENV)/.installed-dev  ## serve the documentation on this machine, and rebuild it at each change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
 
 test: lint types test-fast  ## lint, types and the fast tests, which build the documentation
@@ -72,12 +73,12 @@ test: lint types test-fast  ## lint, types and the fast tests, which build the d
 test-fast: $(VENV)/.installed-dev  ## the fast tests alone; ARGS=tests/models runs some of them
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## the longer proofs
+test-slow: $(VENV)/.installed-dev  ## the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
 
 test-all: test test-slow  ## everything
 
-# $(call fresh,ENVIRONMENT,CONSTRAINTS,REQUIREMENT): an environment without anything but the requirement.
+# $(call fresh,ENVIRONMENT,CONSTRAINTS,REQUIREMENT): a new environment with nothing but the requirement.
 define fresh
 rm -rf $(1)
 $(PYTHON) -m venv $(1)
@@ -91,7 +92,7 @@ test-lowest:  ## the fast tests with the lowest versions that pyproject.toml all
 	$(call fresh,$(VENV)-lowest,-c $(LOWEST),$(TESTED))
 	$(VENV)-lowest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-newest:  ## the fast tests with the newest versions that there are, in .venv-newest
+test-newest:  ## the fast tests with the newest versions of all dependencies, in .venv-newest
 	$(call fresh,$(VENV)-newest,,-e '.[dev]')
 	$(VENV)-newest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
@@ -103,7 +104,7 @@ wheel: $(VENV)/.installed-dev  ## build dist/, check it, install the wheel into 
 	cd build/wheel && $(PLACE)/python -m gptexp --version && $(PLACE)/python -m gptexp.train debug=smoke
 
 SCHEMA = $(BIN)/python -m check_jsonschema --builtin-schema vendor
-lint: $(VENV)/.installed-dev  ## style, spelling, and the forms of CITATION.cff and of what .github/ holds
+lint: $(VENV)/.installed-dev  ## style, spelling, and the schemas of CITATION.cff and .github/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m codespell_lib
@@ -115,12 +116,12 @@ lint: $(VENV)/.installed-dev  ## style, spelling, and the forms of CITATION.cff 
 types: $(VENV)/.installed-dev  ## mypy
 	$(BIN)/python -m mypy
 
-format: $(VENV)/.installed-dev  ## let ruff lay out and mend the code
+format: $(VENV)/.installed-dev  ## format the code and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-hooks: $(VENV)/.installed-dev  ## let git check style and spelling before each commit
+hooks: $(VENV)/.installed-dev  ## run the style and spelling checks before each Git commit
 	$(BIN)/python -m pre_commit install
 
-clean:  ## remove the environments and what tools left behind; runs and texts stay
+clean:  ## remove the environments and the files that tools created; runs and texts stay
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache build dist site src/*.egg-info
