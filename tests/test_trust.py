@@ -15,9 +15,9 @@ from gptexp.evaluate import main
 from gptexp.schemas import ConfigError, to_plain
 from test_checkpoint import SMALL, small
 
-TEXT = {"kind": "text", "path": "/**", "block_size": 8}
-HUB: dict[str, Any] = {"kind": "huggingface", "dataset": "someone/something", "block_size": 8}
-URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1.1/x", "block_size": 8}
+TEXT = {"kind": "text", "path": "/**"}
+HUB: dict[str, Any] = {"kind": "huggingface", "dataset": "someone/something"}
+URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1.1/x"}
 
 
 def stored(folder: Path, data: dict[str, Any]) -> Path:

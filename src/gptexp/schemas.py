@@ -19,7 +19,7 @@ from gptexp import words
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
 from gptexp.environment import interpolates
 from gptexp.hydra_versions import register_resolver
-from gptexp.identity import WITHOUT_KINDS
+from gptexp.identity import WITHOUT_KINDS, completed
 from gptexp.sweep.slots import job_slots
 
 # Where an implementation of a group's `kind` lives, and the files there that are none.
@@ -151,7 +151,7 @@ def from_plain(group: str, plain: object) -> Any:
     if interpolates({group: plain}):
         raise ConfigError(f"{group}: stored settings must be plain values, not interpolations")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), completed({group: plain})[group]))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{group}: {first_line(error)}") from None
 
