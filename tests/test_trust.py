@@ -33,7 +33,7 @@ def stored(folder: Path, data: dict[str, Any]) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gptexp.data.prepare.prepare", lambda data, *_: pytest.fail(f"{data.kind} was prepared"))
+    monkeypatch.setattr("gptexp.data.prepare.prepare", lambda data, *_, **__: pytest.fail(f"{data.kind} was prepared"))
 
 
 @pytest.mark.parametrize("data", [TEXT, HUB, URL, {"kind": "pydocs"}])
@@ -66,7 +66,7 @@ def test_evaluate_reads_the_corpus_of_ones_own_run_and_where_it_is_told_to(
 ) -> None:
     read: list[str] = []
 
-    def prepare(data: Any, *_: Any) -> Any:
+    def prepare(data: Any, *_: Any, **__: Any) -> Any:
         read.append(data.kind)
         raise ValueError("enough")
 
