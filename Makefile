@@ -22,7 +22,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(VENV)/.installed  ## create .venv and install gptexp into it
-dev: $(VENV)/.installed-dev  ## the same, with all tools for contributors
+dev: $(VENV)/.installed-dev  ## the same with all tools for contributors
 
 # torch is installed first and alone, so that pip looks for no other package in its index. If the index can't be
 # reached, pip says so and takes PyPI's torch.
@@ -73,7 +73,7 @@ test: lint types test-fast  ## run lint, type checks and the fast tests, which b
 test-fast: $(VENV)/.installed-dev  ## run the fast tests only; ARGS=tests/models selects some of them
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## the slow tests
+test-slow: $(VENV)/.installed-dev  ## run the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
 
 test-all: test test-slow  ## run all tests
@@ -92,7 +92,7 @@ test-lowest:  ## run the fast tests with the lowest allowed versions, in .venv-l
 	$(call fresh,$(VENV)-lowest,-c $(LOWEST),$(TESTED))
 	$(VENV)-lowest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-newest:  ## the fast tests with the newest versions of all dependencies, in .venv-newest
+test-newest:  ## run the fast tests with the newest versions of all dependencies, in .venv-newest
 	$(call fresh,$(VENV)-newest,,-e '.[dev]')
 	$(VENV)-newest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
@@ -104,7 +104,7 @@ wheel: $(VENV)/.installed-dev  ## build and check dist/, install the wheel in an
 	cd build/wheel && $(PLACE)/python -m gptexp --version && $(PLACE)/python -m gptexp.train debug=smoke
 
 SCHEMA = $(BIN)/python -m check_jsonschema --builtin-schema vendor
-lint: $(VENV)/.installed-dev  ## style, spelling, and the schemas of CITATION.cff and .github/
+lint: $(VENV)/.installed-dev  ## check style, spelling, and the schemas of CITATION.cff and .github/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m codespell_lib
