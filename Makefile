@@ -22,20 +22,20 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(VENV)/.installed  ## create .venv and install gptexp into it
-dev: $(VENV)/.installed-dev  ## the same, with all tools for contributors
+dev: $(VENV)/.installed-dev  ## the same with all tools for contributors
 
 # torch is installed first and alone, so that pip looks for no other package in its index. If the index can't be
 # reached, pip says so and takes PyPI's torch.
 define install_extras
 @test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-@echo "installing gptexp[$(EXTRAS)] into $(VENV); this takes minutes, and to download:"
-@echo "  $(if $(TORCH_INDEX),0.4 GB with a CPU build of torch (1.7 GB on the disk),0.4 GB, but 2.9 GB on Linux, where torch brings CUDA)"
-$(if $(TORCH_INDEX),@echo "  torch comes from $(TORCH_INDEX) (make TORCH_INDEX= takes PyPI's)")
+@echo "installing gptexp[$(EXTRAS)] into $(VENV); this takes several minutes; download:"
+@echo "  $(if $(TORCH_INDEX),0.4 GB with a CPU build of torch (1.7 GB on the disk),0.4 GB; on Linux 2.9 GB because torch includes CUDA)"
+$(if $(TORCH_INDEX),@echo "  torch comes from $(TORCH_INDEX) (for torch from PyPI: make TORCH_INDEX=)")
 $(if $(TORCH_INDEX),@$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch)
 @$(PIP) -e '.[$(EXTRAS)]'
 endef
 
-# Installed again only when the dependency lists change.
+# Reinstalled only after a change of the dependency lists.
 $(VENV)/.installed: EXTRAS = compare,launchers,gpt2
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(install_extras)
@@ -46,7 +46,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(install_extras)
 	@touch $@ $(VENV)/.installed
 
-train: $(VENV)/.installed  ## train the default experiment; ARGS="model=bigram data=python_stdlib" changes it
+train: $(VENV)/.installed  ## train the default experiment; overrides: ARGS="model=bigram data=python_stdlib"
 	@$(BIN)/python -m gptexp.train $(ARGS)
 
 conformance: $(VENV)/.installed  ## recompute published numbers; ARGS="--fast" or ARGS="--shakespeare input.txt"
@@ -55,28 +55,28 @@ conformance: $(VENV)/.installed  ## recompute published numbers; ARGS="--fast" o
 notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps the new output, GPTEXP_BUDGET=0.1 shortens the training
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks
 
-bench: $(VENV)/.installed  ## measure gptexp on this machine (about ten minutes, no network)
+bench: $(VENV)/.installed  ## measure the speed on this machine (about ten minutes, no network)
 	@$(BIN)/python benchmarks/own.py $(ARGS)
 
-gallery: $(VENV)/.installed  ## create the pictures of the documentation again (about an hour on two cores; needs a browser)
+gallery: $(VENV)/.installed  ## create the pictures of the documentation (about an hour on two cores; needs a browser)
 	@$(PIP) -e '.[gallery]'
 	@$(BIN)/python docs/gallery.py $(ARGS)
 
-docs: $(VENV)/.installed-dev  ## build the documentation into site/ (no network), and check its links
+docs: $(VENV)/.installed-dev  ## build the documentation in site/ without a network and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(VENV)/.installed-dev  ## serve the documentation on this machine, and rebuild it at each change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
 
-test: lint types test-fast  ## lint, types and the fast tests, which build the documentation
+test: lint types test-fast  ## run lint, type checks and the fast tests, which build the documentation
 
-test-fast: $(VENV)/.installed-dev  ## the fast tests alone; ARGS=tests/models runs some of them
+test-fast: $(VENV)/.installed-dev  ## run the fast tests only; ARGS=tests/models selects some of them
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## the slow tests
+test-slow: $(VENV)/.installed-dev  ## run the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
 
-test-all: test test-slow  ## everything
+test-all: test test-slow  ## run all tests
 
 # $(call fresh,ENVIRONMENT,CONSTRAINTS,REQUIREMENT): a new environment with nothing but the requirement.
 define fresh
@@ -88,15 +88,15 @@ endef
 
 LOWEST ?= constraints-lowest.txt
 TESTED  = -e '.[test,docs]'
-test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+test-lowest:  ## run the fast tests with the lowest allowed versions, in .venv-lowest
 	$(call fresh,$(VENV)-lowest,-c $(LOWEST),$(TESTED))
 	$(VENV)-lowest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-newest:  ## the fast tests with the newest versions of all dependencies, in .venv-newest
+test-newest:  ## run the fast tests with the newest versions of all dependencies, in .venv-newest
 	$(call fresh,$(VENV)-newest,,-e '.[dev]')
 	$(VENV)-newest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-wheel: $(VENV)/.installed-dev  ## build dist/, check it, install the wheel into an empty environment and run it there
+wheel: $(VENV)/.installed-dev  ## build and check dist/, install the wheel in an empty environment and run it
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
@@ -104,7 +104,7 @@ wheel: $(VENV)/.installed-dev  ## build dist/, check it, install the wheel into 
 	cd build/wheel && $(PLACE)/python -m gptexp --version && $(PLACE)/python -m gptexp.train debug=smoke
 
 SCHEMA = $(BIN)/python -m check_jsonschema --builtin-schema vendor
-lint: $(VENV)/.installed-dev  ## style, spelling, and the schemas of CITATION.cff and .github/
+lint: $(VENV)/.installed-dev  ## check style, spelling, and the schemas of CITATION.cff and .github/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m codespell_lib
@@ -113,7 +113,7 @@ lint: $(VENV)/.installed-dev  ## style, spelling, and the schemas of CITATION.cf
 	$(SCHEMA).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
 
-types: $(VENV)/.installed-dev  ## mypy
+types: $(VENV)/.installed-dev  ## check the types with mypy
 	$(BIN)/python -m mypy
 
 format: $(VENV)/.installed-dev  ## format the code and apply automatic fixes

@@ -1,11 +1,11 @@
-"""Training steps beside nanoGPT's: the same model, batch and text, each by its own command, in turn.
+"""Compare the training speed of gptexp and nanoGPT on the same model, batch and text. The two commands take turns.
 
     python benchmarks/against_nanogpt.py --nanogpt PATH --shakespeare input.txt [--works cpu,baby,gpt2] [--turns 3]
 
-PATH is a clone of https://github.com/karpathy/nanoGPT; it is copied, not written to. A figure is the median
-time of a step after warm-up, logging and progress bar on; a ratio is the median of the turns' ratios.
-`recommended` is what we would train instead, beside the same command of nanoGPT's. On a GPU (`--device cuda`) both
-compile, and GPT-2 takes twelve windows a step.
+PATH is a clone of https://github.com/karpathy/nanoGPT. It is copied and not modified. Each time is the median of the
+steps after the warm-up, with logging and the progress bar enabled. Each ratio is the median over the turns.
+`recommended` compares the settings that we recommend with the same nanoGPT command. On a GPU (`--device cuda`), both
+programs compile the model, and GPT-2 uses twelve windows per step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ CONSTANT = ["schedule.min_lr_ratio=1", "schedule.warmup_steps=0"]
 
 @dataclass(frozen=True)
 class Work:
-    """One comparison. batch: windows a step, of `block` tokens. ours: variants by name; theirs: nanoGPT's options."""
+    """One comparison.
+
+    batch: windows per step. block: tokens per window. theirs: options of nanoGPT. ours: overrides of gptexp by variant.
+    """
 
     steps: int
     warm_up: int
@@ -48,14 +51,14 @@ class Work:
     ours: dict[str, list[str]]
 
     def nanogpt(self, device: str) -> list[str]:
-        """Arguments of nanoGPT's train.py."""
+        """Return the arguments of nanoGPT's train.py."""
         sizes = [f"--batch_size={self.batch}", f"--block_size={self.block}"]
         steps = [f"--max_iters={self.steps}", f"--lr_decay_iters={self.steps}"]
         return [*self.theirs, *sizes, *steps, f"--device={device}", f"--compile={device == 'cuda'}"]
 
 
 WORKS = {
-    "cpu": Work(  # the CPU setting of nanoGPT's README
+    "cpu": Work(  # the CPU configuration in nanoGPT's README
         steps=220,
         warm_up=20,
         batch=12,
@@ -63,7 +66,7 @@ WORKS = {
         theirs=[*CHARACTERS, "--n_layer=4", "--n_head=4", "--n_embd=128", "--dropout=0.0"],
         ours={"same": ["experiment=shakespeare_char_cpu"]},
     ),
-    "baby": Work(  # its baby GPT: 6 layers of 384, dropout everywhere
+    "baby": Work(  # nanoGPT's baby GPT: 6 layers of width 384, dropout in all layers
         steps=5,
         warm_up=1,
         batch=64,
@@ -88,7 +91,7 @@ WORKS = {
         },
     ),
 }  # fmt: skip
-ON_GPU = {  # steps are short there, and the first ones compile
+ON_GPU = {  # more steps, because they are short and the first ones compile
     "cpu": replace(WORKS["cpu"], warm_up=100),
     "baby": replace(WORKS["baby"], steps=300, warm_up=100),
     "gpt2": replace(WORKS["gpt2"], steps=100, warm_up=40, batch=12),
@@ -97,7 +100,7 @@ ON_GPU = {  # steps are short there, and the first ones compile
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds of a step (the median), the loss of the last one, and MFU where the device's peak is known."""
+    """Median milliseconds per step, the loss of the last step, and the MFU if the peak of the device is known."""
 
     ms: float
     loss: float
@@ -107,8 +110,8 @@ class Timed:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_peer(p)
-    p.add_argument("--works", default=",".join(WORKS), help="which of them (default: %(default)s)")
-    p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
+    p.add_argument("--works", default=",".join(WORKS), help="comparisons to run (default: %(default)s)")
+    p.add_argument("--turns", type=int, default=3, help="number of measurements of each command (default: 3)")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     record.add_option(p, "against_nanogpt")
     options = p.parse_args()
@@ -121,9 +124,9 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
-    """Rows of the table: a work and a variant each."""
+    """Return the rows of the table, one for each comparison and variant."""
     text = options.shakespeare
-    nanogpt = adopted(options.nanogpt, text, scratch / "nanogpt")
+    nanogpt = prepared_copy(options.nanogpt, text, scratch / "nanogpt")
     rows: list[dict[str, Any]] = []
     for name in options.works.split(","):
         work = (ON_GPU if options.device == "cuda" else WORKS)[name]
@@ -148,18 +151,18 @@ def compare(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
 
 
 def measure(work: Work, nanogpt: Path, text: Path, scratch: Path, device: str) -> dict[str, Timed]:
-    """One turn: nanoGPT's command, then ours."""
+    """Run nanoGPT's command and then gptexp's variants."""
     found = {"nanogpt": theirs(work, nanogpt, device)}
     return found | {variant: ours(work, overrides, text, scratch, device) for variant, overrides in work.ours.items()}
 
 
 def theirs(work: Work, nanogpt: Path, device: str, timeout: float | None = None) -> Timed:
-    """nanoGPT's train.py; it times its own iterations, the logging of the last one included."""
+    """Run nanoGPT's train.py. It reports the time of each iteration, which includes the logging of the previous one."""
     settings = [*work.nanogpt(device), "--eval_iters=1", "--log_interval=1"]
-    lines = printed([sys.executable, "train.py", *settings], nanogpt, timeout)
+    lines = terminal_lines([sys.executable, "train.py", *settings], nanogpt, timeout)
     found = [match.groups() for line in lines if (match := ITERATION.match(line))]
     times = [float(ms) for step, _, ms in found if int(step) > work.warm_up]
-    last = work.steps - 1  # it counts from 0, and goes a step further than it is told
+    last = work.steps - 1  # nanoGPT counts from 0 and runs one step more than max_iters
     return Timed(statistics.median(times), next(float(loss) for step, loss, _ in found if int(step) == last))
 
 
@@ -173,14 +176,17 @@ def ours(
     compiled: bool | None = None,
     timeout: float | None = None,
 ) -> Timed:
-    """gptexp's train; seconds of training as it records them, at every step. compiled: None, on a GPU."""
+    """Run gptexp's train command and read the time of every step from metrics.csv.
+
+    compiled: whether to use torch.compile; None means only on a GPU.
+    """
     folder = Path(tempfile.mkdtemp(dir=scratch, prefix="run-"))
     on_gpu = device == "cuda"
     fixed = ["trainer=gpu" if on_gpu else "trainer=cpu", f"trainer.compile={on_gpu if compiled is None else compiled}"]
     fixed += [f"data.path={text}", "data.val_bytes=4096", f"hydra.run.dir={folder}", "trainer.log_every_steps=1"]
     fixed += [f"trainer.max_steps={work.steps}", f"trainer.val_every_steps={work.steps}", "callbacks.samples.tokens=0"]
     fixed += [f"data.global_batch_size={work.batch}", f"model.block_size={work.block}"]
-    printed([sys.executable, "-m", "gptexp.train", *overrides, *fixed], scratch, timeout)
+    terminal_lines([sys.executable, "-m", "gptexp.train", *overrides, *fixed], scratch, timeout)
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     after = [row for row in rows if int(row["step"]) >= work.warm_up]
@@ -190,25 +196,25 @@ def ours(
 
 
 def add_peer(parser: argparse.ArgumentParser) -> None:
-    """--nanogpt and --shakespeare, refused where nothing is."""
+    """Add the options --nanogpt and --shakespeare, which must name existing files."""
     parser.add_argument("--nanogpt", type=_clone, required=True, metavar="PATH", help="a clone of nanoGPT")
-    parser.add_argument("--shakespeare", type=_file, required=True, metavar="FILE", help="Tiny Shakespeare (input.txt)")
+    parser.add_argument("--shakespeare", type=_file, required=True, metavar="FILE", help="Tiny Shakespeare, input.txt")
 
 
 def _clone(name: str) -> Path:
     if not (Path(name) / "train.py").is_file():
-        raise argparse.ArgumentTypeError(f"no train.py in {name}")
+        raise argparse.ArgumentTypeError(f"{name}: contains no train.py; give a clone of nanoGPT")
     return Path(name)
 
 
 def _file(name: str) -> Path:
     if not Path(name).is_file():
-        raise argparse.ArgumentTypeError(f"no file {name}")
+        raise argparse.ArgumentTypeError(f"{name}: no such file")
     return Path(name).resolve()
 
 
-def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:
-    """A copy of nanoGPT with its two data sets made from the text: characters, and GPT-2's tokens."""
+def prepared_copy(nanogpt: Path, text: Path, copy: Path) -> Path:
+    """Copy nanoGPT and create its two data sets from the text: characters and GPT-2 tokens."""
     import numpy as np
 
     from gptexp.config.tokenizer import GPT2TokenizerConfig
@@ -217,7 +223,7 @@ def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:
     shutil.copytree(nanogpt, copy, ignore=shutil.ignore_patterns(".git", "out*", "*.bin", "*.pkl"))
     characters = copy / "data/shakespeare_char"
     shutil.copy(text, characters / "input.txt")
-    printed([sys.executable, "prepare.py"], characters)
+    terminal_lines([sys.executable, "prepare.py"], characters)
     tokens = train_tokenizer(GPT2TokenizerConfig()).encode(text.read_text(encoding="utf-8")).astype(np.uint16)
     cut = len(tokens) * 9 // 10
     for name, part in (("train", tokens[:cut]), ("val", tokens[cut:])):
@@ -225,11 +231,11 @@ def adopted(nanogpt: Path, text: Path, copy: Path) -> Path:
     return copy
 
 
-def printed(command: list[str], place: Path, timeout: float | None = None) -> list[str]:
-    """Lines that a program writes to a terminal, so that progress bars are drawn.
+def terminal_lines(command: list[str], place: Path, timeout: float | None = None) -> list[str]:
+    """Run a program in a pseudo-terminal, so that it draws progress bars, and return its output lines.
 
     Raises:
-        subprocess.TimeoutExpired: it took longer than `timeout` seconds; it and its children are ended.
+        subprocess.TimeoutExpired: the program ran longer than `timeout` seconds. It and its children are killed.
     """
     ours, theirs = pty.openpty()
     pieces: list[bytes] = []
@@ -238,7 +244,7 @@ def printed(command: list[str], place: Path, timeout: float | None = None) -> li
         try:
             while piece := os.read(ours, 65536):
                 pieces.append(piece)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # on Linux, the other end is closed
             pass
 
     reader = threading.Thread(target=drain)
@@ -262,7 +268,7 @@ def printed(command: list[str], place: Path, timeout: float | None = None) -> li
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("work", "variant", "nanoGPT, ms a step", "gptexp, ms a step", "ratio", "tokens/s", "last losses")
+    table = Table("work", "variant", "nanoGPT, ms per step", "gptexp, ms per step", "ratio", "tokens/s", "last losses")
     for row in rows:
         theirs, ours, rate = (statistics.median(row[key]) for key in ("nanogpt_ms", "gptexp_ms", "tokens_per_second"))
         known = [mfu for mfu in row["gptexp_mfu"] if mfu is not None]

@@ -1,8 +1,8 @@
-"""How long a run takes to find its place: which windows step 1,000,000 reads, for corpora of any size.
+"""Measure how long a resumed run takes to find the windows of step 1,000,000, for corpora of different sizes.
 
     python benchmarks/find_place.py
 
-Prints the median time of the first call, with nothing kept from before, and the memory that it took.
+Prints the median time of a first call, without cached results, and its peak memory.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ STEP, WINDOWS, BLOCK_SIZE, REPEATS = 1_000_000, 512, 1024, 20
 
 
 def main() -> None:
-    """The table: tokens of the corpus, milliseconds, kilobytes."""
-    table = Table("tokens", "epochs before it", "ms, median", "ms, worst", "KiB")
+    """Print the table: tokens of the corpus, epochs, milliseconds, kibibytes."""
+    table = Table("tokens", "epochs before the step", "ms, median", "ms, worst", "KiB")
     for tokens in (10**6, 10**9, 10**12):
         seconds, peak = measure(tokens)
         epochs = STEP * WINDOWS * BLOCK_SIZE / tokens
         row = [f"{tokens:,}", f"{epochs:,.1f}", f"{1e3 * statistics.median(seconds):.2f}", f"{1e3 * max(seconds):.2f}"]
         table.add_row(*row, f"{peak / 1024:,.0f}")
-    Console().print(f"place of step {STEP:,}: {WINDOWS} windows of {BLOCK_SIZE} tokens", table)
+    Console().print(f"windows of step {STEP:,}: {WINDOWS} windows of {BLOCK_SIZE} tokens", table)
 
 
 def measure(tokens: int) -> tuple[list[float], int]:
-    """Seconds of each repeat, and the most memory in bytes, of finding the step's windows."""
+    """Return the seconds of each repeat and the peak memory in bytes for finding the windows of the step."""
     seconds = []
     for seed in range(REPEATS):
         order._draws.cache_clear()

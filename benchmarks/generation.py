@@ -1,9 +1,10 @@
-"""Writing with GPT-2 124M (random weights): gptexp, the same without a cache, and Hugging Face's `generate`.
+"""Measure generation with GPT-2 124M (random weights): gptexp with and without a cache, and Hugging Face's `generate`.
 
     python benchmarks/generation.py [--model gpt2_small] [--batches 1,4,8] [--repeats 3]
 
-Greedy, in float32, from prompts of 32 tokens. The three take turns in one process, so that a busy machine
-is busy for all of them. Prints tokens a second (median) and ratios to Hugging Face, and writes JSON.
+Decoding is greedy, in float32, from prompts of 32 tokens. The three programs take turns in one process, so that other
+load on the machine affects all of them. Prints the median tokens per second and the ratios to Hugging Face, and
+writes them as JSON.
 Needs `pip install transformers`.
 """
 
@@ -30,7 +31,7 @@ PEER = "Hugging Face"
 
 
 def main() -> None:
-    """The table."""
+    """Measure, print the table and write the JSON file."""
     options = arguments()
     ours, theirs = models(options.model)
     writers: dict[str, Callable[[list[list[int]], int], None]] = {
@@ -38,7 +39,7 @@ def main() -> None:
         PEER: lambda prompts, n: generate(theirs, prompts, n),
         "gptexp without a cache": lambda prompts, n: write(RecomputingDecoder(ours, prompts), n),
     }
-    table = Table("texts", "tokens each", "writer", "tokens/s", f"ratio to {PEER}", title=options.model)
+    table = Table("texts", "tokens per text", "program", "tokens/s", f"ratio to {PEER}", title=options.model)
     rows: list[dict[str, Any]] = []
     for batch in map(int, options.batches.split(",")):
         for row in measured(writers, batch, options):
@@ -52,17 +53,17 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="gpt2_small", help="a preset of GPT-2's shape (default: gpt2_small)")
-    parser.add_argument("--tokens", type=int, default=100, help="new tokens of each text (default: 100)")
+    parser.add_argument("--model", default="gpt2_small", help="a preset of the GPT-2 family (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=100, help="new tokens for each text (default: 100)")
     parser.add_argument("--uncached-tokens", type=int, default=10, help="the same without a cache (default: 10)")
-    parser.add_argument("--batches", default="1,4,8", help="texts side by side (default: 1,4,8)")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured (default: 3)")
+    parser.add_argument("--batches", default="1,4,8", help="numbers of texts generated in parallel (default: 1,4,8)")
+    parser.add_argument("--repeats", type=int, default=3, help="number of measurements of each program (default: 3)")
     parser.add_argument("--json", type=Path, default=Path("generation.json"))
     return parser.parse_args()
 
 
 def models(preset: str) -> tuple[torch.nn.Module, Any]:
-    """Ours and Hugging Face's, of one shape; their weights are random, which no speed depends on."""
+    """Return two random models of the same shape, gptexp's and Hugging Face's. The speed does not depend on weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config: Any = compose([f"model={preset}", "data=pydocs"]).model
@@ -75,12 +76,12 @@ def models(preset: str) -> tuple[torch.nn.Module, Any]:
 
 
 def measured(writers: dict[str, Callable[..., None]], batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each writer; they take turns."""
+    """Return one row for each program; the programs take turns."""
     prompts = torch.randint(VOCAB - 1, (batch, PROMPT), generator=torch.Generator().manual_seed(1)).tolist()
     lengths = {name: options.uncached_tokens if "without" in name else options.tokens for name in writers}
     rates: dict[str, list[float]] = {name: [] for name in writers}
     for writer in writers.values():
-        writer(prompts, 2)  # warm
+        writer(prompts, 2)  # warm up
     for _ in range(options.repeats):
         for name, writer in writers.items():
             begin = time.perf_counter()
@@ -99,13 +100,13 @@ def measured(writers: dict[str, Callable[..., None]], batch: int, options: argpa
 
 
 def write(decoder: Decoder, n: int) -> None:
-    """n tokens for each text, by our own decoder."""
+    """Generate n tokens for each text with gptexp."""
     for _ in Writing(decoder, [None] * len(decoder.sequences), max_new_tokens=n, temperature=0):
         pass
 
 
 def generate(model: Any, prompts: list[list[int]], n: int) -> None:
-    """The same by Hugging Face; min_new_tokens keeps it from stopping early."""
+    """Generate n tokens for each text with Hugging Face; min_new_tokens prevents an early stop."""
     tokens = torch.tensor(prompts)
     model.generate(
         tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=n, min_new_tokens=n, do_sample=False,

@@ -1,12 +1,12 @@
-"""What a GPU does with gptexp, in one table and at most eight minutes.
+"""Measure gptexp on a GPU, in at most eight minutes, and print one table.
 
     python benchmarks/gpu.py [--nanogpt PATH] [--shakespeare FILE] [--only eager,compiled,…] [--minutes 8]
-    python benchmarks/gpu.py --device cpu --small      # the same parts at toy sizes, to try the program itself
+    python benchmarks/gpu.py --device cpu --small      # the same parts with tiny models, to test this program
 
-GPT-2 124M in bf16 at T 1024, twelve windows a step, with and without torch.compile and with Muon, beside nanoGPT's own
-command where a clone is given; an exact resume; the error of a full memory; generation. Each part runs as processes of
-its own: one that fails is a row that says why. A part that no time is left for is named and left out. The figures are
-written after each part, so that an end from outside loses none.
+The parts are: GPT-2 124M in bf16 with a block size of 1,024 and twelve windows per step, with and without
+torch.compile and with Muon; nanoGPT's command, if a clone is given; exact resume; the error message when the memory is
+full; generation. Each part runs in separate processes. A part that fails gives a row with the reason. A part without
+enough time is left out. The results are written after each part, so an interruption loses none of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import record
-from against_nanogpt import ON_GPU, Timed, Work, _clone, _file, adopted, ours, theirs
+from against_nanogpt import ON_GPU, Timed, Work, _clone, _file, ours, prepared_copy, theirs
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +48,7 @@ PROMPT, WRITTEN, TEXTS = 32, 100, (1, 8)
 
 @dataclass
 class Bench:
-    """What the parts share. begun: as time.monotonic says it."""
+    """State that the parts share. started: value of time.monotonic()."""
 
     device: str
     small: bool
@@ -56,33 +56,34 @@ class Bench:
     nanogpt: Path | None
     scratch: Path
     seconds: float
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
     steps: dict[str, Timed] = field(default_factory=dict)
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
-        return self.seconds - (time.monotonic() - self.begun)
+        """Return the remaining seconds of the budget."""
+        return self.seconds - (time.monotonic() - self.started)
 
     @property
     def work(self) -> Work:
         return SMALL_WORK if self.small else ON_GPU["gpt2"]
 
     def train(self, name: str, *overrides: str, compiled: bool) -> str:
-        """Our command's steps, kept by name."""
+        """Measure the steps of gptexp's command and store them under the name."""
         settings = [*self.work.ours["same"], *overrides]
         self.steps[name] = ours(
             self.work, settings, self.text, self.scratch, self.device, compiled=compiled, timeout=self.left
         )
-        return self.said(self.steps[name])
+        return self.describe(self.steps[name])
 
-    def said(self, timed: Timed) -> str:
+    def describe(self, timed: Timed) -> str:
+        """Return the speed and the loss as text."""
         rate = 1000 * self.work.batch * self.work.block / timed.ms
         mfu = f", MFU {timed.mfu:.1%}" if timed.mfu else ""
-        return f"{timed.ms:,.1f} ms a step, {rate:,.0f} tokens/s{mfu}, last loss {timed.loss:.3f}"
+        return f"{timed.ms:,.1f} ms per step, {rate:,.0f} tokens/s{mfu}, last loss {timed.loss:.3f}"
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A Python program, ended where the time is."""
+        """Run a Python program until the end of the budget at most."""
         command = [sys.executable, *words]
         return subprocess.run(
             command, cwd=self.scratch, capture_output=True, text=True, check=False, timeout=max(1, self.left)
@@ -97,28 +98,28 @@ def eager(bench: Bench) -> str:
 
 
 def compiled(bench: Bench) -> str:
-    said = bench.train("compiled", compiled=True)
+    found = bench.train("compiled", compiled=True)
     before = bench.steps.get("eager")
-    return said + (f", {before.ms / bench.steps['compiled'].ms:.2f} times as fast as without" if before else "")
+    return found + (f", {before.ms / bench.steps['compiled'].ms:.2f} times as fast as not compiled" if before else "")
 
 
 def muon(bench: Bench) -> str:
-    said = bench.train("muon", "optimizer=muon", compiled=False)
+    found = bench.train("muon", "optimizer=muon", compiled=False)
     before = bench.steps.get("eager")
-    return said + (f", {bench.steps['muon'].ms - before.ms:+,.1f} ms beside AdamW" if before else "")
+    return found + (f", {bench.steps['muon'].ms - before.ms:+,.1f} ms compared with AdamW" if before else "")
 
 
 def nanogpt(bench: Bench) -> str:
-    """Its own command on the same text, compiled on a GPU as ours is in `compiled`."""
+    """Run nanoGPT's command on the same text. On a GPU it is compiled, as in the part `compiled`."""
     if bench.nanogpt is None:
-        raise Skipped("give --nanogpt PATH, a clone of it")
-    copy = adopted(bench.nanogpt, bench.text, bench.scratch / "nanogpt")
+        raise Skipped("give --nanogpt PATH, a clone of nanoGPT")
+    copy = prepared_copy(bench.nanogpt, bench.text, bench.scratch / "nanogpt")
     bench.steps["nanogpt"] = timed = theirs(bench.work, copy, bench.device, max(1, bench.left))
     same = bench.steps.get("compiled")
     if same is None:
-        return bench.said(timed)
-    timed = replace(timed, mfu=same.mfu and same.mfu * same.ms / timed.ms)  # of the same FLOPs
-    return f"{bench.said(timed)}; gptexp compiled takes {same.ms / timed.ms:.2f} of its time"
+        return bench.describe(timed)
+    timed = replace(timed, mfu=same.mfu and same.mfu * same.ms / timed.ms)  # both need the same FLOPs
+    return f"{bench.describe(timed)}; gptexp compiled takes {same.ms / timed.ms:.2f} times as long"
 
 
 def resume(bench: Bench) -> str:
@@ -132,7 +133,10 @@ def resume(bench: Bench) -> str:
 
 
 def full_memory(bench: Bench) -> str:
-    """A GPU's memory is filled by activations; a CPU's isn't: there a model that can't fit is refused."""
+    """Check the error message for too little memory.
+
+    On a GPU, activations fill the memory. On a CPU, gptexp refuses a model that does not fit.
+    """
     if bench.device == "cuda":
         sizes, names = (
             ["data.global_batch_size=16384", "data.micro_batch_size=16384", "trainer=gpu"],
@@ -142,10 +146,10 @@ def full_memory(bench: Bench) -> str:
         sizes, names = ["model.n_layer=96", "model.n_head=128", "model.n_embd=65536", "trainer=cpu"], "GiB"
     fixed = [f"data.path={bench.text}", "data.val_bytes=4096", "trainer.compile=false", "trainer.max_steps=2"]
     done = bench.run("-m", "gptexp.train", *bench.work.ours["same"], *sizes, *fixed)
-    said = _last_line(done)
-    if done.returncode != 2 or not said.startswith("error: ") or names not in said:
-        raise Failed(f"exit code {done.returncode}: {said}")
-    return said
+    message = _last_line(done)
+    if done.returncode != 2 or not message.startswith("error: ") or names not in message:
+        raise Failed(f"exit code {done.returncode}: {message}")
+    return message
 
 
 def generation(bench: Bench) -> str:
@@ -156,10 +160,10 @@ def generation(bench: Bench) -> str:
 
 
 def write(device: str, small: bool) -> None:
-    """Greedy in float32 with a cache; then the same on the CPU, for its tokens."""
+    """Measure greedy generation in float32 with a cache, and compare the tokens with those of the CPU."""
     import torch
-    from generation import write as write_with
 
+    from generation import write as write_with
     from gptexp.compose.composition import compose
     from gptexp.generation.decoding import make_decoder
     from gptexp.models.build import build_model
@@ -169,10 +173,10 @@ def write(device: str, small: bool) -> None:
     drawn = torch.randint(50256, (max(TEXTS), PROMPT), generator=torch.Generator().manual_seed(1)).tolist()
     rates = []
     for texts in TEXTS:
-        for n in (2, WRITTEN):  # the first to warm up
+        for n in (2, WRITTEN):  # the first run is the warm-up
             decoder, begin = make_decoder(model, drawn[:texts], n), time.perf_counter()
             write_with(decoder, n)
-        rates.append(f"{texts * WRITTEN / (time.perf_counter() - begin):,.0f} tokens/s for {texts} side by side")
+        rates.append(f"{texts * WRITTEN / (time.perf_counter() - begin):,.0f} tokens/s with batch size {texts}")
     first = [make_decoder(model.to(on), drawn[:1], PROMPT) for on in (device, "cpu")]
     for decoder in first:
         write_with(decoder, PROMPT)
@@ -184,30 +188,30 @@ def write(device: str, small: bool) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """run: what it found, in words. seconds: below so many it isn't begun."""
+    """One measurement. run: returns the result as text. seconds: the part is left out if less time is left."""
 
     run: Callable[[Bench], str]
     seconds: int
     what: str
 
 
-PARTS = {  # in this order
+PARTS = {  # run in this order
     "eager": Part(eager, 40, "GPT-2 124M, bf16"),
-    "compiled": Part(compiled, 90, "the same, compiled"),
+    "compiled": Part(compiled, 90, "GPT-2 124M, bf16, compiled"),
     "nanogpt": Part(nanogpt, 90, "nanoGPT, compiled"),
     "resume": Part(resume, 50, "exact resume"),
-    "memory": Part(full_memory, 30, "a full memory"),
+    "memory": Part(full_memory, 30, "error when the memory is full"),
     "muon": Part(muon, 40, "GPT-2 124M, Muon"),
     "generation": Part(generation, 30, "generation"),
 }
 
 
 class Skipped(Exception):
-    """A part that can't be run here; the text says why."""
+    """A part cannot run here; the message is the reason."""
 
 
 class Failed(Exception):
-    """A part that didn't find what it should; the text says what instead."""
+    """A part gave an unexpected result; the message describes it."""
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -216,16 +220,16 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def guarded(part: Part, bench: Bench) -> tuple[str, str]:
-    """How the part ended, and what it found or why it didn't."""
+    """Run a part; return its status and its result or the reason for the failure."""
     if bench.left < part.seconds * (0.2 if bench.small else 1):
-        return "left out", f"{bench.left:.0f} s were left"
+        return "left out", f"only {bench.left:.0f} s left"
     try:
         return "done", part.run(bench)
     except Skipped as why:
         return "skipped", str(why)
     except subprocess.TimeoutExpired:
-        return "failed", "was not done in the time that was left"
-    except (Exception, SystemExit) as error:  # one part is a row, and not the end
+        return "failed", "did not finish in the remaining time"
+    except (Exception, SystemExit) as error:  # a failed part gives a row; the next part runs
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return "failed", lines[-1]
 
@@ -235,12 +239,12 @@ def guarded(part: Part, bench: Bench) -> tuple[str, str]:
 
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nanogpt", type=_clone, metavar="PATH", help="a clone of nanoGPT; without it that part is skipped")
-    p.add_argument("--shakespeare", type=_file, metavar="FILE", help="the text; default: topics of Python's manual")
-    p.add_argument("--only", default=",".join(PARTS), help="which parts (default: %(default)s)")
-    p.add_argument("--minutes", type=float, default=8, help="of all parts together (default: %(default)s)")
+    p.add_argument("--nanogpt", type=_clone, metavar="PATH", help="a clone of nanoGPT (default: skip this part)")
+    p.add_argument("--shakespeare", type=_file, metavar="FILE", help="training text (default: the Python manual)")
+    p.add_argument("--only", default=",".join(PARTS), help="parts to run (default: %(default)s)")
+    p.add_argument("--minutes", type=float, default=8, help="total time of all parts (default: %(default)s)")
     p.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default: %(default)s")
-    p.add_argument("--small", action="store_true", help="toy sizes, to try the program where no GPU is")
+    p.add_argument("--small", action="store_true", help="tiny models, to test this program without a GPU")
     p.add_argument("--write-on", choices=["cuda", "cpu"], help=argparse.SUPPRESS)
     record.add_option(p, "gpu")
     options = p.parse_args()
@@ -282,7 +286,7 @@ def _manual(place: Path) -> Path:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("part", "found", "seconds")
+    table = Table("part", "result", "seconds")
     for row in rows:
         found = row["found"] if row["status"] == "done" else f"{row['status']}: {row['found']}"
         table.add_row(row["what"], found, f"{row['seconds']:.0f}")

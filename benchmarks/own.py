@@ -1,10 +1,10 @@
-"""gptexp by itself: steps, what the framework adds to them, starts, and the loader. `make bench`; no network.
+"""Measure gptexp alone: training steps, overhead of the Trainer, start-up time, data loader. `make bench`; no network.
 
     python benchmarks/own.py [--only steps,overhead,starts,loader,precision] [--turns 3]
 
-Every figure is a median of several; what is compared takes turns. Steps are a GPU's where there is one; the
-framework's share, starts and the loader are the CPU's. `precision` sets float32 and bf16 side by side and is run
-where it is asked for: a CPU without bf16 units takes long.
+Every figure is the median of several measurements, and compared programs take turns. The part `steps` uses a GPU if
+there is one. The parts `overhead`, `starts` and `loader` use the CPU. The part `precision` compares float32 and bf16.
+It runs only with `--only precision`, because it is slow on a CPU without bf16 units.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, Any]
-CPU = ["model.block_size=64", "model.position=learned", "model.bias=false"]  # nanoGPT's CPU setting
-WORKS = {  # overrides, and how many steps
+CPU = ["model.block_size=64", "model.position=learned", "model.bias=false"]  # nanoGPT's CPU configuration
+WORKS = {  # overrides, number of steps
     "bigram, T 64, B 12": (["model=bigram"], 2000),
     "4 × 128, T 64, B 12": (CPU, 200),
     "4 × 128, T 128, B 12 (default)": ([], 120),
@@ -40,8 +40,8 @@ QUIET = ["data.val_bytes=2048", "callbacks.samples.tokens=0"]
 def main() -> None:
     parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader, "precision": precision}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", default="steps,overhead,starts,loader", help="which parts (default: %(default)s)")
-    p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
+    p.add_argument("--only", default="steps,overhead,starts,loader", help="parts to run (default: %(default)s)")
+    p.add_argument("--turns", type=int, default=3, help="number of measurements of each figure (default: 3)")
     record.add_option(p, "own")
     options = p.parse_args()
     if unknown := set(options.only.split(",")) - set(parts):
@@ -53,7 +53,7 @@ def main() -> None:
             show(figures[name])
     import torch
 
-    record.save(options.json, figures, "cuda" if torch.cuda.is_available() else "cpu")  # as trainer=auto takes it
+    record.save(options.json, figures, "cuda" if torch.cuda.is_available() else "cpu")  # the choice of trainer=auto
 
 
 def show(rows: list[Row]) -> None:
@@ -64,7 +64,7 @@ def show(rows: list[Row]) -> None:
 
 
 def command(*words: str, place: Path, expect: int = 0) -> float:
-    """Seconds that a command takes."""
+    """Return the seconds that a command takes."""
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False)
     if done.returncode != expect:
@@ -76,8 +76,8 @@ def command(*words: str, place: Path, expect: int = 0) -> float:
 
 
 def steps(place: Path, turns: int) -> list[Row]:
-    """Milliseconds of a step of `python -m gptexp.train`, logging every step."""
-    del turns  # a median over steps already
+    """Return the milliseconds per step of `python -m gptexp.train`, with logging at every step."""
+    del turns  # each figure is already a median over steps
     return [{"training": name, **_step(overrides, n, place)} for name, (overrides, n) in WORKS.items()]
 
 
@@ -87,26 +87,26 @@ def _step(overrides: list[str], n: int, place: Path) -> Row:
     command("-m", "gptexp.train", *overrides, *QUIET, *ends, f"hydra.run.dir={folder}", place=place)
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    rows = rows[len(rows) // 10 :]  # the first ones take memory
+    rows = rows[len(rows) // 10 :]  # without the first steps, which allocate memory
     times = [1000 * (float(b["seconds"]) - float(a["seconds"])) for a, b in pairwise(rows)]
     rates = [float(row["tokens_per_second"]) for row in rows[1:]]
-    return {"ms a step": statistics.median(times), "tokens/s": statistics.median(rates)}
+    return {"ms per step": statistics.median(times), "tokens/s": statistics.median(rates)}
 
 
 # ------------------------------------------------------------------------------- precision
 
 
 def precision(place: Path, turns: int) -> list[Row]:
-    """What `trainer.precision=auto` takes, beside the two that it chooses from."""
+    """Compare `trainer.precision=auto` with the two precisions that it chooses from."""
     kinds, rows = ["32-true", "bf16-mixed", "auto"], []
     for name in ("4 × 128, T 64, B 12", "baby GPT, T 256, B 64", "GPT-2 124M, T 1024, B 1"):
         overrides, n = WORKS[name]
         times = [
-            [_step([*overrides, f"trainer.precision={kind}"], n, place)["ms a step"] for kind in kinds]
+            [_step([*overrides, f"trainer.precision={kind}"], n, place)["ms per step"] for kind in kinds]
             for _ in range(turns)
         ]
         medians = map(statistics.median, zip(*times, strict=True))
-        rows.append({"ms a step": name, **dict(zip(kinds, medians, strict=True))})
+        rows.append({"ms per step": name, **dict(zip(kinds, medians, strict=True))})
     return rows
 
 
@@ -114,7 +114,7 @@ def precision(place: Path, turns: int) -> list[Row]:
 
 
 def overhead(place: Path, turns: int) -> list[Row]:
-    """The Trainer against a loop by hand over the same model, batches and optimizer."""
+    """Compare the Trainer with a minimal loop over the same model, batches and optimizer."""
     from rich.console import Console
 
     from gptexp.compose.composition import compose
@@ -133,12 +133,12 @@ def overhead(place: Path, turns: int) -> list[Row]:
             fit(built)
             pairs.append((by_hand, 1000 * built.record.throughput.seconds / n))
         ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
-        rows.append({"training": name, "by hand, ms": ours, "gptexp, ms": theirs, "more, ms": theirs - ours})
+        rows.append({"training": name, "minimal loop, ms": ours, "gptexp, ms": theirs, "overhead, ms": theirs - ours})
     return rows
 
 
 def _by_hand(built: Any, n: int) -> float:
-    """Milliseconds of a step of the shortest loop that trains the same."""
+    """Return the milliseconds per step of a minimal loop with the same training."""
     import torch
 
     from gptexp.machine.hardware import full_width_products
@@ -164,7 +164,7 @@ def _by_hand(built: Any, n: int) -> float:
 
 
 def starts(place: Path, turns: int) -> list[Row]:
-    """Seconds from the command line to its end."""
+    """Return the seconds from the start of a command to its end."""
     train = ["-m", "gptexp.train"]
     one_step = [*train, "trainer.max_steps=1", "trainer.val_every_steps=1", *QUIET, "data.global_batch_size=1"]
     programs = {
@@ -175,7 +175,7 @@ def starts(place: Path, turns: int) -> list[Row]:
         "gptexp.train --help": ([*train, "--help"], 0),
     }
     times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(turns + 1):  # the first fills the caches
+    for _ in range(turns + 1):  # the first turn fills the caches
         for name, (words, expect) in programs.items():
             times[name].append(command(*words, place=place, expect=expect))
     return [{"program": name, "seconds": statistics.median(found[1:])} for name, found in times.items()]
@@ -185,7 +185,7 @@ def starts(place: Path, turns: int) -> list[Row]:
 
 
 def loader(place: Path, turns: int) -> list[Row]:
-    """Windows from memory-mapped shards, 64 × 256 a batch, on one core."""
+    """Measure reading windows from memory-mapped shards, 64 × 256 tokens per batch, on one core."""
     import psutil
 
     from gptexp.compose.composition import compose
@@ -197,7 +197,7 @@ def loader(place: Path, turns: int) -> list[Row]:
     batches = built.objective.train_batches(built.data, config, built.plan, rank=0, first_step=0, last_step=100_000)
     process, warm_up, rates = psutil.Process(), 1000, []
     n = (len(batches) - warm_up) // turns
-    for first in range(warm_up):  # the pages of the shards come in
+    for first in range(warm_up):  # load the pages of the shards
         batches[first]
     resident = process.memory_info().rss
     for turn in range(turns):
@@ -206,7 +206,7 @@ def loader(place: Path, turns: int) -> list[Row]:
             batches[step]
         rates.append(n * 64 * 256 / (time.perf_counter() - begin))
     grown = (process.memory_info().rss - resident) / 2**20
-    return [{"loader": "64 × 256", "million tokens/s": statistics.median(rates) / 1e6, "grown, MiB": grown}]
+    return [{"loader": "64 × 256", "million tokens/s": statistics.median(rates) / 1e6, "memory growth, MiB": grown}]
 
 
 if __name__ == "__main__":

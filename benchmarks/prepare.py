@@ -1,13 +1,14 @@
-"""Making a corpus into tokens, beside nanoGPT's own script; learning merges, beside the bare library.
+"""Measure tokenizing a corpus, compared with nanoGPT's script, and learning merges, compared with the library alone.
 
     python benchmarks/prepare.py --nanogpt PATH [--megabytes 100] [--turns 3]
     python benchmarks/prepare.py --works merges
     python benchmarks/prepare.py --works gpt2 --megabytes 5000 --turns 1
 
-gpt2: by GPT-2's vocabulary. With PATH, a clone of https://github.com/karpathy/nanoGPT, beside its script, which maps a
-data set over processes (`pip install datasets tqdm` for it). merges: learning 32,000 words, beside the library that
-gptexp does it with. The text is source code from this Python's installation, a document a file, as often as it takes;
-nanoGPT gets it as a data set on the disk in place of OpenWebText. All are timed as commands, imports included.
+gpt2: tokenize with GPT-2's vocabulary. With PATH, a clone of https://github.com/karpathy/nanoGPT, the comparison
+includes its script, which uses several processes (it needs `pip install datasets tqdm`). merges: learn a vocabulary of
+32,000 tokens, compared with the library that gptexp uses for this. The text is source code of the Python installation,
+one document per file, repeated up to the requested size. nanoGPT reads it as a data set on disk instead of OpenWebText.
+All times are those of whole commands, including imports.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ encoding = tiktoken.get_encoding("gpt2")
 texts = (path.read_text(encoding="utf-8") for path in sorted(Path("text").glob("*.txt")))
 np.concatenate([np.array(encoding.encode_ordinary(text), dtype=np.uint16) for text in texts]).tofile("loop.bin")
 """
-FEWER = ("total_batches = 1024", "total_batches = min(1024, len(dset))")  # its own number wants more documents
+FEWER = ("total_batches = 1024", "total_batches = min(1024, len(dset))")  # its number of batches needs more documents
 DOCUMENTS = """
 import datasets
 from pathlib import Path
@@ -85,7 +86,7 @@ datasets.Dataset.from_dict({"text": texts}).save_to_disk("documents")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run of a program: seconds, and the most memory that it or a process of its took, in MB."""
+    """Cost of one run of a program: seconds, and the peak memory in MB of its largest process."""
 
     seconds: float
     memory: float
@@ -94,14 +95,14 @@ class Cost:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--nanogpt", type=Path, metavar="PATH", help="a clone of nanoGPT")
-    p.add_argument("--works", default="gpt2", help="which of gpt2,merges (default: %(default)s)")
+    p.add_argument("--works", default="gpt2", help="measurements to run, from gpt2,merges (default: %(default)s)")
     p.add_argument("--megabytes", type=int, default=100, help="size of the text (default: 100)")
-    p.add_argument("--turns", type=int, default=3, help="times that each is measured (default: 3)")
+    p.add_argument("--turns", type=int, default=3, help="number of measurements of each program (default: 3)")
     record.add_option(p, "prepare")
     options = p.parse_args()
     script = options.nanogpt / "data/openwebtext/prepare.py" if options.nanogpt else None
     if script and not script.is_file():
-        p.error(f"--nanogpt={options.nanogpt}: no data/openwebtext/prepare.py in it")
+        p.error(f"--nanogpt={options.nanogpt}: contains no data/openwebtext/prepare.py")
     if unknown := set(options.works.split(",")) - {"gpt2", "merges"}:
         p.error(f"--works={','.join(sorted(unknown))}: choose from gpt2, merges")
     rows: list[dict[str, object]] = []
@@ -117,7 +118,7 @@ def main() -> None:
 
 
 def tokenizing(place: Path, script: Path | None) -> dict[str, str | list[str]]:
-    """Programs by name; nanoGPT's with its data set made."""
+    """Return the programs by name, after creating the data set for nanoGPT's."""
     programs: dict[str, str | list[str]] = {"gptexp": OURS, "tiktoken, one thread": ENCODING + LOOP}
     if script:
         (place / "prepare.py").write_text(script.read_text().replace(*FEWER))
@@ -129,7 +130,7 @@ def tokenizing(place: Path, script: Path | None) -> dict[str, str | list[str]]:
 def measure(
     work: str, programs: Mapping[str, str | list[str]], place: Path, size: int, turns: int
 ) -> list[dict[str, object]]:
-    """Run the programs in turn, show the table; its rows."""
+    """Run the programs in turn, print the table and return its rows."""
     costs: dict[str, list[Cost]] = {name: [] for name in programs}
     for _ in range(turns):
         for name, program in programs.items():
@@ -137,8 +138,8 @@ def measure(
             for left in ("data", "cache", "documents/cache-*"):
                 for path in place.glob(left):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    title = "by GPT-2's vocabulary" if work == "gpt2" else f"learning {WORDS:,} words"
-    table = Table(f"{size / 1e6:,.0f} MB, {title}", "seconds", "MB/s", "gptexp is faster", "MB of memory")
+    title = "GPT-2's vocabulary" if work == "gpt2" else f"learning {WORDS:,} tokens"
+    table = Table(f"{size / 1e6:,.0f} MB, {title}", "seconds", "MB/s", "speed of gptexp relative to it", "memory, MB")
     rows: list[dict[str, object]] = []
     for name, found in costs.items():
         seconds = statistics.median(cost.seconds for cost in found)
@@ -154,7 +155,7 @@ def measure(
 
 
 def collect(folder: Path, wanted: int) -> int:
-    """Source files of the installation, copied until they are so many bytes; how many they are."""
+    """Copy source files of the Python installation until they have the wanted size; return the size in bytes."""
     folder.mkdir()
     size = 0
     places = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
@@ -173,14 +174,14 @@ def collect(folder: Path, wanted: int) -> int:
 
 
 def run(program: str | list[str], place: Path) -> Cost:
-    """What a Python program costs that works in a folder."""
+    """Run a Python program in a folder and return its cost."""
     arguments = ["-c", program] if isinstance(program, str) else program
     with (place / "printed.log").open("w+") as log:
         begin = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], cwd=place, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has taken it from Popen
+        process.returncode = os.waitstatus_to_exitcode(status)  # Popen cannot read it after wait4
         if process.returncode:
             log.seek(0)
             sys.exit(log.read())

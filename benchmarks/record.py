@@ -1,4 +1,4 @@
-"""What every benchmark leaves behind: a JSON file with its figures, the machine and the versions."""
+"""Write the results of a benchmark as JSON, with a description of the machine and the versions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Any
 
 
 def add_option(parser: argparse.ArgumentParser, name: str) -> None:
-    """--json FILE, by default <name>.json in the current directory's benchmarks-out/."""
+    """Add the option --json FILE; the default is benchmarks-out/<name>.json in the current directory."""
     default = Path("benchmarks-out") / f"{name}.json"
-    parser.add_argument("--json", type=Path, default=default, help="where the figures go (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=default, help="output file (default: %(default)s)")
 
 
 def save(path: Path, figures: Any, device: str = "cpu", *, quiet: bool = False) -> None:
+<<<<<<< HEAD
     """Write the figures, with all that is needed to judge them."""
     from gptexp.machine.hardware import describe
     from gptexp.runs.provenance import code_version
     from gptexp.util.files import write_json
+=======
+    """Write the figures with the date, the commit, the versions and the machine."""
+    from gptexp.hardware import describe
+    from gptexp.runs import code_version, write_json
+>>>>>>> origin/main
 
     path.parent.mkdir(parents=True, exist_ok=True)
     code = code_version()

@@ -1,11 +1,11 @@
-"""Until the loss: nanoGPT's settings for Tiny Shakespeare, and our speedruns to the same loss.
+"""Compare the time to a given loss: nanoGPT's configurations for Tiny Shakespeare, and gptexp's speedruns.
 
     python benchmarks/speedrun.py --nanogpt PATH --shakespeare input.txt [--work baby --device cuda] [--turns 3]
 
-nanoGPT trains by its own command: 2,000 steps of its CPU setting (`--work cpu`), or 5,000 of its baby GPT, of which
-the best evaluation counts. Its checkpoint is then scored over the whole validation part in windows of the model's
-block size, which is what ours are scored on. Seconds are of training: iterations without their evaluations, and
-without imports. `--picture FILE.png` draws loss against time, with one more run, nanoGPT's setting trained by gptexp.
+nanoGPT's command trains 2,000 steps of its CPU configuration (`--work cpu`), or 5,000 steps of its baby GPT
+(`--work baby`), of which the best evaluation counts. Its checkpoint is then scored on the whole validation text in
+windows of the block size, like gptexp's models. The seconds are training time, without evaluations and imports.
+`--picture FILE.png` plots the loss over time. It adds one more run: nanoGPT's configuration, trained with gptexp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import record
-from against_nanogpt import ITERATION, WORKS, add_peer, adopted, printed
+from against_nanogpt import ITERATION, WORKS, add_peer, prepared_copy, terminal_lines
 from rich.console import Console
 from rich.table import Table
 
@@ -45,16 +45,20 @@ with torch.no_grad():
         nats += float(loss) * (end - start)
 print("score", nats / last)
 """
-Curve = list[tuple[float, float]]  # seconds, nats a character
+Curve = list[tuple[float, float]]  # seconds, nats per character
 
 
 @dataclass(frozen=True)
 class Race:
-    """nanoGPT's setting, and ours to the loss that it reaches. overfits: its best evaluation counts, not its last."""
+    """nanoGPT's configuration, and gptexp's speedrun to the same loss.
+
+    every: steps between nanoGPT's evaluations. batches: batches per evaluation. same, ours: experiments of gptexp.
+    overfits: the best evaluation counts, not the last one.
+    """
 
     steps: int
-    every: int  # steps between its evaluations
-    batches: int  # of an evaluation
+    every: int
+    batches: int
     same: str
     ours: str
     loss: float
@@ -72,8 +76,8 @@ def main() -> None:
     add_peer(p)
     p.add_argument("--work", choices=list(RACES), default="cpu", help="default: %(default)s")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
-    p.add_argument("--turns", type=int, default=3, help="times that both are trained (default: 3)")
-    p.add_argument("--picture", type=Path, metavar="FILE", help="loss against seconds, as PNG")
+    p.add_argument("--turns", type=int, default=3, help="number of training runs of each program (default: 3)")
+    p.add_argument("--picture", type=Path, metavar="FILE", help="plot the loss over time into this PNG file")
     record.add_option(p, "speedrun")
     options = p.parse_args()
     race, text = RACES[options.work], options.shakespeare
@@ -81,22 +85,23 @@ def main() -> None:
     turns = []
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as scratch:
         place = Path(scratch)
-        nanogpt = adopted(options.nanogpt, text, place / "nanogpt")
+        nanogpt = prepared_copy(options.nanogpt, text, place / "nanogpt")
         for turn in range(1, options.turns + 1):
             theirs = nanogpt_run(options.work, nanogpt, options.device)
             words = [f"experiment={race.ours}", trainer, f"seed={turn}"]
             ours = gptexp_run(words, text, place / f"speedrun-{turn}")
             turns.append({"nanogpt": theirs, "gptexp": ours, "ratio": theirs["seconds"] / ours["seconds"]})
-            print(f"turn {turn}: {theirs['seconds']:.1f} s, {ours['seconds']:.1f} s", file=sys.stderr)
+            times = f"nanoGPT {theirs['seconds']:.1f} s, gptexp {ours['seconds']:.1f} s"
+            print(f"turn {turn}: {times}", file=sys.stderr)
         if options.picture:
             curves = {"nanoGPT": turns[-1]["nanogpt"]["curve"]}
             words = [f"experiment={race.same}", trainer, f"trainer.val_every_steps={race.every}"]
-            curves["gptexp, the same setting"] = gptexp_run([*words, *QUIET], text, place / "same")["curve"]
+            curves["gptexp, the same configuration"] = gptexp_run([*words, *QUIET], text, place / "same")["curve"]
             words = [f"experiment={race.ours}", trainer, "seed=1", "trainer.val_every_steps=30"]
             curves[f"gptexp, {race.ours}"] = gptexp_run([*words, *QUIET], text, place / "often")["curve"]
             where = "a GPU" if options.device == "cuda" else "two CPU cores"
             draw(curves, race.loss, f"seconds of training on {where}", options.picture)
-    table = Table("", "seconds of training", "loss over the whole part")
+    table = Table("", "seconds of training", "loss on the whole validation text")
     for name in ("nanogpt", "gptexp"):
         seconds = statistics.median(turn[name]["seconds"] for turn in turns)
         table.add_row(name, f"{seconds:.1f}", " · ".join(f"{turn[name]['loss']:.4f}" for turn in turns))
@@ -106,26 +111,29 @@ def main() -> None:
 
 
 def nanogpt_run(name: str, nanogpt: Path, device: str) -> dict[str, Any]:
-    """nanoGPT's train.py; an iteration that evaluates, the first and its compiling too, counts as a median one."""
+    """Run nanoGPT's train.py and score its checkpoint.
+
+    An iteration with an evaluation, including the first one, which compiles, counts as the median iteration.
+    """
     race = RACES[name]
     settings = replace(WORKS[name], steps=race.steps).nanogpt(device)
     settings += ["--decay_lr=True", f"--always_save_checkpoint={not race.overfits}"]
     settings += [f"--eval_interval={race.every}", f"--eval_iters={race.batches}", "--log_interval=1"]
-    lines = printed([sys.executable, "train.py", *settings], nanogpt)
+    lines = terminal_lines([sys.executable, "train.py", *settings], nanogpt)
     times = {int(m[1]): float(m[3]) / 1000 for line in lines if (m := ITERATION.match(line))}
     usual = statistics.median(times.values())
     passed = list(accumulate(usual if step % race.every == 0 else times[step] for step in range(race.steps)))
     found = [(int(m[1]), float(m[2])) for line in lines if (m := EVALUATION.match(line))]
     curve = [(passed[step - 1] if step else 0.0, loss) for step, loss in found]
     seconds = min(curve, key=lambda point: point[1])[0] if race.overfits else passed[-1]
-    score = next(line for line in printed([sys.executable, "-c", SCORE], nanogpt) if line.startswith("score"))
+    score = next(line for line in terminal_lines([sys.executable, "-c", SCORE], nanogpt) if line.startswith("score"))
     return {"seconds": seconds, "loss": float(score.split()[1]), "curve": curve}
 
 
 def gptexp_run(overrides: list[str], text: Path, folder: Path) -> dict[str, Any]:
-    """gptexp's train, into the folder."""
+    """Run gptexp's train command with the folder as run folder."""
     command = [sys.executable, "-m", "gptexp.train", *overrides, f"data.path={text}", f"hydra.run.dir={folder}"]
-    printed(command, folder.parent)
+    terminal_lines(command, folder.parent)
     result = json.loads((folder / "result.json").read_text())
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["val/loss"]]
@@ -143,8 +151,8 @@ def draw(curves: dict[str, Curve], goal: float, seconds: str, path: Path) -> Non
     axes.axhline(goal, color="0.6", linewidth=1, linestyle="--")
     axes.annotate(f"{goal}", (0, goal), xytext=(0, 4), textcoords="offset points", color="0.4")
     axes.set_xlabel(seconds)
-    axes.set_ylabel("validation loss, nats a character")
-    axes.set_title("Tiny Shakespeare: loss against time")
+    axes.set_ylabel("validation loss (nats per character)")
+    axes.set_title("Tiny Shakespeare: loss over time")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Eight small jobs: one process a core (`hydra/launcher=cores`) against one after another with all cores.
+"""Run eight small jobs in two ways: one process per core (`hydra/launcher=cores`), or one job at a time on all cores.
 
     python benchmarks/sweep_cores.py [--steps 300] [--repeats 3]
 
-Both sweeps run through `python -m gptexp.train -m`, imports included, in turn, several times. Prints the
-seconds of each, and the median of the ratios.
+Both sweeps run with `python -m gptexp.train -m`. They take turns several times, and the times include the imports.
+Prints the seconds of each sweep and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SETTINGS = ["data.val_bytes=8192", "callbacks.samples.tokens=8", "model.block_si
 
 
 def main() -> None:
-    """The table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of each job (default: 300)")
-    parser.add_argument("--repeats", type=int, default=3, help="times that both are measured (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="number of measurements of each sweep (default: 3)")
     options = parser.parse_args()
-    table = Table("time", "in order, s", "cores, s", "ratio")
+    table = Table("repeat", "sequential, s", "cores, s", "ratio")
     ratios = []
     with tempfile.TemporaryDirectory(prefix="gptexp-bench-") as place:
-        _sweep(Path(place), "warm", [], 2)  # tokens into the cache, files into memory
+        _sweep(Path(place), "warm", [], 2)  # fill the token cache and the file cache
         for repeat in range(options.repeats):
             in_order = _sweep(Path(place), f"order{repeat}", [], options.steps)
             cores = _sweep(Path(place), f"cores{repeat}", ["hydra/launcher=cores"], options.steps)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _sweep(place: Path, name: str, launcher: list[str], steps: int) -> float:
-    """Seconds of one sweep as a user would start it."""
+    """Return the seconds of one sweep, started from the command line."""
     command = [sys.executable, "-m", "gptexp.train", "-m", JOBS, f"sweep.name={name}", f"trainer.max_steps={steps}"]
     command += [*SETTINGS, *launcher]
     begin = time.perf_counter()

@@ -97,7 +97,8 @@ def open_data(*overrides: str) -> PreparedData:
     from gptexp.data.prepare import prepare
 
     config = compose([word for typed in overrides for word in shlex.split(typed)])
-    return prepare(config.data, config.tokenizer, Path(config.paths.cache), progress=False)
+    cache, block_size = Path(config.paths.cache), config.model.block_size
+    return prepare(config.data, config.tokenizer, cache, progress=False, block_size=block_size)
 
 
 def read_text(*overrides: str) -> tuple[str, str]:

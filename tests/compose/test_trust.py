@@ -16,9 +16,9 @@ from gptexp.runs import checkpoint as ckpt
 from gptexp.util.errors import ConfigError
 from support.checkpoints import SMALL, small_checkpoint
 
-TEXT = {"kind": "text", "path": "/**", "block_size": 8}
-HUB: dict[str, Any] = {"kind": "huggingface", "dataset": "someone/something", "block_size": 8}
-URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1.1/x", "block_size": 8}
+TEXT = {"kind": "text", "path": "/**"}
+HUB: dict[str, Any] = {"kind": "huggingface", "dataset": "someone/something"}
+URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1.1/x"}
 
 
 def stored(folder: Path, data: dict[str, Any]) -> Path:
@@ -34,7 +34,7 @@ def stored(folder: Path, data: dict[str, Any]) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gptexp.data.prepare.prepare", lambda data, *_: pytest.fail(f"{data.kind} was prepared"))
+    monkeypatch.setattr("gptexp.data.prepare.prepare", lambda data, *_, **__: pytest.fail(f"{data.kind} was prepared"))
 
 
 @pytest.mark.parametrize("data", [TEXT, HUB, URL, {"kind": "pydocs"}])
@@ -67,7 +67,7 @@ def test_evaluate_reads_the_corpus_of_ones_own_run_and_where_it_is_told_to(
 ) -> None:
     read: list[str] = []
 
-    def prepare(data: Any, *_: Any) -> Any:
+    def prepare(data: Any, *_: Any, **__: Any) -> Any:
         read.append(data.kind)
         raise ValueError("enough")
 

@@ -7,10 +7,17 @@ import sys
 
 import pytest
 
+<<<<<<< HEAD:tests/config/test_fingerprint.py
 from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
 from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
 from support.run_folders import nested
+=======
+from gptexp.compose import compose, config_from_plain
+from gptexp.identity import completed, flatten, identity, settings_that_matter
+from gptexp.schemas import ConfigError, from_plain, to_plain
+from runfolders import nested
+>>>>>>> origin/main:tests/test_identity.py
 
 ACCIDENTS = [
     {"seed": 7},
@@ -70,6 +77,17 @@ def test_a_missing_key_means_its_schemas_default() -> None:
     del plain["data"]["path"]  # follows paths.data, so its default is not a value
     assert "path" not in completed(plain)["data"]
     assert completed({"model": {"kind": "of another program"}})["model"] == {"kind": "of another program"}
+
+
+def test_a_removed_key_is_dropped_and_leaves_the_identity_unchanged() -> None:
+    settings = to_plain(compose([]))
+    older = {**settings, "data": {**settings["data"], "block_size": 128}}
+    assert completed(older) == completed(settings) == settings
+    assert identity(older) == identity(settings)
+    assert config_from_plain(older) == config_from_plain(settings)
+    assert from_plain("data", older["data"]) == from_plain("data", settings["data"])
+    with pytest.raises(ConfigError, match="blok_size"):
+        from_plain("data", {**settings["data"], "blok_size": 128})
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))

@@ -29,7 +29,7 @@ def _quiet() -> Any:
 
 
 def config(path: Path) -> TextConfig:
-    return TextConfig(block_size=8, path=str(path), val_bytes=None)
+    return TextConfig(path=str(path), val_bytes=None)
 
 
 OTHER = "Another text of other words, which came and went.\n" * 40
@@ -103,11 +103,11 @@ def test_rows_replaced_while_they_are_prepared_are_never_cached(
         kept.rename(file)
 
     in_training(monkeypatch, replace_and_restore, lambda: None)
-    stream = HuggingFaceConfig(block_size=8, dataset="json", data_files=str(file), val_bytes=40)
+    stream = HuggingFaceConfig(dataset="json", data_files=str(file), val_bytes=40)
     with pytest.raises(ValueError, match=r"rows\.jsonl: has changed while it was being read"):
         prepare(stream, CharConfig(), tmp_path / "cache")
     with pytest.raises(ValueError, match=r"rows\.jsonl: has changed while it was being read"):
-        prepare_labelled(LabelledConfig(block_size=8, path=str(file)), CharConfig(), tmp_path / "cache")
+        prepare_labelled(LabelledConfig(path=str(file)), CharConfig(), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*/manifest.json"))
 
 

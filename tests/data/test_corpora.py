@@ -22,7 +22,7 @@ from gptexp.tokenizers import train_tokenizer
 
 
 def corpus_of(folder: Path, path: Any, **settings: Any) -> CorpusBase:
-    return open_corpus(TextConfig(block_size=8, path=str(path), **settings), folder / "cache")
+    return open_corpus(TextConfig(path=str(path), **settings), folder / "cache")
 
 
 def documents(corpus: CorpusBase) -> list[str]:
@@ -39,7 +39,7 @@ def documents(corpus: CorpusBase) -> list[str]:
 def test_there_is_a_file_for_every_corpus() -> None:
     assert kinds() == ["harrypotter", "huggingface", "labelled", "pydocs", "python_stdlib", "shakespeare", "text"]
     with pytest.raises(ValueError, match="choose one of harrypotter"):
-        open_corpus(DataConfig(kind="_reading", block_size=8), Path("cache"))
+        open_corpus(DataConfig(kind="_reading"), Path("cache"))
 
 
 @pytest.mark.parametrize("name", ["books", "books/*.txt", "books/**/*.txt", "~/books"])
@@ -119,7 +119,7 @@ def test_a_folder_with_only_a_readme_has_no_harry_potter(tmp_path: Path) -> None
     folder = tmp_path / "harrypotter"
     folder.mkdir()
     (folder / "README.md").write_text("Put your books here.")
-    corpus = open_corpus(HarryPotterConfig(block_size=8, path=str(folder)), tmp_path)
+    corpus = open_corpus(HarryPotterConfig(path=str(folder)), tmp_path)
     with pytest.raises(ValueError, match="data=harrypotter: no text there yet") as caught:
         corpus.check()
     for part in (str(folder), "any number of .txt files", "data=pydocs"):
@@ -173,7 +173,7 @@ def test_text_without_white_space_is_still_read_in_pieces() -> None:
 def test_pydocs_are_the_topics_sorted_by_name(tmp_path: Path) -> None:
     from pydoc_data.topics import topics
 
-    corpus = open_corpus(PydocsConfig(block_size=8), tmp_path)
+    corpus = open_corpus(PydocsConfig(), tmp_path)
     corpus.check()
     assert documents(corpus) == [topics[name] for name in sorted(topics)]
 
@@ -192,7 +192,7 @@ def test_the_standard_library_comes_without_tests_and_in_its_own_encodings(
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    corpus = open_corpus(PythonStdlibConfig(block_size=8), tmp_path)
+    corpus = open_corpus(PythonStdlibConfig(), tmp_path)
     monkeypatch.setattr(corpus, "_root", lambda: tmp_path)
     corpus.check()
     assert documents(corpus) == ["# -*- coding: latin-1 -*-\n# é\n", "b = 1\n"]
@@ -202,7 +202,7 @@ def test_shakespeare_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: py
     source = tmp_path / "source.txt"
     source.write_text("To be, or not to be\n")
     monkeypatch.setattr(shakespeare, "URL", source.as_uri())
-    corpus = open_corpus(ShakespeareConfig(block_size=8), tmp_path / "cache")
+    corpus = open_corpus(ShakespeareConfig(), tmp_path / "cache")
     corpus.check()
     assert not (tmp_path / "cache").exists()
     with pytest.raises(ValueError, match=r"sent another text.*data\.path"):
@@ -219,10 +219,10 @@ def test_shakespeare_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: py
 
 def test_a_local_shakespeare_may_differ(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("O, for a Muse of fire\n")
-    corpus = open_corpus(ShakespeareConfig(block_size=8, path=str(tmp_path / "mine.txt")), tmp_path)
+    corpus = open_corpus(ShakespeareConfig(path=str(tmp_path / "mine.txt")), tmp_path)
     assert documents(corpus) == ["O, for a Muse of fire\n"]
     with pytest.raises(ValueError, match="no text file found"):
-        open_corpus(ShakespeareConfig(block_size=8, path=str(tmp_path / "none.txt")), tmp_path).check()
+        open_corpus(ShakespeareConfig(path=str(tmp_path / "none.txt")), tmp_path).check()
 
 
 ROWS = [f"Row {i} has a text.\r\nAnd a second line {i * i}." for i in range(30)]
@@ -245,7 +245,7 @@ def write_rows(folder: Path, builder: str) -> Path:
 
 
 def stream(folder: Path, path: Path, builder: str, **settings: Any) -> Any:
-    config = HuggingFaceConfig(block_size=8, dataset=builder, data_files=str(path), **settings)
+    config = HuggingFaceConfig(dataset=builder, data_files=str(path), **settings)
     return open_corpus(config, folder / "cache")
 
 
@@ -286,9 +286,9 @@ def test_scripts_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "own" / "set.py").write_text("raise SystemExit")
     for name in ("own/set.py", "own", "./own", "other.py", "/etc", "a/b/c"):
         with pytest.raises(ValueError, match="scripts and local folders are not run"):
-            open_corpus(HuggingFaceConfig(block_size=8, dataset=name), tmp_path).check()
+            open_corpus(HuggingFaceConfig(dataset=name), tmp_path).check()
     with pytest.raises(ValueError, match=r"data\.data_files=None"):
-        open_corpus(HuggingFaceConfig(block_size=8, dataset="json"), tmp_path).check()
+        open_corpus(HuggingFaceConfig(dataset="json"), tmp_path).check()
     with pytest.raises(ValueError, match=r"data\.data_files=.*none\.json: no such file"):
         stream(tmp_path, tmp_path / "none.json", "json").check()
 
@@ -303,7 +303,7 @@ def test_a_hub_out_of_reach_is_one_clear_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface.urllib.request, "getproxies", dict)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     with pytest.raises(ValueError, match=r"owner/name: can't be read.*Name or service.*data=pydocs"):
-        open_corpus(HuggingFaceConfig(block_size=8, dataset="owner/name"), tmp_path).check()
+        open_corpus(HuggingFaceConfig(dataset="owner/name"), tmp_path).check()
 
 
 def test_a_damaged_local_file_is_named(tmp_path: Path) -> None:

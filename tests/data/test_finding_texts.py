@@ -113,7 +113,7 @@ def test_pipes_and_sockets_are_refused_without_waiting(tmp_path: Path, monkeypat
 )
 def test_names_that_no_file_can_have_are_one_line(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
-        open_corpus(TextConfig(block_size=8, path=path), Path("cache")).check()
+        open_corpus(TextConfig(path=path), Path("cache")).check()
     assert "data.path=" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -122,7 +122,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.txt").write_text("a")
     listed: list[str] = []
     monkeypatch.setattr("gptexp.data.corpora.text.find_files", lambda path: listed.append(path) or find_files(path))
-    corpus = open_corpus(TextConfig(block_size=8, path=str(tmp_path)), tmp_path / "cache")
+    corpus = open_corpus(TextConfig(path=str(tmp_path)), tmp_path / "cache")
     corpus.check()
     corpus.fingerprint()
     assert [text for _, text in corpus.pieces()] == ["a"]
@@ -135,7 +135,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def refusal(path: Path, content: bytes, encoding: str = "utf-8") -> str:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=path.name) as caught:
-        list(open_corpus(TextConfig(block_size=8, path=str(path), encoding=encoding), path.parent).pieces())
+        list(open_corpus(TextConfig(path=str(path), encoding=encoding), path.parent).pieces())
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -167,7 +167,7 @@ def test_text_full_of_nulls_is_refused_with_its_encoding(tmp_path: Path, actual:
     assert hint in refusal(tmp_path / "a.txt", content)
     assert hint in refusal(tmp_path / "a.txt", content, "latin-1")
     (tmp_path / "one.txt").write_bytes(b"a null \0 among many other characters is text")
-    corpus = open_corpus(TextConfig(block_size=8, path=str(tmp_path / "one.txt")), tmp_path)
+    corpus = open_corpus(TextConfig(path=str(tmp_path / "one.txt")), tmp_path)
     assert ["\0" in text for _, text in corpus.pieces()] == [True]
 
 

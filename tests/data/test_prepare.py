@@ -51,7 +51,7 @@ def whole_text() -> str:
 
 
 def text_config(path: Path, **settings: Any) -> TextConfig:
-    return TextConfig(**{"block_size": 8, "path": str(path), "val_bytes": None, **settings})
+    return TextConfig(**{"path": str(path), "val_bytes": None, **settings})
 
 
 def text_of(prepared: PreparedData, part: str) -> str:
@@ -84,7 +84,7 @@ def test_the_scored_text_and_its_bytes_depend_on_no_tokenizer_and_no_block_size(
     seen = set()
     for tokenizer in TOKENIZERS:
         for block_size in (4, 16):
-            prepared = prepare(text_config(books, block_size=block_size, val_bytes=61), tokenizer, tmp_path / "cache")
+            prepared = prepare(text_config(books, val_bytes=61), tokenizer, tmp_path / "cache", block_size=block_size)
             tokens = prepared.val.read(0, len(prepared.val))
             counted = sum(len(prepared.tokenizer.decode_bytes([token])) for token in tokens.tolist())
             assert counted == prepared.val_bytes == int(prepared.tokenizer.token_bytes[tokens].sum())
@@ -96,10 +96,10 @@ def test_the_scored_text_and_its_bytes_depend_on_no_tokenizer_and_no_block_size(
 def test_end_of_text_stands_between_documents_only(tmp_path: Path) -> None:
     for name, book in {"1.txt": "abc", "2.txt": "", "3.txt": "def", "4.txt": "ghij"}.items():
         (tmp_path / name).write_text(book)
-    prepared = prepare(text_config(tmp_path, val_fraction=0.4, block_size=2), ByteConfig(), tmp_path / "cache")
+    prepared = prepare(text_config(tmp_path, val_fraction=0.4), ByteConfig(), tmp_path / "cache")
     assert prepared.train.read(0, 99).tolist() == [97, 98, 99, 256, 100, 101, 102]
     assert prepared.val.read(0, 99).tolist() == [103, 104, 105, 106]
-    prepared = prepare(text_config(tmp_path, val_fraction=0.55, block_size=2), ByteConfig(), tmp_path / "cache")
+    prepared = prepare(text_config(tmp_path, val_fraction=0.55), ByteConfig(), tmp_path / "cache")
     assert prepared.train.read(0, 99).tolist() == [97, 98, 99, 256, 100]
     assert prepared.val.read(0, 99).tolist() == [101, 102, 256, 103, 104, 105, 106]
 
@@ -110,7 +110,7 @@ def test_max_tokens_caps_the_training_tokens_and_end_of_text_is_never_the_last(
 ) -> None:
     for name, book in {"1.txt": "abc", "2.txt": "def", "3.txt": "ghij"}.items():
         (tmp_path / name).write_text(book)
-    config = text_config(tmp_path, val_fraction=0.4, max_tokens=limit, block_size=2)
+    config = text_config(tmp_path, val_fraction=0.4, max_tokens=limit)
     prepared = prepare(config, ByteConfig(), tmp_path / "cache")
     assert prepared.train.read(0, 99).tolist() == [256 if c == "|" else ord(c) for c in expected]
     assert text_of(prepared, "val") == "ghij"
@@ -121,7 +121,7 @@ def test_max_tokens_caps_the_training_tokens_and_end_of_text_is_never_the_last(
 @pytest.mark.parametrize("tenths", [1, 3, 7, 8])
 def test_shares_of_the_text_are_exact_in_decimal(tmp_path: Path, n: int, tenths: int) -> None:
     (tmp_path / "a.txt").write_text("x" * n)
-    config = text_config(tmp_path, block_size=1, val_fraction=tenths / 10)
+    config = text_config(tmp_path, val_fraction=tenths / 10)
     assert len(prepare(config, ByteConfig(), tmp_path / "cache").train) == n * (10 - tenths) // 10
 
 
@@ -170,7 +170,7 @@ def test_the_cache_follows_everything_that_makes_tokens_and_nothing_else(books: 
         return prepare(text_config(books, **settings), tokenizer, tmp_path / "cache").fingerprint
 
     first = fingerprint()
-    assert fingerprint(block_size=4, global_batch_size=3, num_workers=1) == first
+    assert fingerprint(global_batch_size=3, num_workers=1) == first
     others = [fingerprint(val_fraction=0.2), fingerprint(val_bytes=60), fingerprint(max_tokens=50)]
     others += [fingerprint(BPEConfig(vocab_size=271)), fingerprint(TOKENIZERS[1])]
     (books / "1.txt").write_text("Another book, longer than that.\n" * 9)
@@ -189,10 +189,10 @@ def test_bpe_never_sees_the_validation_text(tmp_path: Path) -> None:
 def test_too_little_text_is_refused_with_the_numbers(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * 100)
     with pytest.raises(ValueError, match=r"training part has 90 tokens.*block_size=90 needs at least 91"):
-        prepare(text_config(tmp_path, block_size=90), CharConfig(), tmp_path / "cache")
+        prepare(text_config(tmp_path), CharConfig(), tmp_path / "cache", block_size=90)
     with pytest.raises(ValueError, match=r"5 tokens, capped by data\.max_tokens=5"):
-        prepare(text_config(tmp_path, block_size=5, max_tokens=5), CharConfig(), tmp_path / "cache")
-    assert len(prepare(text_config(tmp_path, block_size=89), CharConfig(), tmp_path / "cache").train) == 90
+        prepare(text_config(tmp_path, max_tokens=5), CharConfig(), tmp_path / "cache", block_size=5)
+    assert len(prepare(text_config(tmp_path), CharConfig(), tmp_path / "cache", block_size=89).train) == 90
 
 
 @pytest.mark.parametrize("name", ["train-00000.bin", "val-00000.bin", "tokenizer.json", "manifest.json"])
@@ -281,7 +281,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 def stream_config(path: Path, **settings: Any) -> HuggingFaceConfig:
-    settings = {"block_size": 8, "val_bytes": 500, **settings}
+    settings = {"val_bytes": 500, **settings}
     return HuggingFaceConfig(dataset="json", data_files=str(path), **settings)
 
 

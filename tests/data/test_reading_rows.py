@@ -18,9 +18,9 @@ CELLS = ["NA", "null", "None", "nan", "12", "他们说"]
 
 def texts(path: Path, builder: str, cache: Path, encoding: str = "utf-8") -> list[list[str]]:
     """What each of the three readers makes of a file."""
-    stream = HuggingFaceConfig(block_size=8, dataset=builder, data_files=str(path), encoding=encoding)
+    stream = HuggingFaceConfig(dataset=builder, data_files=str(path), encoding=encoding)
     streamed = [text for _, text in open_corpus(stream, cache).pieces()]
-    labelled = open_corpus(LabelledConfig(block_size=8, path=str(path), encoding=encoding), cache)
+    labelled = open_corpus(LabelledConfig(path=str(path), encoding=encoding), cache)
     assert isinstance(labelled, LabelledCorpus)
     return [streamed, [text for text, _ in labelled.rows("train")], list(texts_of(str(path), "text", encoding))]
 
@@ -44,10 +44,10 @@ def test_rows_in_another_encoding_name_file_place_and_hint(tmp_path: Path) -> No
     path = tmp_path / "rows.csv"
     path.write_bytes(("text,label\n" + "他们说哈利波特是一个很好的孩子。,a\n" * 9).encode("gb18030"))
     pattern = r"rows\.csv: byte 11 \(line 2\) can't be read as {0}=utf-8; it looks like gb18030: set {0}=gb18030"
-    stream = open_corpus(HuggingFaceConfig(block_size=8, dataset="csv", data_files=str(path)), tmp_path)
+    stream = open_corpus(HuggingFaceConfig(dataset="csv", data_files=str(path)), tmp_path)
     with pytest.raises(ValueError, match=pattern.format(r"data\.encoding")):
         list(stream.pieces())
-    labelled = open_corpus(LabelledConfig(block_size=8, path=str(path)), tmp_path)
+    labelled = open_corpus(LabelledConfig(path=str(path)), tmp_path)
     with pytest.raises(ValueError, match=pattern.format(r"data\.encoding")):
         list(labelled.pieces())
     with pytest.raises(ValueError, match=pattern.format("--encoding")):
@@ -66,7 +66,7 @@ def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: byt
     path = tmp_path / "rows.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        open_corpus(HuggingFaceConfig(block_size=8, dataset="csv", data_files=str(path)), tmp_path).check()
+        open_corpus(HuggingFaceConfig(dataset="csv", data_files=str(path)), tmp_path).check()
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         list(texts_of(str(path), "text"))
 
@@ -79,10 +79,10 @@ def test_a_text_on_the_command_line_is_read_as_rows_are(tmp_path: Path) -> None:
 
 def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n,b\nno,\n")
-    corpus = open_corpus(LabelledConfig(block_size=8, path=str(tmp_path / "rows.csv")), tmp_path)
+    corpus = open_corpus(LabelledConfig(path=str(tmp_path / "rows.csv")), tmp_path)
     with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are left out"):
         assert [text for _, text in corpus.pieces()] == ["yes"]
-    stream = HuggingFaceConfig(block_size=8, dataset="csv", data_files=str(tmp_path / "rows.csv"))
+    stream = HuggingFaceConfig(dataset="csv", data_files=str(tmp_path / "rows.csv"))
     with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are left out"):
         assert [text for _, text in open_corpus(stream, tmp_path).pieces()] == ["yes", "no"]
 
@@ -90,12 +90,11 @@ def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
 def test_the_fingerprint_of_rows_follows_their_encoding(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n")
     path = str(tmp_path / "rows.csv")
-    labelled = [LabelledConfig(block_size=8, path=path, encoding=encoding) for encoding in ("utf-8", "latin-1")]
+    labelled = [LabelledConfig(path=path, encoding=encoding) for encoding in ("utf-8", "latin-1")]
     streams = [
-        HuggingFaceConfig(block_size=8, dataset="csv", data_files=path, encoding=encoding)
-        for encoding in ("utf-8", "latin-1")
+        HuggingFaceConfig(dataset="csv", data_files=path, encoding=encoding) for encoding in ("utf-8", "latin-1")
     ]
     for configs in (labelled, streams):
         assert len({open_corpus(config, tmp_path).fingerprint() for config in configs}) == 2
-    with pytest.raises(ValueError, match=r"data\.encoding=latin-1: goes with data\.path"):
-        LabelledConfig(block_size=8, dataset="owner/name", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"data\.encoding=latin-1: requires data\.path"):
+        LabelledConfig(dataset="owner/name", encoding="latin-1")

@@ -21,7 +21,6 @@ SETTINGS: dict[str, Any] = {
     "tokenizer": {"kind": "char"},
     "data": {
         "kind": "pydocs",
-        "block_size": 64,
         "val_bytes": 2048,
         "global_batch_size": 8,
         "micro_batch_size": None,
@@ -56,7 +55,6 @@ def nested(**changes: Any) -> dict[str, Any]:
         for group in groups:
             place = place.setdefault(group, {})
         place[leaf] = value
-    settings["data"]["block_size"] = settings["model"]["block_size"]
     return settings
 
 

@@ -54,7 +54,7 @@ def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: P
 
     configs = [config_from_plain(job.config) for job in plan(["sweep=block_size"]).jobs]
     assert {c.model.block_size for c in configs} == {32, 64, 128, 256}
-    assert {(c.data.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 580)}
+    assert {(c.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 580)}
 
 
 def test_a_free_sweep_is_named_by_its_keys_and_by_what_is_fixed(workplace: Path) -> None:

@@ -215,7 +215,7 @@ def test_resume_auto_starts_goes_on_and_refuses_a_finished_run(train_here: Train
     assert find_checkpoint(str(auto("trainer.max_steps=4").resume)).parts[:4] == ("logs", "runs", "mine", "auto")
     with pytest.raises(ConfigError, match=r"resume=auto: give the run a name=…"):
         compose(["resume=auto"])
-    with pytest.raises(ConfigError, match="becomes a folder name"):
+    with pytest.raises(ConfigError, match="must be a valid folder name"):
         compose(["resume=auto", "name=../up"])
 
 

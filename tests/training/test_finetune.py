@@ -193,18 +193,18 @@ def test_the_end_of_a_name_means_every_layer_that_ends_so() -> None:
 
 
 REFUSED = [
-    (["finetune=lora"], "finetune=lora: adapts a trained model; give init_from=RUN"),
+    (["finetune=lora"], "finetune=lora: needs a trained model; add init_from=RUN"),
     (["finetune=lora", "init_from=source", "finetune.rank=0"], "finetune.rank=0: must be at least 1"),
     (["finetune=lora", "init_from=source", "finetune.alpha=0"], "finetune.alpha=0.0: must be above 0"),
     (["finetune=lora", "init_from=source", "finetune.dropout=1"], "finetune.dropout=1.0: must be at least 0 and below"),
-    (["finetune=lora", "init_from=source", "finetune.targets=[]"], "finetune.targets=[]: must name layers"),
+    (["finetune=lora", "init_from=source", "finetune.targets=[]"], "finetune.targets=[]: must name at least one layer"),
     (["finetune=lora", "init_from=source", "finetune.targets=c_fc"], "finetune.targets=c_fc: must be a list, such as"),
     (
         ["finetune=lora", "init_from=source", "finetune.targets=[c_attn,c_atn]"],
-        "finetune.targets=[c_attn,c_atn]: the model has no linear layer c_atn of its own; choose among attn.c_attn, ",
+        "finetune.targets=[c_attn,c_atn]: the model has no separate linear layer c_atn; choose from attn.c_attn, ",
     ),
     (["finetune=lora", "init_from=source", "finetune.targets=[lm_head]"], "finetune.targets=[lm_head]: the model has"),
-    (["finetune=lora", "init_from=source", "optimizer=muon"], "optimizer=muon: steps equally far in all directions"),
+    (["finetune=lora", "init_from=source", "optimizer=muon"], "optimizer=muon: is not supported with finetune=lora"),
     (["finetune.rank=4"], "finetune.rank=4: only a finetune of kind lora has it"),
     (["finetune=loar"], "finetune=loar: no such option; did you mean lora?"),
 ]
@@ -315,7 +315,7 @@ def test_a_run_that_starts_from_adapters_starts_from_their_sum(tune: Tune, again
 
 def test_the_experiment_is_nanogpts_and_takes_any_source(tune: Tune) -> None:
     config = compose(["experiment=finetune_lm", "init_from=source", "data=text", "data.path=letters.txt"])
-    assert (config.lr, config.trainer.max_steps, config.data.windows_per_step) == (3e-5, 20, 32)
+    assert (config.lr, config.trainer.max_steps, config.windows_per_step) == (3e-5, 20, 32)
     assert (config.schedule.kind, config.schedule.warmup_steps, config.model.block_size) == ("constant", 0, 16)
     assert config.finetune == FinetuneConfig()
     tuned = tune("experiment=finetune_lm", "finetune=lora", "optimizer.lr=3e-4", "trainer.max_steps=3")

@@ -132,8 +132,8 @@ def test_the_data_fingerprint_says_whether_runs_were_cut(tmp_path: Path) -> None
         (tmp_path / f"{name}.txt").write_text(ORDINARY + RUNS["letters"] * cut, encoding="utf-8")
         rows = [{"text": f"row {i} {RUNS['letters'] * cut}", "label": i % 2} for i in range(20)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        text = TextConfig(block_size=8, path=str(tmp_path / f"{name}.txt"))
-        labelled = LabelledConfig(block_size=8, path=str(tmp_path / f"{name}.jsonl"))
+        text = TextConfig(path=str(tmp_path / f"{name}.txt"))
+        labelled = LabelledConfig(path=str(tmp_path / f"{name}.jsonl"))
         for make, config in ((prepare, text), (prepare_labelled, labelled)):
             data: Any = make(config, GPT2TokenizerConfig(), tmp_path / "cache")
             source = json.loads((data.folder / "manifest.json").read_text())["source"]

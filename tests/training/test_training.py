@@ -76,7 +76,8 @@ def test_run_folder_holds_what_the_contract_says(train_here: Train, workplace: P
     assert {"last.ckpt", "best.ckpt"} <= {p.name for p in (folder / "checkpoints").iterdir()}
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert config["model"]["n_embd"] == 16
-    assert config["data"]["block_size"] == 16
+    assert config["model"]["block_size"] == 16
+    assert "block_size" not in config["data"]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert {"command", "git", "versions", "hardware", "data"} <= provenance.keys()
     assert set(result) >= {"status", "metrics", "best", "val", "steps", "tokens", "seconds", "tokens_per_second"}

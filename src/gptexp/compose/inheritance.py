@@ -197,7 +197,7 @@ def check_against_source(config: Config) -> None:
     for group in (*groups, *(("trainer",) if config.resume else ())):
         for key in sorted({*source[group], *wanted[group]}):
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
-            if old != new and setting not in free and setting != "data.block_size":
+            if old != new and setting not in free:
                 was, now = ("null" if value is None else value for value in (old, new))
                 raise ConfigError(f"{setting}={now}: {verb}={run} has {was}, which can't change; leave it out")
     if config.resume and "callbacks" in source:
@@ -247,6 +247,6 @@ def _store_source(group: str, plain: dict[str, Any]) -> None:
     """Offer a source's settings to Hydra as the option `source` of a group."""
     from_plain(group, plain)  # refuses what a stranger may have put there
     kind = f"/{plain['kind']}" if "kind" in plain else ""
-    schema, hidden = f"/schema/{group}{kind}", {"kind", "block_size"} if group == "data" else {"kind"}
-    own = {key: value for key, value in plain.items() if key not in hidden}
+    schema = f"/schema/{group}{kind}"
+    own = {key: value for key, value in plain.items() if key != "kind"}
     ConfigStore.instance().store(group=group, name="source", node={"defaults": [f"{schema}@_here_", "_self_"], **own})

@@ -1,10 +1,10 @@
-"""Every setting of an experiment: its name, its type, its default and its rules.
+"""The schema of every setting of an experiment: name, type, default, description and rules.
 
-The YAML under conf/ is composed by Hydra (gptexp.compose) and converted into these dataclasses,
-which are handed to the code that reads them. A rule about one value lives in the `__post_init__`
-of its group (the files beside this one), a rule across groups in `Config.__post_init__`. Nothing
-here imports torch, so a wrong command line is answered at once; nothing changes a setting after
-composition.
+Hydra composes the YAML under conf/ (gptexp.compose) and converts it into these dataclasses, which the
+rest of the code reads. A rule about one group is checked in the `__post_init__` of that group, a rule
+across groups in `Config.__post_init__`. The string literal below a field describes it: the help and
+docs/settings.md are made from these descriptions. Nothing here imports torch, so a wrong command line is
+refused quickly. Settings do not change after composition.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 
 from omegaconf import MISSING
 
-# ruff: noqa: F401 (the schemas of all rooms are imported from here)
+# ruff: noqa: F401 (this module is the public interface of all schemas)
 from gptexp.config.data import (
     DataConfig,
     HarryPotterConfig,
@@ -71,7 +71,7 @@ from gptexp.config.training import (
     WSDConfig,
 )
 
-# Which dataclass a group's preset is an instance of, by its `kind`.
+# The schema of each kind of each group.
 KINDS: dict[str, dict[str, type]] = {
     "model": {"bigram": BigramConfig, "mlp": MLPConfig, "gpt": GPTConfig},
     "tokenizer": {
@@ -99,24 +99,40 @@ KINDS: dict[str, dict[str, type]] = {
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """One experiment, whole."""
+    """All settings of one experiment."""
 
-    name: str = "run"  # folder under logs/runs/
+    name: str = "run"
+    """Name of the run: its folder below logs/runs/."""
     seed: int = 1
-    resume: str | None = None  # run folder, checkpoint or `latest` to go on from
-    init_from: str | None = None  # the same, gpt2, or a folder of Hugging Face's, to take weights and tokenizer from
+    """Seed of initialization, order of the data and dropout; a whole number from 0."""
+    resume: str | None = None
+    """Run to continue: a run folder, a checkpoint file, `latest`, or `auto` (the run of this name, if it exists)."""
+    init_from: str | None = None
+    """Run, published GPT-2 model or Hugging Face folder that initial weights and the tokenizer are taken from."""
     model: ModelConfig = MISSING
+    """The model."""
     tokenizer: TokenizerConfig = MISSING
+    """The tokenizer."""
     data: DataConfig = MISSING
+    """The corpus and the batches."""
     objective: ObjectiveConfig = MISSING
+    """What the model is trained to predict."""
     optimizer: AdamWConfig = MISSING
+    """The optimizer."""
     schedule: ScheduleConfig = MISSING
+    """How the learning rate depends on the step."""
     finetune: FinetuneConfig = MISSING
+    """Which parameters are trained."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Length, hardware and numerical precision of training."""
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+    """Checkpoints, samples and further callbacks."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    """Where metrics are logged."""
     paths: PathsConfig = field(default_factory=PathsConfig)
+    """Folders of data, logs and caches."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    """How the jobs of a sweep are stored and run."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "must be a whole number from 0")
@@ -127,8 +143,9 @@ class Config:
                 settings.kind == _kind_of(type(settings)),
                 f"{group}.kind",
                 settings.kind,
-                f"is set by the preset; choose one by {group}=…",
+                f"is set by the preset; choose one with {group}=…",
             )
+<<<<<<< HEAD
         self.objective.check(self.model, self.data)
         require(
             self.data.block_size == self.model.block_size,
@@ -136,12 +153,16 @@ class Config:
             self.data.block_size,
             f"follows model.block_size={self.model.block_size}; set that instead",
         )
+=======
+        self.objective.check(self)
+        self.data.require_whole_windows(self.model.block_size)
+>>>>>>> origin/main
         warmup, steps = self.schedule.warmup_steps, self.trainer.max_steps
         require(
             warmup is None or warmup <= steps,
             "schedule.warmup_steps",
             warmup,
-            f"is longer than training (trainer.max_steps={steps}); give at most {steps}, or null for 1/20 of it",
+            f"must be at most trainer.max_steps={steps}; null means 1/20 of it",
         )
         for name, plugin in self.callbacks.plugins.items():
             monitor = plugin.get("monitor") if isinstance(plugin, dict) else None
@@ -159,25 +180,22 @@ class Config:
             self.require_divisible_batch(1)
 
     def _require_adaptable(self, lora: LoRAConfig) -> None:
-        """Adapters need trained weights, layers that are there, and AdamW."""
+        """Refuse adapters without trained weights, on layers that do not exist, or trained with Muon."""
         source = self.resume or self.init_from
-        require(source is not None, "finetune", "lora", "adapts a trained model; give init_from=RUN, or finetune=full")
-        require(
-            not isinstance(self.optimizer, MuonConfig),
-            "optimizer",
-            "muon",
-            "steps equally far in all directions of a whole weight, and finetune=lora trains two thin factors of one; "
-            "use optimizer=adamw",
-        )
+        remedy = "needs a trained model; add init_from=RUN, or use finetune=full"
+        require(source is not None, "finetune", "lora", remedy)
+        # Muon orthogonalizes the update of a whole matrix; an adapter is a product of two thin ones.
+        remedy = "is not supported with finetune=lora; use optimizer=adamw"
+        require(not isinstance(self.optimizer, MuonConfig), "optimizer", "muon", remedy)
         if self.model.adaptable is not None:
             lora.require_layers(self.model.adaptable)
 
     def require_divisible_batch(self, world_size: int) -> None:
-        """Refuse a global batch that the devices, or an explicit micro batch on them, can't share evenly."""
-        micro, total = self.data.micro_batch_size or 1, self.data.windows_per_step
+        """Refuse a global batch that is no multiple of the number of devices times the micro-batch."""
+        micro, total = self.data.micro_batch_size or 1, self.windows_per_step
         share = micro * world_size
         setting = "data.global_batch_size" if self.data.global_batch_tokens is None else "data.global_batch_tokens"
-        unit = 1 if self.data.global_batch_tokens is None else self.data.block_size
+        unit = 1 if self.data.global_batch_tokens is None else self.model.block_size
         require(
             total % share == 0,
             setting,
@@ -188,8 +206,13 @@ class Config:
         )
 
     @property
+    def windows_per_step(self) -> int:
+        """Windows in one optimizer step, over all devices."""
+        return self.data.windows_per_step(self.model.block_size)
+
+    @property
     def lr(self) -> float:
-        """The peak learning rate: `optimizer.lr`, or the model's natural one."""
+        """Peak learning rate: `optimizer.lr`, or the model's default if that is null."""
         return self.model.natural_lr if self.optimizer.lr is None else self.optimizer.lr
 
 
@@ -198,6 +221,7 @@ def _kind_of(schema: type) -> object:
 
 
 def require_safe_name(name: str) -> None:
-    """A run's name becomes a folder below logs/, and nothing else."""
+    """Refuse a run's name that is not the name of one folder."""
     safe = bool(name.strip(". ")) and not any(c in '/\\:*?"<>|' or not c.isprintable() for c in name)
-    require(safe and len(name.encode()) <= 100, "name", name, "becomes a folder name: up to 100 bytes, no / or \\")
+    remedy = "must be a valid folder name: at most 100 bytes, without / or \\"
+    require(safe and len(name.encode()) <= 100, "name", name, remedy)

@@ -1,4 +1,4 @@
-"""Settings of the corpora, and of the batches taken from them."""
+"""Settings of the corpora and of the batches taken from them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from omegaconf import II
 
 from gptexp.config.rules import nearest_multiples, require, require_at_least, require_encoding
 
+DEFAULT_WINDOWS = 12  # windows per optimizer step where no batch size is given
+
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """What every corpus has. `kind` names the file under gptexp/data/corpora/."""
+    """Settings that every corpus has."""
 
     kind: str = ""
-    block_size: int = II("model.block_size")  # not to be set here: model.block_size is the one place
-    val_fraction: float = 0.1  # share of the characters, from the end, that validation gets
-    val_bytes: int | None = 65_536  # validation scores this much of its part; null: all of it
-    max_tokens: int | None = None  # use at most so many training tokens
-    global_batch_size: int | None = None  # windows an optimizer step, over all devices; null: 12
-    global_batch_tokens: int | None = None  # the same in tokens, so that block sizes compare at equal tokens
-    micro_batch_size: int | None = None  # windows a forward pass on one device; null: the largest that fits
+    """Name of the implementation in gptexp/data/corpora/. The preset sets it."""
+    val_fraction: float = 0.1
+    """Fraction of the characters, taken from the end, that is used for validation; above 0 and below 1."""
+    val_bytes: int | None = 65_536
+    """Most bytes of the validation part that are scored. null: all of it."""
+    max_tokens: int | None = None
+    """Most training tokens that are used. null: all of them."""
+    global_batch_size: int | None = None
+    """Windows per optimizer step over all devices. null: 12, or as many as global_batch_tokens gives."""
+    global_batch_tokens: int | None = None
+    """Tokens per optimizer step over all devices, a multiple of model.block_size; instead of global_batch_size."""
+    micro_batch_size: int | None = None
+    """Windows per forward pass on one device. null: as many as fit into memory."""
     num_workers: int = 0
+    """Number of processes that load data, for each training process. 0: the training process loads it."""
 
     def __post_init__(self) -> None:
         require(0 < self.val_fraction < 1, "data.val_fraction", self.val_fraction, "must be between 0 and 1")
@@ -34,51 +43,55 @@ class DataConfig:
             self.global_batch_size is None or self.global_batch_tokens is None,
             "data.global_batch_tokens",
             self.global_batch_tokens,
-            f"data.global_batch_size={self.global_batch_size} says the same in windows; give one of the two",
+            f"conflicts with data.global_batch_size={self.global_batch_size}; give one of the two",
         )
+
+    def require_whole_windows(self, block_size: int) -> None:
+        """Refuse a batch in tokens that is no whole number of windows."""
         if self.global_batch_tokens is not None:
             require(
-                self.global_batch_tokens % self.block_size == 0,
+                self.global_batch_tokens % block_size == 0,
                 "data.global_batch_tokens",
                 self.global_batch_tokens,
-                f"must be a multiple of model.block_size={self.block_size}; "
-                f"nearest: {nearest_multiples(self.global_batch_tokens, self.block_size)}",
+                f"must be a multiple of model.block_size={block_size}; "
+                f"nearest: {nearest_multiples(self.global_batch_tokens, block_size)}",
             )
 
-    @property
-    def windows_per_step(self) -> int:
-        """Sequences in one optimizer step, over all devices."""
+    def windows_per_step(self, block_size: int) -> int:
+        """Return the number of windows of `block_size` tokens per optimizer step over all devices."""
         if self.global_batch_tokens is not None:
-            return self.global_batch_tokens // self.block_size
-        return 12 if self.global_batch_size is None else self.global_batch_size
+            return self.global_batch_tokens // block_size
+        return DEFAULT_WINDOWS if self.global_batch_size is None else self.global_batch_size
 
     @property
     def train_fraction(self) -> Decimal:
-        """1 - val_fraction, in decimal: 0.9 of a length is exact, where a float's 1 - 0.1 may not be."""
+        """1 - val_fraction as a decimal: 0.9 of a length is exact, and may not be with a float."""
         return 1 - Decimal(str(self.val_fraction))
 
 
 @dataclass(kw_only=True, slots=True)
 class PydocsConfig(DataConfig):
-    """The Python language reference that every CPython carries."""
+    """The Python language reference that is part of every CPython installation."""
 
     kind: str = "pydocs"
 
 
 @dataclass(kw_only=True, slots=True)
 class PythonStdlibConfig(DataConfig):
-    """The sources of the standard library, without its tests."""
+    """The source code of Python's standard library without its tests."""
 
     kind: str = "python_stdlib"
 
 
 @dataclass(kw_only=True, slots=True)
 class TextConfig(DataConfig):
-    """The user's own files."""
+    """Text files of the user."""
 
     kind: str = "text"
-    path: str | None = None  # file, folder or glob
+    path: str | None = None
+    """File, folder or glob pattern of the text to read."""
     encoding: str = "utf-8"
+    """Text encoding of the files."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -86,14 +99,14 @@ class TextConfig(DataConfig):
             bool(self.path) or self.kind == "shakespeare",
             "data.path",
             self.path,
-            'says which files to read, for example data.path="books/*.txt"',
+            'must name the files to read, for example data.path="books/*.txt"',
         )
         require_encoding("data.encoding", self.encoding)
 
 
 @dataclass(kw_only=True, slots=True)
 class HarryPotterConfig(TextConfig):
-    """The user's own copies of the novels, in data/harrypotter/."""
+    """The user's copies of the Harry Potter novels in data/harrypotter/."""
 
     kind: str = "harrypotter"
     path: str | None = II("paths.data") + "/harrypotter"
@@ -101,24 +114,32 @@ class HarryPotterConfig(TextConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ShakespeareConfig(TextConfig):
-    """Tiny Shakespeare: from its public address, or a local copy by data.path."""
+    """Tiny Shakespeare, downloaded or read from a local copy."""
 
     kind: str = "shakespeare"
     path: str | None = None
+    """Local copy of the text. null: it is downloaded."""
 
 
 @dataclass(kw_only=True, slots=True)
 class HuggingFaceConfig(DataConfig):
-    """Any text data set that `datasets` can stream: from the hub, or local files by `data_files`."""
+    """Any text data set that the library `datasets` can stream, from the Hugging Face Hub or from local files."""
 
     kind: str = "huggingface"
-    dataset: str | None = None  # name on the hub, or a local builder: text, json, parquet, csv
-    subset: str | None = None  # the hub's "config"
+    dataset: str | None = None
+    """Name of the data set on the Hub, or the format of local files: text, json, parquet or csv."""
+    subset: str | None = None
+    """Configuration of the data set on the Hub. null: the only one."""
     split: str = "train"
+    """Split of the data set that is read."""
     text_column: str = "text"
-    data_files: str | None = None  # local files for a local builder
-    encoding: str = "utf-8"  # of local files
+    """Column that holds the text."""
+    data_files: str | None = None
+    """Local files to read where dataset is a format. null: the data set comes from the Hub."""
+    encoding: str = "utf-8"
+    """Text encoding of local text, json or csv files."""
     revision: str | None = None
+    """Commit, tag or branch of the data set on the Hub. null: the default branch."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -126,36 +147,54 @@ class HuggingFaceConfig(DataConfig):
             bool(self.dataset),
             "data.dataset",
             self.dataset,
-            "names the data set, for example data.dataset=roneneldan/TinyStories",
+            "must name the data set, for example data.dataset=roneneldan/TinyStories",
         )
         require(
             self.val_bytes is not None,
             "data.val_bytes",
             self.val_bytes,
-            "a stream has no end to take the rest from; give the number of bytes to score",
+            "must be a number, because the length of a stream is unknown; give the number of bytes to score",
         )
         require_encoding("data.encoding", self.encoding)
         text = bool(self.data_files) and self.dataset != "parquet"
-        require(self.encoding == "utf-8" or text, "data.encoding", self.encoding, "goes with local text, json or csv")
+        require(
+            self.encoding == "utf-8" or text,
+            "data.encoding",
+            self.encoding,
+            "applies only to local text, json or csv files",
+        )
 
 
 @dataclass(kw_only=True, slots=True)
 class LabelledConfig(DataConfig):
-    """Texts with a label each: rows of csv, tsv, json(l) or parquet files, or of a data set of the hub."""
+    """Texts with one label each: rows of csv, tsv, json(l) or parquet files, or of a data set on the Hub."""
 
     kind: str = "labelled"
-    val_bytes: int | None = None  # unlike other corpora: all that validation has
-    path: str | None = None  # file or glob
-    encoding: str = "utf-8"  # of its files
-    val_path: str | None = None  # null: of each label val_fraction of the texts
-    dataset: str | None = None  # instead of path: a name on the hub
-    subset: str | None = None  # the hub's "config"
+    val_fraction: float = 0.1
+    """Fraction of the texts of each label that is used for validation; above 0 and below 1."""
+    val_bytes: int | None = None
+    path: str | None = None
+    """File or glob pattern of the training texts; instead of dataset."""
+    encoding: str = "utf-8"
+    """Text encoding of the files."""
+    val_path: str | None = None
+    """File or glob pattern of the validation texts. null: val_fraction of the training texts of each label."""
+    dataset: str | None = None
+    """Name of a data set on the Hugging Face Hub; instead of path."""
+    subset: str | None = None
+    """Configuration of the data set on the Hub. null: the only one."""
     split: str = "train"
+    """Split of the data set that is used for training."""
     val_split: str | None = None
+    """Split of the data set that is used for validation. null: val_fraction of split."""
     revision: str | None = None
+    """Commit, tag or branch of the data set on the Hub. null: the default branch."""
     text_column: str = "text"
+    """Column that holds the text."""
     label_column: str = "label"
-    split_seed: int = 0  # another one takes other texts for validation; the run's seed doesn't, so that seeds compare
+    """Column that holds the label."""
+    split_seed: int = 0
+    """Seed of the choice of validation texts. It is independent of seed, so that runs with several seeds compare."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -163,19 +202,19 @@ class LabelledConfig(DataConfig):
             bool(self.path) != bool(self.dataset),
             "data.path",
             self.path,
-            "says which file to read, for example data.path=reviews.csv"
+            "must name the file to read, for example data.path=reviews.csv"
             if not self.dataset
-            else f"data.dataset={self.dataset} is another source; give one of the two",
+            else f"conflicts with data.dataset={self.dataset}; give one of the two",
         )
         for name, source in {"val_path": "path", "val_split": "dataset"}.items():
             given = getattr(self, name)
-            require(not given or bool(getattr(self, source)), f"data.{name}", given, f"goes with data.{source}")
+            require(not given or bool(getattr(self, source)), f"data.{name}", given, f"requires data.{source}")
         require(
             self.text_column != self.label_column,
             "data.label_column",
             self.label_column,
-            "is the column of the texts; name that of the labels",
+            "is also data.text_column; give the column of the labels",
         )
         require_encoding("data.encoding", self.encoding)
-        require(self.encoding == "utf-8" or bool(self.path), "data.encoding", self.encoding, "goes with data.path")
+        require(self.encoding == "utf-8" or bool(self.path), "data.encoding", self.encoding, "requires data.path")
         require(0 <= self.split_seed < 2**63, "data.split_seed", self.split_seed, "must be a whole number from 0")

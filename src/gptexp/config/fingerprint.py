@@ -22,7 +22,6 @@ ACCIDENTAL = frozenset(
         "name",
         "seed",
         "resume",
-        "data.block_size",  # follows model.block_size
         "tokenizer.path",  # tokenizer.sha256 says what lies there
         "data.micro_batch_size",
         "data.num_workers",
@@ -44,17 +43,22 @@ PLUGINS = "callbacks.plugins."
 ABSENT: dict[str, dict[str, Any]] = {"objective": UNSAID, "finetune": {"kind": "full"}}
 
 
+# Settings of earlier versions that no schema has any more.
+REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
+
 WITHOUT_KINDS: dict[str, type] = {"trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings, nested, with the groups and keys that didn't exist when they were stored.
+    """Return stored settings, nested, in the form of this version.
 
-    A missing key means its schema's default. A default that follows another setting is not filled in.
+    A missing group or key gets its schema's default, unless the default follows another setting. Removed keys are
+    dropped.
     """
     whole = {**settings, **{group: dict(means) for group, means in ABSENT.items() if settings.get(group) is None}}
-    for group, values in whole.items():
-        if isinstance(values, Mapping):
+    for group, stored in whole.items():
+        if isinstance(stored, Mapping):
+            values = {key: value for key, value in stored.items() if f"{group}.{key}" not in REMOVED}
             schema = WITHOUT_KINDS.get(group) or KINDS.get(group, {}).get(str(values.get("kind")))
             whole[group] = _with_defaults(values, _defaults(schema)) if schema else values
     return whole
@@ -104,7 +108,7 @@ def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 
 def matters(key: str) -> bool:
     """Whether a setting, by its dotted name, is part of what is compared."""
-    return key not in ACCIDENTAL and not key.startswith(ACCIDENTAL_GROUPS)
+    return key not in ACCIDENTAL | REMOVED and not key.startswith(ACCIDENTAL_GROUPS)
 
 
 def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:

@@ -16,10 +16,12 @@ Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"]
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """What every model has. `kind` names the file under gptexp/models/ and is set by the preset."""
+    """Settings that every model has."""
 
     kind: str = ""
-    block_size: int = 128  # context length T, in tokens
+    """Name of the implementation in gptexp/models/. The preset sets it."""
+    block_size: int = 128
+    """Context length in tokens: the most tokens that the model reads at once."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "model", self, "block_size")
@@ -31,13 +33,13 @@ class ModelConfig:
 
     @property
     def adaptable(self) -> tuple[str, ...] | None:
-        """Linear layers that `finetune=lora` can target, by their names within a block; None: known once it is made."""
+        """Names of the linear layers that `finetune=lora` can target; None if only the built model knows them."""
         return None
 
 
 @dataclass(kw_only=True, slots=True)
 class BigramConfig(ModelConfig):
-    """A table of next-token logits: vocab_size x vocab_size."""
+    """A lookup table of next-token logits with shape (vocab_size, vocab_size)."""
 
     kind: str = "bigram"
     block_size: int = 64
@@ -48,18 +50,21 @@ class BigramConfig(ModelConfig):
 
     @property
     def adaptable(self) -> tuple[str, ...]:
-        return ()  # a table
+        return ()  # the table is an embedding, not a linear layer
 
 
 @dataclass(kw_only=True, slots=True)
 class MLPConfig(ModelConfig):
-    """Bengio et al. 2003: the embeddings of the last n_context tokens, one tanh layer."""
+    """The model of Bengio et al. (2003): the embeddings of the last n_context tokens and one tanh layer."""
 
     kind: str = "mlp"
     block_size: int = 64
-    n_context: int = 8  # tokens the network sees
+    n_context: int = 8
+    """Number of preceding tokens that a prediction depends on."""
     n_embd: int = 64
+    """Width of the token embeddings."""
     n_hidden: int = 256
+    """Width of the hidden layer."""
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
@@ -72,26 +77,42 @@ class MLPConfig(ModelConfig):
 
 @dataclass(kw_only=True, slots=True)
 class GPTConfig(ModelConfig):
-    """A decoder-only transformer; the defaults of this class are GPT-2's own choices."""
+    """A decoder-only transformer. The defaults of this class are those of GPT-2 (124M parameters)."""
 
     kind: str = "gpt"
     block_size: int = 1024
     n_layer: int = 12
+    """Number of transformer blocks, at most 10,000."""
     n_head: int = 12
-    n_kv_head: int | None = None  # key/value heads (grouped-query attention); null: n_head
+    """Number of attention heads in each block; must divide n_embd."""
+    n_kv_head: int | None = None
+    """Number of key/value heads for grouped-query attention; must divide n_head. null: equal to n_head."""
     n_embd: int = 768
-    dropout: float = 0.0  # on embeddings and on each residual branch
-    attn_dropout: float = 0.0  # on attention weights
-    bias: bool = True  # in linear layers and LayerNorms
+    """Width of the residual stream and of the embeddings."""
+    dropout: float = 0.0
+    """Dropout probability on the embeddings and on the output of each residual branch, at least 0 and below 1."""
+    attn_dropout: float = 0.0
+    """Dropout probability on the attention weights, at least 0 and below 1."""
+    bias: bool = True
+    """Whether linear layers and LayerNorms have a bias."""
     norm: Norm = Norm.layernorm
+    """Normalization layer; none removes all of them."""
     norm_position: NormPosition = NormPosition.pre
+    """Whether normalization comes before each branch (pre, GPT-2) or after each residual sum (post, GPT)."""
     residual: bool = True
+    """Whether each branch is added to its input."""
     position: Position = Position.learned
+    """How the model encodes token positions."""
     activation: Activation = Activation.gelu_tanh
-    mlp_ratio: float = 4.0  # hidden width of the feed-forward / n_embd; 0: no feed-forward
-    qk_norm: bool = False  # RMS-normalise queries and keys
-    tie_weights: bool = True  # lm_head shares wte's matrix
-    init: Init = Init.gpt2  # zero: blocks begin as the identity, and an untied lm_head at 0
+    """Activation function of the feed-forward layers. relu2 is squared ReLU; swiglu adds a gate matrix."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the feed-forward layers divided by n_embd. 0: no feed-forward layers."""
+    qk_norm: bool = False
+    """Whether queries and keys are RMS-normalized before attention."""
+    tie_weights: bool = True
+    """Whether the output layer (lm_head) shares the matrix of the token embedding (wte)."""
+    init: Init = Init.gpt2
+    """Initialization. gpt2: as in GPT-2; zero: each block starts as the identity and an untied lm_head at 0."""
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
@@ -102,7 +123,7 @@ class GPTConfig(ModelConfig):
             self.mlp_ratio == 0 or self.mlp_width >= 1,
             "model.mlp_ratio",
             self.mlp_ratio,
-            "gives the feed-forward no width; take 0 for none, 4 for GPT-2's",
+            "results in a feed-forward layer of width 0; use 0 for no feed-forward layers, or 4 as in GPT-2",
         )
         require_fraction("model", self, "dropout", "attn_dropout")
         require(
@@ -122,38 +143,41 @@ class GPTConfig(ModelConfig):
                 self.head_dim % 2 == 0,
                 "model.position",
                 "rope",
-                f"needs an even head_dim = n_embd/n_head, which is {self.head_dim}; choose another model.n_head",
+                f"needs an even head_dim = n_embd/n_head, but it is {self.head_dim}; choose another model.n_head",
             )
 
     @property
     def head_dim(self) -> int:
+        """Width of one attention head."""
         return self.n_embd // self.n_head
 
     @property
     def mlp_width(self) -> int:
-        """Hidden units of the feed-forward; 0 means that a block has none."""
+        """Hidden width of the feed-forward layers; 0 if blocks have none."""
         return int(self.mlp_ratio * self.n_embd)
 
     @property
     def kv_heads(self) -> int:
+        """Number of key/value heads after null is resolved."""
         return self.n_head if self.n_kv_head is None else self.n_kv_head
 
     @property
     def adaptable(self) -> tuple[str, ...]:
         gate = ("mlp.c_gate",) if self.activation is Activation.swiglu else ()
         mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if self.mlp_width else ()
-        head = () if self.tie_weights else ("lm_head",)  # a tied one is wte's, which no merged matrix could stay
+        # A tied lm_head shares its matrix with wte, which merging an adapter would change too.
+        head = () if self.tie_weights else ("lm_head",)
         return ("attn.c_attn", "attn.c_proj", *mlp, *head)
 
     @property
     def natural_lr(self) -> float:
-        """2 / n_embd^1.2, at most 6e-3; 4e-2 without norms and residuals.
+        """2 / n_embd^1.2, at most 6e-3; 4e-2 without norms and residual connections.
 
-        A power law near what is published, 1e-3 at a width of 384 (nanoGPT), 6e-4 at 768 and 2e-4 at
-        2048 (GPT-3, arXiv 2005.14165, table 2.1), and near 6e-3 at 128, which the default experiment
-        learned faster with than with 3e-3. It is within a factor 1.6 of each. Where neither norms nor
-        residuals keep the size of what flows through it, GPT-2's small first weights make it tiny, and
-        so the gradients: at 6e-3 a single head is behind the bigram after 600 steps, at 4e-2 ahead.
+        The power law is within a factor of 1.6 of published rates: 1e-3 at width 384 (nanoGPT), 6e-4 at 768
+        and 2e-4 at 2048 (GPT-3, arXiv 2005.14165, table 2.1). At width 128 the default experiment learned
+        faster with 6e-3 than with 3e-3. Without norms and residual connections, GPT-2's small initial weights
+        make activations and gradients tiny: a single head trained at 6e-3 was worse than the bigram after
+        600 steps, and better than it at 4e-2.
         """
         if self.norm is Norm.none and not self.residual:
             return 4e-2

@@ -1,4 +1,4 @@
-"""Settings of the objectives: what a model is trained to do."""
+"""Settings of the objectives: what a model is trained to predict."""
 
 from __future__ import annotations
 
@@ -12,40 +12,50 @@ from gptexp.config.rules import require, require_at_least
 
 ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
-HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics of which more is better
+HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics for which larger values are better
 
-# What settings mean that were written before there was a choice.
+# The objective of settings that were stored before there was a choice.
 UNSAID: dict[str, Any] = {"kind": "lm"}
 
 
 @dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
-    """What every objective has. `kind` names the file under gptexp/objectives/ and is set by the preset.
+    """Settings that every objective has.
 
-    metrics: what its validation says, by the names of every log and table, the loss first.
-    best_by: that one of them by which best.ckpt is chosen and which a search minimises.
+    metrics: the metrics that validation computes, named as in logs and tables, the loss first.
+    best_by: the one of them that selects best.ckpt and that a search optimizes.
     """
 
     kind: str = ""
+    """Name of the implementation in gptexp/objectives/. The preset sets it."""
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees only those before it."""
+        """Whether a position attends only to itself and to positions before it."""
         return True
 
+<<<<<<< HEAD
     def check(self, model: ModelConfig, data: DataConfig) -> None:
         """Refuse settings of other groups that this objective can't be trained with."""
         if isinstance(data, LabelledConfig):
             for name in ("val_path", "val_split"):
                 remedy = f"objective={self.kind} takes its validation from the end of the texts; leave it out"
                 require(not getattr(data, name), f"data.{name}", getattr(data, name), remedy)
+=======
+    def check(self, config: Config) -> None:
+        """Refuse settings of other groups that this objective does not support."""
+        if isinstance(config.data, LabelledConfig):
+            for name in ("val_path", "val_split"):
+                remedy = f"objective={self.kind} validates on the end of the training texts; leave it out"
+                require(not getattr(config.data, name), f"data.{name}", getattr(config.data, name), remedy)
+>>>>>>> origin/main
 
 
 @dataclass(kw_only=True, slots=True)
 class LMConfig(ObjectiveConfig):
-    """The next token of a text: what makes a language model."""
+    """Predict the next token of a text (language modelling)."""
 
     kind: str = "lm"
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb", "val/perplexity")
@@ -54,10 +64,11 @@ class LMConfig(ObjectiveConfig):
 
 @dataclass(kw_only=True, slots=True)
 class MLMConfig(ObjectiveConfig):
-    """Masked language modelling with attention to both sides (BERT, arXiv 1810.04805, section 3.1)."""
+    """Predict masked tokens with bidirectional attention (BERT, arXiv 1810.04805, section 3.1)."""
 
     kind: str = "mlm"
-    mask_fraction: float = 0.15  # share of a window's tokens that are to be found again
+    mask_fraction: float = 0.15
+    """Fraction of the tokens of a window that the model must predict; above 0 and below 1."""
     metrics: ClassVar[tuple[str, ...]] = ("val/mlm_loss", "val/mlm_accuracy")
     best_by: ClassVar[str] = "val/mlm_loss"
 
@@ -76,12 +87,15 @@ class MLMConfig(ObjectiveConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ClassificationConfig(ObjectiveConfig):
-    """The label of a text, from the hidden state of its last token (GPT-1: Radford et al. 2018, section 3.2)."""
+    """Predict the label of a text from the hidden state of its last token (GPT: Radford et al. 2018, section 3.2)."""
 
     kind: str = "classification"
-    lm_weight: float | None = None  # of the loss of the text's own tokens, beside the label's; null: 0.5 (if causal)
-    class_weights: ClassWeights = ClassWeights.none  # balanced: rare labels weigh as much as frequent ones
-    bidirectional: bool = False  # attention to both sides; an init_from of objective=mlm sets it
+    lm_weight: float | None = None
+    """Weight of the language-modelling loss that is added to the label's loss. null: 0.5, or 0 if bidirectional."""
+    class_weights: ClassWeights = ClassWeights.none
+    """Weights of the labels in the loss. balanced: each label counts equally, however frequent it is."""
+    bidirectional: bool = False
+    """Whether attention is bidirectional. init_from=RUN sets it where RUN was trained with objective=mlm."""
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/accuracy", "val/macro_f1")
     best_by: ClassVar[str] = "val/loss"
 
@@ -91,7 +105,7 @@ class ClassificationConfig(ObjectiveConfig):
             not (self.bidirectional and self.lm_weight),
             "objective.lm_weight",
             self.lm_weight,
-            "with objective.bidirectional=true a token sees the one that it should predict; give 0, or leave it out",
+            "must be 0 with objective.bidirectional=true, where each position attends to the token that it predicts",
         )
 
     @property
@@ -100,7 +114,7 @@ class ClassificationConfig(ObjectiveConfig):
 
     @property
     def auxiliary(self) -> float:
-        """The weight of the language model's loss: `lm_weight`, or GPT-1's 0.5 where that loss has a meaning."""
+        """Weight of the language-modelling loss after null is resolved: 0.5 as in GPT, or 0 if bidirectional."""
         default = 0.5 if self.causal else 0.0
         return default if self.lm_weight is None else self.lm_weight
 
@@ -110,6 +124,7 @@ class ClassificationConfig(ObjectiveConfig):
             isinstance(data, LabelledConfig),
             "objective",
             self.kind,
+<<<<<<< HEAD
             f"learns from texts with labels, which data={data.kind} hasn't; "
             "give data=labelled data.path=FILE.csv (or .jsonl, .parquet)",
         )
@@ -120,9 +135,21 @@ def _require_gpt(objective: ObjectiveConfig, model: ModelConfig) -> None:
     needs = "hidden states" if objective.causal else "attention to both sides"
     remedy = f"model.kind={model.kind} has no {needs}; choose a model of kind gpt, such as model=mini_gpt"
     require(model.kind == "gpt", "objective", objective.kind, remedy)
+=======
+            f"needs texts with labels, and data={config.data.kind} has none; "
+            "use data=labelled data.path=FILE.csv (or .jsonl, .parquet)",
+        )
+
+
+def _require_gpt(config: Config) -> None:
+    """Refuse models other than gpt: only gpt has hidden states and bidirectional attention."""
+    needs = "hidden states" if config.objective.causal else "bidirectional attention"
+    remedy = f"model.kind={config.model.kind} has no {needs}; choose a model of kind gpt, for example model=mini_gpt"
+    require(config.model.kind == "gpt", "objective", config.objective.kind, remedy)
+>>>>>>> origin/main
 
 
 def best_by(schema: type) -> str:
-    """What runs of an objective are judged by, from its schema."""
+    """Return the metric that runs of an objective are compared by."""
     assert issubclass(schema, ObjectiveConfig)
     return schema.best_by

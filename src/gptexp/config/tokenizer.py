@@ -9,21 +9,22 @@ from gptexp.config.rules import require_at_least
 
 @dataclass(kw_only=True, slots=True)
 class TokenizerConfig:
-    """What every tokenizer has. `kind` names the file under gptexp/tokenizers/."""
+    """Settings that every tokenizer has."""
 
     kind: str = ""
+    """Name of the implementation in gptexp/tokenizers/. The preset sets it."""
 
 
 @dataclass(kw_only=True, slots=True)
 class CharConfig(TokenizerConfig):
-    """One token a character; the alphabet is the corpus's own."""
+    """One token per character. The alphabet consists of the characters that occur in the corpus."""
 
     kind: str = "char"
 
 
 @dataclass(kw_only=True, slots=True)
 class ByteConfig(TokenizerConfig):
-    """One token a UTF-8 byte, and <|endoftext|>."""
+    """One token per UTF-8 byte, and <|endoftext|>."""
 
     kind: str = "byte"
 
@@ -33,8 +34,10 @@ class BPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding, trained on the training part of the corpus."""
 
     kind: str = "bpe"
-    vocab_size: int = 1024  # 256 bytes + merges + <|endoftext|>
-    train_bytes: int = 100_000_000  # merges are learned from at most this much text
+    vocab_size: int = 1024
+    """Number of tokens: 256 bytes, the learned merges and <|endoftext|>; at least 257."""
+    train_bytes: int = 100_000_000
+    """Most bytes of training text that merges are learned from."""
 
     def __post_init__(self) -> None:
         require_at_least(257, "tokenizer", self, "vocab_size")
@@ -43,15 +46,17 @@ class BPEConfig(TokenizerConfig):
 
 @dataclass(kw_only=True, slots=True)
 class GPT2TokenizerConfig(TokenizerConfig):
-    """OpenAI's GPT-2 vocabulary: 50,257 tokens."""
+    """The vocabulary of GPT-2 with 50,257 tokens."""
 
     kind: str = "gpt2"
 
 
 @dataclass(kw_only=True, slots=True)
 class FilesTokenizerConfig(TokenizerConfig):
-    """A byte-level BPE vocabulary from Hugging Face's files: tokenizer.json, or vocab.json and merges.txt."""
+    """A byte-level BPE vocabulary in Hugging Face's format: tokenizer.json, or vocab.json and merges.txt."""
 
     kind: str = "files"
-    path: str = ""  # the folder that they lie in
-    sha256: str = ""  # of the files, by which runs are told apart; follows path
+    path: str = ""
+    """Folder that holds the tokenizer files."""
+    sha256: str = ""
+    """Hash of the tokenizer files, computed from path. It identifies the tokenizer when runs are compared."""

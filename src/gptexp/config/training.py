@@ -1,4 +1,4 @@
-"""Settings of optimizer, schedule and trainer, and of what a run records."""
+"""Settings of the optimizer, the schedule and the trainer, and of what a run records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gptexp.config.rules import require, require_at_least, require_fraction
 Accelerator = Enum("Accelerator", ["auto", "cpu", "gpu", "mps"])
 Strategy = Enum("Strategy", ["auto", "ddp", "fsdp"])
 
-LARGEST_RATE = 1e30  # float32 ends at 3.4e38, and a rate is multiplied
+LARGEST_RATE = 1e30  # the largest float32 is 3.4e38, and the rate is multiplied
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
@@ -24,14 +24,20 @@ def _require_rate(name: str, rate: float | None) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class AdamWConfig:
-    """AdamW (arXiv 1711.05101) with GPT-2's groups: matrices decay, vectors don't."""
+    """AdamW (arXiv 1711.05101). As in GPT-2, weight decay applies to matrices and not to vectors."""
 
     kind: str = "adamw"
-    lr: float | None = None  # null: the model's natural one (gpt: 2 / n_embd^1.2, at most 6e-3)
+    """Name of the optimizer. The preset sets it."""
+    lr: float | None = None
+    """Peak learning rate. null: the model's default; for gpt 2 / n_embd^1.2, at most 6e-3."""
     beta1: float = 0.9
+    """Decay rate of the average of gradients, at least 0 and below 1."""
     beta2: float = 0.95
+    """Decay rate of the average of squared gradients, at least 0 and below 1."""
     eps: float = 1e-8
+    """Term added to the denominator of the update, above 0."""
     weight_decay: float = 0.1
+    """Decoupled weight decay of matrices: in each step they shrink by lr times this value."""
 
     def __post_init__(self) -> None:
         _require_rate("optimizer.lr", self.lr)
@@ -42,13 +48,17 @@ class AdamWConfig:
 
 @dataclass(kw_only=True, slots=True)
 class MuonConfig(AdamWConfig):
-    """Muon (Jordan et al. 2024) for hidden matrices, AdamW for embeddings, heads and vectors."""
+    """Muon (Jordan et al. 2024) for hidden matrices, and AdamW for embeddings, the output layer and vectors."""
 
     kind: str = "muon"
-    muon_lr: float | None = None  # of the hidden matrices; null: the same as lr (updates have AdamW's RMS)
+    muon_lr: float | None = None
+    """Peak learning rate of the hidden matrices. null: equal to lr, since updates have the RMS of AdamW's."""
     momentum: float = 0.95
+    """Momentum of the hidden matrices, at least 0 and below 1."""
     nesterov: bool = True
-    ns_steps: int = 5  # Newton-Schulz iterations
+    """Whether the momentum is Nesterov momentum."""
+    ns_steps: int = 5
+    """Number of Newton-Schulz iterations that orthogonalize an update, from 1 to 50."""
 
     def __post_init__(self) -> None:
         AdamWConfig.__post_init__(self)
@@ -59,10 +69,16 @@ class MuonConfig(AdamWConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
+<<<<<<< HEAD
     """Warm-up, then constant. The learning rate is a pure function of the step (gptexp.config.schedule)."""
+=======
+    """Linear warm-up, then a constant learning rate."""
+>>>>>>> origin/main
 
     kind: str = "constant"
-    warmup_steps: int | None = None  # null: 1/20 of trainer.max_steps, at most 1,000
+    """Name of the schedule. The preset sets it."""
+    warmup_steps: int | None = None
+    """Steps in which the learning rate rises linearly to its peak. null: 1/20 of trainer.max_steps, at most 1,000."""
 
     def __post_init__(self) -> None:
         require_at_least(0, "schedule", self, "warmup_steps")
@@ -70,10 +86,11 @@ class ScheduleConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CosineConfig(ScheduleConfig):
-    """Warm-up, then half a cosine down to min_lr_ratio (arXiv 1608.03983, without restarts)."""
+    """Linear warm-up, then half a cosine down to min_lr_ratio (arXiv 1608.03983, without restarts)."""
 
     kind: str = "cosine"
     min_lr_ratio: float = 0.1
+    """Final learning rate divided by the peak learning rate, from 0 to 1."""
 
     def __post_init__(self) -> None:
         ScheduleConfig.__post_init__(self)
@@ -82,18 +99,19 @@ class CosineConfig(ScheduleConfig):
 
 @dataclass(kw_only=True, slots=True)
 class LinearConfig(CosineConfig):
-    """Warm-up, then a straight line down to min_lr_ratio."""
+    """Linear warm-up, then a linear decay to min_lr_ratio."""
 
     kind: str = "linear"
 
 
 @dataclass(kw_only=True, slots=True)
 class WSDConfig(CosineConfig):
-    """Warm-up, stable, decay (the trapezoid; arXiv 2404.06395)."""
+    """Linear warm-up, a constant phase, then a linear decay (arXiv 2404.06395)."""
 
     kind: str = "wsd"
     min_lr_ratio: float = 0.0
-    decay_fraction: float = 0.2  # share of the steps, at the end, in which the rate falls
+    decay_fraction: float = 0.2
+    """Fraction of the steps, at the end, in which the learning rate decays; above 0, at most 1."""
 
     def __post_init__(self) -> None:
         CosineConfig.__post_init__(self)
@@ -104,18 +122,28 @@ class WSDConfig(CosineConfig):
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """How long, on what, how exactly. A step is always an optimizer step."""
+    """Length, hardware and numerical precision of training. A step is always an optimizer step."""
 
     max_steps: int = 580
+    """Number of optimizer steps of the whole run."""
     val_every_steps: int = 200
+    """Steps between two validations. The last step is always validated."""
     log_every_steps: int = 10
-    gradient_clip: float | None = 1.0  # largest L2 norm of all gradients together; null: no clipping
+    """Steps between two logged values of the training loss."""
+    gradient_clip: float | None = 1.0
+    """Largest L2 norm of all gradients together; larger ones are scaled down. null: no clipping."""
     accelerator: Accelerator = Accelerator.auto
-    devices: int | str = "auto"  # processes on each node: a number, or auto: every GPU, one process on a CPU
+    """Hardware to train on. auto: a GPU if there is one, then MPS, then the CPU."""
+    devices: int | str = "auto"
+    """Number of training processes on each node, or auto: one for each GPU, and one on a CPU."""
     num_nodes: int = 1
+    """Number of machines that train together."""
     strategy: Strategy = Strategy.auto
-    precision: str = "auto"  # auto, 32-true, bf16-mixed, 16-mixed, 64-true
-    compile: bool | str = "auto"  # by torch.compile; auto: on a GPU, where the run is long enough to pay it back
+    """How several processes share the work. ddp: a copy of the model on each; fsdp: the model is sharded."""
+    precision: str = "auto"
+    """Numerical precision: auto, 32-true, bf16-mixed, 16-mixed or 64-true."""
+    compile: bool | str = "auto"
+    """Whether torch.compile compiles the model. auto: on a GPU, if the run is long enough to save time."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "trainer", self, "max_steps", "val_every_steps", "log_every_steps", "num_nodes")
@@ -135,7 +163,7 @@ class TrainerConfig:
             not (self.strategy is Strategy.fsdp and self.precision == "16-mixed"),
             "trainer.precision",
             self.precision,
-            "trainer.strategy=fsdp has no scaling of float16 gradients; choose bf16-mixed, 32-true or 64-true",
+            "not supported with trainer.strategy=fsdp; choose bf16-mixed, 32-true or 64-true",
         )
         require(self.compile in (True, False, "auto"), "trainer.compile", self.compile, "choose true, false or auto")
         devices = self.devices
@@ -143,16 +171,18 @@ class TrainerConfig:
             devices == "auto" or (isinstance(devices, int) and not isinstance(devices, bool) and devices > 0),
             "trainer.devices",
             devices,
-            "must be a number of processes from 1, or auto",
+            "must be auto or a number of processes, at least 1",
         )
 
 
 @dataclass(kw_only=True, slots=True)
 class CheckpointConfig:
-    """When last.ckpt is written, besides after each validation and at the end."""
+    """When last.ckpt is written in addition to each validation and the end of the run."""
 
     every_steps: int | None = None
+    """Steps between two checkpoints. null: no checkpoints by steps."""
     every_minutes: float | None = 15.0
+    """Minutes between two checkpoints. null: no checkpoints by time."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "callbacks.checkpoint", self, "every_steps")
@@ -166,12 +196,16 @@ class CheckpointConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SamplesConfig:
-    """What the model writes at each validation, into samples.md and TensorBoard."""
+    """Text that the model generates at each validation, for samples.md and TensorBoard."""
 
-    tokens: int = 64  # at most; fewer where that would cost more than the validation. 0: none
-    prompt: str = ""  # empty: the first characters of the validation text
+    tokens: int = 64
+    """Most tokens to generate. Fewer are generated if they would take longer than the validation. 0: none."""
+    prompt: str = ""
+    """Text that the sample continues. Empty: the first characters of the validation text."""
     temperature: float = 0.8
+    """Sampling temperature. 0: always the most likely token."""
     top_k: int | None = 50
+    """Number of most likely tokens that are sampled from. null: all tokens."""
 
     def __post_init__(self) -> None:
         require_at_least(0, "callbacks.samples", self, "tokens", "temperature")
@@ -180,25 +214,37 @@ class SamplesConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CallbacksConfig:
+<<<<<<< HEAD
     """What runs beside training. Plug-ins are `{_target_: class, …}` from gptexp.config.plugins.PLUGINS."""
+=======
+    """Checkpoints, samples and further callbacks."""
+>>>>>>> origin/main
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When checkpoints are written."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Which text is generated at each validation."""
     plugins: dict[str, Any] = field(default_factory=dict)
+    """Further callbacks by name, each {_target_: CLASS, option: value}; CLASS must be an allowed plug-in."""
 
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
-    """Where metrics go: metrics.csv always, TensorBoard unless off, plug-ins by `_target_`."""
+    """Where metrics are logged in addition to metrics.csv."""
 
     tensorboard: bool = True
+    """Whether TensorBoard event files are written."""
     plugins: dict[str, Any] = field(default_factory=dict)
+    """Further loggers by name, each {_target_: CLASS, option: value}; CLASS must be an allowed plug-in."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PathsConfig:
-    """Folders, relative to the current directory."""
+    """Folders, relative to the current directory. A leading ~ is the home folder."""
 
     data: str = "data"
+    """Folder of the corpora."""
     logs: str = "logs"
+    """Folder of runs and sweeps."""
     cache: str = II("paths.data") + "/cache"
+    """Folder of tokenized corpora and downloads."""

@@ -36,7 +36,8 @@ def _prepared(shakespeare: Path, scratch: Path) -> PreparedData:
     from gptexp.data.prepare import prepare
 
     config = compose(["model=bigram", *data_overrides(shakespeare, scratch)])
-    return prepare(config.data, config.tokenizer, Path(config.paths.cache))
+    cache = Path(config.paths.cache)
+    return prepare(config.data, config.tokenizer, cache, block_size=config.model.block_size)
 
 
 def data_overrides(shakespeare: Path, scratch: Path) -> list[str]:

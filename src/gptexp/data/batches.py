@@ -48,7 +48,7 @@ def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: in
         ValueError: the devices, or an explicit micro batch on them, don't divide the global batch.
     """
     config.require_divisible_batch(world_size)
-    windows = config.data.windows_per_step
+    windows = config.windows_per_step
     share = windows // world_size
     micro = config.data.micro_batch_size or largest_divisor(share, _windows_that_fit(config, vocab_size, memory))
     return BatchPlan(windows, micro, share // micro, world_size)

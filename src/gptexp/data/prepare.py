@@ -54,13 +54,24 @@ class PreparedData:
 
 
 def prepare(
-    data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, cache: Path, progress: bool = True
+    data: DataConfig,
+    tokenizer: TokenizerConfig | Tokenizer,
+    cache: Path,
+    progress: bool = True,
+    *,
+    block_size: int = 1,
 ) -> PreparedData:
     """Open the token shards of a corpus, after making them if they aren't in the cache.
 
-    tokenizer: a config, to make or train one; or one that exists, to use as it is. Of processes that ask
-    at the same time one works and the others wait. ValueError: no text, too little text for
-    data.block_size, a damaged shard. OSError: the disk is full.
+    Of processes that ask at the same time one works and the others wait.
+
+    Args:
+        tokenizer: a config, to make or train one; or one that exists, to use as it is.
+        block_size: the training part must hold a window of this many tokens and its target.
+
+    Raises:
+        ValueError: no text, too little text for block_size, a damaged shard.
+        OSError: the disk is full.
     """
     corpus = open_corpus(data, cache)
     corpus.check()
@@ -72,7 +83,7 @@ def prepare(
     if not (folder / "manifest.json").exists():
         _make_once(folder, request, source, data, corpus, tokenizer, progress)
     prepared = _open(folder, source)
-    _require_enough(data, prepared)
+    _require_enough(data, prepared, block_size)
     return prepared
 
 
@@ -129,14 +140,14 @@ def _manifest(folder: Path, source: str) -> dict[str, Any]:
     return manifest
 
 
-def _require_enough(data: DataConfig, prepared: PreparedData) -> None:
+def _require_enough(data: DataConfig, prepared: PreparedData, block_size: int) -> None:
     """Refuse a text that has no window to train on, or nothing to score."""
     n_train, n_val = len(prepared.train), len(prepared.val)
-    if n_train < data.block_size + 1:
+    if n_train < block_size + 1:
         cap = f", capped by data.max_tokens={data.max_tokens}" if data.max_tokens is not None else ""
         raise ValueError(
-            f"data={data.kind}: the training part has {n_train} tokens{cap}, but model.block_size={data.block_size} "
-            f"needs at least {data.block_size + 1}; give more text or a smaller model.block_size"
+            f"data={data.kind}: the training part has {n_train} tokens{cap}, but model.block_size={block_size} "
+            f"needs at least {block_size + 1}; give more text or a smaller model.block_size"
         )
     if n_val < 2:
         raise ValueError(

@@ -74,7 +74,7 @@ def processes_of(config: Config) -> int:
 
 def _gpus_that_share_the_batch(config: Config, gpus: int) -> int:
     """The most of them that divide the global batch evenly."""
-    micro, windows = config.data.micro_batch_size or 1, config.data.windows_per_step
+    micro, windows = config.data.micro_batch_size or 1, config.windows_per_step
     taken = next(n for n in range(gpus, 0, -1) if windows % (n * micro) == 0)
     if taken < gpus:
         warnings.warn(

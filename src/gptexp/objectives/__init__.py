@@ -74,7 +74,7 @@ class Objective(ABC):
         """
         from gptexp.data.prepare import prepare
 
-        return prepare(config.data, tokenizer, cache)
+        return prepare(config.data, tokenizer, cache, block_size=config.model.block_size)
 
     @abstractmethod
     def train_batches(

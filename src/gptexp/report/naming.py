@@ -145,7 +145,7 @@ def resolve(name: str, keys: Iterable[str]) -> str:
     if f"{name}.kind" in keys:
         return f"{name}.kind"
     ends = [key for key in keys if key.endswith(f".{name}")]
-    ends = [key for key in ends if matters(key)] or ends  # block_size is model.block_size, which data's follows
+    ends = [key for key in ends if matters(key)] or ends  # path is data.path: tokenizer.path does not matter
     if len(ends) == 1:
         return ends[0]
     near = get_close_matches(name, [*keys, *(key.rpartition(".")[2] for key in keys)], n=1)

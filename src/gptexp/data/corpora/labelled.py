@@ -115,9 +115,7 @@ class LabelledCorpus(CorpusBase):
     def _hub(self, part: str) -> HuggingFaceCorpus:
         c = self.config
         split = c.split if part == "train" else c.val_split
-        hub = HuggingFaceConfig(
-            block_size=c.block_size, dataset=c.dataset, subset=c.subset, split=str(split), revision=c.revision
-        )
+        hub = HuggingFaceConfig(dataset=c.dataset, subset=c.subset, split=str(split), revision=c.revision)
         return HuggingFaceCorpus(hub, self.cache)
 
 
