@@ -7,17 +7,11 @@ import sys
 
 import pytest
 
-<<<<<<< HEAD:tests/config/test_fingerprint.py
-from gptexp.compose.composition import compose
-from gptexp.config.conversion import to_plain
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from gptexp.util.errors import ConfigError
 from support.run_folders import nested
-=======
-from gptexp.compose import compose, config_from_plain
-from gptexp.identity import completed, flatten, identity, settings_that_matter
-from gptexp.schemas import ConfigError, from_plain, to_plain
-from runfolders import nested
->>>>>>> origin/main:tests/test_identity.py
 
 ACCIDENTS = [
     {"seed": 7},
@@ -61,7 +55,7 @@ def test_where_and_how_a_run_computes_is_no_other_configuration(change: dict[str
 
 def test_steps_between_validations_matter_with_early_stopping_only() -> None:
     stop = {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
-    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.training.callbacks.trace.Trace", "kill_at": None}}
+    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.callbacks.trace.Trace", "kill_at": None}}
     assert identity(nested(**stop)) != identity(nested(**stop, trainer__val_every_steps=50))
     assert identity(nested(**trace, trainer__val_every_steps=50)) == identity(nested())
 

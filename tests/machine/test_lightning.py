@@ -23,7 +23,7 @@ def output_of(code: str) -> list[str]:
 def test_a_start_imports_no_plots_and_a_users_metrics_plot_nevertheless() -> None:
     code = """
 import sys
-import gptexp.lean
+import gptexp.machine.lightning
 print([name for name in ("matplotlib", "scipy", "transformers", "torchmetrics.functional") if name in sys.modules])
 from torchmetrics.utilities import imports
 print(bool(imports._MATPLOTLIB_AVAILABLE), bool(imports._SCIPY_AVAILABLE), type(imports._SCIPY_AVAILABLE).__module__)

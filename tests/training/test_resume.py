@@ -13,23 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-<<<<<<< HEAD:tests/training/test_resume.py
+from gptexp import evaluate
 from gptexp.compose.composition import compose
 from gptexp.compose.inheritance import check_against_source
 from gptexp.runs import checkpoint as ckpt
-from gptexp.runs.opening import load
-from gptexp.training.experiment import run_experiment as run_job
+from gptexp.train import run as run_job
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, story
-=======
-from conftest import TINY, TINY_GPT, story
-from gptexp import checkpoint as ckpt
-from gptexp import evaluate
-from gptexp.compose import compose
-from gptexp.schemas import ConfigError
-from gptexp.source import check_against_source
-from gptexp.train import run as run_job
->>>>>>> origin/main:tests/test_resume.py
 
 # A rate so small that no weight changes: step 1 stays the best, and step 3 ends the patience of 2.
 STOPPING = [
@@ -100,7 +90,7 @@ def test_resume_refuses_other_callbacks_that_change_what_is_computed(
 
 def test_resume_takes_other_callbacks_and_loggers_that_only_look(stopped: Path) -> None:
     changes = ["callbacks.samples.tokens=3", "callbacks.checkpoint.every_steps=9", "logger=default"]
-    config = compose([*RESUME, *changes, "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"])
+    config = compose([*RESUME, *changes, "+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace}"])
     check_against_source(config)
     assert (config.callbacks.samples.tokens, config.callbacks.checkpoint.every_steps) == (3, 9)
     assert config.logger.tensorboard
@@ -136,13 +126,13 @@ def test_patience_goes_on_and_the_best_checkpoint_comes_along(stopped: Path) -> 
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
     assert (result(Path("again"))["resumed_from"], result(Path("again"))["steps"]) == (2, 3)
     assert result(Path("again"))["best"]["step"] == 1
-    assert load(Path("again/checkpoints/best.ckpt")).step == 1
+    assert ckpt.load(Path("again/checkpoints/best.ckpt")).step == 1
 
 
 def test_without_its_best_checkpoint_a_run_looks_for_the_best_anew(stopped: Path) -> None:
     (stopped / "checkpoints/best.ckpt").unlink()
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
-    assert result(Path("again"))["best"]["step"] == load(Path("again/checkpoints/best.ckpt")).step == 3
+    assert result(Path("again"))["best"]["step"] == ckpt.load(Path("again/checkpoints/best.ckpt")).step == 3
 
 
 @pytest.mark.parametrize(
@@ -190,7 +180,7 @@ def test_a_job_of_a_sweep_refuses_the_checkpoint_of_another_run(stopped: Path) -
 def test_a_setting_younger_than_a_run_is_at_its_default(stopped: Path) -> None:
     """The same for settings that the checkpoint and config.yaml lack, and for groups of them."""
     path = stopped / "checkpoints/last.ckpt"
-    stored = load(path)
+    stored = ckpt.load(path)
     for settings in (stored.config, file := yaml.safe_load((stopped / "config.yaml").read_text(encoding="utf-8"))):
         for group, key in (("model", "qk_norm"), ("trainer", "gradient_clip"), ("data", "max_tokens")):
             del settings[group][key]
