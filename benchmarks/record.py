@@ -15,16 +15,10 @@ def add_option(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def save(path: Path, figures: Any, device: str = "cpu", *, quiet: bool = False) -> None:
-<<<<<<< HEAD
-    """Write the figures, with all that is needed to judge them."""
+    """Write the figures with the date, the commit, the versions and the machine."""
     from gptexp.machine.hardware import describe
     from gptexp.runs.provenance import code_version
     from gptexp.util.files import write_json
-=======
-    """Write the figures with the date, the commit, the versions and the machine."""
-    from gptexp.hardware import describe
-    from gptexp.runs import code_version, write_json
->>>>>>> origin/main
 
     path.parent.mkdir(parents=True, exist_ok=True)
     code = code_version()

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from gptexp import __main__ as main
 from gptexp import __version__, train
+from gptexp.commands.listing import COMMANDS
 from gptexp.compose import commandline, other_names
 from gptexp.compose import composition as gptexp_compose
 from gptexp.compose.composition import Bases, compose
@@ -242,12 +242,10 @@ def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pyt
     assert "?" in text
 
 
-COMMANDS = [f"gptexp.{command}" for command in main.COMMANDS]
+MODULES = [command.module for command in COMMANDS.values()]
 
 
-@pytest.mark.parametrize(
-    "module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.command_line", "gptexp.training.worker"]
-)
+@pytest.mark.parametrize("module", ["gptexp.__main__", *MODULES, "gptexp.training.worker"])
 def test_every_command_begins_at_the_common_entry_point(module: str) -> None:
     assert import_module(module).main.__wrapped__.__module__ == module
 
@@ -256,15 +254,6 @@ def test_help_ends_quietly_where_its_reader_has_gone(tmp_path: Path) -> None:
     shell = f"{sys.executable} -m gptexp --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had written all before
-
-
-def test_commands_are_listed_and_a_missing_dot_is_named(capsys: Any) -> None:
-    main.main([])
-    listed = capsys.readouterr().out
-    assert all(f"python -m {command} " in listed for command in COMMANDS)
-    with pytest.raises(SystemExit):
-        main.main(["train", "seed=3"])
-    assert capsys.readouterr().err == "error: train seed=3: a command is a module; write python -m gptexp.train\n"
 
 
 def test_slurm_is_missed_before_anything_is_written(

@@ -7,17 +7,11 @@ import sys
 
 import pytest
 
-<<<<<<< HEAD:tests/config/test_fingerprint.py
-from gptexp.compose.composition import compose
-from gptexp.config.conversion import to_plain
+from gptexp.compose.composition import compose, config_from_plain
+from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from gptexp.util.errors import ConfigError
 from support.run_folders import nested
-=======
-from gptexp.compose import compose, config_from_plain
-from gptexp.identity import completed, flatten, identity, settings_that_matter
-from gptexp.schemas import ConfigError, from_plain, to_plain
-from runfolders import nested
->>>>>>> origin/main:tests/test_identity.py
 
 ACCIDENTS = [
     {"seed": 7},

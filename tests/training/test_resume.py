@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-<<<<<<< HEAD:tests/training/test_resume.py
+from gptexp import evaluate
 from gptexp.compose.composition import compose
 from gptexp.compose.inheritance import check_against_source
 from gptexp.runs import checkpoint as ckpt
@@ -21,15 +21,6 @@ from gptexp.runs.opening import load
 from gptexp.training.experiment import run_experiment as run_job
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, story
-=======
-from conftest import TINY, TINY_GPT, story
-from gptexp import checkpoint as ckpt
-from gptexp import evaluate
-from gptexp.compose import compose
-from gptexp.schemas import ConfigError
-from gptexp.source import check_against_source
-from gptexp.train import run as run_job
->>>>>>> origin/main:tests/test_resume.py
 
 # A rate so small that no weight changes: step 1 stays the best, and step 3 ends the patience of 2.
 STOPPING = [
@@ -207,7 +198,7 @@ def test_a_setting_younger_than_a_run_is_at_its_default(stopped: Path) -> None:
 
 def test_a_run_that_stores_a_removed_setting_still_resumes(stopped: Path) -> None:
     path = stopped / "checkpoints/last.ckpt"
-    stored = ckpt.load(path)
+    stored = load(path)
     stored.config["data"]["block_size"] = 16
     ckpt.save(replace(stored, stopped=False), path)
     edit(stopped, "data", block_size=16)
@@ -215,5 +206,5 @@ def test_a_run_that_stores_a_removed_setting_still_resumes(stopped: Path) -> Non
     check_against_source(config)
     run_job(config, Path("longer"))
     assert result(Path("longer"))["steps"] == 4
-    assert "block_size" not in ckpt.load(Path("longer/checkpoints/last.ckpt")).config["data"]
+    assert "block_size" not in load(Path("longer/checkpoints/last.ckpt")).config["data"]
     evaluate.main([str(path), "--trust-data"])

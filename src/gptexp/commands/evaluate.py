@@ -63,7 +63,7 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise ValueError(f"{arguments.run}: has no corpus of its own to be scored on; give a text by --text FILE")
     corpus = from_plain("data", checkpoint.config.get("data"))
     _require_trusted(arguments, path, checkpoint.config["data"])
-    data = prepare(corpus, tokenizer, arguments.cache)
+    data = prepare(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: this is not the text that the run was trained on", file=sys.stderr)
     split = arguments.split or "val"

@@ -145,18 +145,8 @@ class Config:
                 settings.kind,
                 f"is set by the preset; choose one with {group}=…",
             )
-<<<<<<< HEAD
         self.objective.check(self.model, self.data)
-        require(
-            self.data.block_size == self.model.block_size,
-            "data.block_size",
-            self.data.block_size,
-            f"follows model.block_size={self.model.block_size}; set that instead",
-        )
-=======
-        self.objective.check(self)
         self.data.require_whole_windows(self.model.block_size)
->>>>>>> origin/main
         warmup, steps = self.schedule.warmup_steps, self.trainer.max_steps
         require(
             warmup is None or warmup <= steps,

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS
 from gptexp.config.environment_variables import interpolates
-from gptexp.config.fingerprint import WITHOUT_KINDS
+from gptexp.config.fingerprint import WITHOUT_KINDS, completed
 from gptexp.config.kinds import discover_kinds
 from gptexp.util import text
 from gptexp.util.errors import ConfigError
@@ -38,7 +38,7 @@ def from_plain(group: str, plain: object) -> Any:
     if interpolates({group: plain}):
         raise ConfigError(f"{group}: stored settings must be plain values, not interpolations")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), completed({group: plain})[group]))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{group}: {first_line(error)}") from None
 

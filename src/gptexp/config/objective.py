@@ -36,21 +36,12 @@ class ObjectiveConfig:
         """Whether a position attends only to itself and to positions before it."""
         return True
 
-<<<<<<< HEAD
     def check(self, model: ModelConfig, data: DataConfig) -> None:
-        """Refuse settings of other groups that this objective can't be trained with."""
+        """Refuse settings of other groups that this objective does not support."""
         if isinstance(data, LabelledConfig):
             for name in ("val_path", "val_split"):
-                remedy = f"objective={self.kind} takes its validation from the end of the texts; leave it out"
-                require(not getattr(data, name), f"data.{name}", getattr(data, name), remedy)
-=======
-    def check(self, config: Config) -> None:
-        """Refuse settings of other groups that this objective does not support."""
-        if isinstance(config.data, LabelledConfig):
-            for name in ("val_path", "val_split"):
                 remedy = f"objective={self.kind} validates on the end of the training texts; leave it out"
-                require(not getattr(config.data, name), f"data.{name}", getattr(config.data, name), remedy)
->>>>>>> origin/main
+                require(not getattr(data, name), f"data.{name}", getattr(data, name), remedy)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,29 +115,16 @@ class ClassificationConfig(ObjectiveConfig):
             isinstance(data, LabelledConfig),
             "objective",
             self.kind,
-<<<<<<< HEAD
-            f"learns from texts with labels, which data={data.kind} hasn't; "
-            "give data=labelled data.path=FILE.csv (or .jsonl, .parquet)",
-        )
-
-
-def _require_gpt(objective: ObjectiveConfig, model: ModelConfig) -> None:
-    """Hidden states, and attention that can look both ways: of the kinds of models only gpt has them."""
-    needs = "hidden states" if objective.causal else "attention to both sides"
-    remedy = f"model.kind={model.kind} has no {needs}; choose a model of kind gpt, such as model=mini_gpt"
-    require(model.kind == "gpt", "objective", objective.kind, remedy)
-=======
-            f"needs texts with labels, and data={config.data.kind} has none; "
+            f"needs texts with labels, and data={data.kind} has none; "
             "use data=labelled data.path=FILE.csv (or .jsonl, .parquet)",
         )
 
 
-def _require_gpt(config: Config) -> None:
+def _require_gpt(objective: ObjectiveConfig, model: ModelConfig) -> None:
     """Refuse models other than gpt: only gpt has hidden states and bidirectional attention."""
-    needs = "hidden states" if config.objective.causal else "bidirectional attention"
-    remedy = f"model.kind={config.model.kind} has no {needs}; choose a model of kind gpt, for example model=mini_gpt"
-    require(config.model.kind == "gpt", "objective", config.objective.kind, remedy)
->>>>>>> origin/main
+    needs = "hidden states" if objective.causal else "bidirectional attention"
+    remedy = f"model.kind={model.kind} has no {needs}; choose a model of kind gpt, for example model=mini_gpt"
+    require(model.kind == "gpt", "objective", objective.kind, remedy)
 
 
 def best_by(schema: type) -> str:

@@ -69,11 +69,7 @@ class MuonConfig(AdamWConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
-<<<<<<< HEAD
-    """Warm-up, then constant. The learning rate is a pure function of the step (gptexp.config.schedule)."""
-=======
     """Linear warm-up, then a constant learning rate."""
->>>>>>> origin/main
 
     kind: str = "constant"
     """Name of the schedule. The preset sets it."""
@@ -214,11 +210,7 @@ class SamplesConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CallbacksConfig:
-<<<<<<< HEAD
-    """What runs beside training. Plug-ins are `{_target_: class, …}` from gptexp.config.plugins.PLUGINS."""
-=======
     """Checkpoints, samples and further callbacks."""
->>>>>>> origin/main
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written."""
