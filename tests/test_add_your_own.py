@@ -37,7 +37,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_the_page_has_a_python_and_a_yaml_file_for_each_of_four() -> None:
+def test_the_page_has_a_python_and_a_yaml_file_for_each_example() -> None:
     assert sorted(files()) == [
         "conf/data/sums.yaml",
         "conf/model/gru.yaml",
@@ -52,7 +52,7 @@ def test_the_page_has_a_python_and_a_yaml_file_for_each_of_four() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_what_the_page_adds_trains_writes_and_is_refused_as_it_says(checkout: Path) -> None:
+def test_the_examples_of_the_page_train_generate_and_fail_as_described(checkout: Path) -> None:
     failures: list[str] = []
     for command in commands(ADD_YOUR_OWN):
         with noted(command, failures):
@@ -61,7 +61,7 @@ def test_what_the_page_adds_trains_writes_and_is_refused_as_it_says(checkout: Pa
 
 
 @pytest.mark.slow
-def test_what_the_page_adds_is_listed_by_help(checkout: Path) -> None:
+def test_the_examples_of_the_page_are_listed_by_help(checkout: Path) -> None:
     done = child_processes.run("gptexp.train", "--help", cwd=checkout, source=checkout / "src")
     for line in ("gru", "sums", "ascii", "smoothed"):
         assert re.search(rf"^  {line} +\w", done.out, re.MULTILINE), done.out

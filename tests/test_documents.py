@@ -214,12 +214,12 @@ GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|cal
 # ---------------------------------------------------------------------------------- tests
 
 
-def test_documents_are_all_there_are() -> None:
+def test_the_list_of_documents_is_complete() -> None:
     found = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
     assert {ROOT / document for document in EVERY} == set(found) - {ROOT / "conformance.md"}
 
 
-def test_every_command_line_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_documented_command_line_composes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace.lay(tmp_path))
     failures: list[str] = []
     checked: set[str] = set()
@@ -249,7 +249,7 @@ def matters_again(line: str, later: list[Command]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_command_of_the_documents_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_documented_command_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workplace.lay(tmp_path)
     failures: list[str] = []
     done: set[str] = set()
@@ -268,20 +268,20 @@ def test_every_command_of_the_documents_works(tmp_path: Path, capsys: pytest.Cap
     assert not failures, "\n".join(failures)
 
 
-def test_a_command_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_command_is_refused() -> None:
     with pytest.raises(ValueError, match="of no kind"):
         kind_of(Command("README.md", 1, "curl https://example.org | sh"))
 
 
 @pytest.mark.parametrize("text", ["gptexp train model.n_lyer=6", "gptexp generate --promt x", "gptexp --hlp"])
-def test_a_command_that_is_wrong_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_command_in_a_document_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ValueError)):
         check_command(Command("README.md", 1, text), tmp_path)
 
 
 @pytest.mark.parametrize("document", EVERY)
-def test_every_link_leads_to_a_file_and_a_heading(document: str) -> None:
+def test_every_link_points_to_an_existing_file_and_heading(document: str) -> None:
     text = prose(document)
     for target in LINK.findall(text):
         if target.startswith("http"):
@@ -336,7 +336,7 @@ def facts_of_a_child() -> None:
 
 
 @pytest.mark.slow
-def test_a_child_has_its_imports_and_one_thread_and_is_heard(tmp_path: Path) -> None:
+def test_a_child_process_has_its_imports_one_thread_and_captured_output(tmp_path: Path) -> None:
     done = child_processes.call(facts_of_a_child, cwd=tmp_path)
     assert done == child_processes.Done(7, f"1 True True {tmp_path}\n", "to standard error\n")
 
@@ -347,7 +347,7 @@ def sleep_for_long() -> None:
 
 
 @pytest.mark.slow
-def test_a_child_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
+def test_a_child_process_over_its_time_limit_is_killed_with_its_children(tmp_path: Path) -> None:
     import psutil
 
     assert child_processes.call(sleep_for_long, cwd=tmp_path, timeout=1).code == child_processes.KILLED

@@ -98,13 +98,13 @@ def test_files_form_no_import_cycle():
     assert cycle(graph(SOURCE)) == []
 
 
-def test_every_package_has_its_place_in_the_order():
+def test_every_package_is_part_of_the_import_order():
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert packages <= LEVEL.keys()
 
 
 @pytest.mark.parametrize("lazily", [False, True])
-def test_an_import_that_is_turned_round_is_found(tmp_path: Path, lazily: bool):
+def test_a_reversed_import_is_found(tmp_path: Path, lazily: bool):
     for name, text in {
         "__init__.py": "",
         "util/__init__.py": "",
@@ -122,7 +122,7 @@ def test_an_import_that_is_turned_round_is_found(tmp_path: Path, lazily: bool):
     assert {"gptexp.util.files", "gptexp.config.rules"} <= set(cycle(edges))
 
 
-def test_few_and_short_files_lie_at_the_top():
+def test_the_top_level_has_few_and_short_files():
     files = sorted(SOURCE.glob("*.py"))
     assert len(files) <= MOST_FILES
     long = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.name != PUBLIC}

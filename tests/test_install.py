@@ -27,7 +27,7 @@ def planned(place: Path, *arguments: str, gpu: bool = False) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["install", "dev"])
-def test_make_takes_a_cpu_build_of_torch_where_there_is_no_gpu(tmp_path: Path, target: str) -> None:
+def test_make_installs_the_cpu_build_of_torch_without_a_gpu(tmp_path: Path, target: str) -> None:
     lines = planned(tmp_path, target)
     first, rest = [line for line in lines if " pip install " in line]
     assert first.endswith(f"--no-deps --retries 1 --extra-index-url {CPU} torch")
@@ -37,7 +37,7 @@ def test_make_takes_a_cpu_build_of_torch_where_there_is_no_gpu(tmp_path: Path, t
     assert not any("--quiet" in line for line in lines)
 
 
-def test_make_takes_the_usual_torch_where_there_is_a_gpu(tmp_path: Path) -> None:
+def test_make_installs_the_default_torch_with_a_gpu(tmp_path: Path) -> None:
     lines = planned(tmp_path, "install", gpu=True)
     assert len([line for line in lines if " pip install " in line]) == 1
     assert any("2.9 GB" in line for line in lines)

@@ -1,41 +1,45 @@
-"""python -m gptexp: what commands there are."""
+"""Entry point of `gptexp` and `python -m gptexp`: lists the subcommands and starts the one that is named."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from gptexp import __version__
+from gptexp.commands.listing import find, listing, unknown
 from gptexp.util.entry_point import entry_point
 
-COMMANDS = {
-    "train": "train one experiment, or with -m one for each of several values",
-    "compare": "tables and plots of runs and sweeps, with intervals",
-    "generate": "write on from a prompt",
-    "evaluate": "score a run on a text or a task",
-    "predict": "the labels of texts, by a classifier",
-    "prepare": "tokenize a text beforehand",
-    "export": "write a run in Hugging Face's form",
-    "replay": "compute again the step that broke a run",
-    "verify_resume": "kill a run, resume it, and compare it with one that was not killed",
-    "conformance": "check the code against published numbers",
-}
+USAGE_ERROR = 2
 
 
 @entry_point
 def main(arguments: list[str] | None = None) -> None:
-    """List the commands, or say the version."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if "--version" in arguments:
+    """Start a subcommand, or answer --help, --version and --completion."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h"):
+        print(listing(__version__))
+    elif name == "--version":
         print(f"gptexp {__version__}")
-        return
-    if arguments and not {"--help", "-h"} & set(arguments):
-        known = f"python -m gptexp.{arguments[0]}" if arguments[0] in COMMANDS else "python -m gptexp, which lists them"
-        print(f"error: {' '.join(arguments)}: a command is a module; write {known}", file=sys.stderr)
-        sys.exit(2)
-    print(f"gptexp {__version__}\n")
-    for command, does in COMMANDS.items():
-        print(f"python -m gptexp.{command:<15}{does}")
-    print("\nEach takes --help.")
+    elif name == "--completion":
+        from gptexp.commands.completion import script
+
+        print(script(rest))
+    elif name == "--complete":  # what the completion scripts call
+        from gptexp.commands.completion import candidates
+
+        print("\n".join(candidates(rest)))
+    else:
+        _start(name, rest)
+
+
+def _start(name: str, arguments: list[str]) -> None:
+    """Run the `main` of a subcommand, with a command line as `python -m gptexp.NAME` would have it."""
+    command = find(name)
+    if command is None:
+        print(f"error: {unknown(name)}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    sys.argv = [f"gptexp {name.replace('_', '-')}", *arguments]
+    import_module(command.module).main()
 
 
 if __name__ == "__main__":

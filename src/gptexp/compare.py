@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser, positive_number
 
 
 def parser() -> OptionParser:
     p = OptionParser(
-        prog="python -m gptexp.compare",
+        prog=program_name("gptexp.compare"),
         description="Compare finished runs: configurations with intervals over seeds, differences to a baseline with "
         "corrected p-values, plots, and a page. What can't be compared is left out, with the reason.",
     )

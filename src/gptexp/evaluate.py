@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
 
 
 def parser() -> OptionParser:
     p = OptionParser(
-        prog="python -m gptexp.evaluate",
+        prog=program_name("gptexp.evaluate"),
         description="Score a run: nats a token, bits a byte, perplexity; computed in float32. By default on the "
         "validation part of its own corpus. Words are what white space separates.",
     )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
-
-if TYPE_CHECKING:
-    pass
 
 
 def parser() -> OptionParser:
     p = OptionParser(
-        prog="python -m gptexp.export",
+        prog=program_name("gptexp.export"),
         description="Write a run as a folder that transformers' GPT2LMHeadModel and AutoTokenizer load.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")

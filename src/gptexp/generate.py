@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
-
-if TYPE_CHECKING:
-    pass
 
 
 def parser() -> OptionParser:
     """The command line; plain argparse, because a prompt may be full of commas, quotes and brackets."""
     p = OptionParser(
-        prog="python -m gptexp.generate",
+        prog=program_name("gptexp.generate"),
         description="Write text with a trained model. The text goes to standard output, notices to standard error.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, `latest`, or gpt2 …")

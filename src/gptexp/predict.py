@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
 
@@ -12,7 +12,7 @@ from gptexp.util.options import OptionParser
 def parser() -> OptionParser:
     """The command line; plain argparse, because a text may be full of commas, quotes and brackets."""
     p = OptionParser(
-        prog="python -m gptexp.predict",
+        prog=program_name("gptexp.predict"),
         description="Say the label of texts, with probabilities, by a run of objective=classification.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
 
@@ -12,7 +12,7 @@ USAGE = "A run that stops at a loss or gradient that is no number leaves nonfini
 
 
 def parser() -> OptionParser:
-    made = OptionParser(prog="python -m gptexp.replay", description=USAGE)
+    made = OptionParser(prog=program_name("gptexp.replay"), description=USAGE)
     made.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file")
     return made
 

@@ -6,7 +6,7 @@ value, every batch, every weight and every tensor of the optimizer, bit by bit.
 
 from __future__ import annotations
 
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
 
@@ -14,7 +14,7 @@ from gptexp.util.options import OptionParser
 def parser() -> OptionParser:
     """The command line; what it doesn't know are overrides of `python -m gptexp.train`."""
     made = OptionParser(
-        prog="python -m gptexp.verify_resume",
+        prog=program_name("gptexp.verify_resume"),
         description="Train straight through, and again with a kill and a resume; compare the two bit by bit.",
         epilog="Overrides are those of `python -m gptexp.train`, for instance model.dropout=0.1 data.num_workers=2. "
         "Exit code 0: bitwise equal; 1: a difference, which is named; 2: the settings are wrong.",

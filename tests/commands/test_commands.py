@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_generate_writes_the_prompt_and_the_text_to_standard_output_and_nothing_else(trained: Path) -> None:
+def test_generate_writes_only_prompt_and_text_to_standard_output(trained: Path) -> None:
     prompt = 'Harry said, "No!", [b]{x}=1,2\n'
     options = ["--prompt", prompt, "--max-new-tokens", "20", "--seed", "3"]
     done = command("generate", "latest", *options, cwd=trained)
@@ -39,7 +39,7 @@ def test_generate_writes_the_prompt_and_the_text_to_standard_output_and_nothing_
     assert command("generate", "latest", *options, cwd=trained).stdout == done.stdout
 
 
-def test_an_allowed_special_token_begins_a_document(trained: Path) -> None:
+def test_an_allowed_special_token_starts_a_document(trained: Path) -> None:
     options = ["--max-new-tokens", "20", "--seed", "3"]
     without = command("generate", "latest", *options, cwd=trained)
     special = command("generate", "latest", "--prompt", "<|endoftext|>", "--allow-special", *options, cwd=trained)
@@ -48,7 +48,7 @@ def test_an_allowed_special_token_begins_a_document(trained: Path) -> None:
     assert ordinary.stdout != special.stdout
 
 
-def test_prompts_and_samples_are_written_side_by_side_as_if_alone(trained: Path) -> None:
+def test_batched_prompts_and_samples_equal_single_ones(trained: Path) -> None:
     def written(*options: str) -> str:
         done = command("generate", "latest", "--max-new-tokens", "12", *options, cwd=trained)
         assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def test_prompts_and_samples_are_written_side_by_side_as_if_alone(trained: Path)
     assert together == "".join(alone)
 
 
-def test_a_wrong_prompt_is_refused_before_anything_is_written(trained: Path) -> None:
+def test_a_wrong_prompt_is_refused_before_any_output(trained: Path) -> None:
     done = command("generate", "latest", "--prompt", "The", "--prompt", "half \udce5", cwd=trained)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: the text holds half a character")
@@ -77,7 +77,7 @@ def test_both_backends_write_the_same_greedy_text(trained: Path) -> None:
     assert command(*options, "--backend", "numpy", cwd=trained).stdout == command(*options, cwd=trained).stdout
 
 
-def test_interactive_answers_each_line(trained: Path) -> None:
+def test_interactive_mode_answers_each_line(trained: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gptexp.generate", "latest", "--interactive", "--max-new-tokens", "3"],
         input="The cat\nThe oven\n",
@@ -92,7 +92,7 @@ def test_interactive_answers_each_line(trained: Path) -> None:
     assert done.stderr.count("prompt> ") == 3
 
 
-def test_evaluate_repeats_the_score_of_training(trained: Path) -> None:
+def test_evaluate_reproduces_the_validation_score_of_training(trained: Path) -> None:
     run = next((trained / "logs/runs").glob("*/*"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     done = command("evaluate", str(run), "--json", cwd=trained)
@@ -107,7 +107,7 @@ def test_evaluate_repeats_the_score_of_training(trained: Path) -> None:
     assert train["tokens"] == 49
 
 
-def test_prepare_tokenizes_once_and_says_where(trained: Path) -> None:
+def test_prepare_tokenizes_once_and_prints_the_folder(trained: Path) -> None:
     done = command("prepare", "data=text", "data.path=story.txt", "tokenizer=byte", "data.val_bytes=600", cwd=trained)
     assert done.returncode == 0, done.stderr
     assert "text · byte, 257 tokens · " in done.stdout
@@ -128,7 +128,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("door", "arguments", "message"), WRONG, ids=[f"{d} {' '.join(a)}" for d, a, _ in WRONG])
-def test_wrong_input_is_one_line_and_leaves_nothing_behind(
+def test_wrong_input_gives_a_one_line_error_and_leaves_no_files(
     trained: Path, door: str, arguments: list[str], message: str
 ) -> None:
     (trained / "empty").mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing_behind(
     assert sorted(trained.rglob("*")) == before
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(trained: Path) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_no_partial_file(trained: Path) -> None:
     settings = " ".join(["data=text", *(o for o in TRAIN if o != "data=text"), "model.n_embd=128", "tokenizer=byte"])
     shell = f"ulimit -f 1000; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
@@ -154,13 +154,13 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(trained: Path) 
     assert list((trained / "full/checkpoints").iterdir()) == []
 
 
-def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:
+def test_a_closed_output_pipe_is_not_an_error(trained: Path) -> None:
     shell = f"{sys.executable} -m gptexp.generate latest --prompt hello --max-new-tokens 3000 | head -c 5"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
     assert (done.stdout, done.stderr) == ("hello", "")
 
 
-def test_a_folder_that_can_not_be_made_is_one_line(trained: Path) -> None:
+def test_a_folder_that_cannot_be_created_gives_a_one_line_error(trained: Path) -> None:
     done = command("train", *TRAIN, "paths.logs=story.txt", cwd=trained)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -168,7 +168,7 @@ def test_a_folder_that_can_not_be_made_is_one_line(trained: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_help_names_every_option_of_every_group(trained: Path) -> None:
+def test_help_lists_every_option_of_every_group(trained: Path) -> None:
     done = command("train", "--help", cwd=trained)
     assert done.returncode == 0
     for word in ("gpt2_xl", "harrypotter", "bpe_4k", "muon", "wsd", "fsdp", "shakespeare_char_cpu", "resume=RUN"):
@@ -182,7 +182,7 @@ def test_cfg_job_prints_the_composition(trained: Path) -> None:
     assert "kind: bigram" in done.stdout
 
 
-def test_interactive_takes_line_ends_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interactive_mode_accepts_windows_line_endings(monkeypatch: pytest.MonkeyPatch) -> None:
     from io import StringIO
     from types import SimpleNamespace
 

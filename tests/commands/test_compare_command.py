@@ -78,7 +78,7 @@ def made_page(place: Path) -> str:
 # ---------------------------------------------------------------------------------- the door
 
 
-def test_compare_prints_the_table_and_writes_its_files_beside_the_runs(tmp_path: Path) -> None:
+def test_compare_prints_the_table_and_writes_files_next_to_the_runs(tmp_path: Path) -> None:
     sweep(tmp_path / "sweep")
     done = command("compare", "sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_compare_prints_the_table_and_writes_its_files_beside_the_runs(tmp_path:
         assert (tmp_path / "elsewhere" / name).read_bytes() == (tmp_path / "sweep/report" / name).read_bytes()
 
 
-def test_comparing_imports_no_torch(tmp_path: Path) -> None:
+def test_compare_does_not_import_torch(tmp_path: Path) -> None:
     sweep(tmp_path / "sweep")
     code = (
         "import sys; from gptexp.compare import main; main(['sweep'])\n"
@@ -103,7 +103,7 @@ def test_comparing_imports_no_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_packages_give_one_line_that_names_the_extra(tmp_path: Path) -> None:
     code = "import sys; sys.modules['scipy'] = None; from gptexp.compare import main; main(['.'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
@@ -123,7 +123,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
-def test_what_can_not_be_compared_is_one_line_and_exit_code_2(
+def test_incomparable_runs_give_a_one_line_error_and_exit_code_2(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     sweep(tmp_path / "sweep")
@@ -142,7 +142,7 @@ def test_the_command_for_a_folder_is_quoted() -> None:
     assert compare_command("a b", Path("c")) == "python -m gptexp.compare 'a b' c"
 
 
-def test_two_real_runs_are_compared_by_what_they_recorded(train_here: Callable[..., dict[str, Any]]) -> None:
+def test_two_real_runs_are_compared_by_their_recorded_metrics(train_here: Callable[..., dict[str, Any]]) -> None:
     """Training's own files, so that a change of their format shows here."""
     short = train_here(*TINY_GPT, "tokenizer=byte", folder="sweep/short")
     long = train_here(*TINY_GPT, "tokenizer=byte", "trainer.max_steps=6", folder="sweep/long")
@@ -168,7 +168,7 @@ def test_two_real_runs_are_compared_by_what_they_recorded(train_here: Callable[.
 # ---------------------------------------------------------------------------------- the page
 
 
-def test_page_runs_nothing_that_a_run_smuggles_in(tmp_path: Path) -> None:
+def test_the_report_page_executes_no_script_from_a_run(tmp_path: Path) -> None:
     make_run(tmp_path / "a<b>&'\"", 2.0, sample=EVIL, data__path=EVIL, name=EVIL)
     make_run(tmp_path / "b", 1.9, sample=EVIL, data__path=f"{EVIL}2", tokenizer__kind=EVIL)
     (make_run(tmp_path / "<script>c", 1.9) / "result.json").write_text(EVIL)
@@ -181,7 +181,7 @@ def test_page_runs_nothing_that_a_run_smuggles_in(tmp_path: Path) -> None:
     assert "<script>c" in seen.text
 
 
-def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+def test_the_report_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     seen = Page(made_page(sweep(tmp_path)))
     links = [value or "" for name, value in seen.attributes if name in ("src", "href", "srcset", "action")]
     assert len(links) == 3
@@ -191,7 +191,7 @@ def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policies
 
 
-def test_page_shows_table_reasons_and_a_sample_of_each_configuration(tmp_path: Path) -> None:
+def test_the_report_page_shows_the_table_the_notes_and_one_sample_each(tmp_path: Path) -> None:
     sweep(tmp_path)
     make_run(tmp_path / "b1", 1.9, seed=1, model__n_layer=4, sample="what four layers wrote\n\n```text\nfence")
     (tmp_path / "a2/result.json").unlink()
@@ -203,7 +203,7 @@ def test_page_shows_table_reasons_and_a_sample_of_each_configuration(tmp_path: P
     assert "a2: unfinished: no result.json" in text
 
 
-def test_page_has_every_cell_named_for_a_narrow_screen(tmp_path: Path) -> None:
+def test_the_report_page_labels_every_cell_for_narrow_screens(tmp_path: Path) -> None:
     html = made_page(sweep(tmp_path))
     assert html.count("<td") == html.count("<td data-name=")
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
@@ -211,7 +211,7 @@ def test_page_has_every_cell_named_for_a_narrow_screen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no sections", "## step x\n\n````text\na\n````\n\n"])
-def test_samples_that_are_missing_or_of_another_form_are_no_error(tmp_path: Path, text: str) -> None:
+def test_missing_or_malformed_samples_are_not_an_error(tmp_path: Path, text: str) -> None:
     (make_run(tmp_path / "a", 2.0) / "samples.md").write_text(text)
     assert last_sample(tmp_path / "a") == ""
     assert "no sample" in Page(made_page(tmp_path)).text
@@ -220,7 +220,7 @@ def test_samples_that_are_missing_or_of_another_form_are_no_error(tmp_path: Path
 # ---------------------------------------------------------------------------------- plots
 
 
-def test_plots_are_pictures_of_a_size_for_print(tmp_path: Path) -> None:
+def test_plots_have_print_resolution(tmp_path: Path) -> None:
     images = plots(compare_folders([sweep(tmp_path)], Question()))
     sizes = {name: struct.unpack(">II", data[16:24]) for name, data in images.items() if data[:4] == b"\x89PNG"}
     assert sizes == {"curves.png": (2000, 1480), "ablation.png": (1280, 880), "pareto.png": (1280, 960)}
@@ -238,7 +238,7 @@ def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pyt
     assert len(told) <= (value == "日本語")
 
 
-def test_missing_characters_are_one_notice_with_the_font_to_install(tmp_path: Path) -> None:
+def test_missing_characters_give_one_notice_that_names_a_font(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0, data__path="𒀀.txt")  # cuneiform
     make_run(tmp_path / "b", 2.0, data__path="b.txt")
     done = command("compare", ".", cwd=tmp_path)
@@ -249,14 +249,14 @@ def test_missing_characters_are_one_notice_with_the_font_to_install(tmp_path: Pa
     assert done.stderr.count("\n") == 1
 
 
-def test_an_installed_font_with_chinese_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_chinese_font_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import font_manager
 
     monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "Noto Sans CJK JP", "Other Sans CJK"])
     assert fonts() == ["DejaVu Sans", "Noto Sans CJK JP", "Other Sans CJK"]
 
 
-def test_a_chinese_paragraph_is_shown_and_what_hides_is_escaped(tmp_path: Path) -> None:
+def test_chinese_text_is_shown_and_invisible_characters_are_escaped(tmp_path: Path) -> None:
     make_run(
         tmp_path / "a", 2.0, sample="\u3000\u3000話說天下\u00a0大勢\u202e\u200b\x1b[2J", data__path="\u3000三國.txt"
     )
@@ -266,7 +266,7 @@ def test_a_chinese_paragraph_is_shown_and_what_hides_is_escaped(tmp_path: Path) 
     assert literal("\u3000三國") == "\u3000三國"
 
 
-def test_a_legend_holds_long_names_whole_and_within_the_picture(tmp_path: Path) -> None:
+def test_a_legend_shows_long_names_completely_inside_the_picture(tmp_path: Path) -> None:
     for n in range(4):
         which = {"model__n_layer": 2 + n % 2, "model__position": ["learned", "rope"][n // 2], "data__path": "a" * 60}
         make_run(tmp_path / f"{n}", 2.0 + n / 100, **{**which, "data__path": "long/path/of/a/corpus/" * 3 + str(n)})
@@ -306,7 +306,7 @@ PARTS = ["status", "metrics", "best", "val", "steps", "tokens", "seconds", "trai
     value=JSON | st.dictionaries(st.sampled_from(["val/bpb", "tokens", "text_sha256"]), JSON),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_a_result_holds_it_is_read_or_named(tmp_path: Path, part: str, value: object) -> None:
+def test_any_content_of_a_result_is_read_or_named_in_an_error(tmp_path: Path, part: str, value: object) -> None:
     run = make_run(tmp_path / "a", 2.0, result={part: value})
     runs, left_out = read_runs([run])
     assert len(runs) + len(left_out) == 1
@@ -316,7 +316,7 @@ def test_whatever_a_result_holds_it_is_read_or_named(tmp_path: Path, part: str, 
             print_comparison(Console(file=io.StringIO()), compare(runs, [], Question(metric=metric)))
 
 
-def test_nothing_is_written_over_by_half(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     """A disk that is full while the page is written leaves the old page."""
     sweep(tmp_path / "sweep")
     (tmp_path / "sweep/report").mkdir()
@@ -345,7 +345,7 @@ def test_a_formula_in_a_setting_is_text_in_the_csv(tmp_path: Path) -> None:
     assert not [cell for row in rows for cell in row.values() if cell[:1] in tuple("=@\t\r")]
 
 
-def test_replay_prints_what_a_bundle_says_as_text(
+def test_replay_prints_the_strings_of_a_bundle_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = {"what": "step 2\x1b[2J", "seed": 1, "precision": "32-true\x1b]0;x\x07"}
@@ -366,7 +366,7 @@ def nasty(tmp_path: Path) -> Comparison:
     return compare_folders([tmp_path], Question())
 
 
-def test_a_latex_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
+def test_a_latex_table_escapes_a_malicious_name(nasty: Comparison) -> None:
     table = latex(nasty).split("\\end{tabular}\n")[0]
     lines = table.splitlines()
     assert lines[1:3] == [r"\begin{tabular}{lrrrrrrrrr}", r"\toprule"]
@@ -377,13 +377,13 @@ def test_a_latex_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
     assert all(line.startswith("%") for line in latex(nasty).split("\\end{tabular}\n")[1].splitlines())
 
 
-def test_a_latex_table_sets_negative_numbers_with_a_minus_sign(tmp_path: Path) -> None:
+def test_a_latex_table_prints_negative_numbers_with_a_minus_sign(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0, model__n_layer=1)
     make_run(tmp_path / "b", 1.9, model__n_layer=2)
     assert "& $-$0.1000 &" in latex(compare_folders([tmp_path], Question()))
 
 
-def test_a_markdown_table_holds_a_hostile_name_as_text(nasty: Comparison) -> None:
+def test_a_markdown_table_escapes_a_malicious_name(nasty: Comparison) -> None:
     table = markdown(nasty).split("\n\n")[0].splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {11}
     assert table[1] == "| :--- |" + " ---: |" * 9
@@ -392,7 +392,7 @@ def test_a_markdown_table_holds_a_hostile_name_as_text(nasty: Comparison) -> Non
     assert r"\| \<b\> \[l\](http\://x) www\.x.com \`c\` \*d\*" in row
 
 
-def test_formats_are_printed_and_another_metric_keeps_the_first_report(tmp_path: Path) -> None:
+def test_formats_are_printed_and_another_metric_keeps_the_old_report(tmp_path: Path) -> None:
     sweep(tmp_path / "sweep")
     first = command("compare", "sweep", "--format", "latex", cwd=tmp_path)
     assert first.stdout == (tmp_path / "sweep/report/comparison.tex").read_text(encoding="utf-8")

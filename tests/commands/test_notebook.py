@@ -17,7 +17,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_steps_are_a_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_scale_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(notebook.BUDGET, raising=False)
     assert notebook.steps(300) == 300
     monkeypatch.setenv(notebook.BUDGET, "0.1")
@@ -28,14 +28,14 @@ def test_steps_are_a_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> Non
             notebook.steps(300)
 
 
-def test_text_is_split_as_runs_split_it(place: Path) -> None:
+def test_text_is_split_as_in_a_run(place: Path) -> None:
     train, val = notebook.read_text("data=text", "data.path=story.txt")
     text = (place / "story.txt").read_text(encoding="utf-8")
     assert train + val == text
     assert len(val) == round(len(text) / 10)
 
 
-def test_data_opens_by_a_line_as_typed(place: Path) -> None:
+def test_data_opens_from_a_line_of_overrides(place: Path) -> None:
     (place / "story.txt").rename(place / "my story.txt")
     line = "data=text data.path='my story.txt'"
     data = notebook.open_data(line)
@@ -46,7 +46,7 @@ def test_data_opens_by_a_line_as_typed(place: Path) -> None:
     assert notebook.open_data(line, "tokenizer=byte").tokenizer.kind == "byte"
 
 
-def test_a_run_made_by_command_opens(
+def test_a_run_trained_by_command_opens(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels do

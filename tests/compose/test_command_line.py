@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from gptexp import __main__ as main
 from gptexp import __version__, train
+from gptexp.commands.listing import COMMANDS
 from gptexp.compose import commandline, other_names
 from gptexp.compose import composition as gptexp_compose
 from gptexp.compose.composition import Bases, compose
@@ -48,13 +48,13 @@ def checked_help(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("checked_help")
-def test_command_line_composes_where_argparse_checks_help_texts() -> None:
+def test_command_line_composes_if_argparse_checks_help_texts() -> None:
     register_schemas()
     assert commandline.checked_arguments(["model=bigram"]) == ["model=bigram"]
 
 
 @pytest.mark.usefixtures("checked_help")
-def test_hydra_runs_a_task_where_argparse_checks_help_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_runs_a_task_if_argparse_checks_help_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     register_schemas()
     monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "--package", "seed", "seed=7"])
     run_task(lambda config: None, str(conf_dir()), "train")
@@ -78,7 +78,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize(("override", "setting", "value"), TYPED, ids=[o for o, _, _ in TYPED])
-def test_a_setting_keeps_what_was_typed(override: str, setting: str, value: str) -> None:
+def test_a_setting_keeps_the_typed_value(override: str, setting: str, value: str) -> None:
     found: Any = compose([override, "schedule.warmup_steps=null"])
     for name in setting.split("."):
         found = getattr(found, name)
@@ -103,7 +103,7 @@ SWEPT = [
 
 
 @pytest.mark.parametrize(("override", "values"), SWEPT, ids=[o for o, _ in SWEPT])
-def test_each_value_of_a_sweep_keeps_what_was_typed(override: str, values: list[str]) -> None:
+def test_each_value_of_a_sweep_keeps_its_typed_form(override: str, values: list[str]) -> None:
     assert [text_of(job) for (job,) in jobs_of([override])] == values
 
 
@@ -118,7 +118,7 @@ def test_a_sweep_names_its_jobs_in_every_form_of_hydras_grammar(workplace: Path,
     assert [job.name for job in plan([*TEXT, override]).jobs] == [f"{key}={value}" for value in values]
 
 
-def test_of_two_values_for_a_setting_the_last_counts(workplace: Path) -> None:
+def test_the_last_of_two_values_for_a_setting_counts(workplace: Path) -> None:
     planned = plan([*TEXT, "++seed=1", "model.n_layer=1,2", "seed=3"])
     assert {job.config["seed"] for job in planned.jobs} == {3}
 
@@ -145,7 +145,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
-def test_wrong_grammar_is_one_line_with_the_right_spelling(
+def test_wrong_grammar_gives_one_line_with_the_correct_spelling(
     arguments: list[str], message: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
@@ -156,7 +156,7 @@ def test_wrong_grammar_is_one_line_with_the_right_spelling(
     assert said.count("\n") == 1
 
 
-def test_flags_may_stand_between_overrides() -> None:
+def test_flags_can_appear_between_overrides() -> None:
     register_schemas()
     assert commandline.checked_arguments(["seed=1", "--cfg", "job", "model=bigram"]) == [
         "--cfg",
@@ -179,7 +179,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("override", "remedy"), WORDS, ids=[o for o, _ in WORDS])
-def test_a_word_of_another_program_is_answered_with_ours(override: str, remedy: str) -> None:
+def test_a_setting_name_of_another_program_suggests_gptexps_name(override: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as error:
         compose([override])
     assert f"no such setting; {remedy}" in str(error.value)
@@ -207,12 +207,12 @@ def strangers_folder(workplace: Path) -> Path:
 
 
 @pytest.mark.parametrize("module", ["gptexp", "gptexp.train"])
-def test_modules_of_the_current_directory_do_not_run(strangers_folder: Path, module: str) -> None:
+def test_modules_in_the_current_directory_are_not_executed(strangers_folder: Path, module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (f"gptexp {__version__}\n", 0), done.stderr
 
 
-def test_processes_that_an_entry_point_starts_ignore_them_too(
+def test_child_processes_do_not_execute_modules_there_either(
     strangers_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "")
@@ -224,7 +224,7 @@ def test_processes_that_an_entry_point_starts_ignore_them_too(
     assert "current directory" not in done.stdout
 
 
-def test_a_package_that_lies_in_the_current_directory_is_found_there(tmp_path: Path) -> None:
+def test_a_package_installed_in_the_current_directory_is_found(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "gptexp", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(conf_dir(), tmp_path / "gptexp/conf")
     code = "import gptexp.__main__ as m, sys; print(m.__file__); m.main(['--version'])"
@@ -233,7 +233,7 @@ def test_a_package_that_lies_in_the_current_directory_is_found_there(tmp_path: P
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp936"])
-def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_a_console_cannot_show_are_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
     entry_point(lambda: print("val/bpb 2.1 · 三国 · é ☺"))()
@@ -242,32 +242,21 @@ def test_what_a_console_can_not_show_is_replaced(encoding: str, monkeypatch: pyt
     assert "?" in text
 
 
-COMMANDS = [f"gptexp.{command}" for command in main.COMMANDS]
+MODULES = [command.module for command in COMMANDS.values()]
 
 
-@pytest.mark.parametrize(
-    "module", ["gptexp.__main__", *COMMANDS[:-1], "gptexp.conformance.command_line", "gptexp.training.worker"]
-)
-def test_every_command_begins_at_the_common_entry_point(module: str) -> None:
+@pytest.mark.parametrize("module", ["gptexp.__main__", *MODULES, "gptexp.training.worker"])
+def test_every_command_uses_the_common_entry_point(module: str) -> None:
     assert import_module(module).main.__wrapped__.__module__ == module
 
 
-def test_help_ends_quietly_where_its_reader_has_gone(tmp_path: Path) -> None:
+def test_help_ends_quietly_if_its_output_pipe_is_closed(tmp_path: Path) -> None:
     shell = f"{sys.executable} -m gptexp --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had written all before
 
 
-def test_commands_are_listed_and_a_missing_dot_is_named(capsys: Any) -> None:
-    main.main([])
-    listed = capsys.readouterr().out
-    assert all(f"python -m {command} " in listed for command in COMMANDS)
-    with pytest.raises(SystemExit):
-        main.main(["train", "seed=3"])
-    assert capsys.readouterr().err == "error: train seed=3: a command is a module; write python -m gptexp.train\n"
-
-
-def test_slurm_is_missed_before_anything_is_written(
+def test_missing_slurm_is_reported_before_anything_is_written(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("PATH", str(workplace))
@@ -292,7 +281,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES, ids=[" ".join(line) for line in LINES])
-def test_a_job_composed_on_the_base_of_others_is_the_same(line: list[str]) -> None:
+def test_a_job_composed_from_a_shared_base_is_the_same(line: list[str]) -> None:
     def composed(**bases: Any) -> Any:
         try:
             return to_plain(compose(line, **bases))
@@ -304,7 +293,7 @@ def test_a_job_composed_on_the_base_of_others_is_the_same(line: list[str]) -> No
     assert composed() == composed(bases=bases) == composed(bases=bases)
 
 
-def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_with_the_same_groups_are_composed_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     theirs = gptexp_compose.hydra_compose
     monkeypatch.setattr(gptexp_compose, "hydra_compose", lambda *a, **k: calls.append(a) or theirs(*a, **k))
@@ -312,12 +301,12 @@ def test_jobs_that_choose_the_same_groups_are_composed_once(workplace: Path, mon
     assert (len(planned.jobs), len(calls)) == (6, 3)
 
 
-def test_composing_many_jobs_is_said_where_no_bar_can_move(workplace: Path, capsys: Any) -> None:
+def test_composing_many_jobs_prints_a_line_without_a_progress_bar(workplace: Path, capsys: Any) -> None:
     plan([*TEXT, f"seed={','.join(map(str, range(30)))}"])
     assert capsys.readouterr().err == "composing 30 jobs …\n"
 
 
-def test_a_dry_run_of_one_experiment_says_its_cost_and_starts_nothing(
+def test_a_dry_run_of_one_experiment_prints_its_cost_only(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     from gptexp.sweep import probe  # which imports torch
@@ -343,7 +332,7 @@ OPTION_ERRORS = [
 
 
 @pytest.mark.parametrize(("module", "arguments", "said"), OPTION_ERRORS)
-def test_a_wrong_option_is_answered_in_one_line(
+def test_a_wrong_option_gives_a_one_line_error(
     module: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -353,7 +342,7 @@ def test_a_wrong_option_is_answered_in_one_line(
 
 
 @pytest.mark.parametrize("setting", ["paths.logs", "paths.data", "paths.cache"])
-def test_a_place_that_begins_with_a_tilde_lies_in_the_home_folder(
+def test_a_path_with_a_tilde_is_in_the_home_folder(
     setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -364,7 +353,7 @@ def test_a_place_that_begins_with_a_tilde_lies_in_the_home_folder(
         compose([f"{setting}=~nobody-here/x"])
 
 
-def test_a_folder_of_runs_in_place_of_a_run_names_the_newest(tmp_path: Path) -> None:
+def test_a_folder_of_runs_instead_of_a_run_names_the_newest_run(tmp_path: Path) -> None:
     (tmp_path / "mine/2026-01-01/checkpoints").mkdir(parents=True)
     (tmp_path / "mine/2026-01-01/checkpoints/last.ckpt").touch()
     with pytest.raises(RunError, match=r"/mine: is no run folder, but holds some; the newest is .*/mine/2026-01-01$"):

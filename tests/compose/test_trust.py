@@ -38,7 +38,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [TEXT, HUB, URL, {"kind": "pydocs"}])
-def test_evaluate_reads_no_corpus_of_a_run_from_elsewhere(
+def test_evaluate_reads_no_corpus_of_an_untrusted_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: dict[str, Any]
 ) -> None:
     run = stored(tmp_path / "theirs", data)
@@ -52,7 +52,7 @@ def test_evaluate_reads_no_corpus_of_a_run_from_elsewhere(
         assert said.count("\n") == 1
 
 
-def test_evaluate_asks_before_it_fetches_a_corpus_from_the_network(
+def test_evaluate_does_not_download_a_corpus_without_consent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(tmp_path / "logs/runs/mine", HUB)
@@ -62,7 +62,7 @@ def test_evaluate_asks_before_it_fetches_a_corpus_from_the_network(
 
 
 @pytest.mark.parametrize(("place", "flags"), [("theirs", ["--trust-data"]), ("logs/runs/mine", [])])
-def test_evaluate_reads_the_corpus_of_ones_own_run_and_where_it_is_told_to(
+def test_evaluate_reads_the_corpus_of_a_trusted_run_or_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, flags: list[str]
 ) -> None:
     read: list[str] = []
@@ -78,7 +78,7 @@ def test_evaluate_reads_the_corpus_of_ones_own_run_and_where_it_is_told_to(
 
 
 @pytest.mark.parametrize("data", [TEXT, {**TEXT, "path": "../secret.txt"}, {**TEXT, "path": "~/x"}, HUB, URL])
-def test_resume_acts_on_no_data_settings_of_a_run_from_elsewhere(tmp_path: Path, data: dict[str, Any]) -> None:
+def test_resume_ignores_the_data_settings_of_an_untrusted_run(tmp_path: Path, data: dict[str, Any]) -> None:
     run = stored(tmp_path / "theirs/run", data)
     with pytest.raises(ConfigError, match=rf"resume={run}: lies outside paths\.logs=logs.*data\.kind=.*paths\.logs="):
         compose([f"resume={run}"])
@@ -89,11 +89,11 @@ def test_resume_acts_on_no_data_settings_of_a_run_from_elsewhere(tmp_path: Path,
 
 
 @pytest.mark.parametrize("data", [{"kind": "pydocs"}, {**TEXT, "path": "texts/a.txt"}])
-def test_resume_needs_no_word_for_a_text_that_is_near(tmp_path: Path, data: dict[str, Any]) -> None:
+def test_resume_needs_no_consent_for_a_local_text(tmp_path: Path, data: dict[str, Any]) -> None:
     assert compose([f"resume={stored(tmp_path / 'theirs', data)}"]).data.kind == data["kind"]
 
 
-def test_a_link_below_logs_is_ones_own_and_a_way_around_is_not(tmp_path: Path) -> None:
+def test_a_link_inside_logs_is_trusted_and_a_path_out_of_logs_is_not(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "disk/run").mkdir(parents=True)
     (tmp_path / "logs/run").symlink_to(tmp_path / "disk/run")
@@ -115,7 +115,7 @@ def with_plugin(folder: Path, group: str, plugin: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks"])
-def test_resume_takes_no_logger_or_variable_of_a_run_from_elsewhere(tmp_path: Path, group: str) -> None:
+def test_resume_uses_no_logger_or_variable_of_an_untrusted_run(tmp_path: Path, group: str) -> None:
     run = with_plugin(tmp_path / "theirs/run", group, MLFLOW)
     with pytest.raises(ConfigError, match=rf"lies outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
         compose([f"resume={run}"])
@@ -124,7 +124,7 @@ def test_resume_takes_no_logger_or_variable_of_a_run_from_elsewhere(tmp_path: Pa
     assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # of one's own run, and still not resolved
 
 
-def test_a_bare_checkpoint_brings_neither_loggers_nor_callbacks(tmp_path: Path) -> None:
+def test_a_checkpoint_file_alone_restores_no_loggers_or_callbacks(tmp_path: Path) -> None:
     settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
     settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"theirs": MLFLOW}
     ckpt.save(small_checkpoint(config=settings), tmp_path / "a.ckpt")  # as files of before were

@@ -43,7 +43,7 @@ def test_every_preset_composes(option: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt1", "gpt2_small", "gpt2_medium", "gpt2_large", "gpt2_xl"])
-def test_large_models_choose_gpt2_tokens_and_the_command_line_wins(model: str) -> None:
+def test_large_models_select_gpt2_tokens_unless_overridden(model: str) -> None:
     assert compose([f"model={model}"]).tokenizer.kind == "gpt2"
     assert compose([f"model={model}", "tokenizer=byte"]).tokenizer.kind == "byte"
     assert compose(["tokenizer=byte", f"model={model}"]).tokenizer.kind == "byte"
@@ -114,14 +114,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[" ".join(o) for o, _ in WRONG])
-def test_wrong_setting_is_one_line_with_key_value_and_remedy(overrides: list[str], message: str) -> None:
+def test_a_wrong_setting_gives_one_line_with_key_value_and_remedy(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         compose(overrides)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
-def test_wrong_command_line_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_wrong_command_line_fails_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['train', 'model.n_lyer=3']\n"
         "from gptexp.train import main\n"
@@ -133,7 +133,7 @@ def test_wrong_command_line_is_answered_before_torch_is_imported(tmp_path: Path)
     assert done.stderr.strip() == "error: model.n_lyer=3: no such setting; did you mean model.n_layer?"
 
 
-def test_bad_sweep_is_stopped_before_its_first_job(tmp_path: Path) -> None:
+def test_an_invalid_sweep_fails_before_its_first_job(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['train', '-m', 'model.n_head=4,3', 'debug=smoke']\n"
         "from gptexp.train import main; main()"
@@ -145,18 +145,18 @@ def test_bad_sweep_is_stopped_before_its_first_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["哈利/*.txt", "books[1].txt", "a b's.txt", "{x}.txt", "(1).txt", "50%.txt"])
-def test_path_that_trips_hydras_grammar_is_quoted_for_the_user(path: str) -> None:
+def test_a_path_that_breaks_hydras_grammar_is_quoted(path: str) -> None:
     assert compose(["data=text", f"data.path={path}"]).data.path == path
 
 
-def test_existing_path_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a,b.txt").touch()
     monkeypatch.chdir(tmp_path)
     assert quoted("data.path=a,b.txt") == "data.path='a,b.txt'"
     assert quoted("data.path=a,c.txt") == "data.path=a,c.txt"
 
 
-def test_settings_survive_the_way_through_yaml() -> None:
+def test_settings_survive_a_round_trip_through_yaml() -> None:
     config = compose(
         ["model.position=rope", "model.activation=relu2", "optimizer=muon", "schedule=wsd", "tokenizer=bpe"]
     )
@@ -177,13 +177,13 @@ def test_settings_survive_the_way_through_yaml() -> None:
         (["gpt"], "model: not a group of settings"),
     ],
 )
-def test_settings_of_a_stranger_are_data(plain: object, message: str) -> None:
+def test_untrusted_settings_are_treated_as_data(plain: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         from_plain("model", plain)
     assert str(error.value).startswith(message)
 
 
-def test_sweep_runs_the_last_key_fastest() -> None:
+def test_the_last_key_of_a_sweep_varies_fastest() -> None:
     assert jobs_of(["a=1,2", "b=x", "c=3,4"]) == [
         ["a=1", "b=x", "c=3"],
         ["a=1", "b=x", "c=4"],
@@ -192,18 +192,18 @@ def test_sweep_runs_the_last_key_fastest() -> None:
     ]
 
 
-def test_a_batch_in_tokens_puts_a_presets_windows_aside() -> None:
+def test_a_batch_size_in_tokens_overrides_the_presets_windows() -> None:
     assert compose(["debug=smoke", "data.global_batch_tokens=256"]).windows_per_step == 2
     assert compose(["experiment=shakespeare_char_gpu", "data.global_batch_tokens=512"]).windows_per_step == 2
     assert compose(["debug=smoke", "experiment=shakespeare_char_cpu"]).schedule.warmup_steps is None
 
 
-def test_every_preset_says_what_it_is_in_its_first_line() -> None:
+def test_the_first_line_of_every_preset_describes_it() -> None:
     for path in conf_dir().rglob("*.yaml"):
         assert re.match(r"(# @package _global_\n)?# [^@].{5,}", path.read_text(encoding="utf-8")), path
 
 
-def test_learning_rate_falls_with_width() -> None:
+def test_the_learning_rate_decreases_with_width() -> None:
     rates = [compose([f"model={m}"]).lr for m in ("mini_gpt", "baby_gpt", "gpt2_small", "gpt2_xl")]
     assert rates == pytest.approx([5.92e-3, 1.584e-3, 6.894e-4, 2.858e-4], rel=1e-3)
     assert compose(["optimizer.lr=0.5"]).lr == 0.5

@@ -33,7 +33,7 @@ def test_a_variable_named_by_a_plug_in_stays_unresolved_in_settings() -> None:
     assert config_from_plain(plain) == config  # as a sweep's job and another rank read it
 
 
-def test_a_plug_in_gets_the_value_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plug_in_receives_the_value_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(TRACE, lambda **arguments: given.update(arguments))
     named = {"_target_": TRACE, "kill_at": "${oc.env:WHEN}", "more": ["a ${oc.env:WHEN}", 3]}
@@ -41,19 +41,19 @@ def test_a_plug_in_gets_the_value_of_the_variable(monkeypatch: pytest.MonkeyPatc
     assert given == {"kill_at": SECRET, "more": [f"a {SECRET}", 3]}
 
 
-def test_a_variable_that_is_not_set_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_variable_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="NOT_SET"):
         compose([*TINY, "data.path=story.txt", NAMED.replace("WHEN", "NOT_SET")])
     with pytest.raises(ValueError, match=r"callbacks\.plugins\.trace: .*NOT_SET"):
         load_plugins("callbacks", {"trace": {"_target_": TRACE, "kill_at": "${oc.env:NOT_SET}"}})
 
 
-def test_a_variable_beside_another_interpolation_is_refused_not_stored() -> None:
+def test_a_variable_mixed_with_an_interpolation_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.plugins\.trace\.kill_at=.*write its value"):
         compose([*TINY, "data.path=story.txt", NAMED.replace("'${oc.env:WHEN}'", "'${oc.env:WHEN}${name}'")])
 
 
-def test_no_file_of_a_run_holds_the_token(
+def test_no_file_of_a_run_contains_the_token(
     train_here: Callable[..., dict[str, Any]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gptexp.training.build.load_plugins", lambda *_: {})
@@ -67,7 +67,7 @@ def test_no_file_of_a_run_holds_the_token(
 
 @pytest.mark.parametrize("group", ["callbacks", "logger"])
 @pytest.mark.parametrize("value", ["${oc.decode:x}", "${oc.env:${name}}", "${name}"])
-def test_stored_settings_name_nothing_else(group: str, value: str) -> None:
+def test_stored_settings_can_name_nothing_else(group: str, value: str) -> None:
     plain = to_plain(compose([*TINY, "data.path=story.txt"]))
     plain[group]["plugins"] = {"x": {"a": value}}
     with pytest.raises(ConfigError, match="plain values"):

@@ -49,7 +49,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", ACCIDENTS, ids=lambda change: next(iter(change)))
-def test_where_and_how_a_run_computes_is_no_other_configuration(change: dict[str, object]) -> None:
+def test_hardware_settings_do_not_change_the_identity(change: dict[str, object]) -> None:
     assert identity(nested(**change)) == identity(nested())
 
 
@@ -85,34 +85,34 @@ def test_a_removed_key_is_dropped_and_leaves_the_identity_unchanged() -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_what_changes_the_curve_is_another_configuration(change: dict[str, object]) -> None:
+def test_settings_that_change_the_curve_change_the_identity(change: dict[str, object]) -> None:
     assert identity(nested(**change)) != identity(nested())
 
 
-def test_the_seed_counts_only_when_asked_for() -> None:
+def test_the_seed_is_part_of_the_identity_only_on_request() -> None:
     assert identity(nested(seed=2), seed=True) != identity(nested(seed=1), seed=True)
     assert identity(nested(seed=1), seed=True) == identity(nested(), seed=True)
 
 
-def test_identity_knows_no_order_of_keys_and_is_short() -> None:
+def test_the_identity_is_short_and_independent_of_key_order() -> None:
     settings = nested()
     assert identity(dict(reversed(settings.items()))) == identity(settings)
     assert len(identity(settings)) == 8
     assert flatten({"a": {"b": {"c": 1}}, "d": []}) == {"a.b.c": 1, "d": []}
 
 
-def test_an_accidental_setting_can_be_asked_for() -> None:
+def test_an_ignored_setting_can_be_included_on_request() -> None:
     assert "trainer.compile" not in settings_that_matter(nested())
     assert settings_that_matter(nested(), also=["trainer.compile"])["trainer.compile"] is False
 
 
-def test_every_setting_of_the_default_experiment_is_decided_on() -> None:
+def test_every_setting_is_classified_for_the_identity() -> None:
     """The names in the list of accidents exist; a renamed setting would silently begin to matter."""
     from gptexp.config.fingerprint import ACCIDENTAL
 
     assert set(flatten(to_plain(compose([])))) >= ACCIDENTAL - {"tokenizer.path"}  # only tokenizer=files has it
 
 
-def test_identity_needs_no_torch() -> None:
+def test_the_identity_does_not_need_torch() -> None:
     code = "import sys, gptexp.config.fingerprint; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -25,7 +25,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("config", "expected"), TABLE)
-def test_multiplier_equals_the_table_by_hand(config, expected):
+def test_the_multiplier_equals_a_table_computed_by_hand(config, expected):
     for step, value in expected.items():
         assert lr_multiplier(config, 12, step) == pytest.approx(value, abs=1e-12), step
 
@@ -33,7 +33,7 @@ def test_multiplier_equals_the_table_by_hand(config, expected):
 @pytest.mark.parametrize(
     ("max_steps", "expected"), [(1, 0), (19, 0), (20, 1), (1500, 75), (20_000, 1000), (10**6, 1000)]
 )
-def test_default_warmup_is_a_twentieth_at_most_a_thousand(max_steps, expected):
+def test_the_default_warmup_is_a_twentieth_of_the_steps_up_to_1000(max_steps, expected):
     assert warmup_steps(CosineConfig(), max_steps) == expected
 
 
@@ -44,7 +44,7 @@ def test_explicit_warmup_is_kept():
 
 @pytest.mark.parametrize("kind", [ScheduleConfig, CosineConfig, LinearConfig, WSDConfig])
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 10, 100])
-def test_no_step_of_a_run_is_wasted_on_a_rate_of_zero(kind, max_steps):
+def test_no_step_has_a_learning_rate_of_zero(kind, max_steps):
     config = kind() if kind is ScheduleConfig else kind(min_lr_ratio=0.0)
     assert all(0 < lr_multiplier(config, max_steps, step) <= 1 for step in range(max_steps))
 

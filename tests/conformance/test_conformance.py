@@ -59,7 +59,7 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
     return judge
 
 
-def test_fast_shows_every_row_in_table_and_report_and_fails_none(
+def test_fast_shows_every_row_in_table_and_report_without_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_a_wrong_published_value_fails_with_exit_code_1(table, capsys, tmp_path:
     assert "| five | 5 | 2 | equal | fail | a book |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_a_crash_is_a_fail_of_its_own_row_and_the_next_one_is_computed(table, capsys) -> None:
+def test_a_crash_fails_its_row_and_the_next_row_is_computed(table, capsys) -> None:
     assert table(a_check("breaks", compute=crash), a_check()) == 1
     out = capsys.readouterr().out
     row = out.index("breaks")
@@ -97,19 +97,19 @@ def test_a_crash_is_a_fail_of_its_own_row_and_the_next_one_is_computed(table, ca
     assert "1 passed · 1 failed · 0 skipped" in out
 
 
-def test_a_skip_is_no_fail(table, capsys) -> None:
+def test_a_skipped_row_is_not_a_failure(table, capsys) -> None:
     assert table(a_check(needs=frozenset({Need.text}))) == 0
     assert "give --shakespeare PATH" in capsys.readouterr().out
 
 
-def test_a_signal_ends_the_program_and_leaves_the_last_report(table, capsys, tmp_path: Path) -> None:
+def test_a_signal_ends_the_program_and_keeps_the_last_report(table, capsys, tmp_path: Path) -> None:
     (tmp_path / "table.md").write_text("the last one", encoding="utf-8")
     assert table(a_check(compute=interrupt), arguments=["--out", "table.md"]) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "interrupted; no table was written\n"
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == "the last one"
 
 
-def test_conformance_writes_a_file_only_where_asked(table, capsys, tmp_path: Path) -> None:
+def test_conformance_writes_a_file_only_on_request(table, capsys, tmp_path: Path) -> None:
     assert table(a_check()) == 0
     assert "1 passed · 0 failed · 0 skipped" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -128,7 +128,7 @@ def test_conformance_writes_a_file_only_where_asked(table, capsys, tmp_path: Pat
         (["--fast", "--out", "nowhere/table.md"], "error: --out=nowhere/table.md: must be a file in a folder that"),
     ],
 )
-def test_wrong_input_is_one_line(arguments: list[str], said: str, workplace: Path, capsys) -> None:
+def test_wrong_input_gives_a_one_line_error(arguments: list[str], said: str, workplace: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         command_line.main(arguments)
     out, err = capsys.readouterr()
@@ -139,7 +139,7 @@ def test_wrong_input_is_one_line(arguments: list[str], said: str, workplace: Pat
     assert [path.name for path in workplace.iterdir()] == ["story.txt"]
 
 
-def test_a_missing_file_is_told_without_torch(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_without_importing_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from gptexp.conformance import door\n"
         "try: door.main(['--shakespeare', 'nowhere.txt'])\n"
@@ -150,7 +150,7 @@ def test_a_missing_file_is_told_without_torch(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: --shakespeare=nowhere.txt")
 
 
-def test_numbers_agree_within_the_tolerance_and_nan_with_nothing() -> None:
+def test_numbers_agree_within_the_tolerance_and_nan_never_agrees() -> None:
     assert agree(2.5, 2.0, 0.5)
     assert not agree(2.51, 2.0, 0.5)
     assert agree((1, 2), (1, 2), 0)
@@ -161,7 +161,7 @@ def test_numbers_agree_within_the_tolerance_and_nan_with_nothing() -> None:
     assert not agree("1", 1, 9)
 
 
-def test_reasons_of_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_rows_state_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = Inputs(scratch=tmp_path, **dict.fromkeys(("shakespeare", "weights", "wikitext", "lambada"), tmp_path))
     fast = Inputs(scratch=tmp_path, fast=True, shakespeare=tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -175,7 +175,7 @@ def test_reasons_of_skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert why_skipped(a_check(needs=frozenset({Need.scipy})), fast) == reasons[Need.scipy]
 
 
-def test_numbers_as_a_person_reads_them() -> None:
+def test_numbers_are_formatted_for_readers() -> None:
     assert shown(1234567) == "1,234,567"
     assert shown(2.481923) == "2.4819"
     assert shown((31373, 995)) == "31373 995"
@@ -191,7 +191,7 @@ def test_the_table_fits_the_terminal(width: int, tmp_path: Path) -> None:
     assert max(map(len, console.export_text().splitlines())) <= width
 
 
-def test_a_pipe_breaks_no_row_of_the_report(tmp_path: Path) -> None:
+def test_a_pipe_character_does_not_break_a_row_of_the_report(tmp_path: Path) -> None:
     check = a_check("a|b")
     area = Area(title="Numbers", checks=(check,))
     row = markdown([(area, [run(check, Inputs(scratch=tmp_path))])], {}).splitlines()[-1]
@@ -216,7 +216,7 @@ def parts_of_story() -> tuple[str, str]:
     return whole[:cut], whole[cut:]
 
 
-def test_counted_losses_are_those_counted_in_plain_python(story_inputs: Inputs) -> None:
+def test_counted_losses_equal_those_of_plain_python(story_inputs: Inputs) -> None:
     train, val = parts_of_story()
     size = len(set(train + val))
     singles, pairs, firsts = Counter(train[1:]), Counter(pairwise(train)), Counter(train[:-1])
@@ -228,7 +228,7 @@ def test_counted_losses_are_those_counted_in_plain_python(story_inputs: Inputs) 
         assert text.bigram(name)(story_inputs) == pytest.approx(-sum(nats) / len(nats), abs=1e-5)
 
 
-def test_each_step_of_the_ladder_is_a_composition_and_differs_from_the_last() -> None:
+def test_each_rung_of_the_ladder_composes_and_differs_from_the_last() -> None:
     steps = (trained.BIGRAM, trained.HEAD, trained.HEADS, trained.FEED_FORWARD, trained.RESIDUAL, trained.NORM)
     models = [compose([*step, *trained.QUIET]).model for step in steps]
     assert [model.kind for model in models] == ["bigram", *["gpt"] * 5]
@@ -251,7 +251,7 @@ def test_a_trained_check_scores_what_the_train_command_scores(story_inputs: Inpu
     assert not list(story_inputs.scratch.glob("*/checkpoints")), "a run stayed behind"
 
 
-def test_layers_can_start_as_torch_makes_them() -> None:
+def test_layers_can_use_the_initialization_of_torch() -> None:
     model = GPT(GPTConfig(block_size=8, n_layer=1, n_head=2, n_embd=64, tie_weights=False), 300)
     assert model.transformer.wte.weight.std().item() == pytest.approx(0.02, rel=0.05)
     trained.start_as_torch(model, 1)
@@ -265,7 +265,7 @@ def test_layers_can_start_as_torch_makes_them() -> None:
 
 
 @pytest.mark.slow
-def test_greedy_text_of_weights_is_what_generate_writes(train_here, workplace: Path) -> None:
+def test_greedy_text_from_weights_equals_the_output_of_generate(train_here, workplace: Path) -> None:
     result = train_here("tokenizer=byte", "model.n_layer=1", "model.n_head=2", "model.n_embd=16")
     inputs = Inputs(scratch=workplace, weights=find_checkpoint("run"))
     assert weights.parameters(inputs) == result["parameters"]
@@ -288,7 +288,7 @@ def test_greedy_text_of_weights_is_what_generate_writes(train_here, workplace: P
         assert weights.lambada_score(name)(files) == pytest.approx(scored["--lambada"][name], rel=1e-6)
 
 
-def test_weights_that_cannot_be_read_are_a_fail_that_names_them(tmp_path: Path) -> None:
+def test_unreadable_weights_fail_with_their_name(tmp_path: Path) -> None:
     check = a_check(published=124_439_808, compute=weights.parameters, needs=weights.NEEDS)
     outcome = run(check, Inputs(scratch=tmp_path, weights=tmp_path / "nowhere.ckpt"))
     assert outcome.status is Status.failed

@@ -49,7 +49,7 @@ def in_training(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], a
 
 
 @pytest.mark.parametrize("restored", [True, False])
-def test_a_file_replaced_while_it_is_prepared_is_never_cached(
+def test_a_file_replaced_during_preparation_is_never_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
     file = tmp_path / "a.txt"
@@ -77,7 +77,7 @@ def test_a_file_replaced_while_it_is_prepared_is_never_cached(
     assert (again.fingerprint, again.text_sha256) == (expected.fingerprint, expected.text_sha256)
 
 
-def test_a_file_that_grows_while_it_is_prepared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_grows_during_preparation_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.txt"
     file.write_text(story(60), encoding="utf-8")
 
@@ -90,9 +90,7 @@ def test_a_file_that_grows_while_it_is_prepared_is_refused(tmp_path: Path, monke
         prepare(config(file), CharConfig(), tmp_path / "cache")
 
 
-def test_rows_replaced_while_they_are_prepared_are_never_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_replaced_during_preparation_are_never_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, kept = tmp_path / "rows.jsonl", tmp_path / "kept"
     file.write_text("".join(json.dumps({"text": f"row {i} of the file", "label": i % 2}) + "\n" for i in range(30)))
 
@@ -111,7 +109,7 @@ def test_rows_replaced_while_they_are_prepared_are_never_cached(
     assert not list((tmp_path / "cache").glob("*/manifest.json"))
 
 
-def test_a_text_replaced_while_it_is_scored_is_refused(tmp_path: Path) -> None:
+def test_a_text_replaced_during_scoring_is_refused(tmp_path: Path) -> None:
     file, contents = tmp_path / "a.txt", Contents()
     tokenizer = train_tokenizer(ByteConfig())
     file.write_text(story(9), encoding="utf-8")

@@ -43,7 +43,7 @@ def test_there_is_a_file_for_every_corpus() -> None:
 
 
 @pytest.mark.parametrize("name", ["books", "books/*.txt", "books/**/*.txt", "~/books"])
-def test_books_come_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_books_are_read_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "books").mkdir()
@@ -54,7 +54,7 @@ def test_books_come_in_natural_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert documents(corpus_of(tmp_path, name)) == ["book 1\n", "book 2\n", "book 9\n", "book 10\n"]
 
 
-def test_a_name_with_brackets_that_exists_is_taken_literally(tmp_path: Path) -> None:
+def test_an_existing_name_with_brackets_is_used_literally(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("mine")
     (tmp_path / "a1.txt").write_text("not mine")
     assert documents(corpus_of(tmp_path, tmp_path / "a[1].txt")) == ["mine"]
@@ -86,7 +86,7 @@ FRENCH = "Le café était fermé, mais l'élève préférait déjà la forêt à
         ("x" * 3_000_000 + "\n" + CHINESE, "utf-8", "ascii", "byte 3000001 (line 2)", "utf-8"),
     ],
 )
-def test_a_wrong_encoding_names_file_place_and_likely_encoding(
+def test_a_wrong_encoding_names_file_position_and_likely_encoding(
     tmp_path: Path, text: str, actual: str, given: str, place: str, likely: str
 ) -> None:
     path = tmp_path / "a.txt"
@@ -105,7 +105,7 @@ def test_a_character_cut_off_at_the_end_of_a_file_is_an_error(tmp_path: Path) ->
         documents(corpus_of(tmp_path, tmp_path / "a.txt"))
 
 
-def test_a_path_that_matches_nothing_says_where_it_looked_and_what_works(
+def test_a_path_without_matches_names_the_folder_and_valid_forms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_a_path_that_matches_nothing_says_where_it_looked_and_what_works(
         assert part in str(caught.value)
 
 
-def test_a_folder_with_only_a_readme_has_no_harry_potter(tmp_path: Path) -> None:
+def test_a_folder_with_only_a_readme_counts_as_empty(tmp_path: Path) -> None:
     folder = tmp_path / "harrypotter"
     folder.mkdir()
     (folder / "README.md").write_text("Put your books here.")
@@ -139,7 +139,7 @@ def test_empty_files_are_named(tmp_path: Path) -> None:
     assert documents(corpus_of(tmp_path, tmp_path)) == ["x"]
 
 
-def test_the_fingerprint_follows_contents_order_and_encoding(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_contents_order_and_encoding(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("ab")
     (tmp_path / "2.txt").write_text("c")
     first = corpus_of(tmp_path, tmp_path).fingerprint()
@@ -152,7 +152,7 @@ def test_the_fingerprint_follows_contents_order_and_encoding(tmp_path: Path) -> 
     assert len({first, second, corpus_of(tmp_path, tmp_path).fingerprint()}) == 3
 
 
-def test_pieces_are_cut_where_bpe_tokens_end() -> None:
+def test_pieces_are_cut_at_boundaries_of_bpe_tokens() -> None:
     text = "It's  a line,\n\n  indented\t\tby   1234 spaces … 'tis 哈利\x1c x\x85 y" * 60
     tokenizer = train_tokenizer(GPT2TokenizerConfig())
     expected = tokenizer.encode(text).tolist()
@@ -164,7 +164,7 @@ def test_pieces_are_cut_where_bpe_tokens_end() -> None:
         assert [token for piece in pieces for token in tokenizer.encode(piece).tolist()] == expected
 
 
-def test_text_without_white_space_is_still_read_in_pieces() -> None:
+def test_text_without_white_space_is_also_read_in_pieces() -> None:
     pieces = list(_reading.cut_pieces(["x" * 50] * 100, size=100))
     assert "".join(pieces) == "x" * 5000
     assert max(map(len, pieces)) <= 1650
@@ -178,7 +178,7 @@ def test_pydocs_are_the_topics_sorted_by_name(tmp_path: Path) -> None:
     assert documents(corpus) == [topics[name] for name in sorted(topics)]
 
 
-def test_the_standard_library_comes_without_tests_and_in_its_own_encodings(
+def test_the_standard_library_has_no_tests_and_keeps_its_encodings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {
@@ -198,7 +198,7 @@ def test_the_standard_library_comes_without_tests_and_in_its_own_encodings(
     assert documents(corpus) == ["# -*- coding: latin-1 -*-\n# é\n", "b = 1\n"]
 
 
-def test_shakespeare_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shakespeare_is_downloaded_once_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source.txt"
     source.write_text("To be, or not to be\n")
     monkeypatch.setattr(shakespeare, "URL", source.as_uri())
@@ -250,7 +250,7 @@ def stream(folder: Path, path: Path, builder: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("builder", ["text", "json", "csv", "parquet"])
-def test_a_stream_of_local_files_gives_its_rows_and_goes_on_where_it_stopped(tmp_path: Path, builder: str) -> None:
+def test_a_stream_of_local_files_yields_its_rows_and_can_resume(tmp_path: Path, builder: str) -> None:
     path = write_rows(tmp_path, builder)
     expected = [f"line {i}\n" for i in range(30)] if builder == "text" else [row.replace("\r", "") for row in ROWS]
     corpus = stream(tmp_path, path, builder)
@@ -264,7 +264,7 @@ def test_a_stream_of_local_files_gives_its_rows_and_goes_on_where_it_stopped(tmp
     assert documents(again) == expected[11:]
 
 
-def test_a_missing_column_names_those_that_exist(tmp_path: Path) -> None:
+def test_a_missing_column_error_names_the_existing_columns(tmp_path: Path) -> None:
     path = write_rows(tmp_path, "json")
     with pytest.raises(ValueError, match=r"data\.text_column=story: no such column; there are id, text"):
         documents(stream(tmp_path, path, "json", text_column="story"))
@@ -293,7 +293,7 @@ def test_scripts_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pyte
         stream(tmp_path, tmp_path / "none.json", "json").check()
 
 
-def test_a_hub_out_of_reach_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_gives_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any) -> None:
         raise OSError("Name or service not known")
 

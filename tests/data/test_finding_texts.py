@@ -41,7 +41,7 @@ def test_links_are_followed_and_each_real_file_counts_once(library: Path, patter
     assert len(find_files(str(library / "[0-9]*.txt"))) == 2  # the link is the same file as 1.txt
 
 
-def test_globs_match_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glob_patterns_match_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import glob
 
     for name in ("a/1.txt", "a/b/2.txt", "a/.hidden/3.txt", ".dot.txt", "c[1]/4.txt", "a/b/c/d/5.TXT", "x.txt/6.txt"):
@@ -68,7 +68,7 @@ def test_globs_match_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("pattern", ["", "**/*.txt", "*/*.txt"])
-def test_a_folder_that_cannot_be_read_is_an_error(library: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+def test_an_unreadable_folder_is_an_error(library: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
     scandir = os.scandir
 
     def locked(folder: str) -> object:
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(library: Path, monkeypatch: py
         find_files(str(library / pattern))
 
 
-def test_links_that_lead_nowhere_are_an_error(tmp_path: Path) -> None:
+def test_broken_links_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "gone.txt").symlink_to("nothing")
     for path in (tmp_path, tmp_path / "*.txt", tmp_path / "gone.txt"):
@@ -111,7 +111,7 @@ def test_pipes_and_sockets_are_refused_without_waiting(tmp_path: Path, monkeypat
         ("a\0b", "holds a null character"),
     ],
 )
-def test_names_that_no_file_can_have_are_one_line(path: str, reason: str) -> None:
+def test_impossible_file_names_give_a_one_line_error(path: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         open_corpus(TextConfig(path=path), Path("cache")).check()
     assert "data.path=" in str(caught.value)
@@ -161,7 +161,7 @@ def test_files_of_another_format_are_named(tmp_path: Path, content: bytes, messa
 
 
 @pytest.mark.parametrize("actual", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_text_full_of_nulls_is_refused_with_its_encoding(tmp_path: Path, actual: str) -> None:
+def test_text_full_of_null_bytes_is_refused_with_its_encoding(tmp_path: Path, actual: str) -> None:
     content = "Plain text without a byte order mark.\n".encode(actual)
     hint = f"it looks like {actual}: set data.encoding={actual}"
     assert hint in refusal(tmp_path / "a.txt", content)
@@ -197,18 +197,18 @@ UNKNOWN = {  # read as cp1252, cp1251 or gb18030 these are garbage, so no hint i
 @pytest.mark.parametrize("before", ["", "x = 1  # a line of code\n" * 40])
 @pytest.mark.parametrize("times", [1, 40])
 @pytest.mark.parametrize("actual", [*TEXTS, *UNKNOWN])
-def test_a_hint_is_right_or_there_is_none(actual: str, times: int, before: str) -> None:
+def test_an_encoding_hint_is_correct_or_absent(actual: str, times: int, before: str) -> None:
     sample = (before + f"{(TEXTS | UNKNOWN)[actual]}\n" * times).encode(actual)
     for wrong in ("utf-8", "ascii"):
         assert likely_encoding(sample[:4096], sample, wrong) == (actual if actual in TEXTS else None)
 
 
-def test_chinese_that_could_be_korean_gets_no_hint() -> None:
+def test_chinese_that_could_be_korean_gets_no_encoding_hint() -> None:
     sample = "道可道，非常道；名可名，非常名。".encode("gb18030")
     assert likely_encoding(sample, sample, "utf-8") is None
 
 
-def test_a_hint_never_names_the_encoding_that_failed(tmp_path: Path) -> None:
+def test_an_encoding_hint_never_names_the_failed_encoding(tmp_path: Path) -> None:
     assert likely_encoding(b"", TEXTS["gb18030"].encode("gb18030"), "gb18030") is None
     damaged = "他们说\n".encode() * 50 + b"\xff\n"
     assert refusal(tmp_path / "a.txt", damaged).endswith("the text around it is utf-8, so the file is damaged there")

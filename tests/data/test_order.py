@@ -24,7 +24,7 @@ def test_the_order_visits_every_window_once(size: int) -> None:
     ("n_tokens", "block_size"), [(9, 8), (16, 8), (17, 8), (1000, 7), (1001, 10), (4096, 64), (2, 1)]
 )
 @pytest.mark.parametrize("epoch", [0, 1, 5])
-def test_an_epoch_sees_every_token_once_but_for_less_than_a_window(n_tokens: int, block_size: int, epoch: int) -> None:
+def test_an_epoch_uses_every_token_once_except_less_than_a_window(n_tokens: int, block_size: int, epoch: int) -> None:
     order = WindowOrder(n_tokens, block_size, seed=3)
     n = order.windows_per_epoch
     starts = order.starts(epoch * n, n)
@@ -51,7 +51,7 @@ def test_the_order_never_changes_between_versions() -> None:
     assert WindowOrder(1003, 10, seed=7).starts(0, 5).tolist() == [758, 115, 548, 135, 718]
 
 
-def test_phases_and_first_windows_are_spread_evenly() -> None:
+def test_offsets_and_first_windows_are_uniformly_distributed() -> None:
     order = WindowOrder(101, 10, seed=1)
     starts = np.array([order.starts(epoch * 10, 10) for epoch in range(1010)])
     counts = np.bincount(starts[:, 0], minlength=101)
@@ -76,14 +76,14 @@ def test_even_and_odd_orders_are_equally_likely() -> None:
     assert abs(even - n / 2) < 4 * math.sqrt(n) / 2  # four standard deviations
 
 
-def test_neighbours_in_the_text_are_no_neighbours_in_the_order() -> None:
+def test_neighbours_in_the_text_are_not_neighbours_in_the_order() -> None:
     order = WindowOrder(10**6 + 1, 10, seed=2)
     steps = np.diff(order.starts(0, 20_000))
     assert (np.abs(steps) == 10).mean() < 0.001
     assert abs(np.corrcoef(order.starts(0, 20_000), np.arange(20_000))[0, 1]) < 0.04  # 5.6 standard deviations
 
 
-def test_a_far_step_costs_no_more_than_the_first() -> None:
+def test_a_late_step_costs_no_more_than_the_first() -> None:
     order = WindowOrder(10**12, 1024, seed=1)
     began = time.perf_counter()
     starts = order.starts(10**6 * 480, 480)
@@ -97,7 +97,7 @@ def test_too_few_tokens_for_a_window_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("n_tokens", "block_size"), [(2, 8), (9, 8), (10, 8), (17, 8), (100, 7), (5, 1)])
-def test_validation_scores_every_token_but_the_first_once(n_tokens: int, block_size: int) -> None:
+def test_validation_scores_every_token_except_the_first_once(n_tokens: int, block_size: int) -> None:
     targets = [
         token
         for start in val_windows(n_tokens, block_size)

@@ -61,7 +61,7 @@ def text_of(prepared: PreparedData, part: str) -> str:
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)
 @pytest.mark.parametrize("val_bytes", [None, 1, 58, 59, 10**6])
-def test_validation_is_the_last_tenth_of_the_characters_cut_to_whole_characters(
+def test_validation_is_the_last_tenth_of_the_text_in_whole_characters(
     books: Path, tmp_path: Path, tokenizer: TokenizerConfig, val_bytes: int | None
 ) -> None:
     text = whole_text()
@@ -80,7 +80,7 @@ def test_validation_is_the_last_tenth_of_the_characters_cut_to_whole_characters(
     assert prepared.documents == 3
 
 
-def test_the_scored_text_and_its_bytes_depend_on_no_tokenizer_and_no_block_size(books: Path, tmp_path: Path) -> None:
+def test_the_scored_text_is_independent_of_tokenizer_and_block_size(books: Path, tmp_path: Path) -> None:
     seen = set()
     for tokenizer in TOKENIZERS:
         for block_size in (4, 16):
@@ -93,7 +93,7 @@ def test_the_scored_text_and_its_bytes_depend_on_no_tokenizer_and_no_block_size(
     assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == len(TOKENIZERS)
 
 
-def test_end_of_text_stands_between_documents_only(tmp_path: Path) -> None:
+def test_end_of_text_appears_only_between_documents(tmp_path: Path) -> None:
     for name, book in {"1.txt": "abc", "2.txt": "", "3.txt": "def", "4.txt": "ghij"}.items():
         (tmp_path / name).write_text(book)
     prepared = prepare(text_config(tmp_path, val_fraction=0.4), ByteConfig(), tmp_path / "cache")
@@ -105,7 +105,7 @@ def test_end_of_text_stands_between_documents_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(3, "abc"), (4, "abc"), (5, "abc|d"), (99, "abc|def")])
-def test_max_tokens_caps_the_training_tokens_and_end_of_text_is_never_the_last(
+def test_max_tokens_limits_training_tokens_and_never_ends_at_end_of_text(
     tmp_path: Path, limit: int, expected: str
 ) -> None:
     for name, book in {"1.txt": "abc", "2.txt": "def", "3.txt": "ghij"}.items():
@@ -119,7 +119,7 @@ def test_max_tokens_caps_the_training_tokens_and_end_of_text_is_never_the_last(
 
 @pytest.mark.parametrize("n", [20, 30, 70, 90, 99, 100, 110, 190, 1000])
 @pytest.mark.parametrize("tenths", [1, 3, 7, 8])
-def test_shares_of_the_text_are_exact_in_decimal(tmp_path: Path, n: int, tenths: int) -> None:
+def test_fractions_of_the_text_are_exact_in_decimal(tmp_path: Path, n: int, tenths: int) -> None:
     (tmp_path / "a.txt").write_text("x" * n)
     config = text_config(tmp_path, val_fraction=tenths / 10)
     assert len(prepare(config, ByteConfig(), tmp_path / "cache").train) == n * (10 - tenths) // 10
@@ -135,14 +135,16 @@ class Pieces(TextCorpus):
         return ((True, text) for text in self.texts)
 
 
-def test_the_scored_text_is_one_stretch_though_a_later_character_would_fit() -> None:
+def test_the_scored_text_is_contiguous_even_if_a_later_character_fits() -> None:
     found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e猫", "f"), 3, 3)]
     assert found == [(False, True, "abc"), (True, False, "d"), (True, True, "e")]
     found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e", "f"), 4, 1)]
     assert found == [(False, True, "abcd"), (True, True, "e")]
 
 
-def test_small_batches_and_shards_change_nothing(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_batches_and_shards_give_the_same_tokens(
+    books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for tokenizer in TOKENIZERS:
         whole = prepare(text_config(books), tokenizer, tmp_path / "cache")
         with monkeypatch.context() as patch:
@@ -155,7 +157,7 @@ def test_small_batches_and_shards_change_nothing(books: Path, tmp_path: Path, mo
             assert np.array_equal(getattr(split, part).read(0, 10**6), getattr(whole, part).read(0, 10**6))
 
 
-def test_a_given_tokenizer_finds_the_tokens_that_its_training_made(books: Path, tmp_path: Path) -> None:
+def test_a_loaded_tokenizer_reuses_the_tokens_of_its_training(books: Path, tmp_path: Path) -> None:
     for tokenizer in TOKENIZERS:
         first = prepare(text_config(books), tokenizer, tmp_path / "cache")
         again = load_tokenizer(first.tokenizer.state_dict())
@@ -165,7 +167,7 @@ def test_a_given_tokenizer_finds_the_tokens_that_its_training_made(books: Path, 
         assert (third.fingerprint, third.text_sha256) == (first.fingerprint, first.text_sha256)
 
 
-def test_the_cache_follows_everything_that_makes_tokens_and_nothing_else(books: Path, tmp_path: Path) -> None:
+def test_the_cache_depends_only_on_what_determines_the_tokens(books: Path, tmp_path: Path) -> None:
     def fingerprint(tokenizer: TokenizerConfig = TOKENIZERS[2], **settings: Any) -> str:
         return prepare(text_config(books, **settings), tokenizer, tmp_path / "cache").fingerprint
 
@@ -209,7 +211,9 @@ def test_a_damaged_cache_is_named_and_rebuilt_after_deletion(books: Path, tmp_pa
     assert prepare(text_config(books), CharConfig(), tmp_path / "cache").text_sha256 == first.text_sha256
 
 
-def test_a_folder_without_manifest_is_made_anew(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_without_manifest_is_rebuilt(
+    books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(build, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -237,7 +241,7 @@ def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> Non
     assert len(prepare(text_config(books), CharConfig(), cache).train) > 0
 
 
-def test_two_processes_at_once_prepare_once(books: Path, tmp_path: Path) -> None:
+def test_two_concurrent_processes_prepare_once(books: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, log = context.Barrier(2), tmp_path / "log"
     arguments = (books, tmp_path / "cache", log, barrier)
@@ -250,7 +254,7 @@ def test_two_processes_at_once_prepare_once(books: Path, tmp_path: Path) -> None
     assert len(log.read_text().splitlines()) == 1
 
 
-def test_without_a_terminal_progress_is_one_plain_line(
+def test_without_a_terminal_progress_is_one_line_of_text(
     books: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(text_config(books), CharConfig(), tmp_path / "cache")
@@ -262,7 +266,7 @@ def test_without_a_terminal_progress_is_one_plain_line(
     assert capsys.readouterr().err == ""
 
 
-def test_a_streams_scored_text_ends_where_a_character_did_not_fit() -> None:
+def test_the_scored_text_of_a_stream_ends_at_a_whole_character() -> None:
     split = DocumentSplit(1.0, 4)
     pieces = [split.assign(text) for text in ("ab", "é猫", "x")]
     assert [piece and piece.text for piece in pieces] == ["ab", "é", None]
@@ -323,7 +327,7 @@ def test_a_stream_stops_when_both_parts_are_full(
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)
 @pytest.mark.parametrize("fail_at", [1, 3, 9])
-def test_an_interrupted_stream_goes_on_to_the_same_result(
+def test_an_interrupted_stream_resumes_to_the_same_result(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: TokenizerConfig, fail_at: int
 ) -> None:
     monkeypatch.setattr(tokenise, "BATCH", 100)

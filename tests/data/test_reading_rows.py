@@ -26,7 +26,7 @@ def texts(path: Path, builder: str, cache: Path, encoding: str = "utf-8") -> lis
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
-def test_cells_that_look_like_gaps_are_text_to_every_reader(tmp_path: Path, encoding: str) -> None:
+def test_cells_that_look_missing_are_text_for_every_reader(tmp_path: Path, encoding: str) -> None:
     lines = "".join(f"{cell},a\n" for cell in CELLS)
     (tmp_path / "rows.csv").write_bytes(f"text,label\n{lines}".encode(encoding))
     assert texts(tmp_path / "rows.csv", "csv", tmp_path, encoding) == [CELLS] * 3
@@ -34,13 +34,13 @@ def test_cells_that_look_like_gaps_are_text_to_every_reader(tmp_path: Path, enco
     assert texts(tmp_path / "rows.tsv", "csv", tmp_path, encoding) == [CELLS] * 3
 
 
-def test_rows_of_json_have_an_encoding_too(tmp_path: Path) -> None:
+def test_rows_of_json_also_use_the_encoding(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": cell, "label": 1}, ensure_ascii=False) + "\n" for cell in CELLS)
     (tmp_path / "rows.jsonl").write_bytes(lines.encode("gb18030"))
     assert texts(tmp_path / "rows.jsonl", "json", tmp_path, "gb18030") == [CELLS] * 3
 
 
-def test_rows_in_another_encoding_name_file_place_and_hint(tmp_path: Path) -> None:
+def test_rows_in_another_encoding_name_file_position_and_hint(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(("text,label\n" + "他们说哈利波特是一个很好的孩子。,a\n" * 9).encode("gb18030"))
     pattern = r"rows\.csv: byte 11 \(line 2\) can't be read as {0}=utf-8; it looks like gb18030: set {0}=gb18030"
@@ -71,7 +71,7 @@ def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: byt
         list(texts_of(str(path), "text"))
 
 
-def test_a_text_on_the_command_line_is_read_as_rows_are(tmp_path: Path) -> None:
+def test_a_text_on_the_command_line_is_read_like_a_row(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('text\n"one\r\ntwo"\n', newline="")
     arguments = predict.parser().parse_args(["run", "--text", "\ufeffone\r\ntwo", "--file", str(tmp_path / "rows.csv")])
     assert list(_texts(arguments, {})) == ["one\ntwo"] * 2
@@ -87,7 +87,7 @@ def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
         assert [text for _, text in open_corpus(stream, tmp_path).pieces()] == ["yes", "no"]
 
 
-def test_the_fingerprint_of_rows_follows_their_encoding(tmp_path: Path) -> None:
+def test_the_fingerprint_of_rows_depends_on_their_encoding(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n")
     path = str(tmp_path / "rows.csv")
     labelled = [LabelledConfig(path=path, encoding=encoding) for encoding in ("utf-8", "latin-1")]

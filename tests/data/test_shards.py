@@ -19,7 +19,7 @@ def store_of(folder: Path, tokens: np.ndarray, vocab_size: int = 1000, shard_tok
     return TokenStore(folder, writer.shards, writer.dtype)
 
 
-def test_tokens_come_back_across_shard_borders(tmp_path: Path) -> None:
+def test_tokens_are_read_across_shard_boundaries(tmp_path: Path) -> None:
     tokens = np.arange(37)
     store = store_of(tmp_path, tokens)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-0000{i}.bin" for i in range(4)]
@@ -39,7 +39,7 @@ def test_windows_wrap_around_the_end(tmp_path: Path) -> None:
     assert store_of(tmp_path / "small", np.arange(3)).windows(np.array([2]), 8).tolist() == [[2, 0, 1, 2, 0, 1, 2, 0]]
 
 
-def test_the_head_of_a_store_is_a_store(tmp_path: Path) -> None:
+def test_the_first_part_of_a_store_is_a_store(tmp_path: Path) -> None:
     head = store_of(tmp_path, np.arange(37)).head(23)
     for store in (head, pickle.loads(pickle.dumps(head))):
         assert len(store) == 23
@@ -48,7 +48,7 @@ def test_the_head_of_a_store_is_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("vocab_size", "width"), [(65536, 2), (65537, 4)])
-def test_the_smallest_type_that_fits_is_stored_little_endian(tmp_path: Path, vocab_size: int, width: int) -> None:
+def test_tokens_use_the_smallest_type_in_little_endian(tmp_path: Path, vocab_size: int, width: int) -> None:
     store_of(tmp_path, np.array([1, 2, vocab_size - 1]), vocab_size)
     data = (tmp_path / "train-00000.bin").read_bytes()
     assert data == b"".join(value.to_bytes(width, "little") for value in (1, 2, vocab_size - 1))
@@ -82,14 +82,14 @@ def test_a_truncated_or_missing_shard_is_named(tmp_path: Path) -> None:
         TokenStore(tmp_path, store.shards, store.dtype)
 
 
-def test_a_store_travels_to_worker_processes(tmp_path: Path) -> None:
+def test_a_store_can_be_sent_to_worker_processes(tmp_path: Path) -> None:
     store = store_of(tmp_path, np.arange(37))
     data = pickle.dumps(store)
     assert len(data) < 2000
     assert pickle.loads(data).read(0, 37).tolist() == list(range(37))
 
 
-def test_a_writer_goes_on_from_its_saved_state(tmp_path: Path) -> None:
+def test_a_writer_resumes_from_its_saved_state(tmp_path: Path) -> None:
     states = []
     with suppress(KeyboardInterrupt), ShardWriter(tmp_path, "train", 1000, 10) as writer:
         writer.write(np.arange(25))
@@ -103,7 +103,7 @@ def test_a_writer_goes_on_from_its_saved_state(tmp_path: Path) -> None:
     assert resumed.shards == store_of(tmp_path / "whole", np.arange(37)).shards
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "file"
     atomic_write(path, b"old")
     with suppress(RuntimeError), atomic_path(path) as temporary:

@@ -43,7 +43,7 @@ def requirements() -> Iterator[Requirement]:
         yield Requirement(line)
 
 
-def test_lowest_constraints_are_the_floors_of_pyproject() -> None:
+def test_lowest_constraints_are_the_lower_bounds_of_pyproject() -> None:
     floors = {r.name: next(s.version for s in r.specifier if s.operator == ">=") for r in requirements()}
     lowest = pins("constraints-lowest.txt")
     assert lowest.keys() == floors.keys()

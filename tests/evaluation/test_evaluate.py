@@ -68,7 +68,7 @@ def opened(run: str) -> tuple[nn.Module, Any]:
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 7])
-def test_every_token_but_the_first_is_new_in_exactly_one_window_with_enough_context(block_size: int) -> None:
+def test_every_token_except_the_first_is_scored_once_with_enough_context(block_size: int) -> None:
     for stride in range(1, block_size + 1):
         for n in range(30):
             pieces = np.split(np.arange(n), [n // 3, n // 3, n // 2])
@@ -81,7 +81,7 @@ def test_every_token_but_the_first_is_new_in_exactly_one_window_with_enough_cont
 
 
 @pytest.mark.parametrize("batch", [None, 3])
-def test_a_stride_of_block_size_is_validation(evaluate: Evaluate, batch: int | None) -> None:
+def test_a_stride_of_block_size_equals_validation(evaluate: Evaluate, batch: int | None) -> None:
     """The same windows, batches and sums: the very same number."""
     model, tokenizer = opened("gpt")
     data = prepare(compose([*TINY, "data.path=story.txt"]).data, tokenizer, Path("data/cache"))
@@ -98,7 +98,7 @@ def test_a_stride_of_block_size_is_validation(evaluate: Evaluate, batch: int | N
     assert through_the_door["text_sha256"] == own["text_sha256"]
 
 
-def test_a_bigram_scores_alike_with_every_stride(evaluate: Evaluate) -> None:
+def test_a_bigram_has_the_same_score_with_every_stride(evaluate: Evaluate) -> None:
     """It sees one token, so context is nothing to it; and its table gives the sum without any window."""
     model, tokenizer = opened("bigram")
     tokens = torch.from_numpy(tokenizer.encode(story(31))).long()
@@ -110,7 +110,7 @@ def test_a_bigram_scores_alike_with_every_stride(evaluate: Evaluate) -> None:
         assert found["tokens"] == len(tokens) - 1
 
 
-def test_a_small_stride_scores_with_the_context_that_it_promises(evaluate: Evaluate) -> None:
+def test_a_small_stride_guarantees_its_context(evaluate: Evaluate) -> None:
     """Stride 1: each token by its own forward pass over at most the 16 tokens before it."""
     model, tokenizer = opened("gpt")
     tokens = torch.from_numpy(tokenizer.encode(PLAIN)).long()
@@ -121,7 +121,7 @@ def test_a_small_stride_scores_with_the_context_that_it_promises(evaluate: Evalu
     assert evaluate("gpt", "--text", "plain.txt", "--stride", "1")["nats"] == pytest.approx(nats, rel=1e-6)
 
 
-def test_perplexities_and_bits_are_those_of_the_counts(evaluate: Evaluate) -> None:
+def test_perplexities_and_bits_equal_those_of_the_counts(evaluate: Evaluate) -> None:
     found = evaluate("words", "--text", "short.txt")
     _, tokenizer = opened("words")
     tokens = tokenizer.encode(TEXT)
@@ -135,7 +135,9 @@ def test_perplexities_and_bits_are_those_of_the_counts(evaluate: Evaluate) -> No
     assert found["text_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
 
 
-def test_marks_line_ends_and_pieces_change_nothing(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_byte_order_marks_line_endings_and_pieces_change_no_score(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = evaluate("gpt", "--text", "some.txt")
     Path("dos.txt").write_bytes(b"\xef\xbb\xbf" + story(31).replace("\n", "\r\n").encode())
     Path("gb.txt").write_bytes(story(31).encode("gb18030"))
@@ -144,7 +146,7 @@ def test_marks_line_ends_and_pieces_change_nothing(evaluate: Evaluate, monkeypat
         assert evaluate("gpt", "--text", *arguments) == found | {"text": arguments[0]}
 
 
-def test_a_text_shorter_than_a_window_is_scored_whole(evaluate: Evaluate) -> None:
+def test_a_text_shorter_than_a_window_is_scored_completely(evaluate: Evaluate) -> None:
     Path("ab.txt").write_text("The", encoding="utf-8")
     found = evaluate("gpt", "--text", "ab.txt", "--stride", "3")
     assert (found["tokens"], found["words"], found["bytes"]) == (2, 1, 2)
@@ -169,7 +171,7 @@ def test_allowed_special_tokens_are_context_and_are_not_scored(evaluate: Evaluat
         evaluate("words", "--text", "ends.txt", "--allow-special")
 
 
-def test_a_line_says_it_all(runs: Path) -> None:
+def test_the_result_is_one_complete_line(runs: Path) -> None:
     done = command("evaluate", "gpt", "--text", "some.txt", "--stride", "4", cwd=runs)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("perplexity ")
@@ -202,7 +204,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
-def test_wrong_input_is_one_line(
+def test_wrong_input_gives_a_one_line_error(
     runs: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -222,7 +224,7 @@ def test_wrong_input_is_one_line(
     assert said.err.count("\n") == 1
 
 
-def test_a_place_beyond_the_first_piece_is_told_by_its_line(
+def test_an_error_beyond_the_first_piece_names_its_line(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("far.txt").write_text("The cat\nThe cat\n\nThe 雪", encoding="utf-8")
@@ -234,7 +236,7 @@ def test_a_place_beyond_the_first_piece_is_told_by_its_line(
     assert "error: far.txt, from line 4 on: character '雪' (U+96EA) at line 1, column 5" in capsys.readouterr().err
 
 
-def test_a_text_file_that_is_not_there_is_told_before_torch_is_imported(runs: Path) -> None:
+def test_a_missing_text_file_is_reported_before_torch_is_imported(runs: Path) -> None:
     code = (
         "import sys\nfrom gptexp.evaluate import main\n"
         "try: main(['gpt', '--text', 'nowhere.txt'])\n"
@@ -270,7 +272,7 @@ def nats_of(run: str, context: str, continuation: str) -> tuple[float, bool]:
 
 
 @pytest.mark.parametrize("batch", [[], ["--batch-size", "1"]])
-def test_lambada_counts_last_words_that_greedy_decoding_finds(evaluate: Evaluate, batch: list[str]) -> None:
+def test_lambada_counts_last_words_predicted_by_greedy_decoding(evaluate: Evaluate, batch: list[str]) -> None:
     texts = [("A grey cat sleeps on", " the"), ("nobody answers. The baker", " counts"), ("she", " t")]
     file = jsonl("lambada.jsonl", *({"text": context + word} for context, word in texts), {"text": "The cat t\n"})
     found = evaluate("gpt", "--lambada", file, *batch)
@@ -281,7 +283,7 @@ def test_lambada_counts_last_words_that_greedy_decoding_finds(evaluate: Evaluate
     assert found["task"] == "lambada"
 
 
-def test_lambadas_last_word_begins_at_the_last_space(evaluate: Evaluate) -> None:
+def test_the_last_word_of_lambada_starts_at_the_last_space(evaluate: Evaluate) -> None:
     texts = {"The cat\nsleeps": ("The", " cat\nsleeps"), "The cat  sleeps": ("The cat", "  sleeps")}
     file = jsonl("lambada.jsonl", *({"text": text} for text in texts))
     found = evaluate("gpt", "--lambada", file)
@@ -313,7 +315,7 @@ def test_hellaswag_scores_the_published_texts_by_sum_and_by_character(evaluate: 
         ),
     ],
 )
-def test_hellaswags_context_is_cleaned_as_lm_evaluation_harness_does(row: dict[str, str], context: str) -> None:
+def test_hellaswag_contexts_are_cleaned_as_in_lm_evaluation_harness(row: dict[str, str], context: str) -> None:
     assert _context(row) == context
 
 

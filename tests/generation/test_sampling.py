@@ -38,19 +38,19 @@ def network(**changes) -> GPT:
     return model
 
 
-def test_temperature_zero_takes_the_likeliest_and_the_first_of_equals():
+def test_temperature_zero_takes_the_first_most_probable_token():
     assert sample_token(LOGITS, temperature=0) == 1
     assert sample_token(torch.tensor([0.0, 2.0, 2.0]), temperature=0) == 1
 
 
-def test_tokens_come_as_often_as_their_probabilities():
+def test_token_frequencies_match_their_probabilities():
     counts = drawn(temperature=1.0)
     for token, probability in enumerate([0.1, 0.4, 0.2, 0.3]):
         # Five standard deviations of a binomial count; the seed is fixed.
         assert abs(counts[token] - 2000 * probability) < 5 * (2000 * probability * (1 - probability)) ** 0.5
 
 
-def test_temperature_sharpens():
+def test_a_low_temperature_sharpens_the_distribution():
     assert drawn(temperature=0.5)[1] / 2000 == pytest.approx(0.16 / 0.30, abs=0.05)  # p² over the sum of p²
     assert set(drawn(100, temperature=1e-300)) == {1}
 
@@ -68,11 +68,11 @@ def test_temperature_sharpens():
         ({"top_k": 2, "top_p": 0.5}, {1}),  # 4/7 of what top_k leaves
     ],
 )
-def test_only_the_likeliest_are_drawn(arguments, expected):
+def test_only_the_most_probable_tokens_are_drawn(arguments, expected):
     assert set(drawn(500, temperature=1.0, **arguments)) == expected
 
 
-def test_top_k_keeps_k_even_of_equals():
+def test_top_k_keeps_k_tokens_even_with_ties():
     generator = seeded()
     assert {sample_token(torch.zeros(5), 1.0, top_k=2, generator=generator) for _ in range(100)} == {0, 1}
 
@@ -113,7 +113,7 @@ def greedy_by_hand(model: GPT, prompt: list[int], n: int) -> list[int]:
 
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize(("block_size", "n_prompt"), [(6, 2), (6, 6), (6, 9), (1, 1), (1, 3)])
-def test_cached_stream_equals_full_passes_also_past_the_window(position, block_size, n_prompt):
+def test_a_cached_stream_equals_full_passes_even_past_the_window(position, block_size, n_prompt):
     model = network(position=position, block_size=block_size)
     prompt = [(5 * i) % 13 for i in range(n_prompt)]
     streamed = list(stream_tokens(model, prompt, max_new_tokens=15, temperature=0))
@@ -144,7 +144,7 @@ PROMPTS = [[1, 2], [(5 * i) % 13 for i in range(9)], [3], [4, 5, 6, 7, 8]]
 
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_text_is_the_same_whatever_is_written_beside_it(position, temperature):
+def test_a_text_does_not_depend_on_other_texts_in_its_batch(position, temperature):
     model = network(position=position, n_kv_head=1).double()
     together = side_by_side(model, PROMPTS, 15, {2: 4}, temperature=temperature)
     for i, prompt in enumerate(PROMPTS):
@@ -152,14 +152,14 @@ def test_a_text_is_the_same_whatever_is_written_beside_it(position, temperature)
         assert together[i] == list(stream)[: 4 if i == 2 else 15]
 
 
-def test_models_without_a_cache_write_side_by_side_too():
+def test_models_without_a_cache_also_generate_in_batches():
     torch.manual_seed(0)
     model = MLP(MLPConfig(block_size=4, n_context=3, n_embd=4, n_hidden=8), 13)
     alone = [list(stream_tokens(model, p, max_new_tokens=6, generator=seeded(i))) for i, p in enumerate(PROMPTS)]
     assert side_by_side(model, PROMPTS, 6) == alone
 
 
-def test_texts_that_have_ended_cost_nothing_more():
+def test_finished_texts_cost_no_further_computation():
     model, batches = network(), []
     model.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
     side_by_side(model, [[1], [2], [3]], 4, {0: 1, 1: 3, 2: 2})
@@ -168,7 +168,7 @@ def test_texts_that_have_ended_cost_nothing_more():
 
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize("n_prompt", [2, 9])
-def test_the_reference_writes_the_same_text(position, n_prompt):
+def test_the_reference_generates_the_same_text(position, n_prompt):
     model, prompt = network(position=position), [(5 * i) % 13 for i in range(n_prompt)]
     writing = Writing(ReferenceDecoder(model.eval(), [prompt]), [None], max_new_tokens=15, temperature=0)
     assert [token for _, token in writing] == greedy_by_hand(model, prompt, 15)
@@ -182,7 +182,7 @@ def test_models_without_a_cache_see_their_last_block():
     assert lengths == [2, 3, 4, 4, 4]
 
 
-def test_same_generator_same_tokens():
+def test_the_same_generator_gives_the_same_tokens():
     model = network()
     first, again, other = (
         list(stream_tokens(model, [1], max_new_tokens=20, temperature=2.0, generator=seeded(s))) for s in (1, 1, 2)
@@ -190,7 +190,7 @@ def test_same_generator_same_tokens():
     assert first == again != other
 
 
-def test_stop_token_ends_the_stream_unseen():
+def test_the_stop_token_ends_the_stream_and_is_not_returned():
     model = network()
     tokens = list(stream_tokens(model, [1], max_new_tokens=8, temperature=0))
     stop = tokens[-1]
@@ -198,7 +198,7 @@ def test_stop_token_ends_the_stream_unseen():
     assert list(stream_tokens(model, [1], max_new_tokens=8, temperature=0, stop_token=stop)) == expected
 
 
-def test_modes_are_restored_and_inference_mode_doesnt_leak():
+def test_modes_are_restored_and_inference_mode_does_not_leak():
     model = network().train()
     model.transformer.drop.eval()  # somebody froze a part
     stream = stream_tokens(model, [1], max_new_tokens=3)
@@ -232,7 +232,7 @@ def test_modes_are_restored_and_inference_mode_doesnt_leak():
         ("[b]x[/b]", "[b]x[/b]"),
     ],
 )
-def test_plain_text_drops_what_drives_a_terminal(text, expected):
+def test_plain_text_removes_terminal_control_sequences(text, expected):
     assert plain_text(text) == expected
 
 
@@ -253,7 +253,7 @@ def test_streamed_text_equals_the_whole_text(text, data):
     assert all(plain_text(piece) == piece for piece in shown)
 
 
-def test_half_a_character_is_held_until_it_is_whole():
+def test_an_incomplete_character_is_held_until_it_is_complete():
     stream = TextStream(bytes)
     assert [stream.push([byte]) for byte in "é哈".encode()] == ["", "é", "", "", "哈"]
     assert stream.push([0xE5]) == ""
@@ -261,11 +261,11 @@ def test_half_a_character_is_held_until_it_is_whole():
     assert stream.push([0x61]) == "a"
 
 
-def test_bytes_that_are_no_utf8_are_replaced():
+def test_invalid_utf8_bytes_are_replaced():
     assert TextStream(bytes).push([0x61, 0xFF, 0x62]) == "a\ufffdb"
 
 
-def test_half_an_escape_is_held_and_dropped():
+def test_an_incomplete_escape_sequence_is_held_and_dropped():
     stream = TextStream(bytes)
     assert [stream.push([byte]) for byte in b"a\x1b[31mb"] == ["a", "", "", "", "", "", "b"]
     assert stream.push(list(b"c\x1b[3")) == "c"
@@ -274,7 +274,7 @@ def test_half_an_escape_is_held_and_dropped():
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("ab\n", max_size=12), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3), st.data())
-def test_text_ends_before_the_first_stop_however_it_comes(text, stops, data):
+def test_text_ends_before_the_first_stop_string_in_any_chunking(text, stops, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
     until, edges = UntilStop(stops), [0, *cuts, len(text)]
     shown = "".join(until.push(text[a:b]) for a, b in pairwise(edges)) + until.finish()

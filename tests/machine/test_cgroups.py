@@ -26,14 +26,14 @@ def process(root: Path, *lines: str) -> None:
     (root / "proc/self/cgroup").write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_version_2_counts_what_the_kernel_gives_back_as_free(tmp_path: Path) -> None:
+def test_cgroup_version_2_counts_reclaimable_memory_as_free(tmp_path: Path) -> None:
     process(tmp_path, "0::/")
     stat = {"file": 100, "inactive_file": 60, "active_file": 30, "slab_reclaimable": 5, "slab_unreclaimable": 2}
     group(tmp_path / "sys/fs/cgroup", V2, 1000, 995, **stat)
     assert memory_room(tmp_path) == 5 + 60 + 30 + 5
 
 
-def test_version_1_counts_the_cache_of_its_children_too(tmp_path: Path) -> None:
+def test_cgroup_version_1_also_counts_the_cache_of_its_children(tmp_path: Path) -> None:
     process(tmp_path, "5:devices:/job", "4:cpu,memory:/job", "0::/")
     stat = {"inactive_file": 1, "total_inactive_file": 60, "total_active_file": 30}
     group(tmp_path / "sys/fs/cgroup/memory/job", V1, 1000, 990, **stat)
@@ -42,7 +42,7 @@ def test_version_1_counts_the_cache_of_its_children_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limits", [(900, 2000, 3000), (3000, 900, 2000), (2000, 3000, 900), ("max", 900, "max")])
-def test_the_tightest_of_nested_groups_decides(tmp_path: Path, limits: tuple[object, ...]) -> None:
+def test_the_smallest_limit_of_nested_cgroups_applies(tmp_path: Path, limits: tuple[object, ...]) -> None:
     process(tmp_path, "0::/user/job")
     for place, limit in zip(("", "user", "user/job"), limits, strict=True):
         group(tmp_path / "sys/fs/cgroup" / place, V2, limit, 500)
@@ -50,25 +50,25 @@ def test_the_tightest_of_nested_groups_decides(tmp_path: Path, limits: tuple[obj
 
 
 @pytest.mark.parametrize("path", ["/docker/0123abcd", "/../../outside"])
-def test_a_container_with_the_hosts_path_takes_its_mount(tmp_path: Path, path: str) -> None:
+def test_a_container_with_the_path_of_the_host_uses_its_mount(tmp_path: Path, path: str) -> None:
     process(tmp_path, f"4:memory:{path}")
     group(tmp_path / "sys/fs/cgroup/memory", V1, 1000, 400)
     group(tmp_path / "sys/outside", V1, 0, 0)
     assert memory_room(tmp_path) == 600
 
 
-def test_a_group_beyond_its_limit_has_no_room(tmp_path: Path) -> None:
+def test_a_cgroup_above_its_limit_has_no_free_memory(tmp_path: Path) -> None:
     process(tmp_path, "0::/")
     group(tmp_path / "sys/fs/cgroup", V2, 1000, 1200, inactive_file=50)
     assert memory_room(tmp_path) == 0
 
 
-def test_without_control_groups_nothing_is_limited(tmp_path: Path) -> None:
+def test_without_cgroups_memory_is_not_limited(tmp_path: Path) -> None:
     assert memory_room(tmp_path) == UNLIMITED
     process(tmp_path, "0::/", "1:name=systemd:/")
     assert memory_room(tmp_path) == UNLIMITED
 
 
-def test_the_groups_limit_bounds_what_a_run_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cgroup_limit_bounds_the_memory_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "memory_room", lambda: 12345)
     assert hardware.free_memory("cpu") == 12345

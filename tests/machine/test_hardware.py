@@ -26,7 +26,7 @@ from gptexp.models.gpt import GPT
         (True, False, 32, "32-true"),
     ],
 )
-def test_auto_takes_bf16_where_a_cpu_gains_by_it(
+def test_auto_selects_bf16_on_a_cpu_that_is_faster_with_it(
     bf16: bool, amx: bool, width: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: bf16)
@@ -38,9 +38,7 @@ def test_auto_takes_bf16_where_a_cpu_gains_by_it(
     assert why
 
 
-def test_a_long_run_is_compiled_on_a_gpu_where_that_can_be_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_run_is_compiled_on_a_gpu_that_supports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "accelerator_of", lambda config: "cuda")
     monkeypatch.delenv("CC", raising=False)
     tools: dict[str, object] = {"triton": True, "gcc": "/usr/bin/gcc"}
@@ -82,7 +80,7 @@ MATMUL = torch.backends.mkldnn.matmul
 
 @pytest.mark.parametrize(("maker", "amx"), [("AuthenticAMD", False), ("AuthenticAMD", True), ("GenuineIntel", False)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_products_at_full_width_are_not_rounded_and_leave_nothing_behind(
+def test_full_precision_products_are_not_rounded_and_restore_the_flags(
     maker: str, amx: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_cpu_line", lambda field: maker)
@@ -97,7 +95,7 @@ def test_products_at_full_width_are_not_rounded_and_leave_nothing_behind(
     assert torch.float32 not in hardware.slow_to_fuse
 
 
-def test_a_precision_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_precision_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_cpu_line", lambda field: "AuthenticAMD")
     monkeypatch.setattr(hardware, "cpu_has_amx", lambda: False)
     before, MATMUL.fp32_precision = MATMUL.fp32_precision, "tf32"
@@ -110,7 +108,9 @@ def test_a_precision_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("position", [Position.rope, Position.alibi])
-def test_attention_made_of_products_is_the_fused_one(position: Position, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_from_matrix_products_equals_fused_attention(
+    position: Position, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(1)
     model = GPT(GPTConfig(block_size=300, n_layer=2, n_head=2, n_embd=16, position=position), vocab_size=11).double()
     tokens, losses, gradients = torch.randint(11, (2, 300)), [], []
@@ -140,7 +140,7 @@ def test_torch_compile_makes_one_graph_of_a_model_on_the_cpu(rounded: bool) -> N
 @pytest.mark.parametrize(
     ("gpus", "batch", "taken"), [(5, 12, 4), (7, 12, 6), (8, 12, 6), (8, 480, 8), (3, 7, 1), (6, 12, 6), (1, 5, 1)]
 )
-def test_auto_takes_the_most_gpus_that_divide_the_batch(
+def test_auto_uses_the_most_gpus_that_divide_the_batch(
     gpus: int, batch: int, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_gpus(monkeypatch, gpus)
@@ -150,7 +150,7 @@ def test_auto_takes_the_most_gpus_that_divide_the_batch(
     assert [f"takes {taken} of {gpus} GPUs" in str(notice.message) for notice in said] == [True] * (taken < gpus)
 
 
-def test_auto_counts_an_explicit_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_respects_an_explicit_micro_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 8)
     with pytest.warns(UserWarning, match="takes 3 of 8 GPUs"):
         assert hardware.processes_of(compose(["data.micro_batch_size=4"])) == 3

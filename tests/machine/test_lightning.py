@@ -20,7 +20,7 @@ def output_of(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_start_imports_no_plots_and_a_users_metrics_plot_nevertheless() -> None:
+def test_start_up_imports_no_plotting_and_user_metrics_can_still_plot() -> None:
     code = """
 import sys
 import gptexp.machine.lightning
@@ -47,7 +47,7 @@ except ValueError as error:
 
 
 @pytest.mark.slow
-def test_torchmetrics_is_whole_after_a_start() -> None:
+def test_torchmetrics_is_complete_after_start_up() -> None:
     facts = """
 import torchmetrics, torchmetrics.functional, torchmetrics.text
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
@@ -59,7 +59,7 @@ print(issubclass(_ResultMetric, torchmetrics.Metric), torchmetrics.utilities.plo
     assert output_of("import gptexp.machine.lightning\n" + facts) == output_of("import lightning.pytorch\n" + facts)
 
 
-def test_a_late_module_is_executed_when_a_name_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lazy_module_is_executed_at_the_first_missing_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "late_example.py").write_text(
         "import pathlib\nif not pathlib.Path('ready').exists():\n    raise FileNotFoundError\nx = 1\n"
     )
@@ -78,6 +78,6 @@ def test_a_late_module_is_executed_when_a_name_is_missing(tmp_path: Path, monkey
     del sys.modules["late_example"]
 
 
-def test_a_late_module_that_is_not_installed_is_named() -> None:
+def test_a_lazy_module_that_is_not_installed_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         _late("no_such_module")

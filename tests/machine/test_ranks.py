@@ -58,7 +58,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
         ({"LOCAL_RANK": None, "MASTER_PORT": None}, r": set, but not LOCAL_RANK, MASTER_PORT; "),
     ],
 )
-def test_a_part_of_the_launchers_variables_is_refused_by_name(change: dict[str, str | None], message: str) -> None:
+def test_an_incomplete_set_of_launcher_variables_is_refused(change: dict[str, str | None], message: str) -> None:
     environment = {name: value for name, value in (WHOLE | change).items() if value is not None}
     with pytest.raises(ValueError, match=message):
         rank_environment.require_whole(environment)
@@ -75,7 +75,7 @@ def test_empty_launcher_variables_count_as_unset(leftover: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
-def test_a_leftover_launcher_variable_is_one_line(
+def test_a_leftover_launcher_variable_gives_a_one_line_error(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, sweep: list[str]
 ) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "4"}.items():
@@ -99,7 +99,7 @@ SRUN = {
 }  # fmt: skip
 
 
-def test_an_interactive_shell_of_slurm_is_no_rank() -> None:
+def test_an_interactive_slurm_shell_is_not_a_rank() -> None:
     for interactive, step, expected in ((False, "0", True), (True, "0", False), (False, str(0xFFFFFFFA), False)):
         environment = SRUN | {"SLURM_STEP_ID": step}
         slurm.adopt(environment, interactive=interactive)
@@ -107,7 +107,7 @@ def test_an_interactive_shell_of_slurm_is_no_rank() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("SLURM_PROCID", ""), ("SLURM_LOCALID", "x"), ("SLURM_STEP_ID", "x")])
-def test_a_part_of_slurms_variables_is_refused_by_name(name: str, value: str) -> None:
+def test_an_incomplete_set_of_slurm_variables_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name}.*unset SLURM_STEP_ID$"):
         slurm.adopt(SRUN | {name: value}, interactive=False)
 
@@ -116,7 +116,7 @@ def test_a_part_of_slurms_variables_is_refused_by_name(name: str, value: str) ->
 
 
 @pytest.mark.parametrize("fact", ["data fingerprint", "version of torch"])
-def test_ranks_that_found_different_things_are_refused_by_name(store: HashStore, fact: str) -> None:
+def test_ranks_with_different_inputs_are_refused_by_name(store: HashStore, fact: str) -> None:
     facts = {"data fingerprint": "aa", "version of torch": "2.13.0"}
     store.set("facts/1", json.dumps(facts | {fact: "other"}))
     with pytest.raises(ValueError, match=rf"^rank 1: its {fact} is other, but rank 0 has {facts[fact]}; all ranks"):
@@ -127,7 +127,7 @@ def test_ranks_that_found_different_things_are_refused_by_name(store: HashStore,
     assert store.check([ranks.ALIKE])
 
 
-def test_a_rank_says_whom_it_waits_for_and_not_for_ever(
+def test_a_waiting_rank_names_the_missing_ranks_and_times_out(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ranks, "NOTICE", 0.01)
@@ -139,7 +139,7 @@ def test_a_rank_says_whom_it_waits_for_and_not_for_ever(
     assert capsys.readouterr().err.startswith("notice: rank 0 waits for rank 1 at a:29500; if no launcher started")
 
 
-def test_a_rank_that_waits_ends_with_one_that_fails(store: HashStore) -> None:
+def test_a_waiting_rank_ends_if_another_rank_fails(store: HashStore) -> None:
     with pytest.raises(SystemExit) as stop, ranks.ending_by_telling():
         sys.exit(2)
     assert stop.value.code == 2
@@ -148,7 +148,7 @@ def test_a_rank_that_waits_ends_with_one_that_fails(store: HashStore) -> None:
     assert stop.value.code == 2
 
 
-def test_ctrl_c_ends_a_rank_that_waits(store: HashStore) -> None:
+def test_ctrl_c_ends_a_waiting_rank(store: HashStore) -> None:
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         ranks.hear("what never comes", patience=ranks.NO_LIMIT)
@@ -162,7 +162,7 @@ def test_a_busy_master_port_is_named() -> None:
                 ranks._listen(address, port)
 
 
-def test_the_store_of_our_own_launcher_listens_on_the_loopback_alone() -> None:
+def test_the_store_of_gptexps_launcher_listens_only_on_loopback() -> None:
     store, port = launch._serve()
     listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert [address.ip for address in listening if address.port == port] == ["127.0.0.1"]
@@ -193,7 +193,7 @@ SLEEPS = "import time; time.sleep(100)"
 @pytest.mark.parametrize(
     ("limit", "code", "why"), [("LEAVING", 130, "another rank had left"), ("FINISHING", 0, "another rank had finished")]
 )
-def test_ranks_have_a_bounded_time_once_one_has_ended(
+def test_ranks_have_limited_time_after_one_of_them_ends(
     monkeypatch: pytest.MonkeyPatch, limit: str, code: int, why: str
 ) -> None:
     monkeypatch.setattr(launch, limit, 0.05)
@@ -202,7 +202,7 @@ def test_ranks_have_a_bounded_time_once_one_has_ended(
         launch._conclude(children, [signal.SIGINT])
 
 
-def test_a_stopped_rank_is_named_and_not_waited_for_for_ever(
+def test_a_stopped_rank_is_named_and_the_wait_is_limited(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(launch, "LOOK", 0.0)
@@ -234,7 +234,7 @@ def test_a_signal_reaches_a_stopped_rank_and_has_a_limit(monkeypatch: pytest.Mon
         launch._conclude(children, received.signums)
 
 
-def test_the_rank_that_said_why_is_told_not_the_first_to_end() -> None:
+def test_the_rank_with_a_reason_is_reported_not_the_first_to_end() -> None:
     said = "import time; time.sleep(0.2); raise SystemExit('error: the reason')"
     children = ended(started("raise SystemExit(2)", said))
     with pytest.raises(ValueError, match=r"^rank 1: the reason$"):
@@ -242,7 +242,7 @@ def test_the_rank_that_said_why_is_told_not_the_first_to_end() -> None:
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
-def test_a_line_like_a_traceback_does_not_mute_a_rank(
+def test_a_line_like_a_traceback_does_not_silence_a_rank(
     goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(launch, "LOOK", 0.0)
@@ -257,12 +257,12 @@ def test_a_line_like_a_traceback_does_not_mute_a_rank(
     launch._conclude(children, [])
 
 
-def test_lost_standard_error_does_not_stop_the_reading_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_standard_error_does_not_stop_reading_from_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Mock(writelines=Mock(side_effect=BrokenPipeError)))
     assert ended(started("import sys; print('x' * 1000000, file=sys.stderr)"))[0].code == 0
 
 
-def test_no_rank_leaves_before_the_bundle_is_written(
+def test_no_rank_exits_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from gptexp.runs import checkpoint
@@ -287,7 +287,7 @@ def test_no_rank_leaves_before_the_bundle_is_written(
 # ------------------------------------------------------------------------------ run folders
 
 
-def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_on_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that leaves may remove the file between its opening and its locking here."""
     from filelock import FileLock, Timeout
 
@@ -307,7 +307,7 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: 
     assert not folder.exists()
 
 
-def test_a_start_removes_what_a_killed_process_left_half_written(tmp_path: Path) -> None:
+def test_start_up_removes_partial_files_of_a_killed_process(tmp_path: Path) -> None:
     kept = tmp_path / "samples.md"
     kept.touch()
     (tmp_path / CHECKPOINTS).mkdir()
@@ -318,7 +318,7 @@ def test_a_start_removes_what_a_killed_process_left_half_written(tmp_path: Path)
     assert kept.exists()
 
 
-def test_settings_come_to_our_own_ranks_by_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_receive_their_settings_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     from gptexp.training import worker
 
     spawned: list[list[str]] = []
@@ -340,7 +340,7 @@ def test_settings_come_to_our_own_ranks_by_standard_input(monkeypatch: pytest.Mo
     assert worker._handed_over() == {"folder": "the folder", "config": {"seed": 7}}
 
 
-def test_ranks_that_lost_contact_name_the_one_that_has_gone(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "ROLL_CALL", 0.1)
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(0, 4, 0, 4))
     store.set("alive/2", "true")
@@ -351,7 +351,7 @@ def test_ranks_that_lost_contact_name_the_one_that_has_gone(store: HashStore, mo
     assert ranks.lost_contact(RuntimeError("shapes do not fit")) is None
 
 
-def test_a_rank_that_dies_is_told_before_those_that_lost_contact() -> None:
+def test_a_dead_rank_is_reported_before_those_that_lost_contact() -> None:
     echo = f"raise SystemExit('error: rank 1 {ranks.ECHO} (gloo); see what was said there')"
     children = ended(started(echo, "import os, time; time.sleep(0.2); os.kill(os.getpid(), 9)"))
     with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGKILL"):

@@ -34,7 +34,7 @@ def parts(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_loss_and_gradients_are_those_of_all_logits_at_once(reduction: str) -> None:
+def test_chunked_loss_and_gradients_equal_those_of_all_logits(reduction: str) -> None:
     hidden, head, targets = parts()
     expected = F.cross_entropy((hidden @ head.T).flatten(0, 1), targets.flatten(), reduction=reduction)
     wanted = torch.autograd.grad(expected * 3, (hidden, head))
@@ -43,7 +43,7 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(reduction: str) -> N
     torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted, rtol=1e-13, atol=1e-13)
 
 
-def test_torch_compile_makes_one_graph_of_it() -> None:
+def test_torch_compile_makes_one_graph_of_the_loss() -> None:
     hidden, head, targets = parts()
     expected = linear_cross_entropy(hidden, head, targets)
     wanted = torch.autograd.grad(expected, (hidden, head))
@@ -53,12 +53,12 @@ def test_torch_compile_makes_one_graph_of_it() -> None:
     torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), wanted)
 
 
-def test_gradcheck() -> None:
+def test_gradcheck_passes_for_the_loss() -> None:
     hidden, head, targets = parts()
     assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, head))
 
 
-def test_only_the_gradients_that_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_required_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets = parts()
     linear_cross_entropy(hidden, head.detach(), targets).backward()
     frozen = hidden.grad
@@ -73,7 +73,7 @@ def test_only_the_gradients_that_are_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(made) == {False}
 
 
-def test_bf16_products_with_a_loss_in_float32() -> None:
+def test_bf16_products_give_a_loss_in_float32() -> None:
     hidden, head, targets = parts(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = linear_cross_entropy(hidden, head, targets)
@@ -90,7 +90,7 @@ def test_bf16_products_with_a_loss_in_float32() -> None:
     torch.testing.assert_close(head.grad, wide_head.grad, rtol=0.05, atol=2e-3)
 
 
-def test_columns_that_fill_the_matrix_have_no_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_columns_of_the_head_have_no_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's matrix has a multiple of 64 columns; here a CPU takes the same way."""
     hidden, head, targets = parts()
     expected = linear_cross_entropy(hidden, head, targets)
@@ -101,7 +101,7 @@ def test_columns_that_fill_the_matrix_have_no_probability(monkeypatch: pytest.Mo
     torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), wanted)
 
 
-def test_float16_keeps_to_the_way_whose_scale_is_watched() -> None:
+def test_float16_uses_the_path_with_a_monitored_loss_scale() -> None:
     hidden, _, _ = parts(torch.float32)
     assert worthwhile(hidden, V)
     with torch.autocast("cpu", torch.float16):
@@ -114,7 +114,7 @@ def model(**settings: object) -> GPT:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_gives_the_loss_of_its_logits(tied: bool) -> None:
+def test_the_loss_of_a_model_equals_the_loss_of_its_logits(tied: bool) -> None:
     gpt = model(tie_weights=tied)
     _, _, targets = parts()
     tokens = targets.clamp(min=0)
@@ -129,7 +129,7 @@ def test_a_model_gives_the_loss_of_its_logits(tied: bool) -> None:
         gpt.lm_head.register_forward_hook(lambda module, fed, output: logits.append(output))
 
 
-def test_an_adapted_head_is_asked_itself() -> None:
+def test_the_loss_uses_the_forward_pass_of_an_adapted_head() -> None:
     gpt = model(tie_weights=False)
     gpt.lm_head = LoRALinear(gpt.lm_head, LoRAConfig(rank=2))
     nn.init.ones_(gpt.lm_head.lora_B)

@@ -62,7 +62,7 @@ CHANGES = {
     "mlp_ratio": 2.0,
     "qk_norm": True,
     "tie_weights": False,
-    "init": None,  # the first weights; see test_blocks_that_start_at_zero_are_the_identity
+    "init": None,  # the first weights; see test_blocks_with_zero_initialization_are_the_identity
 }
 
 
@@ -129,7 +129,7 @@ def test_mlp_equals_its_formula_window_by_window():
         torch.testing.assert_close(logits[0, t], model.lm_head.weight @ hidden)
 
 
-def test_bigram_gives_the_row_of_its_token():
+def test_bigram_returns_the_row_of_its_token():
     model = bigram.Bigram(BigramConfig(), V)
     assert torch.equal(model(torch.tensor([[3, 5]]))[0], model.wte.weight[[3, 5]])
 
@@ -150,14 +150,14 @@ def test_gpt2_has_the_published_number_of_parameters(n_layer, n_head, n_embd, bi
     assert count_parameters(model) == expected
 
 
-def test_parameters_bear_gpt2s_names():
+def test_parameters_have_the_names_of_gpt2():
     block = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
     names = [f"transformer.h.{i}.{part}.{kind}" for i in range(2) for part in block for kind in ("weight", "bias")]
     outer = ["transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight", "transformer.ln_f.bias"]
     assert set(GPT(small(), V).state_dict()) == {*names, *outer, "lm_head.weight"}
 
 
-def test_post_norm_has_no_final_norm_and_no_feed_forward_no_second():
+def test_post_norm_has_no_final_norm_and_no_mlp_means_no_second_norm():
     post = GPT(small(norm_position=NormPosition.post, mlp_ratio=0), V)
     norms = {name for name, _ in post.named_parameters() if "ln_" in name}
     assert norms == {f"transformer.h.{i}.ln_1.{kind}" for i in range(2) for kind in ("weight", "bias")}
@@ -170,7 +170,7 @@ def test_swiglu_has_a_gate_of_the_same_width():
 
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize("n_kv_head", [None, 1])
-def test_cached_logits_equal_uncached(position, n_kv_head):
+def test_cached_logits_equal_uncached_logits(position, n_kv_head):
     model = build(small(n_head=4, n_kv_head=n_kv_head, position=position, qk_norm=True))
     x = tokens(8)
     cache = model.new_cache(2)
@@ -182,7 +182,7 @@ def test_cached_logits_equal_uncached(position, n_kv_head):
 
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize("n_kv_head", [None, 1])
-def test_sequences_of_different_lengths_in_one_cache_are_as_if_alone(position, n_kv_head):
+def test_sequences_of_different_lengths_share_a_cache_independently(position, n_kv_head):
     model = build(small(n_head=4, n_kv_head=n_kv_head, position=position, qk_norm=True))
     x = tokens(8)
     alone = model(x)
@@ -211,7 +211,7 @@ def test_too_many_tokens_are_refused_with_both_numbers():
             other(tokens(9))
 
 
-def test_weights_start_as_gpt2s():
+def test_initial_weights_follow_gpt2():
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=8, n_head=4, n_embd=128, block_size=64), 256)
     for name, parameter in model.named_parameters():
@@ -223,7 +223,7 @@ def test_weights_start_as_gpt2s():
         assert parameter.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * parameter.numel())), name
 
 
-def test_blocks_that_start_at_zero_are_the_identity():
+def test_blocks_with_zero_initialization_are_the_identity():
     torch.manual_seed(0)
     model = GPT(small(init=Init.zero, tie_weights=False), V)
     zeros = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and not parameter.any()}
@@ -236,7 +236,7 @@ def test_blocks_that_start_at_zero_are_the_identity():
     assert tied.lm_head.weight.any()  # it is the embedding
 
 
-def test_same_seed_same_weights_and_another_seed_others():
+def test_the_seed_determines_the_initial_weights():
     first, again, other = (build(small(), seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
@@ -250,7 +250,7 @@ def test_tied_head_is_the_embedding_matrix(tied):
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_block_equals_torchs_own_transformer_layer(norm_first):
+def test_a_block_equals_the_transformer_layer_of_torch(norm_first):
     config = small(
         n_layer=1,
         position=Position.none,
@@ -294,14 +294,14 @@ def test_rope_score_depends_on_distance_only():
     torch.testing.assert_close(angles[2], torch.tensor([2.0, 2.0 / 100], dtype=torch.float64))  # 10000^(2/4) = 100
 
 
-def test_sinusoidal_table_is_vaswanis_and_allows_odd_width():
+def test_sinusoidal_table_follows_vaswani_and_allows_odd_width():
     table = sinusoidal_table(torch.arange(4), 5, torch.float64)
     expected = [math.sin(3), math.cos(3), math.sin(3 / 10000**0.4), math.cos(3 / 10000**0.4), math.sin(3 / 10000**0.8)]
     torch.testing.assert_close(table[3], torch.tensor(expected, dtype=torch.float64))
     assert build(small(n_embd=15, n_head=3, position=Position.sinusoidal))(tokens(8)).shape == (2, 8, V)
 
 
-def test_alibi_slopes_are_the_papers():
+def test_alibi_slopes_equal_those_of_the_paper():
     assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
     assert alibi_slopes(1) == [2.0**-8]
     assert alibi_slopes(3) == [2.0**-4, 2.0**-8, 2.0**-2]  # two of 2 heads, the first of 4
@@ -321,7 +321,7 @@ def test_alibi_lowers_scores_by_slope_times_distance():
 
 
 @pytest.mark.parametrize("position", Position)
-def test_a_change_of_dtype_leaves_nothing_behind(position):
+def test_outputs_stay_valid_after_a_change_of_dtype(position):
     model = build(small(position=position))
     reference = model(tokens(8))
     low = model.bfloat16()(tokens(8))
@@ -342,7 +342,7 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training():
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.999])
-def test_dropout_masks_are_bernoulli_numbers_that_keep_the_expectation(p: float):
+def test_dropout_masks_are_bernoulli_and_keep_the_expectation(p: float):
     """5 sigma on each of 16 checks: a false alarm in 100,000 runs, and the seed is fixed."""
     torch.manual_seed(1)
     n = 1_000_003
@@ -360,7 +360,9 @@ def test_dropout_masks_are_bernoulli_numbers_that_keep_the_expectation(p: float)
 
 @pytest.mark.parametrize("kind", ["causal", "bool", "bias"])
 @pytest.mark.parametrize("heads", [4, 2])
-def test_attention_with_dropout_is_torchs_but_for_the_masks(kind: str, heads: int, monkeypatch: pytest.MonkeyPatch):
+def test_attention_with_dropout_equals_torch_except_for_the_masks(
+    kind: str, heads: int, monkeypatch: pytest.MonkeyPatch
+):
     drawn = []
 
     def ones(shape, p, dtype):
@@ -395,13 +397,13 @@ def errors_in_bf16(attend, length: int, head_dim: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("length", "head_dim"), [(64, 32), (300, 64)])
-def test_bf16_attention_errs_little_more_than_torchs_fused_kernel(length: int, head_dim: int) -> None:
+def test_bf16_attention_is_nearly_as_exact_as_the_fused_kernel(length: int, head_dim: int) -> None:
     fused = errors_in_bf16(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), length, head_dim)
     products = errors_in_bf16(lambda q, k, v: attend_by_products(q, k, v, None, 0.0), length, head_dim)
     assert (products < 1.5 * fused).all(), (products / fused).tolist()  # 4 to 7 with scores rounded to bf16
 
 
-def test_compiles_to_one_graph_also_when_the_length_changes():
+def test_models_compile_to_one_graph_for_all_lengths():
     torch.compiler.reset()
     model = build(small(n_layer=1, position=Position.rope, n_kv_head=1, qk_norm=True))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -409,7 +411,7 @@ def test_compiles_to_one_graph_also_when_the_length_changes():
         torch.testing.assert_close(compiled(tokens(length)), model(tokens(length)), rtol=0, atol=1e-12)
 
 
-def test_files_of_models_say_which_class_is_the_model():
+def test_model_files_name_their_model_class():
     assert (bigram.Model, mlp.Model, gpt.Model) == (bigram.Bigram, mlp.MLP, gpt.GPT)
 
 

@@ -43,25 +43,25 @@ def both(settings: dict, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("position", "norm", "norm_position", "bias"), KINDS)
-def test_every_kind_of_position_and_norm(position, norm, norm_position, bias):
+def test_reference_equals_torch_for_every_position_and_norm(position, norm, norm_position, bias):
     settings = {"position": position, "norm": norm, "norm_position": norm_position, "bias": bias}
     ours, reference = both(settings, torch.float64)
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("settings", OTHERS, ids=str)
-def test_every_other_setting(settings):
+def test_reference_equals_torch_for_every_other_setting(settings):
     ours, reference = both(settings, torch.float64)
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
 
 
-def test_float32_stays_float32():
+def test_the_reference_keeps_float32():
     ours, reference = both({"position": Position.rope}, torch.float32)
     assert reference.dtype == np.float32
     np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4)
 
 
-def test_what_it_does_not_compute_is_refused():
+def test_the_reference_refuses_unsupported_settings():
     with pytest.raises(ValueError, match=r"model\.kind=bigram"):
         logits({}, BigramConfig(), [1])
     with pytest.raises(ValueError, match=r"10 tokens .* model\.block_size=9"):

@@ -121,7 +121,7 @@ def test_a_small_corpus_is_learned_and_everything_about_it_is_recorded(learned: 
     assert sum(saved.data["counts"]) + val["texts"] == 400
 
 
-def test_tensorboard_has_the_curves_and_the_picture_of_the_confusion(learned: Path) -> None:
+def test_tensorboard_has_the_curves_and_the_confusion_matrix(learned: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(learned / "run"))
@@ -130,7 +130,7 @@ def test_tensorboard_has_the_curves_and_the_picture_of_the_confusion(learned: Pa
     assert events.Tags()["images"] == ["confusion"]
 
 
-def test_without_matplotlib_the_confusion_is_a_table_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_confusion_matrix_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     from gptexp.training.callbacks import confusion
 
     written: list[str] = []
@@ -143,7 +143,7 @@ def test_without_matplotlib_the_confusion_is_a_table_of_text(monkeypatch: pytest
     assert written[0].splitlines()[2:] == ["| a&#124;b | 3 | 1 |", "| c | 0 | 2 |"]
 
 
-def test_predict_says_the_label_of_texts_and_of_files(
+def test_predict_labels_texts_and_files(
     learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(learned)
@@ -160,7 +160,7 @@ def test_predict_says_the_label_of_texts_and_of_files(
     assert "lovely. │ glad " in capsys.readouterr().out
 
 
-def test_the_table_shows_texts_and_labels_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_texts_and_labels_literally(capsys: pytest.CaptureFixture[str]) -> None:
     _show_table(iter([{"text": "[red]a\x1b[31m", "label": "[/b]", "probabilities": {"[/b]": 0.75, "c": 0.25}}]))
     shown = capsys.readouterr().out
     assert r"[red]a\x1b[31m" in shown
@@ -177,7 +177,7 @@ def test_the_table_shows_texts_and_labels_as_they_are(capsys: pytest.CaptureFixt
         (["--file", "texts.csv", "--text-column", "txt"], "--file=texts.csv: no column txt; there are text, label"),
     ],
 )
-def test_predict_refuses_in_one_line(
+def test_predict_refuses_wrong_input_in_one_line(
     arguments: list[str],
     message: str,
     learned: Path,
@@ -210,7 +210,7 @@ def test_long_texts_keep_their_end(learned: Path) -> None:
     torch.testing.assert_close(both[0], both[1])
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(train: Train) -> None:
+def test_a_killed_classification_run_resumes_bitwise_identically(train: Train) -> None:
     """Bit by bit, with dropout, on the way through several epochs and with accumulation."""
     settings = [*CLASSIFY, "trainer.max_steps=30", "trainer.val_every_steps=10", "model.dropout=0.1"]
     settings += ["data.micro_batch_size=8", "data.path=few.csv"]
@@ -244,7 +244,7 @@ def _interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
     patch.setattr(Checkpoints, "on_train_batch_end", on_train_batch_end)
 
 
-def test_the_loss_depends_on_no_micro_batch(train: Train) -> None:
+def test_the_loss_does_not_depend_on_the_micro_batch_size(train: Train) -> None:
     """Texts of different lengths and balanced classes: means of means are easily wrong there."""
     write_csv(
         "texts.csv", [(text[: 5 + 7 * (i % 5)], label) for i, (text, label) in enumerate(sentences(60, share=0.8))]
@@ -255,7 +255,7 @@ def test_the_loss_depends_on_no_micro_batch(train: Train) -> None:
     assert parts["metrics"]["val/loss"] == pytest.approx(whole["metrics"]["val/loss"], rel=1e-9)
 
 
-def test_every_text_is_seen_once_an_epoch_whatever_the_layout() -> None:
+def test_every_text_is_used_once_per_epoch_in_any_layout() -> None:
     order = ExampleOrder(37, seed=3)
     epochs = [order.indices(37 * epoch, 37).tolist() for epoch in range(3)]
     assert all(sorted(epoch) == list(range(37)) for epoch in epochs)
@@ -281,7 +281,7 @@ def _texts_of_step(order: ExampleOrder, plan: BatchPlan, ranks: int) -> list[int
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_the_same_rows_from_every_kind_of_file(suffix: str, train: Train, tmp_path: Path) -> None:
+def test_every_kind_of_file_gives_the_same_rows(suffix: str, train: Train, tmp_path: Path) -> None:
     rows = [("It's “fine”, really", "NA"), ("two\nlines", "yes"), ("007", "NA"), ("tab\there", "yes"), ("", "yes")]
     _write_as(suffix, rows * 3)
     data = compose([*CLASSIFY, f"data.path=rows.{suffix}"]).data
@@ -310,7 +310,7 @@ def _write_as(suffix: str, rows: list[tuple[str, str]]) -> None:
             csv.writer(file, delimiter="\t" if suffix == "tsv" else ",").writerows([("text", "label"), *rows])
 
 
-def test_labels_may_be_numbers_and_are_sorted_as_such(train: Train, tmp_path: Path) -> None:
+def test_labels_can_be_numbers_and_are_sorted_numerically(train: Train, tmp_path: Path) -> None:
     write_csv("stars.csv", [(f"text {i}", (1, 2, 10)[i % 3]) for i in range(30)])
     data = compose([*CLASSIFY, "data.path=stars.csv"]).data
     found = prepare_labelled(data, compose().tokenizer, tmp_path / "cache")
@@ -327,7 +327,7 @@ def test_the_split_is_stratified_and_keeps_copies_together() -> None:
     assert not {row[0] for _, row in train} & {row[0] for _, row in val}
 
 
-def test_the_split_does_not_depend_on_the_runs_seed_or_the_order_of_rows(train: Train, tmp_path: Path) -> None:
+def test_the_split_does_not_depend_on_the_seed_or_the_order_of_rows(train: Train, tmp_path: Path) -> None:
     rows = sentences(80)
     hashes = set()
     for name, order, more in [("a", rows, []), ("b", rows[::-1], []), ("c", rows, ["seed=7"])]:
@@ -370,14 +370,14 @@ def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str,
     assert "\n" not in str(raised.value)
 
 
-def test_labels_are_of_one_kind() -> None:
+def test_all_labels_have_the_same_type() -> None:
     with pytest.raises(
         ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); make them one kind"
     ):
         labelled._whole_numbers([("x", "a"), ("y", 1)])
 
 
-def test_a_validation_file_of_its_own_is_scored_whole(train: Train, tmp_path: Path) -> None:
+def test_a_separate_validation_file_is_scored_completely(train: Train, tmp_path: Path) -> None:
     write_csv("val.csv", sentences(33, seed=9))
     config = compose([*CLASSIFY, "data.val_path=val.csv"])
     found = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
@@ -396,7 +396,7 @@ def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
     assert float((objective._weights * torch.tensor([10, 90])).sum()) == pytest.approx(100)
 
 
-def test_class_weights_find_rare_labels(train: Train) -> None:
+def test_class_weights_improve_rare_labels(train: Train) -> None:
     """Where words tell little, a classifier says what is frequent, unless rare labels weigh more."""
     draw = random.Random(1)
     write_csv(
@@ -408,7 +408,7 @@ def test_class_weights_find_rare_labels(train: Train) -> None:
     assert weighted[1][1] > plain[1][1]
 
 
-def test_macro_f1_is_that_of_torchmetrics() -> None:
+def test_macro_f1_equals_that_of_torchmetrics() -> None:
     from torchmetrics.functional.classification import multiclass_f1_score
 
     draw = np.random.default_rng(0)
@@ -421,7 +421,7 @@ def test_macro_f1_is_that_of_torchmetrics() -> None:
     assert score.accuracy == pytest.approx((truth == found).mean())
 
 
-def test_the_texts_own_loss_is_a_mean_over_real_tokens() -> None:
+def test_the_language_model_loss_is_a_mean_over_real_tokens() -> None:
     tokens, lengths = pad([np.array([1, 2, 3, 0]), np.array([2, 1]), np.array([3])])
     logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
     logs = logits.log_softmax(-1)
@@ -430,7 +430,7 @@ def test_the_texts_own_loss_is_a_mean_over_real_tokens() -> None:
     torch.testing.assert_close(text_nats(logits, tokens, lengths, eot=0), expected)
 
 
-def test_the_auxiliary_loss_counts_as_its_weight_says(train: Train) -> None:
+def test_the_auxiliary_loss_is_scaled_by_its_weight(train: Train) -> None:
     objective, model = _untrained("objective.lm_weight=0.5")
     alone, same = _untrained("objective.lm_weight=0")
     batch = (*pad([np.array([5, 6, 7]), np.array([8, 9])]), torch.tensor([0, 1]))
@@ -454,7 +454,7 @@ def _untrained(*overrides: str) -> tuple[Classification, Any]:
 # --------------------------------------------------------------------------- hidden tokens
 
 
-def test_a_share_of_15_percent_is_hidden_80_10_10() -> None:
+def test_mlm_masks_15_percent_of_tokens_as_80_10_10() -> None:
     """Within five standard deviations of the binomial; the draws are fixed, so it holds always or never."""
     masking, tokens = Masking(0.15, vocab_size=50, eot=3), np.random.default_rng(5).integers(4, 50, (400, 64))
     hidden, swapped, kept = 0, 0, 0
@@ -474,7 +474,7 @@ def test_a_share_of_15_percent_is_hidden_80_10_10() -> None:
         assert abs(count - share * n) < 5 * math.sqrt(n * share * (1 - share))
 
 
-def test_what_is_hidden_follows_from_seed_and_step_alone(train: Train, tmp_path: Path) -> None:
+def test_mlm_masks_depend_only_on_seed_and_step(train: Train, tmp_path: Path) -> None:
     from gptexp.data.order import WindowOrder
     from gptexp.data.prepare import prepare
 
@@ -505,7 +505,7 @@ def test_what_is_hidden_follows_from_seed_and_step_alone(train: Train, tmp_path:
 
 
 @pytest.mark.parametrize("position", ["learned", "rope", "alibi", "sinusoidal", "none"])
-def test_mlm_looks_both_ways_and_lm_does_not(position: str) -> None:
+def test_mlm_attends_to_both_sides_and_lm_does_not(position: str) -> None:
     from gptexp.models.gpt import GPT
 
     config = compose([*TINY, f"model.position={position}"]).model
@@ -522,7 +522,7 @@ def test_mlm_looks_both_ways_and_lm_does_not(position: str) -> None:
 
 
 @pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
-def test_what_looks_both_ways_does_not_see_padding(position: str) -> None:
+def test_bidirectional_attention_does_not_see_padding(position: str) -> None:
     from gptexp.models.gpt import GPT
 
     config = compose([*TINY, f"model.position={position}"]).model
@@ -544,7 +544,7 @@ def masked(train: Train) -> dict[str, Any]:
     return train(*MLM, folder="masked")
 
 
-def test_an_mlm_run_has_metrics_of_its_own_and_one_row_more(masked: dict[str, Any]) -> None:
+def test_an_mlm_run_has_mlm_metrics_and_one_additional_row(masked: dict[str, Any]) -> None:
     assert list(masked["metrics"]) == ["val/mlm_loss", "val/mlm_accuracy"]
     text = Path("masked/metrics.csv").read_text(encoding="utf-8") + json.dumps(masked)
     assert "bpb" not in text
@@ -556,7 +556,7 @@ def test_an_mlm_run_has_metrics_of_its_own_and_one_row_more(masked: dict[str, An
     assert masked["val"]["tokens"] == sum(round(0.15 * n) for n in [32] * 8 + [270 - 32 * 8])
 
 
-def test_an_mlm_run_writes_no_text_and_has_no_bits_a_byte(masked: dict[str, Any], capsys: Any) -> None:
+def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str, Any], capsys: Any) -> None:
     from gptexp import evaluate, generate
 
     for door, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
@@ -576,7 +576,7 @@ def _as_classifier(saved: ckpt.Checkpoint) -> ckpt.Checkpoint:
     return saved
 
 
-def test_a_classifier_takes_the_weights_and_the_sight_of_an_mlm_run(masked: dict[str, Any], train: Train) -> None:
+def test_a_classifier_uses_weights_and_attention_of_an_mlm_run(masked: dict[str, Any], train: Train) -> None:
     settings = [
         "objective=classification",
         "data=labelled",
@@ -624,7 +624,7 @@ def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], l
     assert len(accuracy.rows) == 1
 
 
-def test_what_was_written_before_there_was_a_choice_is_a_language_model(train: Train) -> None:
+def test_a_run_without_an_objective_is_a_language_model(train: Train) -> None:
     from gptexp.config.fingerprint import identity
 
     Path("story.txt").write_text("\n".join(text for text, _ in sentences(120)), encoding="utf-8")
@@ -651,7 +651,7 @@ def test_what_was_written_before_there_was_a_choice_is_a_language_model(train: T
     assert train("resume=old", "trainer.max_steps=6", folder="longer")["steps"] == 6
 
 
-def test_a_strangers_labels_are_data(learned: Path) -> None:
+def test_untrusted_labels_are_treated_as_data(learned: Path) -> None:
     saved = load(learned / "run/checkpoints/last.ckpt")
     for wrong in (
         {"labels": ["a"]},
@@ -677,7 +677,7 @@ def topics(n: int, length: int, seed: int) -> list[tuple[str, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("objective", "steps", "windows"), [("lm", 150, 12), ("mlm", 300, 24)])
-def test_pretraining_beats_a_start_from_scratch_where_labels_are_few(
+def test_pretraining_is_better_than_scratch_with_few_labels(
     objective: str, steps: int, windows: int, train: Train
 ) -> None:
     """Text without labels tells which words belong together; twelve labelled texts don't show them all.
@@ -733,7 +733,7 @@ class Beginning:
         ("*** --- !\n", ""),
     ],
 )
-def test_the_next_command_has_a_prompt_from_the_runs_own_text(text: str, option: str) -> None:
+def test_the_suggested_command_has_a_prompt_from_the_text(text: str, option: str) -> None:
     tokenizer = train_tokenizer(CharConfig(), [text], [text])
     objective = implementation("lm")(LMConfig(), tokenizer, {})
     command = objective.next_command("latest", SimpleNamespace(val=Beginning(tokenizer, text)))
@@ -742,7 +742,7 @@ def test_the_next_command_has_a_prompt_from_the_runs_own_text(text: str, option:
         assert tokenizer.decode(tokenizer.encode(prompt)) == prompt
 
 
-def test_a_prompt_may_not_be_half_a_character() -> None:
+def test_a_suggested_prompt_has_no_partial_character() -> None:
     tokenizer = train_tokenizer(ByteConfig(), [""], [""])
     half = SimpleNamespace(val=Beginning(tokenizer, "水")).val
     half.tokens = half.tokens[1:]

@@ -55,7 +55,7 @@ def two_by_three(place: Path, **second: Any) -> None:
 # ---------------------------------------------------------------------------------- numbers
 
 
-def test_mean_interval_and_paired_difference_are_those_of_the_seeds(tmp_path: Path) -> None:
+def test_mean_interval_and_paired_difference_follow_from_the_seeds(tmp_path: Path) -> None:
     """Mean 2.1, sd 0.1, t(0.975, 2) = 4.3026527; the gaps' mean -0.2, sd 0.1, t = -3.4641, p = 0.07418."""
     two_by_three(tmp_path)
     c = asked(tmp_path)
@@ -84,7 +84,7 @@ def test_p_values_are_corrected_over_all_comparisons(tmp_path: Path) -> None:
 WHOLE = {"model__n_layer": 4, "model__dropout": 0.1, "model__bias": False, "model__position": "rope"}
 
 
-def test_an_ablation_is_told_by_what_is_changed_in_its_whole(tmp_path: Path) -> None:
+def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path) -> None:
     others = {"model__n_layer": 2, "model__dropout": 0.0, "model__bias": True, "model__position": "learned"}
     for name, value in others.items():
         make_run(tmp_path / name, 2.1, **{**WHOLE, name: value})
@@ -101,7 +101,7 @@ def test_an_ablation_is_told_by_what_is_changed_in_its_whole(tmp_path: Path) -> 
     assert "position rope" in other.baseline.label  # any other is called by all that tells it apart
 
 
-def test_a_grid_is_no_ablation(tmp_path: Path) -> None:
+def test_a_grid_is_not_an_ablation(tmp_path: Path) -> None:
     for number in range(16):
         bits = [number >> place & 1 for place in range(4)]
         which = {"n_layer": 2 + bits[0], "dropout": bits[1] / 10, "bias": bool(bits[2]), "block_size": 64 << bits[3]}
@@ -110,7 +110,7 @@ def test_a_grid_is_no_ablation(tmp_path: Path) -> None:
     assert all("dropout" in row.label and "bias" in row.label for row in c.rows)
 
 
-def test_csv_holds_the_numbers_unrounded_with_best_beside_last(tmp_path: Path) -> None:
+def test_the_csv_has_unrounded_numbers_with_best_and_last(tmp_path: Path) -> None:
     two_by_three(tmp_path, result={"best": {"val/bpb": 1.5, "step": 7}})
     rows = list(csv.DictReader(io.StringIO(to_csv(asked(tmp_path)))))
     assert [row["model.n_layer"] for row in rows] == ["2", "4"]
@@ -124,7 +124,7 @@ def test_csv_holds_the_numbers_unrounded_with_best_beside_last(tmp_path: Path) -
     assert float(rows[0]["tokens"]) == 100 * 8 * 64
 
 
-def test_configurations_that_share_no_seeds_are_compared_by_welch(tmp_path: Path) -> None:
+def test_configurations_without_shared_seeds_are_compared_by_welch(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         make_run(tmp_path / f"a{seed}", 2.0 + seed / 100, seed=seed)
         make_run(tmp_path / f"b{seed}", 1.9 + seed / 100, seed=seed + 10, model__n_layer=4)
@@ -136,27 +136,27 @@ def test_configurations_that_share_no_seeds_are_compared_by_welch(tmp_path: Path
 # ---------------------------------------------------------------------------------- what is one configuration
 
 
-def test_where_a_run_was_computed_makes_no_other_configuration(tmp_path: Path) -> None:
+def test_the_machine_of_a_run_does_not_change_its_configuration(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0, seed=1)
     make_run(tmp_path / "b", 2.1, seed=2, trainer__devices=2, trainer__accelerator="gpu", name="other", logger={})
     assert len(asked(tmp_path).rows) == 1
     assert len(asked(tmp_path, by=["devices"]).rows) == 2
 
 
-def test_precision_makes_another_configuration(tmp_path: Path) -> None:
+def test_another_precision_is_another_configuration(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 2.1, trainer__precision="bf16-mixed")
     assert asked(tmp_path).keys == ["trainer.precision"]
 
 
-def test_runs_on_an_edited_text_are_not_seeds_of_one_configuration(tmp_path: Path) -> None:
+def test_runs_on_an_edited_text_are_another_configuration(tmp_path: Path) -> None:
     for name, fingerprint in (("a", "1" * 64), ("b", "2" * 64)):
         make_run(tmp_path / name, 2.0, seed=ord(name))
         (tmp_path / name / "provenance.json").write_text(json.dumps({"data": {"fingerprint": fingerprint}}))
     assert asked(tmp_path).keys == ["data.fingerprint"]
 
 
-def test_the_same_text_at_two_places_is_one_configuration(tmp_path: Path) -> None:
+def test_the_same_text_at_two_paths_is_one_configuration(tmp_path: Path) -> None:
     for seed, (place, fingerprint) in enumerate((("a.txt", "1"), ("b.txt", "1"), ("c.txt", "2")), 1):
         run = make_run(tmp_path / str(seed), 2.0, seed=seed, data__kind="text", data__path=place)
         (run / "provenance.json").write_text(json.dumps({"data": {"fingerprint": fingerprint * 64}}))
@@ -174,7 +174,7 @@ def test_old_and_new_seeds_are_one_configuration(tmp_path: Path) -> None:
     assert sorted(row.values) == [1, 2]
 
 
-def test_a_folder_without_a_run_is_left_out_by_name(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_excluded_by_name(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     (tmp_path / "leftover").mkdir()
     (tmp_path / "broken").mkdir()
@@ -191,7 +191,7 @@ def test_a_folder_without_a_run_is_left_out_by_name(tmp_path: Path) -> None:
         compare_folders([tmp_path / "a", tmp_path / "nowhere"], Question())
 
 
-def test_of_runs_with_the_same_settings_and_seed_the_newest_counts(tmp_path: Path) -> None:
+def test_the_newest_run_with_the_same_settings_and_seed_counts(tmp_path: Path) -> None:
     age(make_run(tmp_path / "new_by_name", 2.0), 60)
     make_run(tmp_path / "later", 3.0)
     c = asked(tmp_path)
@@ -199,7 +199,7 @@ def test_of_runs_with_the_same_settings_and_seed_the_newest_counts(tmp_path: Pat
     assert reasons(c) == {"new_by_name": f"same settings and seed as {tmp_path / 'later'}, which is newer"}
 
 
-def test_settings_that_vary_along_are_named(tmp_path: Path) -> None:
+def test_settings_that_vary_together_are_named(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0, model__block_size=32, data__global_batch_size=16)
     make_run(tmp_path / "b", 1.9, model__block_size=64, data__global_batch_size=8)
     c = asked(tmp_path)
@@ -207,7 +207,7 @@ def test_settings_that_vary_along_are_named(tmp_path: Path) -> None:
     assert "along with it: data.global_batch_size" in text_of(c)
 
 
-def test_as_few_settings_as_tell_configurations_apart() -> None:
+def test_rows_show_the_fewest_settings_that_distinguish_them() -> None:
     configurations = [{"t.kind": "char"}, {"t.kind": "bpe", "t.vocab": 512}, {"t.kind": "bpe", "t.vocab": 1024}]
     configurations = [{**one, "same": 1, "lr": index} for index, one in enumerate(configurations)]
     assert naming.telling(configurations, ["t.kind", "t.vocab"]) == (["t.kind", "t.vocab"], ["lr"])
@@ -219,7 +219,7 @@ def test_as_few_settings_as_tell_configurations_apart() -> None:
     ]
 
 
-def test_a_setting_that_other_kinds_lack_is_no_second_difference(tmp_path: Path) -> None:
+def test_a_setting_that_other_kinds_lack_is_not_a_second_difference(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 1.9, tokenizer={"kind": "bpe", "vocab_size": 512}, val_tokens=900)
     c = asked(tmp_path)
@@ -227,7 +227,7 @@ def test_a_setting_that_other_kinds_lack_is_no_second_difference(tmp_path: Path)
     assert "--at bytes compares at equal text" in " ".join(text_of(c).split())
 
 
-def test_rows_stand_in_the_order_of_numbers(tmp_path: Path) -> None:
+def test_rows_are_sorted_numerically(tmp_path: Path) -> None:
     for name, n in (("a", 16), ("b", 2), ("c", 8)):
         make_run(tmp_path / name, 2.0, model__n_layer=n)
     assert [row.settings["model.n_layer"] for row in asked(tmp_path).rows] == [2, 8, 16]
@@ -236,7 +236,7 @@ def test_rows_stand_in_the_order_of_numbers(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------- law 3
 
 
-def test_another_validation_text_is_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_another_validation_text_is_excluded_with_the_reason(tmp_path: Path) -> None:
     two_by_three(tmp_path)
     make_run(tmp_path / "other", 0.1, seed=4, sha="b" * 64)
     c = asked(tmp_path)
@@ -254,7 +254,7 @@ def test_two_configurations_on_different_texts_are_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("metric", ["val/loss", "val/perplexity"])
-def test_losses_of_a_token_are_not_compared_over_tokenizers(tmp_path: Path, metric: str) -> None:
+def test_losses_per_token_are_not_compared_across_tokenizers(tmp_path: Path, metric: str) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 1.9, tokenizer={"kind": "bpe", "vocab_size": 512}, val_tokens=900)
     with pytest.raises(RunError, match=rf"another tokenizer, and {metric} is of a token; compare by --metric val/bpb"):
@@ -262,7 +262,7 @@ def test_losses_of_a_token_are_not_compared_over_tokenizers(tmp_path: Path, metr
     assert len(asked(tmp_path).rows) == 2
 
 
-def test_the_baseline_decides_which_tokenizer_the_losses_are_of(tmp_path: Path) -> None:
+def test_the_baseline_decides_whose_tokenizer_is_compared(tmp_path: Path) -> None:
     for n in (2, 4):
         make_run(tmp_path / f"char{n}", 2.0, model__n_layer=n)
         make_run(tmp_path / f"byte{n}", 2.1, model__n_layer=n, tokenizer__kind="byte", val_tokens=2050)
@@ -270,7 +270,7 @@ def test_the_baseline_decides_which_tokenizer_the_losses_are_of(tmp_path: Path) 
     assert set(reasons(asked(tmp_path, metric="val/loss", baseline="tokenizer=byte n_layer=2"))) == {"char2", "char4"}
 
 
-def test_a_tokenizer_is_told_by_what_it_makes_of_the_text_too(tmp_path: Path) -> None:
+def test_a_tokenizer_is_also_identified_by_its_tokens_of_the_text(tmp_path: Path) -> None:
     """Equal settings, other merges: trained on another text."""
     for n, tokens in ((2, 900), (4, 900), (8, 905)):
         make_run(tmp_path / f"bpe{n}", 2.0, model__n_layer=n, tokenizer__kind="bpe", val_tokens=tokens)
@@ -289,7 +289,7 @@ def test_unequal_tokens_and_compute_are_marked(tmp_path: Path) -> None:
     assert "† other compute than max_steps 100; --at flops compares at equal" in text
 
 
-def test_recorded_flops_are_used_only_where_all_runs_have_them(tmp_path: Path) -> None:
+def test_recorded_flops_are_used_only_if_all_runs_have_them(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0, result={"flops_per_token": 1000}, parameters=100)
     make_run(tmp_path / "b", 1.9, model__n_layer=4, result={"flops_per_token": 2000}, parameters=100)
     exact = asked(tmp_path)
@@ -339,7 +339,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_an_unfinished_or_damaged_run_is_named_and_left_out(tmp_path: Path, what: str) -> None:
+def test_an_unfinished_or_damaged_run_is_named_and_excluded(tmp_path: Path, what: str) -> None:
     damage, reason = DAMAGE[what]
     make_run(tmp_path / "good", 2.0)
     damage(make_run(tmp_path / "bad", 9.0, model__n_layer=4))
@@ -349,7 +349,7 @@ def test_an_unfinished_or_damaged_run_is_named_and_left_out(tmp_path: Path, what
     assert f"bad: {reason[:30]}" in text_of(c, width=300)
 
 
-def test_a_run_that_is_missing_from_a_mean_is_marked_in_its_row(tmp_path: Path) -> None:
+def test_a_run_missing_from_a_mean_is_marked_in_its_row(tmp_path: Path) -> None:
     two_by_three(tmp_path)
     (tmp_path / "b3" / "result.json").unlink()
     c = asked(tmp_path)
@@ -381,7 +381,7 @@ DAMAGED_CURVES = {
 
 
 @pytest.mark.parametrize("content", DAMAGED_CURVES, ids=list(DAMAGED_CURVES.values()))
-def test_a_damaged_curve_spoils_only_what_is_read_from_it(tmp_path: Path, content: str) -> None:
+def test_a_damaged_curve_affects_only_values_read_from_it(tmp_path: Path, content: str) -> None:
     make_run(tmp_path / "good", 2.0)
     (make_run(tmp_path / "bad", 1.9, model__n_layer=4) / "metrics.csv").write_text(content)
     assert [row.interval.mean for row in asked(tmp_path).rows] == [2.0, 1.9]
@@ -408,7 +408,7 @@ def test_at_tokens_reads_the_curve_between_validations(tmp_path: Path) -> None:
     assert "read before their schedules ended, which counts against them: max_steps 400" in text
 
 
-def test_a_constant_rate_makes_every_point_of_a_curve_an_end(tmp_path: Path) -> None:
+def test_with_a_constant_rate_any_point_of_a_curve_is_comparable(tmp_path: Path) -> None:
     for name, steps in (("short", 150), ("long", 400)):
         make_run(tmp_path / name, 2.0, curve=FLAT, trainer__max_steps=steps, schedule__kind="constant")
     text = text_of(asked(tmp_path, at="tokens"))
@@ -417,7 +417,7 @@ def test_a_constant_rate_makes_every_point_of_a_curve_an_end(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("logged", [True, False], ids=["seconds column", "derived"])
-def test_at_seconds_reads_the_curve_where_the_slower_run_ends_in_time(tmp_path: Path, logged: bool) -> None:
+def test_at_seconds_reads_curves_at_the_end_of_the_slower_run(tmp_path: Path, logged: bool) -> None:
     """51,200 tokens: 5.12 s at 10k tokens a second, 10.24 s at 5k; at 5.12 s the slow one is at half its steps."""
     make_run(tmp_path / "fast", 2.0, curve=FLAT, rate=10_000, seconds_column=logged)
     make_run(tmp_path / "slow", 1.0, curve=FLAT, rate=5_000, model__n_layer=4, seconds_column=logged)
@@ -437,7 +437,7 @@ def test_at_seconds_refuses_a_run_without_any_clock(tmp_path: Path) -> None:
     }
 
 
-def test_at_flops_and_bytes_use_what_a_token_costs(tmp_path: Path) -> None:
+def test_at_flops_and_bytes_use_the_cost_of_a_token(tmp_path: Path) -> None:
     costs = {"bytes_per_token": 2.0, "flops_per_token": 1000.0}
     make_run(tmp_path / "a", 2.0, curve=FLAT, result=costs)
     make_run(tmp_path / "b", 1.0, curve=FLAT, result={k: 2 * v for k, v in costs.items()}, model__n_layer=4)
@@ -453,7 +453,7 @@ def test_at_bytes_refuses_runs_that_did_not_record_them(tmp_path: Path) -> None:
         asked(tmp_path, at="bytes")
 
 
-def test_a_run_first_validated_after_the_budget_is_left_out(tmp_path: Path) -> None:
+def test_a_run_first_validated_after_the_budget_is_excluded(tmp_path: Path) -> None:
     make_run(tmp_path / "short", 2.0, trainer__max_steps=50, trainer__val_every_steps=10)
     make_run(tmp_path / "late", 1.0, trainer__max_steps=400, trainer__val_every_steps=200)
     assert reasons(asked(tmp_path, at="tokens"))["late"].startswith(
@@ -461,7 +461,7 @@ def test_a_run_first_validated_after_the_budget_is_left_out(tmp_path: Path) -> N
     )
 
 
-def test_a_resumed_run_counts_its_whole_time(tmp_path: Path) -> None:
+def test_a_resumed_run_counts_the_time_of_all_its_parts(tmp_path: Path) -> None:
     """result.json's training_seconds are those since the resume."""
     make_run(tmp_path / "a", 2.0, result={"resumed_from": 50, "training_seconds": 2.56}, rate=10_000)
     make_run(tmp_path / "b", 2.0, model__n_layer=4, seconds_column=True, rate=5_000)
@@ -471,7 +471,7 @@ def test_a_resumed_run_counts_its_whole_time(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------- the table
 
 
-def test_table_reads_well_at_80_columns_without_colour(tmp_path: Path) -> None:
+def test_the_table_is_readable_at_80_columns_without_colour(tmp_path: Path) -> None:
     two_by_three(tmp_path)
     text = text_of(asked(tmp_path))
     lines = [line.rstrip() for line in text.splitlines()]
@@ -488,14 +488,14 @@ def test_table_reads_well_at_80_columns_without_colour(tmp_path: Path) -> None:
     assert "too few seeds to tell from n_layer 2: n_layer 4" in text
 
 
-def test_table_is_one_where_it_fits(tmp_path: Path) -> None:
+def test_the_table_is_not_split_if_it_fits(tmp_path: Path) -> None:
     two_by_three(tmp_path)
     wide = next(line for line in text_of(asked(tmp_path), width=130).splitlines() if "n_layer" in line)
     heads = "n_layer seeds val/bpb difference p needed parameters tokens FLOPs tokens/s time"
     assert wide.split() == heads.split()
 
 
-def test_one_seed_says_that_it_tells_nothing(tmp_path: Path) -> None:
+def test_one_seed_gives_a_note_that_nothing_can_be_tested(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 1.9, model__n_layer=4)
     assert "with one seed there is no interval and no test" in " ".join(text_of(asked(tmp_path)).split())
@@ -531,7 +531,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("question", "message"), WRONG, ids=[message[:30] for _, message in WRONG])
-def test_a_wrong_argument_says_what_would_be_right(tmp_path: Path, question: dict[str, Any], message: str) -> None:
+def test_a_wrong_argument_names_the_valid_ones(tmp_path: Path, question: dict[str, Any], message: str) -> None:
     two_by_three(tmp_path)
     with pytest.raises(RunError) as error:
         asked(tmp_path, **question)
@@ -545,7 +545,7 @@ def test_baseline_is_found_by_number_short_name_and_group(tmp_path: Path) -> Non
         assert asked(tmp_path, baseline=baseline).baseline.interval.mean == 1.9
 
 
-def test_folders_that_are_not_there_or_hold_no_run(tmp_path: Path) -> None:
+def test_missing_folders_and_folders_without_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere: no such folder"):
         compare_folders([tmp_path / "nowhere"], Question())
     with pytest.raises(RunError, match=r"no run in it or below it \(a run's folder has a config.yaml\)"):
@@ -559,7 +559,7 @@ def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
     assert c.rows[0].interval.n == 1
 
 
-def test_a_copied_folder_is_no_second_seed(tmp_path: Path) -> None:
+def test_a_copied_folder_is_not_a_second_seed(tmp_path: Path) -> None:
     shutil.copytree(make_run(tmp_path / "a", 2.0), tmp_path / "copy")
     assert asked(tmp_path).rows[0].interval.n == 1
 
@@ -580,12 +580,12 @@ def test_band_is_the_mean_and_the_range_of_the_seeds(tmp_path: Path) -> None:
         assert list(band.high) == pytest.approx([2.9, 2.4])
 
 
-def test_frontier_keeps_what_nothing_beats() -> None:
+def test_the_frontier_keeps_undominated_points() -> None:
     assert series.frontier([(3, 1.0), (1, 2.0), (2, 2.5), (2, 1.5), (4, 1.0)]) == [(1, 2.0), (2, 1.5), (3, 1.0)]
     assert series.frontier([(3, 0.9), (1, 0.2), (2, 0.1), (2, 0.5)], higher=True) == [(1, 0.2), (2, 0.5), (3, 0.9)]
 
 
-def test_axis_is_the_numeric_setting_and_logarithmic_over_a_wide_range(tmp_path: Path) -> None:
+def test_the_axis_is_numeric_and_logarithmic_over_a_wide_range(tmp_path: Path) -> None:
     for n in (1, 2, 4, 8):
         for position in ("rope", "alibi"):
             make_run(tmp_path / f"{n}{position}", 2.0, model__n_layer=n, model__position=position)
@@ -597,7 +597,7 @@ def test_axis_is_the_numeric_setting_and_logarithmic_over_a_wide_range(tmp_path:
     assert list(by.ticks.values()) == ["alibi", "rope"]
 
 
-def test_tokenizers_each_have_a_place_on_the_axis(tmp_path: Path) -> None:
+def test_each_tokenizer_has_a_position_on_the_axis(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     for size in (512, 1024):
         make_run(tmp_path / f"bpe{size}", 1.9, tokenizer={"kind": "bpe", "vocab_size": size})
@@ -618,7 +618,7 @@ def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
     assert reasons(at) == {"bigram": "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"}
 
 
-def test_seeds_needed_are_those_that_the_test_can_use(tmp_path: Path) -> None:
+def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None:
     """Four seeds of each, two of them shared: the paired test has two, and needs more than those."""
     for seed, gap in ((1, 0.04), (2, 0.1), (5, 0.1), (6, 0.1)):
         make_run(tmp_path / f"b{seed}", 2.0 - gap, seed=seed, model__n_layer=4)
@@ -656,7 +656,7 @@ def models(place: Path) -> Path:
     return place
 
 
-def test_rows_are_called_by_the_presets_that_were_typed(tmp_path: Path) -> None:
+def test_rows_are_named_by_the_typed_presets(tmp_path: Path) -> None:
     c = asked(models(tmp_path / "sweep"))
     assert [row.label for row in c.rows] == list(MODELS)  # in the order typed
     assert (c.keys, c.along) == (["model"], [])
@@ -667,7 +667,7 @@ def test_rows_are_called_by_the_presets_that_were_typed(tmp_path: Path) -> None:
     assert asked(tmp_path, baseline="model=bigram").baseline.label == "bigram"
 
 
-def test_presets_of_single_runs_come_from_their_command_lines(tmp_path: Path) -> None:
+def test_presets_of_single_runs_are_read_from_their_command_lines(tmp_path: Path) -> None:
     for name, settings in MODELS.items():
         run = make_run(tmp_path / name, 2.0, **{f"model__{key}": value for key, value in settings.items()})
         (run / "provenance.json").write_text(json.dumps({"command": f"python -m gptexp.train model={name} seed=1"}))
@@ -681,7 +681,7 @@ def test_presets_of_single_runs_come_from_their_command_lines(tmp_path: Path) ->
     ["n_layer=4,position=rope", "n_layer=4 position=rope", "n_layer=4, position=rope", ["n_layer=4", "position=rope"],
      "n_layer 4, position rope"],
 )  # fmt: skip
-def test_a_baseline_of_several_settings_is_taken_in_any_spelling(tmp_path: Path, baseline: str | list[str]) -> None:
+def test_a_baseline_of_several_settings_is_accepted_in_any_spelling(tmp_path: Path, baseline: str | list[str]) -> None:
     for n in (2, 4):
         for position in ("rope", "learned"):
             make_run(tmp_path / f"{n}{position}", 2.0, model__n_layer=n, model__position=position)
@@ -690,7 +690,7 @@ def test_a_baseline_of_several_settings_is_taken_in_any_spelling(tmp_path: Path,
         asked(tmp_path, baseline="n_layer=4")
 
 
-def test_several_texts_are_shown_with_the_folders_to_give(tmp_path: Path) -> None:
+def test_several_texts_are_listed_with_their_folders(tmp_path: Path) -> None:
     for name, sha in (("novels", "a"), ("poems", "b"), ("laws", "c")):
         for seed in (1, 2) if name == "novels" else (1,):
             make_run(tmp_path / name / str(seed), 2.0, seed=seed, sha=sha * 64, data__path=f"{name}.txt")
@@ -708,7 +708,7 @@ def test_several_texts_are_shown_with_the_folders_to_give(tmp_path: Path) -> Non
     )
 
 
-def test_a_sweep_in_progress_says_how_many_jobs_are_done(tmp_path: Path) -> None:
+def test_a_sweep_in_progress_shows_the_number_of_complete_jobs(tmp_path: Path) -> None:
     place = swept(tmp_path / "sweep", "n_layer=2", "n_layer=4", "n_layer=8")
     stored = yaml.safe_load((place / "sweep.yaml").read_text())
     for job in stored["jobs"]:
@@ -762,7 +762,7 @@ def two_kinds(place: Path) -> Path:
     return place
 
 
-def test_heads_and_words_of_a_grid_are_whole_at_80_columns(tmp_path: Path) -> None:
+def test_headings_and_words_of_a_grid_are_whole_at_80_columns(tmp_path: Path) -> None:
     lines = text_of(asked(grid(tmp_path))).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split()[:6] == ["n_layer", "position", "dropout", "seeds", "val/bpb", "difference"]

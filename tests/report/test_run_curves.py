@@ -23,7 +23,7 @@ def test_a_run_gets_its_curves_at_its_end(train_here: Callable[..., dict[str, An
     assert Path("run/curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_both_losses_are_drawn_and_one_validation_is_no_curve(tmp_path: Path) -> None:
+def test_both_losses_are_drawn_and_one_validation_is_not_a_curve(tmp_path: Path) -> None:
     series = run_curves._series(make_run(tmp_path / "a", 2.0))
     assert sorted(series) == ["train/loss", "val/loss"]
     assert [step for step, _ in series["val/loss"]] == list(range(10, 101, 10))
@@ -31,7 +31,7 @@ def test_both_losses_are_drawn_and_one_validation_is_no_curve(tmp_path: Path) ->
     assert not (tmp_path / "b/curves.png").exists()
 
 
-def test_what_goes_wrong_in_drawing_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_plotting_does_not_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "a", 2.0)
     monkeypatch.setattr(run_curves, "_picture", lambda _: 1 / 0)
     draw_run(run)
@@ -42,7 +42,7 @@ def test_what_goes_wrong_in_drawing_fails_no_run(tmp_path: Path, monkeypatch: py
     assert not (run / "curves.png").exists()
 
 
-def test_no_plotting_is_imported_before_a_run_has_ended() -> None:
+def test_plotting_is_imported_only_at_the_end_of_a_run() -> None:
     code = (
         "import sys, gptexp.report.run_curves; print([m for m in sys.modules if m.startswith(('matplotlib', 'scipy'))])"
     )

@@ -28,7 +28,7 @@ def simulated(seed: int, noise: float = 0.005) -> np.ndarray:
     return TRUE.loss(N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(N.size))
 
 
-def test_known_constants_lie_in_the_intervals_of_their_fit() -> None:
+def test_known_constants_are_inside_the_intervals_of_the_fit() -> None:
     """Four simulated ladders, five constants each: at 95% one of twenty may miss."""
     held = 0
     for seed in range(4):
@@ -40,13 +40,13 @@ def test_known_constants_lie_in_the_intervals_of_their_fit() -> None:
     assert held >= 18
 
 
-def test_without_noise_the_constants_are_found_exactly() -> None:
+def test_without_noise_the_fit_recovers_the_constants_exactly() -> None:
     found = fit(N, D, simulated(0, noise=0.0), resamples=2).constants
     for name in ("E", "A", "B", "alpha", "beta"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=0.01)
 
 
-def test_the_optimum_is_where_no_other_size_is_better() -> None:
+def test_no_other_size_is_better_than_the_optimum() -> None:
     """The closed form against a search over N at C = 6 N D."""
     flops = 1e20
     n, d = TRUE.optimum(flops)
@@ -56,7 +56,7 @@ def test_the_optimum_is_where_no_other_size_is_better() -> None:
     assert searched == pytest.approx(n, rel=1e-3)
 
 
-def test_a_ladder_too_small_to_tell_says_so_and_a_good_one_does_not() -> None:
+def test_a_ladder_that_is_too_small_is_reported() -> None:
     def said(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
         console = Console(width=200, file=io.StringIO())
         print_law(console, fit(n, d, losses, resamples=30), None)
@@ -76,13 +76,13 @@ LADDERS = {
 
 
 @pytest.mark.parametrize("ladder", LADDERS)
-def test_a_ladder_that_can_not_fix_the_constants_is_refused(ladder: str) -> None:
+def test_a_ladder_that_cannot_determine_the_constants_is_refused(ladder: str) -> None:
     n, d, message = LADDERS[ladder]
     with pytest.raises(RunError, match=f"--scaling: {message}"):
         fit(n, d, np.asarray(TRUE.loss(n, d)))
 
 
-def test_a_loss_that_does_not_fall_is_refused() -> None:
+def test_a_loss_that_does_not_decrease_is_refused() -> None:
     with pytest.raises(RunError, match="does not fall with the number of"):
         fit(N, D, np.full(N.size, 2.0) + 1e-3 * np.log(N))
 
@@ -112,7 +112,7 @@ def test_scaling_prints_constants_and_the_best_size_and_draws_the_fit(tmp_path: 
     assert (tmp_path / "ladder/report/scaling.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_runs_that_stopped_before_their_schedule_ended_are_left_out(tmp_path: Path) -> None:
+def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Path) -> None:
     ladder(tmp_path)
     make_run(tmp_path / "early", 9.0, model__n_embd=7, trainer__max_steps=1000, result={"steps": 400, "tokens": 4})
     law = fit_folders([tmp_path], "val/bpb")
@@ -174,7 +174,7 @@ def wide_ladder() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return n, d, 0.02 * (n / n.max()) ** 0.35
 
 
-def test_pairs_are_resampled_from_50_points_and_the_note_says_so() -> None:
+def test_the_note_states_that_pairs_are_resampled_from_50_points() -> None:
     n, d, spread = wide_ladder()
     losses = TRUE.loss(n, d) * np.exp(spread * np.random.default_rng(0).standard_normal(n.size))
     large, small = fit(n, d, losses, resamples=2), fit(N, D, simulated(0), resamples=2)
@@ -187,7 +187,7 @@ def test_pairs_are_resampled_from_50_points_and_the_note_says_so() -> None:
 
 
 @pytest.mark.slow
-def test_intervals_hold_what_they_state_where_noise_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_keep_their_coverage_if_the_noise_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 simulated ladders, 100 resamples each, gave 97% by pairs and 88% by residuals of the stated 95%."""
     n, d, spread = wide_ladder()
 

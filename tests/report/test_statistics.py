@@ -59,7 +59,7 @@ def any_significant(c: Comparison) -> bool:
 # ---------------------------------------------------------------------------------- how often it errs
 
 
-def test_a_null_experiment_is_called_significant_in_five_percent() -> None:
+def test_a_null_experiment_is_significant_in_five_percent() -> None:
     """200 experiments of one comparison each, so before and after Holm are the same."""
     assert abs(share(any_significant, shift=0.0) - 0.05) <= 0.03
 
@@ -74,13 +74,13 @@ def test_three_thousand_null_tests_err_in_five_percent(shared: bool) -> None:
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.012)
 
 
-def test_of_four_null_comparisons_any_is_called_significant_in_at_most_five_percent() -> None:
+def test_four_null_comparisons_have_at_most_five_percent_false_positives() -> None:
     """After Holm; without it this would be 14% to 19%."""
     assert share(any_significant, shift=0.0, configurations=5) <= 0.05 + 0.03
 
 
 @pytest.mark.parametrize(("shift", "seeds"), [(1.0, 5), (1.5, 5), (1.0, 10)])
-def test_a_planted_difference_is_found_as_often_as_theory_says(shift: float, seeds: int) -> None:
+def test_a_true_difference_is_found_with_the_predicted_power(shift: float, seeds: int) -> None:
     """Within three standard errors of the noncentral t's power."""
     expected = power(Difference(-0.01 * shift, "paired t", seeds, 0.01), seeds)
     error = math.sqrt(expected * (1 - expected) / SIMULATIONS)
@@ -88,7 +88,7 @@ def test_a_planted_difference_is_found_as_often_as_theory_says(shift: float, see
     assert found == pytest.approx(expected, abs=3 * error)
 
 
-def test_the_interval_holds_the_truth_in_95_percent() -> None:
+def test_the_interval_covers_the_true_mean_in_95_percent() -> None:
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(1000):
@@ -100,20 +100,20 @@ def test_the_interval_holds_the_truth_in_95_percent() -> None:
 # ---------------------------------------------------------------------------------- worked examples
 
 
-def test_interval_of_one_to_five() -> None:
+def test_the_interval_of_one_to_five_equals_the_textbook() -> None:
     """t(0.975, 4) = 2.7764451; sd = sqrt(2.5)."""
     i = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (i.n, i.mean, i.sd) == (5, 3.0, pytest.approx(math.sqrt(2.5)))
     assert i.half_width == pytest.approx(2.7764451 * math.sqrt(2.5 / 5))
 
 
-def test_interval_of_one_seed_and_of_none() -> None:
+def test_the_interval_of_one_seed_or_none_is_undefined() -> None:
     assert interval([2.0]) == statistics.Interval(1, 2.0)
     assert interval([]) == statistics.Interval(0)
     assert interval([2.0, 2.0]).half_width == 0.0
 
 
-def test_bootstrap_interval_is_repeatable_and_near_the_t_interval_for_many_seeds() -> None:
+def test_the_bootstrap_interval_is_repeatable_and_near_the_t_interval() -> None:
     x = list(np.random.default_rng(0).normal(size=60))
     i, t = interval(x, "bootstrap"), interval(x)
     assert i == interval(x, "bootstrap")
@@ -121,7 +121,7 @@ def test_bootstrap_interval_is_repeatable_and_near_the_t_interval_for_many_seeds
     assert i.high == pytest.approx(t.high, abs=0.05)
 
 
-def test_paired_difference_cancels_what_the_seed_brings() -> None:
+def test_the_paired_difference_cancels_the_effect_of_the_seed() -> None:
     """Gaps -1, -2, -3: mean -2, sd 1, t = -3.4641 with 2 degrees of freedom, p = 0.0742."""
     d = difference({1: 9.0, 2: 18.0, 3: 27.0, 4: 0.0}, {1: 10.0, 2: 20.0, 3: 30.0, 9: 5.0})
     assert (d.test, d.n, d.mean, d.sd) == ("paired t", 3, -2.0, 1.0)
@@ -129,7 +129,7 @@ def test_paired_difference_cancels_what_the_seed_brings() -> None:
     assert d.high == pytest.approx(-2 + 4.3026527 / math.sqrt(3))
 
 
-def test_welch_where_no_two_seeds_are_shared() -> None:
+def test_welch_is_used_without_two_shared_seeds() -> None:
     """Student's sleep data taken as two groups: t = -1.8608, df = 17.776, p = 0.07939 (R, ?t.test)."""
     a = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     b = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -146,7 +146,7 @@ def test_welch_where_no_two_seeds_are_shared() -> None:
     [({1: 2.0}, {1: 2.1}), ({1: 2.0}, {2: 2.1}), ({1: 2.0, 2: 2.1}, {1: 3.0, 2: 3.1}), ({1: 2.0, 2: 2.2}, {3: 2.0})],
     ids=["one pair", "one each", "no spread", "two against one"],
 )
-def test_too_little_for_a_test_gives_a_difference_and_no_p(
+def test_too_few_seeds_give_a_difference_without_a_p_value(
     values: dict[int, float], baseline: dict[int, float]
 ) -> None:
     d = difference(values, baseline)
@@ -154,7 +154,7 @@ def test_too_little_for_a_test_gives_a_difference_and_no_p(
     assert d.mean == pytest.approx(np.mean(list(values.values())) - np.mean(list(baseline.values())))
 
 
-def test_holm_of_a_worked_example() -> None:
+def test_holm_correction_equals_a_worked_example() -> None:
     """0.005·4, 0.01·3, 0.03·2 and, as no p-value may fall below an earlier one, again 0.06."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
@@ -162,20 +162,20 @@ def test_holm_of_a_worked_example() -> None:
     assert holm([None]) == [None]
 
 
-def test_power_of_the_textbook() -> None:
+def test_power_equals_the_textbook() -> None:
     """Cohen's medium effect: 34 pairs, or 64 in each of two groups, give 80% (G*Power's manual)."""
     assert seeds_needed(Difference(0.5, "paired t", 5, 1.0)) == 34
     assert seeds_needed(Difference(0.5, "Welch's t", 5, math.sqrt(2))) == 64
     assert power(Difference(0.5, "paired t", 5, 1.0), 34) == pytest.approx(0.8078, abs=1e-4)
 
 
-def test_seeds_needed_at_both_ends() -> None:
+def test_seeds_needed_is_bounded_at_both_ends() -> None:
     assert seeds_needed(Difference(100.0, "paired t", 2, 1.0)) == 2
     assert seeds_needed(Difference(1e-3, "paired t", 5, 1.0)) is None
     assert seeds_needed(Difference(0.5, "", 1)) is None
 
 
-def test_power_where_scipys_noncentral_t_gives_up() -> None:
+def test_power_is_computed_if_scipys_noncentral_t_fails() -> None:
     """nct.cdf is nan for 2 degrees of freedom at a noncentrality of 37; simulation and theory say 1."""
     assert power(Difference(37.0, "paired t", 3, math.sqrt(3)), 3) == pytest.approx(1.0, abs=1e-3)
     by_quantiles = statistics._power_by_quantiles(4.302652729911275, 2, 3.0)

@@ -53,7 +53,7 @@ def test_compressed_records_are_refused_before_they_are_expanded(
         open_plain(tmp_path / "b.ckpt")
 
 
-def test_records_packed_again_without_compression_are_read_right(tmp_path: Path) -> None:
+def test_repacked_uncompressed_records_are_read_correctly(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ckpt")
     pack_again(path, tmp_path / "b.ckpt", zipfile.ZIP_STORED)
     assert content(open_plain(tmp_path / "b.ckpt")) == content(open_plain(path))
@@ -100,7 +100,7 @@ LONG = "x" * 10**6
         ({(1, 2): 3}, "has a key that is no text"),
     ],
 )
-def test_a_small_file_stands_for_no_more_than_it_holds(tmp_path: Path, more: dict[Any, Any], why: str) -> None:
+def test_a_small_file_cannot_claim_more_data_than_it_contains(tmp_path: Path, more: dict[Any, Any], why: str) -> None:
     path = tmp_path / "a.ckpt"
     torch.save({"format": "f", **more}, path)
     if why:
@@ -110,7 +110,7 @@ def test_a_small_file_stands_for_no_more_than_it_holds(tmp_path: Path, more: dic
         assert open_plain(path)["format"] == "f"
 
 
-def test_a_value_nested_too_deep_is_refused(tmp_path: Path) -> None:
+def test_a_too_deeply_nested_value_is_refused(tmp_path: Path) -> None:
     value: list[Any] = []
     for _ in range(100):
         value = [value]
@@ -126,7 +126,7 @@ def _with_pickle(path: Path, pickled: bytes) -> Path:
     return path
 
 
-def test_a_key_that_takes_for_ever_to_hash_is_refused_unread(tmp_path: Path) -> None:
+def test_a_key_that_is_too_expensive_to_hash_is_refused_unread(tmp_path: Path) -> None:
     key: Any = ()
     for _ in range(60):
         key = (key, key)

@@ -21,7 +21,7 @@ from gptexp.tokenizers import load_tokenizer
 from support.checkpoints import SMALL, small_checkpoint
 
 
-def test_checkpoint_opens_with_weights_only_and_is_what_was_saved(tmp_path: Path) -> None:
+def test_a_checkpoint_loads_with_weights_only_and_equals_what_was_saved(tmp_path: Path) -> None:
     saved = small_checkpoint()
     ckpt.save(saved, tmp_path / "a.ckpt")
     plain = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -44,7 +44,7 @@ def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
     assert torch.equal(model(tokens), again(tokens))
 
 
-def test_the_former_last_stays_as_previous_and_best_is_a_second_name(tmp_path: Path) -> None:
+def test_the_old_last_becomes_previous_and_best_is_a_second_name(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         ckpt.rotate(small_checkpoint(step), tmp_path, best=step == 2)
     steps = {name: load(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt", "best.ckpt")}
@@ -53,7 +53,7 @@ def test_the_former_last_stays_as_previous_and_best_is_a_second_name(tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckpt.save(small_checkpoint(1), tmp_path / "last.ckpt")
 
     def broken(*_: Any) -> None:
@@ -68,7 +68,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_flipped_byte_is_found_and_the_previous_generation_is_used(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected_and_the_previous_file_is_used(tmp_path: Path) -> None:
     for step in (1, 2):
         ckpt.rotate(small_checkpoint(step), tmp_path, best=False)
     last = tmp_path / "last.ckpt"
@@ -109,7 +109,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_strangers_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
+def test_an_untrusted_pickle_executes_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.ckpt"
     if legacy:
@@ -133,12 +133,12 @@ def test_a_strangers_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.Mon
         ({"model": {"x": torch.zeros(1)}}, "here: .* is missing, the model's is"),
     ],
 )
-def test_a_strangers_settings_are_refused_before_anything_is_allocated(changes: dict[str, Any], message: str) -> None:
+def test_untrusted_settings_are_refused_before_any_allocation(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_model(small_checkpoint(**changes), "here")
 
 
-def test_a_tensor_that_says_more_than_its_file_holds_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     """A kilobyte that would become 512 TiB at the first copy."""
     plain = {**small_checkpoint().as_plain(), "model": {"x": torch.zeros(1).expand(1 << 20, 1 << 27)}}
     torch.save(plain, tmp_path / "a.ckpt")
@@ -155,13 +155,13 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["bf16", "auto", 3, torch.zeros(2)])
-def test_a_precision_that_no_run_has_is_refused(tmp_path: Path, value: object) -> None:
+def test_an_unknown_precision_is_refused(tmp_path: Path, value: object) -> None:
     torch.save({**small_checkpoint().as_plain(), "precision": value}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="its `precision` is none of 32-true, bf16-mixed, 16-mixed, 64-true"):
         load(tmp_path / "a.ckpt")
 
 
-def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+def test_other_files_are_refused_as_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "lightning.ckpt")
     with pytest.raises(ValueError, match="not a gptexp checkpoint"):
         load(tmp_path / "lightning.ckpt")
@@ -172,7 +172,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
         load(tmp_path / "nothing.ckpt")
 
 
-def test_positions_are_cropped_to_a_smaller_block_and_nothing_else_is() -> None:
+def test_only_positions_are_cropped_to_a_smaller_block_size() -> None:
     stored = small_checkpoint().model
     config = compose([*SMALL, "model.block_size=4"]).model
     model = build_model(config, 257, seed=9)
@@ -185,18 +185,18 @@ def test_positions_are_cropped_to_a_smaller_block_and_nothing_else_is() -> None:
     assert all(torch.equal(before[name], value) for name, value in model_tensors(wider).items())
 
 
-def test_our_own_mistakes_are_caught_when_saving(tmp_path: Path) -> None:
+def test_invalid_contents_are_refused_at_saving(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="PosixPath"):
         ckpt.save(small_checkpoint(data={"path": Path("x")}), tmp_path / "a.ckpt")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tokenizer_of_a_checkpoint_is_its_own(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_its_tokenizer(tmp_path: Path) -> None:
     checkpoint = small_checkpoint(tokenizer={"kind": "byte"})
     assert load_tokenizer(checkpoint.tokenizer).decode([72, 105]) == "Hi"
 
 
-def test_persistent_buffers_are_part_of_a_model() -> None:
+def test_persistent_buffers_are_saved_with_a_model() -> None:
     """A user's own model may have some: running means, counters. Those that are recomputed are not stored."""
 
     def make() -> torch.nn.Module:

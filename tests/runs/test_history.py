@@ -47,11 +47,11 @@ def segments(schedule: str, *parts: tuple[int, int], **settings: object) -> list
         (segments("wsd", (50_000, 60_000), (90_000, 90_000), warmup_steps=2), "at step 50000 of 60000"),
     ],
 )
-def test_a_run_is_extended_only_where_its_rates_differ(found: list[history.Segment], says: str | None) -> None:
+def test_a_run_is_extended_only_if_its_learning_rates_differ(found: list[history.Segment], says: str | None) -> None:
     assert history.extension(found) == says
 
 
-def test_a_run_that_goes_on_unchanged_stays_one_segment() -> None:
+def test_a_run_resumed_without_changes_stays_one_segment() -> None:
     first, own = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
     assert history.History([first], {**own, "from": 10}).until(15) == [{**own, "to": 15}]
     other = {**own, "from": 10, "code_sha256": "b"}
@@ -67,12 +67,12 @@ def test_a_run_that_goes_on_unchanged_stays_one_segment() -> None:
      [{**segments("cosine", (4, 4))[0], "schedule": {"kind": "none"}}],
      [{**segments("cosine", (4, 4))[0], "schedule": {"kind": "cosine", "min_lr_ratio": "x"}}]],
 )  # fmt: skip
-def test_a_strangers_history_is_refused_in_one_line(wrong: object) -> None:
+def test_an_invalid_history_is_refused_in_one_line(wrong: object) -> None:
     with pytest.raises(ValueError, match="its history "):
         history.checked(wrong)
 
 
-def test_an_extended_run_is_compared_as_a_configuration_of_its_own(
+def test_an_extended_run_is_compared_as_a_separate_configuration(
     train_here: Train, workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("scipy")
@@ -121,7 +121,7 @@ def test_compare_names_the_versions_of_the_code(tmp_path: Path) -> None:
     assert note.startswith("the runs were made by 2 versions of the code: aaaaaaaa (commit ccccccc): 2 runs; bbbbbbbb")
 
 
-def test_a_commit_that_leaves_the_code_as_it_is_makes_no_other_version(tmp_path: Path) -> None:
+def test_a_commit_without_code_changes_is_not_another_version(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from runfolders import age
 
@@ -139,7 +139,7 @@ def test_a_commit_that_leaves_the_code_as_it_is_makes_no_other_version(tmp_path:
     assert compared.left_out[0].reason.endswith("which is newer")
 
 
-def test_compare_tells_uncommitted_changes_of_older_runs_apart(tmp_path: Path) -> None:
+def test_compare_distinguishes_uncommitted_changes_of_older_runs(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from gptexp.report.comparison import Question, compare_folders
 
@@ -154,7 +154,7 @@ def test_compare_tells_uncommitted_changes_of_older_runs_apart(tmp_path: Path) -
     assert second.code[1].startswith("commit ccccccc with changes ")
 
 
-def test_a_rerun_by_other_code_says_so_where_it_replaces_the_older(tmp_path: Path) -> None:
+def test_a_rerun_with_other_code_is_noted_if_it_replaces_a_run(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from runfolders import age
 
@@ -167,7 +167,7 @@ def test_a_rerun_by_other_code_says_so_where_it_replaces_the_older(tmp_path: Pat
     assert lost.reason.endswith("which is newer and was made by other code")
 
 
-def test_the_scaling_law_leaves_extended_runs_out_by_name(tmp_path: Path) -> None:
+def test_the_scaling_law_excludes_extended_runs_by_name(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from gptexp.report.reading import read_runs
     from gptexp.report.scaling import _why_not
@@ -177,7 +177,7 @@ def test_the_scaling_law_leaves_extended_runs_out_by_name(tmp_path: Path) -> Non
     assert _why_not(run, "val/bpb").startswith("extended at step 20 of 20: ")
 
 
-def test_compare_shows_a_learning_rate_that_follows_the_width(tmp_path: Path) -> None:
+def test_compare_shows_a_learning_rate_that_depends_on_the_width(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from gptexp.report.comparison import Question, compare_folders
 

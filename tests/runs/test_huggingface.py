@@ -154,7 +154,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[..., object] | None]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_of_transformers_computes_the_same_here_and_back(
+def test_a_transformers_model_gives_the_same_logits_here_and_back(
     make: Callable[..., Path], tmp_path: Path, case: str
 ) -> None:
     settings, store = CASES[case]
@@ -199,7 +199,9 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda config: config.kind)
-def test_a_model_of_ours_computes_the_same_in_transformers(run: Callable[..., Path], tmp_path: Path, kind: Any) -> None:
+def test_a_gptexp_model_gives_the_same_logits_in_transformers(
+    run: Callable[..., Path], tmp_path: Path, kind: Any
+) -> None:
     path = run(tokenizer=kind)
     export(str(path), tmp_path / "out")
     (ours, tokenizer), theirs = ours_of(path), theirs_of(tmp_path / "out")
@@ -211,7 +213,7 @@ def test_a_model_of_ours_computes_the_same_in_transformers(run: Callable[..., Pa
     assert_same(again, theirs, tokenizer.vocab_size, length=24)
 
 
-def test_other_settings_of_ours_arrive_too(run: Callable[..., Path], tmp_path: Path) -> None:
+def test_other_settings_are_also_exported(run: Callable[..., Path], tmp_path: Path) -> None:
     from gptexp.config.model import Activation
 
     config = replace(OURS, bias=True, tie_weights=False, activation=Activation.gelu, dropout=0.2, attn_dropout=0.1)
@@ -241,7 +243,7 @@ def test_other_settings_of_ours_arrive_too(run: Callable[..., Path], tmp_path: P
         ({"mlp_ratio": 0.0}, "model.mlp_ratio=0.0: "),
     ],
 )
-def test_what_gpt2_lacks_in_transformers_is_refused_by_name(
+def test_settings_that_transformers_gpt2_lacks_are_refused_by_name(
     run: Callable[..., Path], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     from gptexp.config.conversion import from_plain
@@ -253,7 +255,7 @@ def test_what_gpt2_lacks_in_transformers_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_models_are_refused(tmp_path: Path) -> None:
+def test_other_architectures_are_refused(tmp_path: Path) -> None:
     from gptexp.config import BigramConfig
     from gptexp.runs.huggingface.config import require_gpt2
 
@@ -325,7 +327,7 @@ def good(make: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_CONFIGS, ids=[message for _, message in BAD_CONFIGS])
-def test_a_config_that_does_not_fit_is_one_line(good: Path, change: dict[str, Any], message: str) -> None:
+def test_a_config_that_does_not_match_gives_a_one_line_error(good: Path, change: dict[str, Any], message: str) -> None:
     config = json.loads((good / "config.json").read_text(encoding="utf-8"))
     (good / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
     with pytest.raises(ValueError, match="theirs") as caught:
@@ -351,7 +353,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_pickle_is_refused_and_does_nothing(
+def test_a_malicious_pickle_is_refused_and_not_executed(
     make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, zipped: bool
 ) -> None:
     folder = make(store=pickled)
@@ -378,7 +380,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(
         ({"weight_map": {"wte.weight": "none.safetensors"}}, "no such file"),
     ],
 )
-def test_an_index_of_shards_names_files_of_the_folder_only(
+def test_an_index_of_shards_can_only_name_files_in_its_folder(
     make: Callable[..., Path], index: dict[str, Any], message: str
 ) -> None:
     folder = make(store=sharded)
@@ -396,7 +398,7 @@ def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_weights_is_answered_with_its_folder(good: Path) -> None:
+def test_a_weights_file_error_suggests_its_folder(good: Path) -> None:
     with pytest.raises(
         ValueError, match=r"model\.safetensors: is only the weights of a model; give the folder .*theirs$"
     ):
@@ -407,7 +409,7 @@ def test_a_file_of_weights_is_answered_with_its_folder(good: Path) -> None:
 
 
 @pytest.mark.parametrize("store", [None, pickled])
-def test_an_output_layer_that_would_be_dropped_unseen_is_refused(make: Callable[..., Path], store: Any) -> None:
+def test_an_output_layer_that_would_be_dropped_is_refused(make: Callable[..., Path], store: Any) -> None:
     folder = make(store=store, tie_word_embeddings=False)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}), encoding="utf-8")
@@ -415,7 +417,7 @@ def test_an_output_layer_that_would_be_dropped_unseen_is_refused(make: Callable[
         ours_of(folder)
 
 
-def test_whole_numbers_are_no_weights(good: Path) -> None:
+def test_integers_are_refused_as_weights(good: Path) -> None:
     stored = load_file(good / "model.safetensors")
     stored["transformer.ln_f.weight"] = stored["transformer.ln_f.weight"].long()
     save_file(stored, good / "model.safetensors")
@@ -423,7 +425,7 @@ def test_whole_numbers_are_no_weights(good: Path) -> None:
         ours_of(good)
 
 
-def test_the_feed_forward_gets_its_width_also_where_division_rounds() -> None:
+def test_the_feed_forward_width_is_exact_if_division_rounds() -> None:
     rounded = 0
     for n_embd in (1, 3, 33, 49, 768, 1600):
         for width in range(1, 5 * n_embd + 1):
@@ -432,7 +434,7 @@ def test_the_feed_forward_gets_its_width_also_where_division_rounds() -> None:
     assert rounded > 0
 
 
-def test_settings_have_transformers_other_names_and_defaults(tmp_path: Path) -> None:
+def test_alternative_names_and_defaults_of_transformers_are_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "gpt2"}))
     settings, vocab_size = read_model(path)
@@ -460,7 +462,7 @@ def test_training_starts_from_a_folder_with_a_smaller_block(
     assert found.tokenizer["kind"] == "files"
 
 
-def test_settings_of_a_folder_can_not_be_changed_nor_resumed(good: Path, workplace: Path) -> None:
+def test_settings_of_a_weights_folder_cannot_be_changed_or_resumed(good: Path, workplace: Path) -> None:
     line = [*[o for o in TINY if "block_size" not in o], "data.path=story.txt"]
     config = compose([*line, f"init_from={good}"])
     assert (config.model.block_size, config.model.n_layer) == (19, 2)  # type: ignore[attr-defined]
@@ -474,7 +476,7 @@ def test_settings_of_a_folder_can_not_be_changed_nor_resumed(good: Path, workpla
         check(compose([*line, f"init_from={good}", "model.block_size=20"]))
 
 
-def test_without_tokenizer_files_only_gpt2s_size_will_do(good: Path) -> None:
+def test_without_tokenizer_files_the_vocabulary_must_have_gpt2s_size(good: Path) -> None:
     for path in good.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ValueError, match=r"311 tokens, which aren't GPT-2's 50,257.*put tokenizer\.json"):
@@ -484,13 +486,13 @@ def test_without_tokenizer_files_only_gpt2s_size_will_do(good: Path) -> None:
     assert huggingface.read_settings(good)["tokenizer"] == {"kind": "gpt2"}
 
 
-def test_a_folder_without_weights_says_what_was_looked_for(good: Path) -> None:
+def test_a_folder_without_weights_names_the_expected_files(good: Path) -> None:
     (good / "model.safetensors").unlink()
     with pytest.raises(RunError, match=r"no checkpoint in it.*model\.safetensors or pytorch_model\.bin"):
         find_checkpoint(str(good))
 
 
-def test_weights_alone_have_no_corpus_to_be_scored_on(good: Path) -> None:
+def test_weights_without_a_run_have_no_corpus_to_score(good: Path) -> None:
     from gptexp.commands.evaluate import evaluate
     from gptexp.evaluate import parser
 
@@ -528,7 +530,7 @@ def fill(cache: Path, source: Path, *names: str) -> Path:
     return folder
 
 
-def test_a_published_model_comes_from_the_cache(cache: Path, good: Path) -> None:
+def test_a_published_model_is_read_from_the_cache(cache: Path, good: Path) -> None:
     folder = fill(cache, good, "config.json", "tokenizer.json", "tokenizer_config.json")
     settings = stored_settings("gpt2")  # takes no weights
     assert (settings["name"], settings["model"]["n_embd"]) == ("gpt2", 33)
@@ -539,7 +541,7 @@ def test_a_published_model_comes_from_the_cache(cache: Path, good: Path) -> None
     assert_same(ours_of("gpt2")[0], theirs_of(good))
 
 
-def test_only_what_is_needed_is_fetched(cache: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_required_files_are_downloaded(cache: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     asked: list[tuple[str, list[str]]] = []
@@ -558,7 +560,7 @@ def test_only_what_is_needed_is_fetched(cache: Path, good: Path, monkeypatch: py
     assert len(asked) == 2
 
 
-def test_without_a_network_it_says_what_to_get_and_where(cache: Path, good: Path) -> None:
+def test_without_a_network_the_error_names_the_files_and_the_folder(cache: Path, good: Path) -> None:
     with pytest.raises(RunError) as caught:
         find_checkpoint("gpt2-xl")
     message = str(caught.value)
@@ -583,7 +585,7 @@ def test_without_a_network_it_says_what_to_get_and_where(cache: Path, good: Path
 
 
 @pytest.mark.slow
-def test_from_transformers_to_gptexp_and_back_by_commands(good: Path, workplace: Path) -> None:
+def test_commands_convert_from_transformers_and_back(good: Path, workplace: Path) -> None:
     settings = [f"init_from={good}", *TINY, "data.path=story.txt", "trainer.max_steps=10", "hydra.run.dir=tuned"]
     wrote = command(
         "generate", str(good), "--prompt", "The", "--temperature", "0", "--max-new-tokens", "5", cwd=workplace

@@ -90,7 +90,7 @@ def opened(path: Path) -> None:
 
 @few
 @given(st.data())
-def test_a_changed_checkpoint_is_read_or_refused_in_a_line(
+def test_a_mutated_checkpoint_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "changed.ckpt"
@@ -100,7 +100,7 @@ def test_a_changed_checkpoint_is_read_or_refused_in_a_line(
 
 @few
 @given(st.data())
-def test_a_changed_bundle_is_replayed_or_refused_in_a_line(
+def test_a_mutated_bundle_is_replayed_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "changed.pt"
@@ -110,7 +110,7 @@ def test_a_changed_bundle_is_replayed_or_refused_in_a_line(
 
 @few
 @given(place=st.integers(0, 10**6), byte=st.integers(1, 255))
-def test_a_changed_byte_of_a_checkpoint_is_found_or_harmless(
+def test_a_changed_byte_of_a_checkpoint_is_detected_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "byte.ckpt"
@@ -128,7 +128,7 @@ def test_a_changed_byte_of_a_checkpoint_is_found_or_harmless(
 
 @few
 @given(st.data())
-def test_changed_settings_are_read_or_refused_in_a_line(
+def test_mutated_settings_are_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     run = tmp_path_factory.getbasetemp() / "changed"
@@ -142,7 +142,7 @@ def test_changed_settings_are_read_or_refused_in_a_line(
 
 @few
 @given(data=st.data(), name=st.sampled_from(["result.json", "metrics.csv", "provenance.json", "samples.md"]))
-def test_a_changed_file_of_a_finished_run_is_read_or_refused_in_a_line(
+def test_a_mutated_file_of_a_run_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
 ) -> None:
     from gptexp.report.reading import last_sample

@@ -31,14 +31,14 @@ def with_model(**changes: Any) -> ckpt.Checkpoint:
     [{"n_layer": 9_999}, {"n_embd": 10**9, "n_head": 1}, {"n_embd": 10**15, "n_head": 1}, {"mlp_ratio": 1e14},
      {"position": "rope", "block_size": 10**9}, {"block_size": 10**15}],
 )  # fmt: skip
-def test_sizes_that_the_weights_can_not_have_are_refused(
+def test_sizes_that_contradict_the_weights_are_refused(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"a\.ckpt: "):
         load_model(with_model(**changes), "a.ckpt")
 
 
-def test_init_from_refuses_layers_without_weights_before_it_builds_them(
+def test_init_from_refuses_layers_without_weights_before_building(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rich.console import Console
@@ -51,14 +51,14 @@ def test_init_from_refuses_layers_without_weights_before_it_builds_them(
         build(config, tmp_path / "run", console=Console(quiet=True))
 
 
-def test_a_model_larger_than_any_tensor_is_one_line() -> None:
+def test_a_model_with_impossible_sizes_gives_a_one_line_error() -> None:
     config = compose(["model.n_embd=1000000000", "model.n_head=1"]).model
     with pytest.raises(ValueError, match=r"model: is larger than any tensor can be .*; give smaller sizes") as caught:
         measure_model(lambda: plain_model(config, 300), 8)
     assert "\n" not in str(caught.value)
 
 
-def test_a_long_context_costs_a_short_text_nothing() -> None:
+def test_a_long_block_size_costs_nothing_for_a_short_text() -> None:
     config = compose(["model=bigram", f"model.block_size={2**20}"]).model
     model, tokenizer = build_model(config, 257, seed=1), load_tokenizer({"kind": "byte"})
     shapes: list[tuple[int, ...]] = []
@@ -83,7 +83,7 @@ def test_validation_windows_are_no_longer_than_the_text(tmp_path: Path) -> None:
     assert torch.equal(targets, tokens + 1)
 
 
-def test_a_strangers_rank_of_an_adapter_is_refused_without_memory(tmp_path: Path) -> None:
+def test_an_untrusted_adapter_rank_is_refused_without_allocation(tmp_path: Path) -> None:
     from gptexp.objectives.loading import load_trained
 
     held = with_model()

@@ -49,7 +49,7 @@ def test_every_preset_plans_distinct_jobs_in_its_own_folder(workplace: Path, nam
     assert len({job.name for job in planned.jobs}) == len({job.identity for job in planned.jobs}) == len(planned.jobs)
 
 
-def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: Path) -> None:
+def test_block_sizes_are_compared_at_equal_tokens_per_step(workplace: Path) -> None:
     from gptexp.compose.composition import config_from_plain
 
     configs = [config_from_plain(job.config) for job in plan(["sweep=block_size"]).jobs]
@@ -57,7 +57,7 @@ def test_block_sizes_are_compared_at_equal_tokens_a_step_and_in_all(workplace: P
     assert {(c.windows_per_step * c.model.block_size, c.trainer.max_steps) for c in configs} == {(1536, 580)}
 
 
-def test_a_free_sweep_is_named_by_its_keys_and_by_what_is_fixed(workplace: Path) -> None:
+def test_an_unnamed_sweep_is_named_by_its_keys_and_fixed_settings(workplace: Path) -> None:
     def name(*overrides: str) -> str:
         return plan([*BASE, *overrides]).name
 
@@ -71,7 +71,7 @@ def test_a_free_sweep_is_named_by_its_keys_and_by_what_is_fixed(workplace: Path)
     assert [job.name for job in jobs] == ["n_head=1,seed=1", "n_head=1,seed=2", "n_head=2,seed=1", "n_head=2,seed=2"]
 
 
-def test_names_are_safe_and_short_and_never_paths(workplace: Path) -> None:
+def test_job_names_are_safe_short_and_never_paths(workplace: Path) -> None:
     for name in ("哈利 [1].txt", "../up.txt"):
         (workplace / name).resolve().write_text(story(120), encoding="utf-8")
     jobs = plan([*BASE[:-1], "data.path='哈利 [1].txt','../up.txt'"]).jobs
@@ -85,7 +85,7 @@ def test_names_are_safe_and_short_and_never_paths(workplace: Path) -> None:
     assert all(len(job.name.encode()) <= 100 for job in jobs)
 
 
-def test_one_experiment_written_twice_is_one_job_and_hydras_own_settings_are_kept(workplace: Path) -> None:
+def test_duplicate_values_give_one_job_and_keep_hydras_settings(workplace: Path) -> None:
     planned = plan([*BASE, "optimizer.lr=0.001,1e-3,0.01", "hydra/launcher=slurm", "++hydra.launcher.nodes=2"])
     assert len(planned.jobs) == 2
     assert planned.hydra == ["hydra/launcher=slurm", "++hydra.launcher.nodes=2"]
@@ -103,7 +103,7 @@ def test_one_experiment_written_twice_is_one_job_and_hydras_own_settings_are_kep
         (["seed=1,2", "sweep.retires=1"], "sweep.retires=1: no such setting; did you mean sweep.retries?"),
     ],
 )
-def test_a_bad_sweep_is_refused_before_its_first_job(workplace: Path, overrides: list[str], message: str) -> None:
+def test_an_invalid_sweep_is_refused_before_its_first_job(workplace: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         plan([*BASE, *overrides])
     assert str(error.value).startswith(message)
@@ -113,7 +113,7 @@ def test_a_bad_sweep_is_refused_before_its_first_job(workplace: Path, overrides:
 # ------------------------------------------------------------------------------------- storing
 
 
-def test_new_values_extend_a_sweep_and_other_settings_are_refused_with_the_difference(workplace: Path) -> None:
+def test_new_values_extend_a_sweep_and_other_settings_are_refused(workplace: Path) -> None:
     line = [*BASE, "seed=1,2", "sweep.name=mine"]
     assert len(store.join(plan(line)).jobs) == 2
     assert [job.name for job in store.join(plan([*BASE, "seed=2,3", "sweep.name=mine"])).jobs] == [
@@ -131,7 +131,7 @@ def test_new_values_extend_a_sweep_and_other_settings_are_refused_with_the_diffe
     assert not (workplace / "logs/sweeps/mine/seed=1").exists()
 
 
-def test_a_strangers_sweep_file_is_data(workplace: Path) -> None:
+def test_an_untrusted_sweep_file_is_treated_as_data(workplace: Path) -> None:
     store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
     path = workplace / "logs/sweeps/mine/sweep.yaml"
     path.write_text("!!python/object/apply:os.system ['touch owned']")
@@ -163,7 +163,7 @@ def stored_file(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
 
 
-def test_a_sweep_older_than_a_setting_is_joined_with_its_default(workplace: Path) -> None:
+def test_a_sweep_older_than_a_setting_uses_the_default_of_it(workplace: Path) -> None:
     line = [*BASE, "model.n_layer=1,2", "sweep.name=mine"]
     made = store.join(plan(line))
     old = stored_file(made.folder)
@@ -178,7 +178,7 @@ def test_a_sweep_older_than_a_setting_is_joined_with_its_default(workplace: Path
         store.join(plan([*line, "trainer.gradient_clip=2"]))
 
 
-def test_a_sweep_goes_on_with_the_same_text_at_another_place(workplace: Path) -> None:
+def test_a_sweep_continues_with_the_same_text_at_another_path(workplace: Path) -> None:
     store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
     (workplace / "story.txt").rename("moved.txt")
     there = [*BASE[:-1], "data.path=moved.txt", "seed=1,2", "sweep.name=mine"]
@@ -188,7 +188,7 @@ def test_a_sweep_goes_on_with_the_same_text_at_another_place(workplace: Path) ->
         store.join(plan(there))
 
 
-def test_a_sweep_refuses_what_its_unfinished_jobs_would_ignore(workplace: Path) -> None:
+def test_a_sweep_refuses_settings_that_unfinished_jobs_would_ignore(workplace: Path) -> None:
     line = [*BASE, "seed=1,2", "sweep.name=mine"]
     made = store.join(plan(line))
     other = plan([*line, "trainer.val_every_steps=1", "paths.data=elsewhere", "callbacks.samples.tokens=3"])
@@ -212,7 +212,7 @@ def test_a_sweep_refuses_what_its_unfinished_jobs_would_ignore(workplace: Path) 
         ("format: 1\njobs:\n- name: a\n  co", "is cut short or damaged: no YAML (while scanning a simple key"),
     ],
 )
-def test_a_damaged_sweep_file_is_one_line(workplace: Path, change: Any, message: str) -> None:
+def test_a_damaged_sweep_file_gives_a_one_line_error(workplace: Path, change: Any, message: str) -> None:
     path = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"])).folder / "sweep.yaml"
     if isinstance(change, str):
         path.write_text(change)
@@ -226,7 +226,7 @@ def test_a_damaged_sweep_file_is_one_line(workplace: Path, change: Any, message:
     assert str(error.value).endswith("; move its folder away, or give another sweep.name")
 
 
-def test_a_job_is_not_written_through_a_link_in_place_of_its_folder(workplace: Path) -> None:
+def test_a_job_is_not_written_through_a_link(workplace: Path) -> None:
     made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
     (workplace / "elsewhere").mkdir()
     made.place(made.jobs[0]).symlink_to(workplace / "elsewhere")
@@ -235,7 +235,7 @@ def test_a_job_is_not_written_through_a_link_in_place_of_its_folder(workplace: P
     assert not any((workplace / "elsewhere").iterdir())
 
 
-def test_a_damaged_result_of_a_job_is_no_value(workplace: Path) -> None:
+def test_a_damaged_result_of_a_job_gives_no_value(workplace: Path) -> None:
     import io
 
     from rich.console import Console
@@ -260,7 +260,7 @@ def trained(folder: Path, code: str, *further: str) -> None:
         (folder / name).write_text(json.dumps({"code_sha256": sha}))
 
 
-def test_a_sweep_joined_by_other_code_is_noticed_or_refused(workplace: Path) -> None:
+def test_other_code_in_a_sweep_is_reported_or_refused(workplace: Path) -> None:
     from gptexp.runs.code_hash import code_sha256
 
     line = [*BASE, "seed=1,2,3,4", "sweep.name=mine"]
@@ -285,7 +285,7 @@ def test_a_job_of_a_strict_sweep_fails_when_the_code_has_changed(workplace: Path
     assert result(made.folder / "seed=1")["error"].startswith("sweep.code=strict: the code has changed")
 
 
-def test_a_sweep_of_widths_knows_which_learning_rates_follow() -> None:
+def test_a_sweep_of_widths_adapts_default_learning_rates() -> None:
     from gptexp.sweep.plan import natural_rates
 
     jobs = plan(["sweep=depth_width"]).jobs
@@ -318,7 +318,7 @@ def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> N
     assert (folder / "n_layer=2,lr=1e+22/result.json").stat().st_mtime_ns > ended["n_layer=2,lr=1e+22"]
 
 
-def test_a_finished_sweep_says_so_without_torch(workplace: Path) -> None:
+def test_a_complete_sweep_is_reported_without_torch(workplace: Path) -> None:
     line = ["seed=1,2", "sweep.name=mine"]
     made = store.join(plan([*BASE, *line]))
     for job in made.jobs:
@@ -335,7 +335,7 @@ def test_a_finished_sweep_says_so_without_torch(workplace: Path) -> None:
     assert done.stdout.count("1.5000") == 2
 
 
-def test_settings_come_from_the_stored_sweep_and_not_from_a_job_composed_again(workplace: Path) -> None:
+def test_settings_of_jobs_come_from_the_stored_sweep(workplace: Path) -> None:
     """As if a preset had been edited after the sweep was stored and before its second job started."""
     from gptexp.sweep import job
 
@@ -347,7 +347,7 @@ def test_settings_come_from_the_stored_sweep_and_not_from_a_job_composed_again(w
     assert (written["optimizer"]["lr"], written["seed"], written["name"]) == (0.0123, 2, "seed=2")
 
 
-def test_dry_run_measures_and_starts_nothing(workplace: Path) -> None:
+def test_a_dry_run_measures_and_starts_no_job(workplace: Path) -> None:
     done = sweep(workplace, "model.n_layer=1,2", "sweep.dry_run=true", "sweep.name=mine")
     assert done.returncode == 0, done.stderr
     assert "n_layer=1" in done.stdout
@@ -456,7 +456,7 @@ def test_jobs_save_when_their_sweep_is_killed(workplace: Path) -> None:
         assert (job / "checkpoints/last.ckpt").exists()
 
 
-def test_a_launcher_that_is_not_installed_says_how_to_get_it(workplace: Path) -> None:
+def test_a_missing_launcher_names_the_extra_to_install(workplace: Path) -> None:
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
         assert done.stderr == f"error: hydra/launcher=ray: is not installed; {install_extra('ray')}\n"
@@ -487,7 +487,7 @@ SLURM = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_slurm_runs_the_jobs_and_requeues_a_preempted_one_which_goes_on(workplace: Path) -> None:
+def test_slurm_runs_the_jobs_and_resumes_a_preempted_one(workplace: Path) -> None:
     """SLURM's commands are small scripts here, which run on this machine what they are given."""
     fake = workplace / "bin"
     fake.mkdir()
@@ -530,7 +530,7 @@ def study(folder: Path) -> list[Any]:
     return optuna.load_study(study_name=folder.name, storage=storage).get_trials(deepcopy=False)
 
 
-def test_hydras_words_for_a_space_are_optunas() -> None:
+def test_search_spaces_in_hydras_grammar_become_optunas() -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     from gptexp.sweep.search import distribution
@@ -545,14 +545,14 @@ def test_hydras_words_for_a_space_are_optunas() -> None:
         distribution("a", "3")
 
 
-def test_a_space_without_a_searcher_is_refused(workplace: Path) -> None:
+def test_a_search_space_without_a_searcher_is_refused(workplace: Path) -> None:
     with pytest.raises(ConfigError, match=r"optimizer\.lr=.*: is a space to search; add hydra/sweeper=optuna"):
         plan([*BASE, SPACE[1]])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_search_goes_on_with_its_study_and_draws_what_it_would_have_drawn(workplace: Path) -> None:
+def test_a_resumed_search_draws_the_same_points(workplace: Path) -> None:
     line = [*SPACE, "trainer.max_steps=40", "callbacks.checkpoint.every_steps=5", "sweep.n_trials=6"]
     whole = sweep(workplace, *line, "sweep.name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
@@ -582,7 +582,7 @@ def test_a_search_goes_on_with_its_study_and_draws_what_it_would_have_drawn(work
     assert len(study(folder)) == 7
 
 
-def test_a_point_that_can_not_be_is_a_failed_trial_and_the_search_goes_on(workplace: Path) -> None:
+def test_an_invalid_point_is_a_failed_trial_and_the_search_continues(workplace: Path) -> None:
     line = ["hydra/sweeper=optuna", "model.n_embd=range(16,24,2)", "sweep.n_trials=4", "sweep.name=mine"]
     done = sweep(workplace, *line)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -591,7 +591,7 @@ def test_a_point_that_can_not_be_is_a_failed_trial_and_the_search_goes_on(workpl
     assert "needs an even head_dim" in done.stderr
 
 
-def test_a_point_that_comes_again_is_not_trained_again(workplace: Path) -> None:
+def test_a_repeated_point_is_not_trained_again(workplace: Path) -> None:
     line = ["hydra/sweeper=optuna", "model.bias=true,false", "sweep.n_trials=6", "sweep.name=mine"]
     done = sweep(workplace, *line)
     assert done.returncode == 0, done.stdout + done.stderr

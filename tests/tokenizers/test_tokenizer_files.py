@@ -58,7 +58,7 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------------------------- GPT-2's own
 
 
-def test_gpt2_gives_the_tokens_of_the_reference(gpt2_folder: Path) -> None:
+def test_gpt2_tokens_equal_those_of_the_reference(gpt2_folder: Path) -> None:
     ours, reference = train_tokenizer(GPT2TokenizerConfig()), AutoTokenizer.from_pretrained(gpt2_folder)
     for text in (*HARD, source_code(1_000_000)):
         tokens = ours.encode(text).tolist()
@@ -68,7 +68,7 @@ def test_gpt2_gives_the_tokens_of_the_reference(gpt2_folder: Path) -> None:
         ours.encode("half \udc00 a character")
 
 
-def test_allowed_special_tokens_are_those_of_the_reference(gpt2_folder: Path) -> None:
+def test_allowed_special_tokens_equal_those_of_the_reference(gpt2_folder: Path) -> None:
     ours, reference = train_tokenizer(GPT2TokenizerConfig()), AutoTokenizer.from_pretrained(gpt2_folder)
     for text in ("one<|endoftext|>two", "<|endoftext|>", "a <|endoftext|> b<|endoftext|><|endoftext|>", "none"):
         tokens = ours.encode_special(text).tolist()
@@ -96,7 +96,7 @@ def test_files_with_gpt2s_vocabulary_are_the_gpt2_tokenizer(gpt2_folder: Path, t
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_ids_may_stand_anywhere(tmp_path: Path, shuffled: bool) -> None:
+def test_special_ids_can_be_anywhere(tmp_path: Path, shuffled: bool) -> None:
     vocab, merges = learned(700)
     ids = list(range(len(vocab) + 40))  # some mean nothing
     if shuffled:
@@ -124,7 +124,7 @@ def test_ids_may_stand_anywhere(tmp_path: Path, shuffled: bool) -> None:
         pytest.param(GPT2TokenizerConfig(), id="gpt2", marks=pytest.mark.slow),
     ],
 )
-def test_every_kind_is_written_for_transformers_and_read_back(tmp_path: Path, config: Any) -> None:
+def test_every_kind_is_exported_to_transformers_and_read_back(tmp_path: Path, config: Any) -> None:
     text = "\n".join(HARD)
     ours = train_tokenizer(config, [text], [text])
     for name, data in files_of(ours, 64).items():
@@ -194,7 +194,7 @@ def test_any_list_of_merges_is_applied_in_its_order(tmp_path: Path, seed: int) -
         assert ours.decode(ours.encode(word)) == word
 
 
-def test_merges_that_tiktoken_would_apply_otherwise_are_noticed() -> None:
+def test_merges_that_tiktoken_applies_differently_are_detected() -> None:
     seen = {True: 0, False: 0}
     for seed in range(150):
         draw = random.Random(seed)
@@ -274,7 +274,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("change", "message"), OTHERWISE, ids=[message for _, message in OTHERWISE])
-def test_what_would_give_other_tokens_is_refused_by_name(
+def test_files_that_would_give_other_tokens_are_refused_by_name(
     small: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     (tmp_path / "tokenizer.json").write_bytes((small / "tokenizer.json").read_bytes())
@@ -286,13 +286,13 @@ def test_what_would_give_other_tokens_is_refused_by_name(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_json_object_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json: "):
         read_state(tmp_path)
 
 
-def test_older_files_give_the_tokens_of_transformers_for_every_merge(tmp_path: Path) -> None:
+def test_older_files_give_the_same_tokens_as_transformers(tmp_path: Path) -> None:
     """tiktoken would join the bytes a and bc, or ab and c, whichever of the two merges is in the list."""
     vocab = {token: i for i, token in enumerate([*byte_symbols(), "ab", "bc", "abc", "<|endoftext|>"])}
     for lines, parts in {"a b\nb c\na bc\n": ["ab", "c"], "a b\nb c\nab c\na bc\n": ["abc"]}.items():
@@ -319,7 +319,7 @@ def test_older_files_of_another_class_are_refused(small: Path, tmp_path: Path) -
         read_state(tmp_path)
 
 
-def test_the_end_of_a_text_is_the_token_that_is_named(small: Path, tmp_path: Path) -> None:
+def test_the_end_of_text_token_is_the_named_token(small: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((small / name).read_bytes())
     edited(tmp_path, lambda whole: whole["added_tokens"].append({"id": 400, "content": "</s>", "special": True}))
@@ -359,7 +359,7 @@ def test_a_model_with_fewer_ids_than_tokens_is_refused(small: Path) -> None:
         {"eot": "0"},
     ],
 )
-def test_a_strangers_saved_vocabulary_is_refused(small: Path, change: dict[str, Any]) -> None:
+def test_an_invalid_saved_vocabulary_is_refused(small: Path, change: dict[str, Any]) -> None:
     state = read_state(small)
     assert load_tokenizer(state).vocab_size == 400
     with pytest.raises(ValueError, match=r"vocabulary|merge|token|end of a text"):
@@ -369,7 +369,7 @@ def test_a_strangers_saved_vocabulary_is_refused(small: Path, change: dict[str, 
 # ---------------------------------------------------------------------------------- settings
 
 
-def test_a_run_is_known_by_the_files_content_not_by_their_path(small: Path, workplace: Path) -> None:
+def test_a_run_is_identified_by_file_contents_not_by_paths(small: Path, workplace: Path) -> None:
     (workplace / "here").mkdir()
     (workplace / "there").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -385,7 +385,9 @@ def test_a_run_is_known_by_the_files_content_not_by_their_path(small: Path, work
         train_tokenizer(there.tokenizer)
 
 
-def test_training_from_scratch_with_files(small: Path, train_here: Callable[..., dict[str, Any]]) -> None:
+def test_training_from_scratch_works_with_tokenizer_files(
+    small: Path, train_here: Callable[..., dict[str, Any]]
+) -> None:
     from gptexp.runs.opening import load
 
     train_here("tokenizer=files", f"tokenizer.path={small}", *TINY_GPT)
@@ -396,7 +398,7 @@ def test_training_from_scratch_with_files(small: Path, train_here: Callable[...,
     np.testing.assert_array_equal(tokens, read(small).encode(story(3)))
 
 
-def test_a_folder_without_files_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_without_tokenizer_files_gives_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.path=: give the folder"):
         check(compose(["tokenizer=files"]))
     with pytest.raises(ValueError, match=r"tokenizer\.path=.*: no tokenizer\.json in it, nor vocab\.json and merges"):

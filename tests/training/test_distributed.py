@@ -68,7 +68,7 @@ def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("ending", "code"), [("", 0), ("sys.exit(2)", 2), ("sys.exit('no')", 1), ("sys.exit()", 0), ("1 / 0", 1)]
 )
-def test_a_rank_ends_after_its_exit_functions_and_is_not_taken_down(taken_down: Path, ending: str, code: int) -> None:
+def test_a_rank_runs_its_exit_functions_before_it_ends(taken_down: Path, ending: str, code: int) -> None:
     """gloo's threads abort a process that is taken down under them, after all its work is done."""
     work = f"import atexit, sys\natexit.register(print, 'exit function')\n{ending}"
     wrapped = f"from gptexp import ranks\nwith ranks.ending_whole():\n    exec({work!r})"
@@ -81,7 +81,7 @@ def test_a_rank_ends_after_its_exit_functions_and_is_not_taken_down(taken_down: 
     assert taken_down.read_text().split() == ["plain"]
 
 
-def test_what_a_rank_refuses_is_one_line(workplace: Path, taken_down: Path) -> None:
+def test_an_error_of_a_rank_is_one_line(workplace: Path, taken_down: Path) -> None:
     done = command("train", *SETTINGS, *TWO, "model.block_size=9999", "hydra.run.dir=x", cwd=workplace)
     assert done.returncode == 2
     assert not {"0", "1"} & set(taken_down.read_text().split())
@@ -91,7 +91,7 @@ def test_what_a_rank_refuses_is_one_line(workplace: Path, taken_down: Path) -> N
     ]
 
 
-def test_a_sweep_of_ddp_jobs_gives_one_folder_a_job_and_leaves_no_process(workplace: Path) -> None:
+def test_a_sweep_of_ddp_jobs_has_one_folder_per_job_and_ends_cleanly(workplace: Path) -> None:
     done = command(
         "train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace
     )  # fmt: skip
@@ -124,7 +124,7 @@ def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess.Popen[str]) -> None:
+def test_a_dead_rank_ends_the_others_and_is_named(running: subprocess.Popen[str]) -> None:
     ranks = ranks_of(running.pid)
     assert len(ranks) == 2
     sockets = [socket for p in (psutil.Process(running.pid), *ranks) for socket in p.net_connections("tcp")]
@@ -139,7 +139,7 @@ def test_a_rank_that_dies_takes_the_others_down_and_is_named(running: subprocess
     assert not [rank for rank in ranks if rank.is_running()]
 
 
-def test_what_a_library_says_before_it_aborts_a_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_library_that_aborts_a_rank_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     from gptexp.training import launch
 
     said = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
@@ -210,7 +210,7 @@ def nodes() -> Iterator[list[Node]]:
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-def test_two_nodes_train_as_one_process_does(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
+def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
     port, started = free_port(), []
     for i, node in enumerate(nodes):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}"]

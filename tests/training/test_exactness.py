@@ -66,7 +66,7 @@ def train_losses(folder: Path) -> list[float]:
     ],
     ids=" ".join,
 )
-def test_verify_resume_proves_bitwise_equality(workplace: Path, settings: list[str]) -> None:
+def test_verify_resume_shows_bitwise_equality(workplace: Path, settings: list[str]) -> None:
     done = command(
         "verify_resume", *TINY[:4], *TINY_GPT, "trainer=cpu", "data.path=story.txt", *settings, "--steps", "12",
         "--kill-at", "8", "trainer.val_every_steps=3", cwd=workplace,
@@ -150,7 +150,7 @@ def rows(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(workplace: Path, signum: int, code: int) -> None:
+def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, signum: int, code: int) -> None:
     process = started(workplace, "hydra.run.dir=run")
     process.send_signal(signum)
     _, said = process.communicate(timeout=60)
@@ -176,7 +176,7 @@ def test_a_second_interrupt_quits_at_once() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
 
 
-def test_under_slurm_the_preemption_signal_saves_and_requeues_and_the_job_goes_on(workplace: Path) -> None:
+def test_slurm_preemption_saves_and_requeues_and_the_job_resumes(workplace: Path) -> None:
     fake = workplace / "bin/scontrol"
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\necho "$@" > requeued\n')
@@ -203,7 +203,7 @@ def test_under_slurm_the_preemption_signal_saves_and_requeues_and_the_job_goes_o
     assert rows(workplace / "logs/runs/slurm-77/auto/metrics.csv") == step + 3
 
 
-def test_resume_auto_starts_goes_on_and_refuses_a_finished_run(train_here: Train, workplace: Path) -> None:
+def test_resume_auto_starts_resumes_and_refuses_a_complete_run(train_here: Train, workplace: Path) -> None:
     def auto(*overrides: str) -> Any:
         return compose([*TINY, *TINY_GPT, "data.path=story.txt", "resume=auto", "name=mine", *overrides])
 
@@ -233,7 +233,7 @@ def test_every_logged_step_is_on_disk_before_its_checkpoint(
     assert seen == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]
 
 
-def test_a_run_killed_while_its_first_checkpoint_is_written_starts_again(train_here: Train, workplace: Path) -> None:
+def test_a_run_killed_during_its_first_checkpoint_restarts(train_here: Train, workplace: Path) -> None:
     folder = workplace / "logs/runs/mine/auto"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints/.last.ckpt.0a.tmp").write_text("half")
@@ -244,7 +244,7 @@ def test_a_run_killed_while_its_first_checkpoint_is_written_starts_again(train_h
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_run_killed_before_it_could_say_how_it_ended_says_so_when_resumed(train_here: Train, workplace: Path) -> None:
+def test_resume_reports_that_a_run_was_killed_without_a_status(train_here: Train, workplace: Path) -> None:
     from gptexp.training.experiment import run_experiment as run_job
 
     whole = train_here(*TINY_GPT, "trainer.max_steps=4")
@@ -259,7 +259,7 @@ def test_a_run_killed_before_it_could_say_how_it_ended_says_so_when_resumed(trai
         run_job(compose(["resume=run", "trainer=cpu"]), Path("run"))
 
 
-def test_a_run_that_started_from_anothers_weights_resumes_by_the_same_line(train_here: Train, workplace: Path) -> None:
+def test_a_run_with_init_from_resumes_with_the_same_command(train_here: Train, workplace: Path) -> None:
     from gptexp.training.experiment import run_experiment as run_job
 
     train_here(*TINY_GPT)
@@ -273,7 +273,7 @@ def test_a_run_that_started_from_anothers_weights_resumes_by_the_same_line(train
     assert load(folder / "checkpoints/last.ckpt").config["init_from"] == "run"
 
 
-def test_seconds_go_on_after_a_resume(train_here: Train, workplace: Path) -> None:
+def test_seconds_continue_after_a_resume(train_here: Train, workplace: Path) -> None:
     from gptexp.training.experiment import run_experiment as run_job
 
     before = train_here(*TINY_GPT, "trainer.max_steps=3")["training_seconds"]
@@ -309,7 +309,7 @@ LAYOUTS = {
         ("muon", "64-true", 100, 1e-9),
     ],
 )
-def test_every_layout_sees_the_same_windows_and_gives_one_curve(
+def test_every_layout_uses_the_same_windows_and_gives_one_curve(
     workplace: Path, optimizer: str, precision: str, steps: int, tolerance: float
 ) -> None:
     settings = [*TINY, *TINY_GPT, "data.path=story.txt", f"optimizer={optimizer}", f"trainer.precision={precision}"]
@@ -350,7 +350,7 @@ def test_a_run_moves_between_one_and_two_processes(workplace: Path, first: str, 
 # ------------------------------------------------------------------------------- launchers
 
 
-def test_ranks_are_those_of_torchrun_and_of_srun() -> None:
+def test_ranks_of_torchrun_and_srun_are_used() -> None:
     assert current({}) is None
     assert current({"RANK": "0", "WORLD_SIZE": "1"}) is None
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}

@@ -97,7 +97,7 @@ def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
 # ------------------------------------------------------------------------------- the adapter
 
 
-def test_adapters_begin_as_exactly_the_model_that_they_adapt() -> None:
+def test_adapters_start_as_exactly_the_adapted_model() -> None:
     model, tokens = small(), torch.randint(0, 11, (3, 16))
     before, names = model(tokens), set(dict(model.named_parameters()))
     adapt(model, lora(rank=3), seed=5)
@@ -108,7 +108,7 @@ def test_adapters_begin_as_exactly_the_model_that_they_adapt() -> None:
     assert {name for name, p in model.named_parameters() if p.requires_grad} == added
 
 
-def test_an_adapter_adds_alpha_over_rank_times_b_a_x_and_merges_into_its_weight() -> None:
+def test_an_adapter_adds_its_scaled_product_and_merges_into_the_weight() -> None:
     base = nn.Linear(6, 9).double()
     layer = LoRALinear(base, lora(rank=3, alpha=12.0))
     nn.init.normal_(layer.lora_B)
@@ -122,7 +122,7 @@ def test_an_adapter_adds_alpha_over_rank_times_b_a_x_and_merges_into_its_weight(
     assert plain["a.bias"] is stored["a.bias"]
 
 
-def test_dropout_is_on_the_way_into_the_adapter_and_only_in_training() -> None:
+def test_adapter_dropout_applies_to_its_input_and_only_in_training() -> None:
     base = nn.Linear(50, 2, bias=False)
     layer = LoRALinear(base, lora(rank=2, alpha=2.0, dropout=0.5))
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_dropout_is_on_the_way_into_the_adapter_and_only_in_training() -> None:
     assert dropped != 100
 
 
-def test_first_values_follow_from_the_seed_and_begin_alike_in_every_precision() -> None:
+def test_initial_adapters_depend_only_on_the_seed_not_on_the_precision() -> None:
     models = [small() for _ in range(4)]
     models[3].double()
     for model, seed in zip(models, (7, 7, 8, 7), strict=True):
@@ -149,7 +149,7 @@ def test_first_values_follow_from_the_seed_and_begin_alike_in_every_precision() 
     assert torch.equal(first, wide.float())
 
 
-def test_no_adapter_leaves_everything_as_it_was() -> None:
+def test_no_adapter_leaves_the_model_unchanged() -> None:
     model = small()
     modules, state = list(model.modules()), torch.get_rng_state()
     adapt(model, FinetuneConfig(), seed=5)
@@ -173,7 +173,7 @@ def test_no_adapter_leaves_everything_as_it_was() -> None:
     ],
     ids=" ".join,
 )
-def test_the_layers_that_settings_promise_are_those_that_the_model_has(overrides: list[str]) -> None:
+def test_the_adapted_layers_of_the_settings_exist_in_the_model(overrides: list[str]) -> None:
     config = compose([*overrides, "tokenizer=byte"]).model
     assert config.adaptable is not None
     for layer in config.adaptable:
@@ -185,7 +185,7 @@ def test_the_layers_that_settings_promise_are_those_that_the_model_has(overrides
     assert own - ({"lm_head"} if tied else set()) == set(config.adaptable)
 
 
-def test_the_end_of_a_name_means_every_layer_that_ends_so() -> None:
+def test_a_suffix_selects_every_layer_whose_name_ends_with_it() -> None:
     model = small()
     adapt(model, lora(rank=1, targets=["c_proj"]))
     adapted = [name for name, module in model.named_modules() if isinstance(module, LoRALinear)]
@@ -211,7 +211,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
-def test_what_can_not_be_adapted_is_refused_by_name(
+def test_a_layer_that_cannot_be_adapted_is_refused_by_name(
     runs: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.chdir(runs)
@@ -221,7 +221,7 @@ def test_what_can_not_be_adapted_is_refused_by_name(
     assert "\n" not in str(error.value)
 
 
-def test_a_rank_above_a_layers_sides_is_refused_before_anything_is_allocated() -> None:
+def test_an_adapter_rank_above_the_layer_size_is_refused_early() -> None:
     config = compose(SMALL).model
     with pytest.raises(ValueError, match=r"finetune\.rank=9: transformer\.h\.0\.attn\.c_attn is 24 × 8; give at"):
         measure_model(partial(plain_model, config, 11), config.block_size, lora(rank=9))
@@ -230,7 +230,7 @@ def test_a_rank_above_a_layers_sides_is_refused_before_anything_is_allocated() -
 # ------------------------------------------------------------------------------ training with it
 
 
-def test_only_adapters_train_and_the_checkpoint_holds_base_and_adapters(tune: Tune) -> None:
+def test_only_adapters_train_and_checkpoints_have_base_and_adapters(tune: Tune) -> None:
     source, tuned = last("source"), last("first")
     adapters = {name for name in tuned.model if ".lora_" in name}
     assert len(adapters) == 4
@@ -244,7 +244,7 @@ def test_only_adapters_train_and_the_checkpoint_holds_base_and_adapters(tune: Tu
     assert before["trainable_parameters"] == before["parameters"]
 
 
-def test_a_loaded_model_is_plain_and_computes_what_was_trained(tune: Tune) -> None:
+def test_a_loaded_model_has_merged_adapters_and_the_same_outputs(tune: Tune) -> None:
     tuned = last("first")
     plain, _ = load_model(tuned, "here")
     _, trained = load_trained(tuned, "here", merge=False)
@@ -290,7 +290,7 @@ def test_a_resumed_run_of_adapters_equals_the_uninterrupted_one(tune: Tune, sett
     assert {**rest.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
 
 
-def test_resume_refuses_other_adapters_and_none(tune: Tune) -> None:
+def test_resume_refuses_other_adapters_and_their_removal(tune: Tune) -> None:
     for override, message in {
         "finetune.rank=3": "finetune.rank=3: resume=first has 2, which can't change",
         "finetune.targets=[c_fc]": r"finetune.targets=\['c_fc'\]: resume=first has",
@@ -301,7 +301,7 @@ def test_resume_refuses_other_adapters_and_none(tune: Tune) -> None:
 
 
 @pytest.mark.parametrize("again", ["full", "lora"])
-def test_a_run_that_starts_from_adapters_starts_from_their_sum(tune: Tune, again: str) -> None:
+def test_a_run_that_starts_from_adapters_uses_the_merged_weights(tune: Tune, again: str) -> None:
     first = last("first")
     second = tune("init_from=first", f"finetune={again}", "optimizer.lr=1e-12", folder="second")
     plain = merged(first.model, first.config)
@@ -313,7 +313,7 @@ def test_a_run_that_starts_from_adapters_starts_from_their_sum(tune: Tune, again
     assert (len(kept) < len(second.model)) == (again == "lora")
 
 
-def test_the_experiment_is_nanogpts_and_takes_any_source(tune: Tune) -> None:
+def test_the_experiment_equals_nanogpts_and_accepts_any_source(tune: Tune) -> None:
     config = compose(["experiment=finetune_lm", "init_from=source", "data=text", "data.path=letters.txt"])
     assert (config.lr, config.trainer.max_steps, config.windows_per_step) == (3e-5, 20, 32)
     assert (config.schedule.kind, config.schedule.warmup_steps, config.model.block_size) == ("constant", 0, 16)
@@ -341,7 +341,7 @@ def test_muon_never_gets_an_adapter_and_adamw_gets_nothing_else() -> None:
     assert trained == {id(p) for name, p in model.named_parameters() if ".lora_" in name}
 
 
-def test_frozen_products_cost_four_operations_a_weight_and_adapters_six() -> None:
+def test_frozen_weights_cost_four_flops_each_and_adapters_six() -> None:
     """Per block: 3·8·8 + 8·8 + 2·4·8·8 = 768 weights; adapters of rank 2: 2·(8 + 24) + 2·(8 + 8) = 96; lm_head 11·8."""
     config = compose(SMALL).model
     make = partial(plain_model, config, 11)
@@ -353,7 +353,7 @@ def test_frozen_products_cost_four_operations_a_weight_and_adapters_six() -> Non
     assert train_flops_per_token(small(), 16) == full.flops_per_token
 
 
-def test_a_classifiers_new_head_trains_beside_the_adapters() -> None:
+def test_the_new_head_of_a_classifier_trains_with_the_adapters() -> None:
     """Frozen, it would stay as it was drawn, and no label could be learned."""
     model = Classifier(GPT(compose(SMALL).model, 11), 3, auxiliary=True)
     adapt(model, lora(rank=2))
@@ -362,7 +362,7 @@ def test_a_classifiers_new_head_trains_beside_the_adapters() -> None:
     assert all(".lora_" in name for name in trains - {"score.weight"})
 
 
-def test_runs_from_before_fine_tuning_existed_are_full(tune: Tune) -> None:
+def test_runs_without_a_finetune_setting_are_full(tune: Tune) -> None:
     """Their identity, which names sweeps and their jobs, is what it was."""
     plain = to_plain(compose(["model.n_layer=2"]))
     assert plain["finetune"] == {"kind": "full"}
@@ -375,7 +375,7 @@ def test_runs_from_before_fine_tuning_existed_are_full(tune: Tune) -> None:
         merged({}, {"finetune": "lora"})
 
 
-def test_a_run_stored_before_still_opens_resumes_and_starts_others(tune: Tune) -> None:
+def test_a_run_of_an_older_version_opens_resumes_and_initializes(tune: Tune) -> None:
     stored = last("source")
     del stored.config["finetune"]
     ckpt.save(stored, Path("source/checkpoints/last.ckpt"))
@@ -391,7 +391,7 @@ def test_a_run_stored_before_still_opens_resumes_and_starts_others(tune: Tune) -
     assert compose(["resume=alone.ckpt", "trainer.max_steps=130"]).finetune == FinetuneConfig()
 
 
-def test_older_runs_stand_beside_fine_tuned_ones_as_full(tmp_path: Path) -> None:
+def test_older_runs_are_compared_as_full(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from gptexp.report.comparison import Question, compare_folders
 
@@ -414,7 +414,7 @@ def test_older_runs_stand_beside_fine_tuned_ones_as_full(tmp_path: Path) -> None
         ({"a.weight": torch.zeros(9)}, r"weight \(9,\)"),
     ],
 )
-def test_a_strangers_adapters_must_fit(change: dict[str, torch.Tensor | None], message: str) -> None:
+def test_adapters_of_a_checkpoint_must_match_its_model(change: dict[str, torch.Tensor | None], message: str) -> None:
     stored = {"a.weight": torch.zeros(9, 6), "a.lora_A": torch.zeros(3, 6), "a.lora_B": torch.zeros(9, 3)} | change
     with pytest.raises(ValueError, match=f"x.ckpt: .*{message}"):
         merged({name: value for name, value in stored.items() if value is not None}, RANK3, "x.ckpt")

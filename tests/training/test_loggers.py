@@ -94,7 +94,7 @@ def test_a_logger_that_cannot_start_is_named_in_one_line(
         load_plugins("logger", {"mine": {"_target_": f"{__name__}.Refusing", **settings}})
 
 
-def test_every_plugin_on_the_list_can_be_imported() -> None:
+def test_every_allowed_plugin_can_be_imported() -> None:
     for target in [target for targets in PLUGINS.values() for target in targets]:
         module, _, name = target.rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)
@@ -112,7 +112,7 @@ def points_of(folder: Path) -> list[tuple[int, float]]:
     return [point for (tag, _), point in sorted(_curves(folder).items()) if tag == "train/loss"]
 
 
-def test_tensorboards_slow_loader_shows_repeated_steps_once(tmp_path: Path) -> None:
+def test_the_slow_loader_of_tensorboard_shows_repeated_steps_once(tmp_path: Path) -> None:
     write_points(tmp_path, range(1, 8))
     write_points(tmp_path, range(5, 8), first_step=4)
     write_points(tmp_path, range(7, 10), first_step=6)
@@ -135,7 +135,7 @@ def test_a_resumed_runs_event_file_is_read_last_whatever_the_clock(tmp_path: Pat
     assert points_of(tmp_path) == [(step, step / 8) for step in range(1, 10)]
 
 
-def test_verify_resume_sees_points_that_tensorboards_server_doubles(tmp_path: Path) -> None:
+def test_verify_resume_detects_duplicate_points_in_tensorboard(tmp_path: Path) -> None:
     for steps, purge in ((range(1, 4), None), (range(3, 5), 3)):  # the first session says no start
         with SummaryWriter(str(tmp_path), purge_step=purge) as writer:
             for step in steps:
@@ -151,7 +151,7 @@ def logged(folder: Path, *steps: int, first_step: int = 0) -> MetricsCSV:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 9, -1])
-def test_a_torn_last_row_of_the_table_is_dropped(tmp_path: Path, cut: int) -> None:
+def test_an_incomplete_last_row_of_the_table_is_dropped(tmp_path: Path, cut: int) -> None:
     logged(tmp_path, 5, 16, 17)
     whole, _, last = (tmp_path / "metrics.csv").read_text().rstrip("\n").rpartition("\n")
     (tmp_path / "metrics.csv").write_text(f"{whole}\n{last[:cut]}")
@@ -162,7 +162,7 @@ def test_a_torn_last_row_of_the_table_is_dropped(tmp_path: Path, cut: int) -> No
     assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["5", "16", "18"]
 
 
-def test_a_table_deleted_while_the_run_goes_on_gets_its_head_again(tmp_path: Path) -> None:
+def test_a_table_deleted_during_a_run_gets_its_header_again(tmp_path: Path) -> None:
     log = logged(tmp_path, 5)
     (tmp_path / "metrics.csv").unlink()
     for step in (6, 7):
@@ -170,7 +170,7 @@ def test_a_table_deleted_while_the_run_goes_on_gets_its_head_again(tmp_path: Pat
     assert [(row["step"], row["val/loss"]) for row in rows(tmp_path / "metrics.csv")] == [("6", "1.5"), ("7", "1.5")]
 
 
-def test_hparams_show_what_was_swept_and_bits_per_byte_first(tmp_path: Path) -> None:
+def test_hparams_show_swept_settings_and_bits_per_byte_first(tmp_path: Path) -> None:
     folder = tmp_path / "model=mini_gpt,bias=true"
     folder.mkdir()
     overrides = ["model=mini_gpt", "model.bias=true"]

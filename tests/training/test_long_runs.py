@@ -51,7 +51,7 @@ def tokenizers() -> list[Tokenizer]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_long_run_is_cut_every_thousand_characters(tokenizers: list[Tokenizer], name: str) -> None:
+def test_a_text_without_breaks_is_cut_every_thousand_characters(tokenizers: list[Tokenizer], name: str) -> None:
     run = RUNS[name]
     text = "before" + ("," if name != "signs" else "") + run + "after"
     start = text.index(run) if name != "letters" else 7
@@ -113,7 +113,7 @@ def test_pieces_change_no_token_of_a_text_without_breaks(tokenizers: list[Tokeni
         assert [token for piece in pieces for token in tokenizers[0].encode(piece).tolist()] == expected
 
 
-def test_a_contraction_is_no_boundary() -> None:
+def test_a_contraction_is_not_a_boundary() -> None:
     assert last_boundary("!!'s") == 0
     assert last_boundary("abc'") == 3
 
@@ -127,7 +127,7 @@ def test_special_tokens_stay_whole_where_a_text_without_breaks_is_cut(tokenizers
         assert [token for piece in pieces for token in tokenizers[0].encode_special(piece).tolist()] == expected
 
 
-def test_the_data_fingerprint_says_whether_runs_were_cut(tmp_path: Path) -> None:
+def test_the_data_fingerprint_includes_the_cutting_of_long_texts(tmp_path: Path) -> None:
     for name, cut in (("ordinary", False), ("long", True)):
         (tmp_path / f"{name}.txt").write_text(ORDINARY + RUNS["letters"] * cut, encoding="utf-8")
         rows = [{"text": f"row {i} {RUNS['letters'] * cut}", "label": i % 2} for i in range(20)]
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_the_training_of_a_tokenizer(monkeypatch: pytest.MonkeyPatch
     release.set()
 
 
-def test_what_fails_while_a_tokenizer_learns_is_raised() -> None:
+def test_an_error_during_tokenizer_training_is_raised() -> None:
     def broken() -> Iterator[str]:
         yield "some text"
         raise ValueError("a.txt: can't be read")

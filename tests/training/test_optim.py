@@ -58,7 +58,7 @@ def grouped(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[set[st
     return [{names[p] for p in group["params"]} for group in optimizer.param_groups]
 
 
-def test_matrices_decay_and_vectors_dont():
+def test_weight_decay_applies_to_matrices_and_not_to_vectors():
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-6), 0.01)
     matrices, vectors = grouped(network, optimizer)
@@ -69,7 +69,7 @@ def test_matrices_decay_and_vectors_dont():
         assert (group["lr"], group["peak_lr"], group["betas"], group["eps"]) == (0.01, 0.01, (0.8, 0.9), 1e-6)
 
 
-def test_fused_kernel_is_taken_where_it_exists():
+def test_the_fused_kernel_is_used_if_it_exists():
     assert build_optimizer(model(), AdamWConfig(), 0.01).param_groups[0]["fused"] is True
     plain = build_optimizer(model(), AdamWConfig(), 0.01, fused=False).param_groups[0]
     with torch.device("meta"):
@@ -85,7 +85,7 @@ def test_frozen_parameters_are_left_out():
     assert "transformer.wpe.weight" not in named_optimizer_state(network, optimizer)
 
 
-def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
+def test_muon_updates_hidden_matrices_and_adamw_the_rest():
     network = model()
     optimizer = build_optimizer(network, MuonConfig(muon_lr=0.02, weight_decay=0.3), 0.01)
     block = "transformer.h.0."
@@ -101,21 +101,21 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
     assert build_optimizer(network, MuonConfig(), 0.01).param_groups[0]["peak_lr"] == 0.01
 
 
-def test_muon_leaves_a_classifiers_head_to_adamw():
+def test_adamw_updates_the_head_of_a_classifier():
     torch.manual_seed(0)
     model = Classifier(GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4), 11), 3, auxiliary=True)
     assert model.score.weight not in _hidden_matrices(model)
     assert model.transformer.h[0].mlp.c_fc.weight in _hidden_matrices(model)
 
 
-def test_muon_trains_the_window_networks_hidden_matrix_and_refuses_a_bigram():
+def test_muon_trains_the_hidden_matrix_of_mlp_and_refuses_bigram():
     network = MLP(MLPConfig(n_embd=4, n_hidden=8), V)
     assert grouped(network, build_optimizer(network, MuonConfig(), 0.01))[0] == {"c_fc.weight"}
     with pytest.raises(ValueError, match=r"optimizer=muon: model=bigram"):
         build_optimizer(Bigram(BigramConfig(), V), MuonConfig(), 0.01)
 
 
-def test_one_optimizer_steps_as_its_two_parts_would():
+def test_the_combined_optimizer_steps_like_its_two_parts():
     ours, theirs = model(), model()
     optimizer = build_optimizer(ours, MuonConfig(weight_decay=0.3, momentum=0.9, nesterov=False, ns_steps=3), 0.01)
     assert isinstance(optimizer, MuonWithAdamW)
@@ -136,7 +136,7 @@ def test_one_optimizer_steps_as_its_two_parts_would():
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_batched_muon_steps_as_torchs_does_but_for_its_rounding_to_bfloat16(nesterov: bool):
+def test_batched_muon_equals_torchs_muon_except_for_bfloat16_rounding(nesterov: bool):
     shapes = [(6, 6), (4, 12), (12, 4), (6, 6), (12, 4)]
     ours, theirs = ([torch.nn.Parameter(torch.randn(s, generator=draw)) for s in shapes] for draw in generators(2))
     settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9, "nesterov": nesterov}
@@ -157,7 +157,7 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(0) for _ in range(count)]
 
 
-def test_newton_schulz_brings_singular_values_near_one_and_keeps_their_directions():
+def test_newton_schulz_gives_singular_values_near_one_and_keeps_axes():
     matrices = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     result = orthogonalised(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
     assert result.dtype == torch.float64
@@ -184,7 +184,7 @@ def test_a_step_calls_the_closure_once_and_with_gradients():
     assert calls == [True]
 
 
-def test_no_group_can_be_added_that_nobody_would_step():
+def test_adding_a_parameter_group_is_refused():
     network = model()
     optimizer = build_optimizer(network, MuonConfig(), 0.01)
     with pytest.raises(ValueError, match="no more parameter groups"):
@@ -193,7 +193,7 @@ def test_no_group_can_be_added_that_nobody_would_step():
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("how", ["state_dict", "named", "deepcopy"])
-def test_resumed_optimizer_continues_to_the_bit(config, how):
+def test_a_resumed_optimizer_continues_bitwise_identically(config, how):
     straight = model()
     optimizer = build_optimizer(straight, config, 0.01)
     train(straight, optimizer, range(3))
@@ -223,7 +223,7 @@ def test_one_state_and_one_list_of_groups_after_loading():
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_named_state_is_plain_data_independent_of_the_order_of_groups(config):
+def test_named_state_is_plain_data_independent_of_group_order(config):
     network = model()
     optimizer = build_optimizer(network, config, 0.01)
     train(network, optimizer, range(2))
@@ -245,7 +245,7 @@ def test_named_state_is_plain_data_independent_of_the_order_of_groups(config):
         assert all(torch.equal(values[key], again[name][key]) for key in values), name
 
 
-def test_named_state_is_a_copy_that_training_doesnt_change():
+def test_named_state_is_a_copy_that_training_does_not_change():
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(), 0.01)
     train(network, optimizer, range(1))
@@ -275,7 +275,7 @@ def test_names_of_a_compiled_model_are_those_of_the_model():
     assert set(named_optimizer_state(compiled, optimizer)) == {name for name, _ in network.named_parameters()}
 
 
-def test_a_state_that_doesnt_fit_is_refused_by_name_and_changes_nothing():
+def test_a_state_that_does_not_match_is_refused_without_changes():
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(), 0.01)
     train(network, optimizer, range(1))
@@ -302,7 +302,7 @@ def one_process_group() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_process_group")
-def test_sharded_state_is_saved_whole_and_loaded_sharded():
+def test_sharded_state_is_saved_completely_and_loaded_sharded():
     mesh = init_device_mesh("cpu", (1,))
 
     def sharded() -> nn.Linear:

@@ -63,25 +63,25 @@ class Watched:
         return re.findall(r"step (\d+)/1000.*?(?=\n|step|\Z)", self.file.getvalue())
 
 
-def test_the_bar_moves_at_steps_that_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_moves_at_steps_without_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch, terminal=True, seconds=5.0)
     assert watched.take(4) == ["1", "2", "3", "4"]
     assert "loss 4.00" in watched.file.getvalue()
     assert "33:12 left" in watched.file.getvalue()  # 996 steps of 2 s, by the rate that was logged
 
 
-def test_the_bar_moves_within_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_moves_within_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch, terminal=True, seconds=5.0, accumulate=4)
     assert watched.take(6) == ["0", "0", "0", "1", "1", "1"]
     task = watched.line._progress.tasks[0]  # type: ignore[union-attr]
     assert task.completed == 1.5
 
 
-def test_the_bar_is_not_drawn_more_often_than_the_eye_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_is_drawn_at_a_limited_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Watched(monkeypatch, terminal=True, seconds=0.001).take(1000)) <= 11
 
 
-def test_a_file_has_a_line_after_some_seconds_and_then_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirected_output_has_one_early_line_and_then_ten(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Watched(monkeypatch, terminal=False, seconds=3.0)
     assert slow.take(230) == ["4", "100", "200"]
     assert Watched(monkeypatch, terminal=False, seconds=0.01).take(230) == ["100", "200"]

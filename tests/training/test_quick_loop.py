@@ -51,7 +51,7 @@ def tiny(workplace: Path, *overrides: str) -> Experiment:
     return build(config, workplace / "run", console=Console(quiet=True))
 
 
-def test_hooks_that_somebody_wrote_are_called_at_every_step(tmp_path: Path) -> None:
+def test_hooks_of_user_callbacks_are_called_at_every_step(tmp_path: Path) -> None:
     experiment = tiny(tmp_path, "logger.tensorboard=false")
     listener = Listener()
     experiment.trainer.callbacks.append(listener)  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def test_hooks_that_somebody_wrote_are_called_at_every_step(tmp_path: Path) -> N
     assert all(hasattr(pl.Callback, name) and hasattr(pl.LightningModule, name) for name in STEP_HOOKS)
 
 
-def test_a_steps_draws_follow_from_its_seed_alone(tmp_path: Path) -> None:
+def test_random_numbers_of_a_step_depend_only_on_its_seed(tmp_path: Path) -> None:
     experiment = tiny(tmp_path, "logger.tensorboard=false")
     listener = Listener()
     experiment.trainer.callbacks.append(listener)  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ def test_the_name_of_the_current_hook_reaches_lightning(tmp_path: Path) -> None:
         ("auto", "cuda", Strategy.fsdp, 1e18, False),
     ],
 )
-def test_auto_compiles_where_it_is_paid_back(
+def test_auto_compiles_only_if_it_saves_time(
     wanted: bool | str,
     device: str,
     strategy: Strategy,
@@ -117,7 +117,7 @@ def test_auto_compiles_where_it_is_paid_back(
         (None, None),
     ],
 )
-def test_threads_sleep_soon_on_a_busy_machine(
+def test_threads_sleep_early_on_a_busy_machine(
     load: str | None, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "loadavg"

@@ -62,7 +62,7 @@ def edit(run: Path, group: str | None, **changes: object) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def test_resume_brings_callbacks_and_loggers(stopped: Path) -> None:
+def test_resume_restores_callbacks_and_loggers(stopped: Path) -> None:
     config = compose(RESUME)
     assert config.callbacks.plugins["early_stopping"]["patience"] == 2
     assert (config.callbacks.checkpoint.every_steps, config.logger.tensorboard) == (7, False)
@@ -88,7 +88,7 @@ def test_resume_refuses_other_callbacks_that_change_what_is_computed(
     assert str(error.value).startswith(message)
 
 
-def test_resume_takes_other_callbacks_and_loggers_that_only_look(stopped: Path) -> None:
+def test_resume_accepts_other_callbacks_that_only_observe(stopped: Path) -> None:
     changes = ["callbacks.samples.tokens=3", "callbacks.checkpoint.every_steps=9", "logger=default"]
     config = compose([*RESUME, *changes, "+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace}"])
     check_against_source(config)
@@ -97,7 +97,7 @@ def test_resume_takes_other_callbacks_and_loggers_that_only_look(stopped: Path) 
     assert list(config.callbacks.plugins) == ["early_stopping", "trace"]
 
 
-def test_a_checkpoint_alone_brings_early_stopping(stopped: Path) -> None:
+def test_a_checkpoint_file_alone_restores_early_stopping(stopped: Path) -> None:
     shutil.copy(stopped / "checkpoints/previous.ckpt", "alone.ckpt")
     config = compose(["resume=alone.ckpt", "trainer=cpu"])
     assert config.callbacks.plugins["early_stopping"]["patience"] == 2
@@ -105,7 +105,7 @@ def test_a_checkpoint_alone_brings_early_stopping(stopped: Path) -> None:
     assert result(Path("again"))["steps"] == 3
 
 
-def test_a_run_killed_after_early_stopping_does_not_train_on(stopped: Path) -> None:
+def test_a_run_killed_after_early_stopping_trains_no_further(stopped: Path) -> None:
     before = result(stopped)
     (stopped / "result.json").unlink()
     run_job(compose(RESUME), stopped)
@@ -121,7 +121,7 @@ def test_a_run_that_early_stopping_ended_is_not_trained_further(stopped: Path) -
         run_job(compose([*RESUME, "trainer.max_steps=60"]), Path("further"))
 
 
-def test_patience_goes_on_and_the_best_checkpoint_comes_along(stopped: Path) -> None:
+def test_resume_restores_patience_and_the_best_checkpoint(stopped: Path) -> None:
     """The checkpoint of step 2 has waited for one validation, so step 3 is the last one again."""
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
     assert (result(Path("again"))["resumed_from"], result(Path("again"))["steps"]) == (2, 3)
@@ -129,7 +129,7 @@ def test_patience_goes_on_and_the_best_checkpoint_comes_along(stopped: Path) -> 
     assert ckpt.load(Path("again/checkpoints/best.ckpt")).step == 1
 
 
-def test_without_its_best_checkpoint_a_run_looks_for_the_best_anew(stopped: Path) -> None:
+def test_without_its_best_checkpoint_a_run_restarts_the_search(stopped: Path) -> None:
     (stopped / "checkpoints/best.ckpt").unlink()
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
     assert result(Path("again"))["best"]["step"] == ckpt.load(Path("again/checkpoints/best.ckpt")).step == 3
@@ -177,7 +177,7 @@ def test_a_job_of_a_sweep_refuses_the_checkpoint_of_another_run(stopped: Path) -
     assert "was trained with 1, which can't change" in result(made.folder / "seed=2")["error"]
 
 
-def test_a_setting_younger_than_a_run_is_at_its_default(stopped: Path) -> None:
+def test_a_setting_newer_than_a_run_has_its_default(stopped: Path) -> None:
     """The same for settings that the checkpoint and config.yaml lack, and for groups of them."""
     path = stopped / "checkpoints/last.ckpt"
     stored = ckpt.load(path)
@@ -197,7 +197,7 @@ def test_a_setting_younger_than_a_run_is_at_its_default(stopped: Path) -> None:
 
 def test_a_run_that_stores_a_removed_setting_still_resumes(stopped: Path) -> None:
     path = stopped / "checkpoints/last.ckpt"
-    stored = ckpt.load(path)
+    stored = load(path)
     stored.config["data"]["block_size"] = 16
     ckpt.save(replace(stored, stopped=False), path)
     edit(stopped, "data", block_size=16)
@@ -205,5 +205,5 @@ def test_a_run_that_stores_a_removed_setting_still_resumes(stopped: Path) -> Non
     check_against_source(config)
     run_job(config, Path("longer"))
     assert result(Path("longer"))["steps"] == 4
-    assert "block_size" not in ckpt.load(Path("longer/checkpoints/last.ckpt")).config["data"]
+    assert "block_size" not in load(Path("longer/checkpoints/last.ckpt")).config["data"]
     evaluate.main([str(path), "--trust-data"])

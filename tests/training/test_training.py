@@ -37,7 +37,7 @@ PAIRS = [(m, t) for m in MODELS for t in TOKENIZERS if (m, t) != ("bigram", "gpt
 
 @pytest.mark.parametrize(("model", "tokenizer"), PAIRS)
 @pytest.mark.filterwarnings("ignore:.*bpe.*")
-def test_every_model_trains_saves_and_writes_with_every_tokenizer(
+def test_every_model_trains_saves_and_generates_with_every_tokenizer(
     train_here: Train, workplace: Path, tmp_path_factory: pytest.TempPathFactory, model: str, tokenizer: str
 ) -> None:
     result = train_here(f"model={model}", f"tokenizer={tokenizer}", *MODELS[model])
@@ -58,7 +58,7 @@ def written(checkpoint: Path, prompt: str) -> str:
     return "".join(piece for _, piece in writer.stream([(prompt, 1)]))
 
 
-def test_run_folder_holds_what_the_contract_says(train_here: Train, workplace: Path) -> None:
+def test_the_run_folder_contains_the_documented_files(train_here: Train, workplace: Path) -> None:
     result = train_here(*TINY_GPT)
     folder = workplace / "run"
     found = {p.name for p in folder.iterdir()}
@@ -89,7 +89,7 @@ def test_run_folder_holds_what_the_contract_says(train_here: Train, workplace: P
     assert all(row["train/loss"] and row["lr"] and row["grad_norm"] for row in rows)
 
 
-def test_validation_scores_the_last_tenth_of_the_text_cut_to_val_bytes(train_here: Train, workplace: Path) -> None:
+def test_validation_scores_the_last_tenth_cut_to_val_bytes(train_here: Train, workplace: Path) -> None:
     text = story(120)
     n_train = len(text) * 9 // 10
     scored = text[n_train:].encode()[:600].decode(errors="ignore")
@@ -135,9 +135,7 @@ def test_the_same_command_gives_the_same_numbers(train_here: Train) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("dropout", ["0", "0.1"])
-def test_resumed_run_equals_the_uninterrupted_one(
-    train_here: Train, workplace: Path, optimizer: str, dropout: str
-) -> None:
+def test_resumed_run_equals_uninterrupted_run(train_here: Train, workplace: Path, optimizer: str, dropout: str) -> None:
     settings = [*TINY_GPT, f"optimizer={optimizer}", f"model.dropout={dropout}", "trainer.max_steps=6"]
     settings += ["trainer.val_every_steps=3", "schedule=constant", "schedule.warmup_steps=2"]
     train_here(*settings, folder="whole")
@@ -153,7 +151,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert json.loads((workplace / "rest/result.json").read_text(encoding="utf-8"))["resumed_from"] == 4
 
 
-def test_interrupted_run_goes_on_in_its_own_folder_as_one_curve(train_here: Train, workplace: Path) -> None:
+def test_an_interrupted_run_resumes_in_its_folder_as_one_curve(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant", folder="run")
     (workplace / "run/result.json").unlink()  # as if it had been killed
     done = command("train", "resume=run", "trainer.max_steps=6", "trainer=cpu", cwd=workplace)
@@ -163,9 +161,7 @@ def test_interrupted_run_goes_on_in_its_own_folder_as_one_curve(train_here: Trai
     assert "going on from step 4" in done.stdout
 
 
-def test_a_job_compiled_after_one_of_another_shape_is_not_dynamic(
-    train_here: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_compiled_after_another_shape_is_not_dynamic(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     dynamic: list[bool] = []
 
     def backend(graph: Any, inputs: list[Any]) -> Any:
@@ -181,7 +177,7 @@ def test_a_job_compiled_after_one_of_another_shape_is_not_dynamic(
     assert begun
 
 
-def test_a_full_gpu_is_told_with_the_next_smaller_micro_batch(
+def test_a_full_gpu_suggests_the_next_smaller_micro_batch_size(
     train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gptexp.models.gpt import GPT
@@ -199,7 +195,7 @@ def test_a_full_gpu_is_told_with_the_next_smaller_micro_batch(
     assert str(error.value).endswith("data.micro_batch_size=2 makes the same steps, or a smaller model.block_size")
 
 
-def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the_whole_one(
+def test_resume_keeps_the_precision_on_another_machine_bitwise(
     train_here: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gptexp.machine import hardware
@@ -216,7 +212,7 @@ def test_a_run_resumed_on_a_machine_that_would_take_another_precision_equals_the
     assert not all(torch.equal(whole.model[name], value) for name, value in new.model.items())
 
 
-def test_resume_refuses_by_name_what_can_not_change(train_here: Train, workplace: Path) -> None:
+def test_resume_refuses_fixed_settings_by_name(train_here: Train, workplace: Path) -> None:
     from gptexp.compose.inheritance import check_against_source
     from gptexp.util.errors import ConfigError
 
@@ -241,7 +237,7 @@ def test_resume_on_another_text_is_refused(train_here: Train, workplace: Path) -
         run_job(compose(["resume=run", "trainer.max_steps=4", "trainer=cpu"]), Path("rest"))
 
 
-def test_init_from_takes_weights_and_tokenizer_and_frees_the_rest(train_here: Train, workplace: Path) -> None:
+def test_init_from_uses_weights_and_tokenizer_and_frees_the_rest(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, "tokenizer=byte", "model.position=learned")
     (workplace / "other.txt").write_text("Quite another text, with ünknown letters. " * 60, encoding="utf-8")
     new = ["init_from=run", "data=text", "data.path=other.txt", "data.val_bytes=100", "model.block_size=8"]
@@ -254,7 +250,7 @@ def test_init_from_takes_weights_and_tokenizer_and_frees_the_rest(train_here: Tr
     assert after.model["transformer.wpe.weight"].shape == (8, 16)
 
 
-def test_a_finished_run_and_another_runs_folder_are_never_overwritten(train_here: Train, workplace: Path) -> None:
+def test_a_complete_run_and_another_runs_folder_are_never_overwritten(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT)
     with pytest.raises(ValueError, match="holds a finished run, which is never overwritten"):
         train_here(*TINY_GPT)
@@ -263,7 +259,7 @@ def test_a_finished_run_and_another_runs_folder_are_never_overwritten(train_here
         train_here(*TINY_GPT)
 
 
-def test_accumulated_micro_batches_see_the_same_windows_and_agree(train_here: Train) -> None:
+def test_accumulated_micro_batches_use_the_same_windows_and_agree(train_here: Train) -> None:
     settings = [*TINY_GPT, "trainer.precision=64-true", "trainer.max_steps=5", "trainer.val_every_steps=5"]
     losses = [
         train_here(*settings, f"data.micro_batch_size={micro}", folder=f"micro{micro}")["val"]["nats"]
@@ -273,7 +269,7 @@ def test_accumulated_micro_batches_see_the_same_windows_and_agree(train_here: Tr
     assert losses[2] == pytest.approx(losses[0], rel=1e-9)
 
 
-def test_a_loss_that_is_no_number_stops_with_step_checkpoint_and_causes(train_here: Train, workplace: Path) -> None:
+def test_a_nonfinite_loss_stops_with_step_checkpoint_and_causes(train_here: Train, workplace: Path) -> None:
     with pytest.raises(
         ValueError, match=r"train/loss is (nan|inf) at step \d+; .*Likely causes: optimizer\.lr=1\.0e\+22"
     ):
@@ -281,7 +277,7 @@ def test_a_loss_that_is_no_number_stops_with_step_checkpoint_and_causes(train_he
     assert not (workplace / "run/result.json").exists()
 
 
-def test_a_model_that_can_not_fit_is_refused_before_it_allocates(workplace: Path) -> None:
+def test_a_model_larger_than_memory_is_refused_before_allocation(workplace: Path) -> None:
     config = compose([*TINY, "data.path=story.txt", "model=bigram", "tokenizer=gpt2"])
     import gptexp.machine.hardware as hardware
 
@@ -300,13 +296,13 @@ def test_plugins_come_from_an_exact_list(train_here: Train) -> None:
         train_here(*TINY_GPT, evil)
 
 
-def test_early_stopping_plugs_in(train_here: Train) -> None:
+def test_early_stopping_works_as_a_plugin(train_here: Train) -> None:
     settings = ["callbacks=early_stopping", "callbacks.plugins.early_stopping.patience=1", "optimizer.lr=1e-12"]
     result = train_here(*TINY_GPT, *settings, "trainer.max_steps=50", "trainer.val_every_steps=1")
     assert result["steps"] < 50
 
 
-def test_samples_can_not_break_out_of_their_block() -> None:
+def test_samples_cannot_break_out_of_their_code_block() -> None:
     from gptexp.runs.samples import section, sections
 
     texts = ["a ```` b `", "## step 9\n\n````text\nmine\n````\n\n", ""]
@@ -314,7 +310,7 @@ def test_samples_can_not_break_out_of_their_block() -> None:
     assert list(sections(document + "## step 3\n\n````text\ncut sho")) == list(enumerate(texts))
 
 
-def test_training_imports_nothing_that_only_metrics_of_others_need() -> None:
+def test_training_does_not_import_dependencies_of_unused_metrics() -> None:
     """scipy, matplotlib and transformers are installed wherever the tests run, and cost a start seconds."""
     program = (
         "import sys, gptexp.training, gptexp.training.worker, gptexp.training.fsdp\n"
@@ -334,7 +330,7 @@ def test_models_and_generation_import_no_lightning(train_here: Train, workplace:
     assert done.stderr.strip() == "[]"
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(train_here: Train, workplace: Path) -> None:
+def test_a_refused_resume_leaves_the_run_unchanged(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, "trainer.max_steps=4")
     (workplace / "run/result.json").unlink()
     before = {p: p.read_bytes() for p in (workplace / "run").rglob("*") if p.is_file()}
@@ -345,7 +341,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(train_here: Train, workplace:
     assert {p.name for p in (workplace / "run").glob("provenance*")} == {"provenance.json", "provenance-4.json"}
 
 
-def test_a_refused_run_leaves_no_folder_and_no_strangers_file_is_touched(train_here: Train, workplace: Path) -> None:
+def test_a_refused_run_leaves_no_folder_and_changes_no_other_file(train_here: Train, workplace: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.block_size=4000"):
         train_here(*TINY_GPT, "model.block_size=4000", "data.max_tokens=100", folder="logs/runs/x/y")
     assert not (workplace / "logs/runs/x").exists()
@@ -356,7 +352,7 @@ def test_a_refused_run_leaves_no_folder_and_no_strangers_file_is_touched(train_h
     assert (workplace / "mine/metrics.csv").read_text() == "my own"
 
 
-def test_every_checkpoint_carries_the_score_of_its_own_step(train_here: Train, workplace: Path) -> None:
+def test_every_checkpoint_contains_the_score_of_its_step(train_here: Train, workplace: Path) -> None:
     result = train_here(*TINY_GPT, "trainer.max_steps=4", "callbacks.checkpoint.every_steps=1")
     last, previous = (load(workplace / f"run/checkpoints/{name}.ckpt") for name in ("last", "previous"))
     assert (last.step, previous.step) == (4, 3)
@@ -364,12 +360,12 @@ def test_every_checkpoint_carries_the_score_of_its_own_step(train_here: Train, w
     assert last.metrics["best"] == result["best"]
 
 
-def test_a_prompt_that_the_tokenizer_does_not_know_is_refused_before_the_first_step(train_here: Train) -> None:
+def test_a_prompt_with_unknown_characters_is_refused_before_step_one(train_here: Train) -> None:
     with pytest.raises(ValueError, match=r"callbacks\.samples\.prompt=漢: character '漢'"):
         train_here(*TINY_GPT, "callbacks.samples.prompt=漢")
 
 
-def test_samples_of_steps_that_are_run_again_are_taken_out(train_here: Train, workplace: Path) -> None:
+def test_samples_of_repeated_steps_are_removed(train_here: Train, workplace: Path) -> None:
     from gptexp.runs.samples import sections
 
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
@@ -399,14 +395,14 @@ class Unsendable(Dataset[Any]):
 
 
 @pytest.mark.timeout(40)
-def test_a_worker_whose_batch_can_not_be_handed_over_ends_the_wait() -> None:
+def test_a_worker_that_cannot_send_its_batch_ends_the_wait() -> None:
     from gptexp.data.batches import loader
 
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         next(iter(loader(Unsendable(), workers=1, pin=False)))
 
 
-def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_worker_gives_one_line_with_a_remedy(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from gptexp.machine.lightning import pl
 
     def die(*_: Any, **__: Any) -> None:
@@ -419,7 +415,7 @@ def test_a_dead_worker_is_one_line_with_a_remedy(train_here: Train, monkeypatch:
         train_here(*TINY_GPT, "data.num_workers=2")
 
 
-def test_a_failed_compilation_is_one_line_with_a_remedy() -> None:
+def test_a_failed_compilation_gives_one_line_with_a_remedy() -> None:
     from gptexp.training import run
 
     theirs = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})

@@ -55,7 +55,7 @@ def test_a_file_larger_than_expected_is_refused_unread(tmp_path: Path) -> None:
         ("? [1]\n: 2", "x.yaml: "),
     ],
 )
-def test_yaml_that_is_more_than_plain_values_is_refused_in_a_line(tmp_path: Path, text: str, why: str) -> None:
+def test_yaml_with_more_than_plain_values_is_refused_in_one_line(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=why) as caught:
@@ -63,13 +63,13 @@ def test_yaml_that_is_more_than_plain_values_is_refused_in_a_line(tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_written_as_yaml_is_read_back_without_aliases(tmp_path: Path) -> None:
+def test_written_yaml_is_read_back_without_aliases(tmp_path: Path) -> None:
     shared = ["a", {"b": 1e-5}]
     write_yaml(tmp_path / "x.yaml", {"one": shared, "two": shared, "text": "三国"})
     assert read_yaml(tmp_path / "x.yaml") == {"one": shared, "two": shared, "text": "三国"}
 
 
-def test_json_nested_without_end_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_too_deeply_nested_json_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(ValueError, match=r"result\.json: no JSON"):
         read_json(tmp_path / "result.json")
@@ -79,7 +79,7 @@ def test_json_nested_without_end_is_refused_in_a_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ samples.md
 
 
-def test_sections_are_found_in_time_proportional_to_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sections_are_found_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
 
     class Counted(str):
@@ -93,7 +93,7 @@ def test_sections_are_found_in_time_proportional_to_the_text(monkeypatch: pytest
     assert len(looked) <= 4
 
 
-def test_a_torn_character_in_samples_drops_only_its_section(tmp_path: Path) -> None:
+def test_an_incomplete_character_in_samples_drops_only_its_section(tmp_path: Path) -> None:
     torn = samples.section(2, "三国演义").encode()[:-12]
     assert torn.decode(errors="ignore").encode() != torn
     (tmp_path / samples.FILE).write_bytes(samples.section(1, "三国").encode() + torn)
@@ -117,7 +117,7 @@ def test_settings_with_aliases_are_refused_by_every_reader(tmp_path: Path) -> No
 
 
 @needs_posix
-def test_a_pipe_in_place_of_a_runs_file_is_no_wait(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_run_file_does_not_block(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for name in ("metrics.csv", "samples.md", "provenance.json"):
         (run / name).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
 
 
 @needs_posix
-def test_a_run_folder_that_is_a_link_is_written_as_one_that_is_none(tmp_path: Path) -> None:
+def test_a_run_folder_that_is_a_link_is_written_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
     with open_run(tmp_path / "run", resumes=None) as folder:

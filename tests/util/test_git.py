@@ -52,7 +52,7 @@ def test_a_long_diff_is_cut_and_an_external_diff_is_not_run(checkout: Path, monk
 
 
 @pytest.mark.parametrize("script", ["exit 3", "printf '\\377\\376'; exit 0", "kill -9 $$", "echo nowhere", None])
-def test_a_git_that_fails_or_is_missing_says_nothing(
+def test_a_failing_or_missing_git_gives_no_output(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -63,7 +63,7 @@ def test_a_git_that_fails_or_is_missing_says_nothing(
     assert git.state(checkout) is None
 
 
-def test_a_git_that_hangs_is_ended(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_git_is_killed(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/git").write_text("#!/bin/sh\nexec sleep 100\n")
     (tmp_path / "bin/git").chmod(0o755)
@@ -72,7 +72,7 @@ def test_a_git_that_hangs_is_ended(checkout: Path, tmp_path: Path, monkeypatch: 
     assert git.state(checkout) is None
 
 
-def test_a_diff_that_fails_leaves_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_diff_keeps_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = git._ask
 
     def fails(here: Path, *question: str) -> bytes:

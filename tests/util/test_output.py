@@ -28,7 +28,7 @@ open("ended", "w").write(sys.stdout.encoding + sys.stdout.errors)
 
 
 @pytest.mark.parametrize("lost", ["| head -n 1", "2>&1 | head -n 1", "> /dev/full", "> /dev/full 2>&1"])
-def test_a_process_goes_on_when_its_output_is_lost(tmp_path: Path, lost: str) -> None:
+def test_a_process_continues_if_its_output_is_lost(tmp_path: Path, lost: str) -> None:
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     shell = f"set -o pipefail; {sys.executable} program.py {lost}"
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
@@ -65,7 +65,7 @@ def test_sighup_stays_ignored_under_nohup() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_whose_reader_goes_away_completes(workplace: Path) -> None:
+def test_a_run_with_a_closed_output_pipe_completes(workplace: Path) -> None:
     settings = " ".join([*TINY, *TINY_GPT, "data.path=story.txt", "trainer.max_steps=6", "hydra.run.dir=run"])
     for output in ("2>&1 | head -c 1", "> /dev/full 2>&1"):
         shell = f"set -o pipefail; {sys.executable} -m gptexp.train {settings} {output}"
@@ -75,7 +75,7 @@ def test_a_run_whose_reader_goes_away_completes(workplace: Path) -> None:
         subprocess.run(["rm", "-r", "run"], check=True)
 
 
-def test_a_stream_that_nobody_else_holds_stays_open(tmp_path: Path) -> None:
+def test_an_unshared_stream_stays_open(tmp_path: Path) -> None:
     program = "import sys; sys.stdout = open(1, 'w', closefd=False); from gptexp.util.output import outlive_readers"
     program += "; outlive_readers(); print('written')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

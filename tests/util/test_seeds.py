@@ -25,12 +25,12 @@ def test_no_two_forward_passes_or_samples_share_a_seed() -> None:
 
 
 @pytest.mark.parametrize("seed", [dropout_seed(1, 2, 0, 0), 2**63 - 1, 2**32])
-def test_seeds_that_share_their_low_32_bits_draw_other_numbers(seed: int) -> None:
+def test_seeds_with_equal_low_32_bits_draw_other_numbers(seed: int) -> None:
     others = [seed ^ 1 << bit for bit in range(32, 63)] + [seed % 2**32]
     assert len({tuple(drawn(s, 4)) for s in {seed, *others}}) == len({seed, *others})
 
 
-def test_masks_of_passes_with_equal_low_bits_differ() -> None:
+def test_masks_of_forward_passes_with_equal_low_bits_differ() -> None:
     masks = []
     for seed in (5 + 2**40, 5 + 2**41):
         with torch.random.fork_rng(devices=[]):
@@ -39,7 +39,7 @@ def test_masks_of_passes_with_equal_low_bits_differ() -> None:
     assert not torch.equal(*masks)
 
 
-def test_the_whole_state_of_the_generator_follows_from_the_seed() -> None:
+def test_the_whole_state_of_the_generator_depends_only_on_the_seed() -> None:
     generator = seed_generator(torch.Generator(), 2**40)
     words = generator.get_state()[24 : 24 + 624 * 8].view(torch.int64).numpy()
     twister = np.random.MT19937()
@@ -50,14 +50,14 @@ def test_the_whole_state_of_the_generator_follows_from_the_seed() -> None:
     assert generator.initial_seed() == 2**40
 
 
-def test_a_generator_that_drew_before_is_seeded_alike() -> None:
+def test_a_used_generator_is_seeded_identically() -> None:
     used = torch.Generator().manual_seed(3)
     torch.randn(17, generator=used)  # leaves half of a pair of normal numbers behind
     fresh = seed_generator(torch.Generator(), 2**50 + 1)
     assert torch.equal(torch.randn(17, generator=seed_generator(used, 2**50 + 1)), torch.randn(17, generator=fresh))
 
 
-def test_small_seeds_draw_as_torch_does() -> None:
+def test_small_seeds_draw_the_same_numbers_as_torch() -> None:
     assert drawn(7) == torch.randint(2**31, (1500,), generator=torch.Generator().manual_seed(7)).tolist()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptexp import __version__
 from gptexp.compose.composition import compose
-from gptexp.compose.help import help_text
+from gptexp.compose.help import help_text, topic_text
 from gptexp.compose.hydra_versions import arguments_parser
 from gptexp.compose.inheritance import check_against_source, with_source
 from gptexp.compose.messages import without_dashes
@@ -45,12 +45,23 @@ def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
 
 def answer(arguments: list[str]) -> None:
     """What a command line only asks: help, or the version; ends the program with it."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
+    topics = _help_topics(arguments)
+    if topics is not None:
+        with one_line_errors():
+            print("\n\n".join(map(topic_text, topics)) if topics else help_text())
         sys.exit(0)
     if "--version" in arguments:
         print(f"gptexp {__version__}")
         sys.exit(0)
+
+
+def _help_topics(arguments: list[str]) -> list[str] | None:
+    """Return the words after --help, which are what it explains; None without --help."""
+    place = next((i for i, word in enumerate(arguments) if word.partition("=")[0] in ("--help", "-h")), None)
+    if place is None:
+        return None
+    _, equals, first = arguments[place].partition("=")
+    return [*([first] if equals else []), *(word for word in arguments[place + 1 :] if not word.startswith("-"))]
 
 
 def parsed_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -1,10 +1,34 @@
-"""Text of `gptexp train --help`."""
+"""The help of `gptexp train`: the groups and their options, and what each setting means. No torch."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from gptexp.compose.registry import conf_dir, groups
+from omegaconf import DictConfig, OmegaConf
+
+from gptexp.compose.composition import compose_raw
+from gptexp.compose.messages import closest, settings
+from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.config import KINDS
+from gptexp.config.descriptions import (
+    Section,
+    Setting,
+    about,
+    schema_of,
+    sections,
+    setting_groups,
+    settings_of,
+    top_settings,
+    value_text,
+)
+from gptexp.config.plugins import PLUGINS
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import ConfigError
 
 EXAMPLES = {
     "model": "model=gpt2_small model.n_layer=6",
@@ -23,32 +47,168 @@ EXAMPLES = {
     "paths": "paths.data=/big/disk/data paths.logs=/big/disk/logs",
 }
 
-
 USAGE = """\
-python -m gptexp.train [group=option] [key=value] …   train one experiment
-python -m gptexp.train -m key=a,b,c seed=1,2,3        one for each combination
-python -m gptexp.train --cfg job [group=option] …     print the settings only
-python -m gptexp.train resume=RUN                     go on where a run stopped
-python -m gptexp.train init_from=RUN data=…           start from its weights
+{program} [group=option] [key=value] …   train one experiment
+{program} -m key=a,b,c seed=1,2,3        one for each combination
+{program} --cfg job [group=option] …     print the settings only
+{program} --help model                   explain the settings of a group
+{program} resume=RUN                     continue an interrupted run
+{program} init_from=RUN data=…           start from the weights of a run
 """
 
 
 def help_text() -> str:
-    """The groups, their options with a line each, and an example of each group."""
-    lines = [USAGE]
-    for group, options in groups().items():
-        if group not in EXAMPLES:
-            continue
-        lines.append(f"{group}    e.g. {EXAMPLES[group]}")
-        lines += [f"  {option:<22}{_first_comment(conf_dir() / group / f'{option}.yaml')}" for option in options]
-        lines.append("")
-    lines += ["A RUN is a run folder, a checkpoint file or `latest`. For weights it may also be"]
-    lines += ["gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2 or Hugging Face's folder."]
-    lines += ["--cfg job lists every setting; src/gptexp/config/ explains them."]
+    """Return the groups, their options with a line each, and an example of each group."""
+    program = program_name("gptexp.train")
+    lines = [USAGE.format(program=program)]
+    for group, example in EXAMPLES.items():
+        lines += [f"{group}    e.g. {example}", *_options(group), ""]
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`. For init_from it can also be a published model"]
+    lines += ["(gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2) or a folder in Hugging Face's format."]
+    lines += [f"`{program} --help GROUP` explains the settings of a group, `--help model.n_layer` one setting;"]
+    lines += ["docs/settings.md has all of them. `--cfg job` prints their values."]
     return "\n".join(lines)
 
 
-def _first_comment(path: Path) -> str:
-    """The first comment of a preset says what it is; Hydra's own header may stand above it."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+def _options(group: str) -> list[str]:
+    return [f"  {option:<22}{comment_of(group, option)}" for option in groups().get(group, ())]
+
+
+def comment_of(group: str, option: str) -> str:
+    """Return the first comment of a preset, which describes it; Hydra's package header may stand above it."""
+    lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
     return next((line[1:].strip() for line in lines if line.startswith("#") and not line.startswith("# @")), "")
+
+
+def topics() -> list[str]:
+    """Return what --help explains: the groups and the settings."""
+    register_schemas()
+    return sorted({*groups(), *setting_groups(), *settings()})
+
+
+def choices(override: str) -> list[str]:
+    """Return the overrides that give a setting each of its values, if they are few: `model.bias=true` and `=false`."""
+    name, _, _ = override.partition("=")
+    found = [setting for section in _matching(name) for setting in section.settings if setting.name == name]
+    return [f"{name}={choice}" for setting in found for choice in setting.choices]
+
+
+def topic_text(topic: str) -> str:
+    """Return the help about a group, an option of it (`model=mini_gpt`), a kind (`model=gpt`) or a setting.
+
+    Raises:
+        ConfigError: there is no such thing, with the closest one.
+    """
+    register_schemas()
+    group, equals, option = topic.partition("=")
+    if equals and group in (*groups(), *setting_groups()):
+        return "\n".join(_option_lines(group, option))
+    if group in (*groups(), *setting_groups()):
+        return "\n".join(_group_lines(group))
+    found = list(_matching(group))
+    if not found:
+        raise ConfigError(f"--help {topic}: no such group or setting; {closest(group, topics())}")
+    return "\n".join(line for section in found for line in _section_lines(section, group.partition(".")[0]))
+
+
+def _matching(name: str) -> Iterator[Section]:
+    """Yield the sections that hold a setting, or the settings below a dotted name, and nothing else of them."""
+    own, _, below = name.partition(".")
+    found = list(sections(own)) if below and own in setting_groups() else [Section(None, "", top_settings())]
+    for section in found:
+        kept = [s for s in section.settings if s.name == name or s.name.startswith(f"{name}.")]
+        if kept:
+            yield replace(section, about="", settings=kept)
+
+
+def _group_lines(group: str) -> Iterator[str]:
+    if group in EXAMPLES:
+        yield f"{group}    e.g. {EXAMPLES[group]}"
+    yield from _options(group)
+    if group not in setting_groups():
+        yield f"\n`--help {group}={groups()[group][0]}` shows what an option sets."
+        return
+    for section in sections(group):
+        if section.settings or section.kind:
+            yield ""
+            yield from _section_lines(section, group)
+    if group in PLUGINS:
+        yield f"\nclasses allowed in {group}.plugins: {', '.join(sorted(PLUGINS[group]))}"
+    if group in KINDS:
+        yield f"\nValues are the defaults of a kind; `--help {group}={groups()[group][0]}` shows those of an option."
+
+
+def _section_lines(section: Section, group: str) -> Iterator[str]:
+    if section.kind is not None:
+        options = options_of_kind(group, section.kind)
+        yield f"kind {section.kind}: {section.about}".removesuffix(": ")
+        yield textwrap.fill(f"options: {', '.join(options)}", _width(), initial_indent="  ", subsequent_indent=" " * 6)
+    elif section.about:
+        yield section.about
+    yield from _setting_lines(section.settings)
+
+
+def _setting_lines(found: Iterable[Setting]) -> Iterator[str]:
+    for setting in found:
+        yield f"  {f'{setting.name}={setting.default}':<34}  {setting.type}"
+        if setting.sentence:
+            yield textwrap.fill(setting.sentence, _width(), initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _width() -> int:
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def options_of_kind(group: str, kind: str) -> list[str]:
+    """Return the presets of a group that are made from a kind."""
+    return [option for option in groups()[group] if _kind_of(group, option) == kind]
+
+
+def _kind_of(group: str, option: str) -> str | None:
+    """Return the kind that a preset is made from, following the presets that it is based on."""
+    path = conf_dir() / group / f"{option}.yaml"
+    for entry in _defaults(path) if path.is_file() else []:
+        base, schema = str(entry).partition("@")[0], f"/schema/{group}/"
+        if base.startswith(schema):
+            return base.removeprefix(schema)
+        if base in groups()[group]:
+            return _kind_of(group, base)
+    return None
+
+
+def _defaults(path: Path) -> list[Any]:
+    loaded = OmegaConf.load(path)
+    return list(loaded.get("defaults", [])) if isinstance(loaded, DictConfig) else []
+
+
+def _option_lines(group: str, option: str) -> Iterator[str]:
+    """A preset with the values that it gives, a kind with its defaults, or the YAML of a preset of several groups."""
+    options, kinds = groups().get(group, ()), KINDS.get(group, {})
+    if option in options and group in setting_groups() and group != "sweep":
+        yield f"{group}={option}: {comment_of(group, option)}"
+        yield from _setting_lines(_preset_settings(group, option))
+    elif option in options:
+        yield (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").rstrip()
+    elif option in kinds:
+        yield f"kind {option}: {about(kinds[option])}"
+        yield from _setting_lines(settings_of(kinds[option], f"{group}."))
+    else:
+        raise ConfigError(
+            f"--help {group}={option}: no such option; {closest(option, dict.fromkeys([*options, *kinds]))}"
+        )
+
+
+def _preset_settings(group: str, option: str) -> list[Setting]:
+    """Return the settings of a preset with the values that it composes to."""
+    composed = OmegaConf.to_container(compose_raw([f"{group}={option}"])[group], enum_to_str=True)
+    assert isinstance(composed, dict)
+    kind = composed.get("kind")
+    schema = KINDS[group][kind] if kind else schema_of(group)
+    return [replace(s, default=value_text(_value(composed, s.name))) for s in settings_of(schema, f"{group}.")]
+
+
+def _value(composed: dict[Any, Any], name: str) -> Any:
+    found: Any = composed
+    for key in name.split(".")[1:]:
+        found = found[key]
+    return found

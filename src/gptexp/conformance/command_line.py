@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from gptexp.conformance.check import Area, Check, Inputs, Need, Outcome, Status, run, why_skipped
 from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.provenance import code_version
-from gptexp.util.entry_point import entry_point
+from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import BY_SIGNAL, one_line_errors
 from gptexp.util.options import OptionParser
 from gptexp.util.signals import Interrupted
@@ -21,7 +21,7 @@ from gptexp.util.text import clock
 
 def parser() -> OptionParser:
     p = OptionParser(
-        prog="python -m gptexp.conformance",
+        prog=program_name("gptexp.conformance"),
         description="Compute published numbers again and compare: sizes, tokens, learning rates, counted losses, "
         "models trained anew. Prints a table, and writes it as Markdown where --out says.",
         epilog="With --shakespeare it trains eight models, which takes about eight minutes of one CPU core; "

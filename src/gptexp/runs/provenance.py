@@ -15,6 +15,7 @@ from gptexp.runs.layout import (
     PROVENANCE,
 )
 from gptexp.util import git
+from gptexp.util.entry_point import program_words
 from gptexp.util.files import (
     read_json,
 )
@@ -55,10 +56,8 @@ def code_version() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command line as typed: `python -m gptexp.train …`, where Python shows the file's path."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    head = ["-m", spec.name] if spec is not None and spec.name else [sys.argv[0]]
-    line = shlex.join([Path(sys.executable).name, *head, *sys.argv[1:]])
+    """Return the command line as typed: `python -m gptexp.train …` or `gptexp train …`."""
+    line = shlex.join([*program_words(), *sys.argv[1:]])
     return line.encode(errors="backslashreplace").decode()  # names of files that are no UTF-8
 
 

@@ -72,7 +72,31 @@ def _is_a_command() -> bool:
     program = sys.modules["__main__"]
     spec = getattr(program, "__spec__", None)
     name = spec.name if spec is not None else Path(getattr(program, "__file__", None) or "").name
-    return name.startswith("gptexp")
+    # On Windows a console script is an archive: gptexp.exe/__main__.py.
+    return name.startswith("gptexp") or (name in ("__main__", "__main__.py") and _called_as().startswith("gptexp"))
+
+
+def _called_as() -> str:
+    return Path(sys.argv[0]).name if sys.argv else ""
+
+
+def program_name(module: str) -> str:
+    """Return what starts a command, as usage texts name it: `gptexp generate`, or `python -m gptexp.generate`."""
+    return sys.argv[0] if _is_subcommand() else f"python -m {module}"
+
+
+def program_words() -> list[str]:
+    """Return the words that start this program again, without its arguments."""
+    spec, python = getattr(sys.modules.get("__main__"), "__spec__", None), Path(sys.executable).name
+    module = None if spec is None or spec.name == "__main__" else spec.name
+    if _is_subcommand():
+        return [*([python, "-m"] if module else []), *sys.argv[0].split()]
+    return [python, "-m", module] if module else [python, sys.argv[0]]
+
+
+def _is_subcommand() -> bool:
+    """Return whether `gptexp` started a subcommand, which sets sys.argv[0] to `gptexp NAME`."""
+    return bool(sys.argv) and sys.argv[0].startswith("gptexp ")
 
 
 def _lies_in_current_directory() -> bool:

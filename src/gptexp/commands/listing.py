@@ -1,0 +1,57 @@
+"""The subcommands of `gptexp`. Imports nothing but the standard library, so that `gptexp --help` is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand. module: has `main`, and a `parser` unless Hydra reads the command line."""
+
+    module: str
+    about: str
+    example: str
+    hydra: bool = False
+
+
+COMMANDS = {
+    "train": Command("gptexp.train", "train an experiment, or with -m a sweep", "model=bigram seed=2", hydra=True),
+    "prepare": Command("gptexp.prepare", "tokenize a corpus without training", "tokenizer=bpe", hydra=True),
+    "generate": Command("gptexp.generate", "generate text from a prompt", 'latest --prompt "The"'),
+    "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
+    "predict": Command("gptexp.predict", "label texts with a classifier", 'latest "a good book"'),
+    "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
+    "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
+    "replay": Command("gptexp.replay", "repeat the step at which a run failed", "logs/runs/RUN"),
+    "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
+    "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),
+}
+
+
+def listing(version: str) -> str:
+    """Return the help of `gptexp`: each subcommand with its purpose and an example."""
+    lines = [f"gptexp {version}", "", "usage: gptexp COMMAND [arguments]", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<15}{command.about:<42}gptexp {name} {command.example}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "gptexp COMMAND --help explains a command, gptexp train --help model the settings of a group.",
+            "gptexp --completion bash|zsh|fish prints a script that completes commands in that shell.",
+            "`python -m gptexp.COMMAND` is the same command (with _ for -).",
+        ]
+    )
+
+
+def find(name: str) -> Command | None:
+    """Return the subcommand of a name, which may also be written as its module is."""
+    return COMMANDS.get(name.replace("_", "-"))
+
+
+def unknown(name: str) -> str:
+    """Return the error for a name that is no subcommand, with the closest one."""
+    near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    return f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "`gptexp --help` lists them")
