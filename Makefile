@@ -101,7 +101,7 @@ wheel: $(VENV)/.installed-dev  ## build and check dist/, install the wheel in an
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 	$(call fresh,build/wheel,-c constraints.txt,dist/*.whl)
-	cd build/wheel && $(PLACE)/python -m gptexp --version && $(PLACE)/python -m gptexp.train debug=smoke
+	cd build/wheel && $(PLACE)/gptexp --version && $(PLACE)/gptexp train debug=smoke
 
 SCHEMA = $(BIN)/python -m check_jsonschema --builtin-schema vendor
 lint: $(VENV)/.installed-dev  ## check style, spelling, and the schemas of CITATION.cff and .github/

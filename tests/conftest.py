@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a folder with a small text, and a run trained on it."""
+"""Fixtures that all tests share: a folder with a small text, and training in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from support.runs import TINY, story
 
-# Several test processes share the cores; without this each would start a thread for every core.
+# Several test processes share the cores. Without this line, each would start one thread per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory that holds story.txt."""
+    """A current directory that contains only story.txt."""
     (tmp_path / "story.txt").write_text(story(120), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -27,7 +27,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
-    """Train in this process: overrides in, result.json out; the run's folder is ./<folder>."""
+    """Train in this process with these overrides and return result.json; the run folder is ./<folder>."""
 
     def run(*overrides: str, folder: str = "run") -> dict[str, Any]:
         from gptexp.compose.composition import compose

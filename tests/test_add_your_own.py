@@ -1,4 +1,4 @@
-"""docs/add-your-own.md does what it says: its files are written where it says, and its commands run."""
+"""docs/add-your-own.md is correct: its files are written to the given paths, and its commands run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def files() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the package is made of, with the page's files in it."""
+    """A copy of the package's source files, with the files of the page added."""
     place = tmp_path_factory.mktemp("checkout")
     package = PACKAGE
     shutil.copytree(package, place / "src/gptexp", ignore=shutil.ignore_patterns("__pycache__", "conf"))

@@ -56,7 +56,7 @@ def check_composes(command: Command, place: Path) -> None:
 
 def require_settings(overrides: list[str]) -> None:
     for override in overrides:
-        for one in jobs_of([override]) if "(" not in override else ():  # else a space to search
+        for one in jobs_of([override]) if "(" not in override else ():  # otherwise a search space
             check_groups(one)
         key, _, value = override.partition("=")
         assert exists(key.lstrip("+"), value), f"no such setting: {override}"
@@ -106,7 +106,7 @@ def check_sbatch(command: Command, place: Path) -> None:
     script = next(b for b in blocks(command.document) if b.language == "bash" and f"`{name}`" in b.before)
     subprocess.run(["bash", "-n"], input=script.text, text=True, check=True, timeout=20)
     started = next(line for line in script.text.replace("\\\n", "").splitlines() if line.startswith("srun "))
-    if "--cpus-per-task=" in script.text:  # since SLURM 22.05 srun doesn't inherit it
+    if "--cpus-per-task=" in script.text:  # since SLURM 22.05, srun does not inherit it
         assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in started
     understand(*gptexp_part(shlex.split(started)))
 
@@ -153,7 +153,7 @@ def check_tensorboard(command: Command, place: Path) -> None:
 
 
 def run_tensorboard(command: Command, place: Path) -> None:
-    """What its server would show of the newest run: the curve that is compared."""
+    """Check that TensorBoard would show the compared curve of the newest run."""
     newest = max((place / "logs").rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
     done = child_processes.call(print_curves, str(newest.parent), cwd=place)
     assert done.code == 0, done.err
@@ -175,7 +175,7 @@ Act = Callable[[Command, Path], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """Commands that a pattern matches. check: without torch, in a moment. run: None where none can, and why."""
+    """Commands that match a pattern. check: a fast check without torch. run: None with a reason if none can run."""
 
     pattern: str
     check: Act
@@ -200,7 +200,7 @@ KINDS = [
 
 
 def kind_of(command: Command) -> Kind:
-    """ValueError: none fits, so nobody would know whether the command works."""
+    """Return the kind of a command; ValueError if there is none, because the command would not be tested."""
     for kind in KINDS:
         if re.match(kind.pattern, command.text):
             return kind
@@ -317,14 +317,14 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
 
 
 def exists(key: str, value: str) -> bool:
-    """Whether a setting, or a group with this option, can be said."""
+    """Whether a setting, or a group with this option, exists."""
     options = groups()
     if key in options:
         return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(options[key])
     return key in settings() or key.startswith("hydra") or ".plugins." in key
 
 
-# --------------------------------------------------------------- the children that commands run in
+# --------------------------------------------------------------- child processes of the commands
 
 
 def facts_of_a_child() -> None:

@@ -1,4 +1,4 @@
-"""What the Makefile installs, read from `make -n`: nothing is installed here."""
+"""What the Makefile installs, according to `make -n`; these tests install nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(make is None or platform.system() != "Linux", re
 
 
 def planned(place: Path, *arguments: str, gpu: bool = False) -> list[str]:
-    """The lines that `make` would run, on a machine whose only programs are these, and where `ls` finds no device."""
+    """The lines that `make` would run on a machine with only these programs, where `ls` finds no device."""
     programs = {"sh": "sh", "uname": "uname", "ls": "false", **({"nvidia-smi": "true"} if gpu else {})}
     for name, program in programs.items():
         (place / name).symlink_to(shutil.which(program) or f"/bin/{program}")

@@ -1,4 +1,4 @@
-"""The doors as a user meets them: processes, standard output and error, exit codes."""
+"""The commands as a user runs them: processes, standard output and error, exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAIN = [*TINY, *TINY_GPT, "data.path=story.txt"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a text and one finished run, made by the command line."""
+    """A directory with a text and one complete run, trained from the command line."""
     place = tmp_path_factory.mktemp("place")
     (place / "story.txt").write_text(story(120), encoding="utf-8")
     done = command("train", *TRAIN, "tokenizer=byte", cwd=place)
@@ -111,7 +111,7 @@ def test_prepare_tokenizes_once_and_prints_the_folder(trained: Path) -> None:
     done = command("prepare", "data=text", "data.path=story.txt", "tokenizer=byte", "data.val_bytes=600", cwd=trained)
     assert done.returncode == 0, done.stderr
     assert "text · byte, 257 tokens · " in done.stdout
-    assert done.stderr == ""  # training has made these tokens already
+    assert done.stderr == ""  # training has already created these tokens
 
 
 WRONG = [

@@ -1,4 +1,4 @@
-"""`python -m gptexp.compare` as a user meets it: files, page, errors, and two real runs."""
+"""`python -m gptexp.compare` as a user runs it: files, report page, errors, and two real runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def made_page(place: Path) -> str:
     return page(comparison, plots(comparison))
 
 
-# ---------------------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------------------- the command
 
 
 def test_compare_prints_the_table_and_writes_files_next_to_the_runs(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_command_for_a_folder_is_quoted() -> None:
 
 
 def test_two_real_runs_are_compared_by_their_recorded_metrics(train_here: Callable[..., dict[str, Any]]) -> None:
-    """Training's own files, so that a change of their format shows here."""
+    """The runs come from real training, so a change of the file formats makes this test fail."""
     short = train_here(*TINY_GPT, "tokenizer=byte", folder="sweep/short")
     long = train_here(*TINY_GPT, "tokenizer=byte", "trainer.max_steps=6", folder="sweep/long")
     comparison = compare_folders([Path("sweep")], Question())
@@ -291,7 +291,7 @@ def test_plots_are_drawn_for_one_configuration_and_for_many(tmp_path: Path, conf
     assert len(plots(compare_folders([tmp_path], Question()))) == 3
 
 
-# ---------------------------------------------------------------------------------- anything in a file
+# ---------------------------------------------------------------------------------- arbitrary file contents
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -312,12 +312,12 @@ def test_any_content_of_a_result_is_read_or_named_in_an_error(tmp_path: Path, pa
     assert len(runs) + len(left_out) == 1
     assert all(re.match(r"unfinished|failed|result\.json is damaged", lost.reason) for lost in left_out)
     for metric in {name for run in runs for name in run.metrics}:
-        with contextlib.suppress(RunError):  # diverged, say
+        with contextlib.suppress(RunError):  # for example after a divergence
             print_comparison(Console(file=io.StringIO()), compare(runs, [], Question(metric=metric)))
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """A disk that is full while the page is written leaves the old page."""
+    """If the disk becomes full while the page is written, the old page is kept."""
     sweep(tmp_path / "sweep")
     (tmp_path / "sweep/report").mkdir()
     (tmp_path / "sweep/report/report.html").write_text("old")

@@ -1,4 +1,4 @@
-"""gptexp.notebook: what the notebooks stand on."""
+"""gptexp.notebook, the API that the notebooks use."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_data_opens_from_a_line_of_overrides(place: Path) -> None:
 def test_a_run_trained_by_command_opens(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter's kernels do
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter's kernels set this
     notebook.command(f"python -m gptexp.train {' '.join([*TINY, *TINY_GPT])} data.path=story.txt name=mine")
     printed = capsys.readouterr().out
     assert "val/bpb" in printed

@@ -1,4 +1,4 @@
-"""What a person may type on a command line, under every Python and Hydra that the project runs with."""
+"""Command lines that users may type, with every supported version of Python and Hydra."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXT = ["data=text", "data.path=story.txt", "tokenizer=byte"]
 
 @pytest.fixture
 def checked_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An argparse that looks into each help text when it is added, as that of Python 3.14 does."""
+    """An argparse that checks each help text when it is added, like that of Python 3.14."""
     add = argparse.ArgumentParser.add_argument
 
     def checked(self: argparse.ArgumentParser, *names: Any, **settings: Any) -> argparse.Action:
@@ -199,7 +199,7 @@ def test_every_hint_names_a_setting_that_exists() -> None:
 
 @pytest.fixture
 def strangers_folder(workplace: Path) -> Path:
-    """A current directory with modules that must not run."""
+    """A current directory with modules that must not be executed."""
     (workplace / "hydra_plugins").mkdir()
     for module in ("yaml.py", "joblib.py", "hydra_plugins/theirs.py"):
         (workplace / module).write_text("print('a module of the current directory ran')\nraise SystemExit(9)\n")
@@ -253,7 +253,7 @@ def test_every_command_uses_the_common_entry_point(module: str) -> None:
 def test_help_ends_quietly_if_its_output_pipe_is_closed(tmp_path: Path) -> None:
     shell = f"{sys.executable} -m gptexp --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had written all before
+    assert (done.stdout, done.stderr) in (("141\n", ""), ("0\n", ""))  # 0: it had already written everything
 
 
 def test_missing_slurm_is_reported_before_anything_is_written(
@@ -309,7 +309,7 @@ def test_composing_many_jobs_prints_a_line_without_a_progress_bar(workplace: Pat
 def test_a_dry_run_of_one_experiment_prints_its_cost_only(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from gptexp.sweep import probe  # which imports torch
+    from gptexp.sweep import probe  # this import loads torch
 
     cost = {"tokens_per_second": 100.0, "tokens_per_step": 50.0, "parameters": 10, "flops_per_token": 6, "bytes": 9}
     monkeypatch.setattr(probe, "measure", lambda settings: cost)

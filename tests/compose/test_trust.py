@@ -1,4 +1,4 @@
-"""The data settings of a run from elsewhere are acted on only where the user says so."""
+"""The data settings of an untrusted run are used only with the user's consent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ URL = {"kind": "huggingface", "dataset": "text", "data_files": "http://169.254.1
 
 
 def stored(folder: Path, data: dict[str, Any]) -> Path:
-    """A run folder with a checkpoint whose settings name these data."""
+    """A run folder with a checkpoint that has these data settings."""
     settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
     settings["data"] = settings["data"] | data
     settings["data"] = {key: value for key, value in settings["data"].items() if value is not None}
@@ -121,13 +121,13 @@ def test_resume_uses_no_logger_or_variable_of_an_untrusted_run(tmp_path: Path, g
         compose([f"resume={run}"])
     assert not getattr(compose([f"resume={run}", f"{group}=default"]), group).plugins
     own = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["theirs"]
-    assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # of one's own run, and still not resolved
+    assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # from a trusted run, and still not resolved
 
 
 def test_a_checkpoint_file_alone_restores_no_loggers_or_callbacks(tmp_path: Path) -> None:
     settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
     settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"theirs": MLFLOW}
-    ckpt.save(small_checkpoint(config=settings), tmp_path / "a.ckpt")  # as files of before were
+    ckpt.save(small_checkpoint(config=settings), tmp_path / "a.ckpt")  # as in files of older versions
     config = compose(["resume=a.ckpt", "paths.logs=."])
     assert not config.logger.plugins
     assert not config.callbacks.plugins

@@ -1,4 +1,4 @@
-"""A wrong setting is one line that names it; a right one reaches the dataclass unchanged."""
+"""A wrong setting gives a one-line error that names it; a valid one reaches the dataclass unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def every_option() -> list[str]:
 @pytest.mark.parametrize("option", every_option())
 def test_every_preset_composes(option: str) -> None:
     needs = {"data=text": ["data.path=a.txt"], "data=huggingface": ["data.dataset=text"]}
-    needs["finetune=lora"] = ["experiment=finetune_lm"]  # which names a source, not looked for here
+    needs["finetune=lora"] = ["experiment=finetune_lm"]  # its init_from is not resolved here
     needs |= {"data=labelled": ["data.path=a.csv"], "objective=classification": ["data=labelled", "data.path=a.csv"]}
     assert isinstance(compose([option, *needs.get(option, [])]), Config)
 

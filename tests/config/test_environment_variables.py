@@ -1,4 +1,4 @@
-"""A token in the environment is read where a plug-in is made, and stands in no file of a run."""
+"""A token in the environment is read when a plug-in is created, and no file of a run contains it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_variable_named_by_a_plug_in_stays_unresolved_in_settings() -> None:
     plain = to_plain(config := compose([*TINY, "data.path=story.txt", NAMED]))
     assert SECRET not in str(plain)
     assert config.callbacks.plugins["trace"]["kill_at"] == "${oc.env:WHEN}"
-    assert config_from_plain(plain) == config  # as a sweep's job and another rank read it
+    assert config_from_plain(plain) == config  # the way in which a job of a sweep and another rank read it
 
 
 def test_a_plug_in_receives_the_value_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What makes two runs the same configuration."""
+"""When two runs have the same configuration."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_missing_key_means_its_schemas_default() -> None:
     assert completed(whole) == whole
     plain = to_plain(compose(["callbacks=early_stopping", "data=harrypotter"]))
     assert completed(plain) == plain
-    del plain["data"]["path"]  # follows paths.data, so its default is not a value
+    del plain["data"]["path"]  # depends on paths.data, so its default is not a value
     assert "path" not in completed(plain)["data"]
     assert completed({"model": {"kind": "of another program"}})["model"] == {"kind": "of another program"}
 
@@ -107,7 +107,7 @@ def test_an_ignored_setting_can_be_included_on_request() -> None:
 
 
 def test_every_setting_is_classified_for_the_identity() -> None:
-    """The names in the list of accidents exist; a renamed setting would silently begin to matter."""
+    """All names in the list of ignored settings exist. A renamed setting would silently be compared."""
     from gptexp.config.fingerprint import ACCIDENTAL
 
     assert set(flatten(to_plain(compose([])))) >= ACCIDENTAL - {"tokenizer.path"}  # only tokenizer=files has it

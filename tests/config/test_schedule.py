@@ -1,4 +1,4 @@
-"""The learning rate is a pure function of the step; values by hand."""
+"""The learning rate is a pure function of the step; the expected values are computed by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from gptexp.config.schedule import lr_multiplier, warmup_steps
 from gptexp.config.training import CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
 
-# Four steps of warm-up (1/5 … 4/5), full rate at step 4, eight steps of fall to be over at step 12.
+# Four steps of warm-up (1/5 … 4/5), the peak at step 4, and eight steps of decay, complete at step 12.
 COSINE = {0: 0.2, 3: 0.8, 4: 1.0, 6: 0.1 + 0.9 * (2 + 2**0.5) / 4, 8: 0.55, 10: 0.1 + 0.9 * (2 - 2**0.5) / 4, 12: 0.1}
 TABLE = [
     (ScheduleConfig(warmup_steps=4), {0: 0.2, 1: 0.4, 2: 0.6, 3: 0.8, 4: 1.0, 11: 1.0, 99: 1.0}),

@@ -1,4 +1,4 @@
-"""The conformance table: every row is shown, a wrong number fails, a crash is a fail and no more than that."""
+"""The conformance table: every row is shown, a wrong number fails, and a crash fails only its row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def interrupt(_: Inputs) -> int:
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
-    """Runs the door over these checks, in an empty current directory; gives its exit code."""
+    """Run the command with these checks in an empty current directory; return its exit code."""
     monkeypatch.chdir(tmp_path)
 
     def judge(*checks: Check, arguments: Sequence[str] = ()) -> int:
@@ -63,7 +63,7 @@ def test_fast_shows_every_row_in_table_and_report_without_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")  # where each name has a line
+    monkeypatch.setenv("COLUMNS", "100")  # each name has its line there
     with pytest.raises(SystemExit) as stop:
         command_line.main(["--fast", "--out", "table.md"])
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A text that changes while it is read never gets under the fingerprint of another."""
+"""A text that changes while it is read is never stored under the fingerprint of another text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OTHER = "Another text of other words, which came and went.\n" * 40
 
 
 def in_training(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], after: Callable[[], object]) -> None:
-    """Do something before and after a tokenizer is trained."""
+    """Call functions before and after a tokenizer is trained."""
 
     def train(*arguments: Any) -> Any:
         before()
@@ -65,7 +65,7 @@ def test_a_file_replaced_during_preparation_is_never_cached(
     def restore() -> None:
         kept.replace(file)
 
-    # Replaced while the tokenizer learns, or after it; put back before anything else could look.
+    # Replaced during or after the training of the tokenizer, and restored before anything else can read it.
     in_training(monkeypatch, *((replace, restore) if restored else (lambda: None, replace)))
     with pytest.raises(ValueError, match=r"a\.txt: has changed while it was being read; run the command again"):
         prepare(config(file), BPEConfig(vocab_size=300), tmp_path / "cache")

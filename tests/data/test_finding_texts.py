@@ -1,4 +1,4 @@
-"""Which files a corpus consists of: each real file once, and what can't be read is named, never left out in silence."""
+"""The files of a corpus: each real file is used once, and an unreadable file is named and never skipped silently."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ TEXTS = {
     "utf-16": "Le café était fermé.",
     "utf-32": "Le café était fermé.",
 }
-UNKNOWN = {  # read as cp1252, cp1251 or gb18030 these are garbage, so no hint is right
+UNKNOWN = {  # decoded as cp1252, cp1251 or gb18030, these texts are garbage, so no hint is correct
     "cp1250": "Zażółć gęślą jaźń. Wczoraj poszedłem do sklepu; były świeże.",
     "iso8859-2": "Příliš žluťoučký kůň úpěl ďábelské ódy.",
     "cp1254": "Bütün mutlu aileler birbirine benzer; şişe, ağaç, İstanbul, ılık, çocuk.",

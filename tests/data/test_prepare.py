@@ -354,7 +354,7 @@ def test_an_interrupted_stream_resumes_to_the_same_result(
 
     monkeypatch.setattr(build, "_stream_pieces", watched)
     resumed = prepare(stream_config(rows), tokenizer, tmp_path / "cache")
-    assert first_docs[0] != ROWS[0]  # it didn't begin again
+    assert first_docs[0] != ROWS[0]  # it did not restart
     assert resumed.train.shards == whole.train.shards
     assert resumed.val.shards == whole.val.shards
     numbers = ("fingerprint", "text_sha256", "val_bytes", "train_bytes", "documents")

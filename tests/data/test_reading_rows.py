@@ -1,4 +1,4 @@
-"""Rows of csv, json and text files: every reader of them keeps the same cells and names the same faults."""
+"""Rows of csv, json and text files: every reader returns the same cells and reports the same errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CELLS = ["NA", "null", "None", "nan", "12", "他们说"]
 
 
 def texts(path: Path, builder: str, cache: Path, encoding: str = "utf-8") -> list[list[str]]:
-    """What each of the three readers makes of a file."""
+    """The result of each of the three readers for a file."""
     stream = HuggingFaceConfig(dataset=builder, data_files=str(path), encoding=encoding)
     streamed = [text for _, text in open_corpus(stream, cache).pieces()]
     labelled = open_corpus(LabelledConfig(path=str(path), encoding=encoding), cache)

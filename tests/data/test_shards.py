@@ -115,7 +115,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_names_file_and_size(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writing beyond fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writing more than this limit fails as on a full disk
     try:
         with pytest.raises(DiskFullError, match=r"no space to write .*/file: 5,000 bytes are needed"):
             atomic_write(tmp_path / "file", b"x" * 5000)

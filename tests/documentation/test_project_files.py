@@ -36,7 +36,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def requirements() -> Iterator[Requirement]:
-    """What gptexp and the extras that tests use require."""
+    """The requirements of gptexp and of the extras that the tests use."""
     table = project()
     extras = table["optional-dependencies"]
     for line in [*table["dependencies"], *(line for extra in IN_LOWEST for line in extras[extra])]:
@@ -51,7 +51,7 @@ def test_lowest_constraints_are_the_lower_bounds_of_pyproject() -> None:
 
 
 def same(version: str, floor: str) -> bool:
-    """Whether a version is the floor, or the first release of a series that the floor names."""
+    """Whether a version is the lower bound, or the first release of the series that the lower bound names."""
     return version == floor or version.startswith(f"{floor}.")
 
 

@@ -1,4 +1,4 @@
-"""Scoring any text with a sliding window, and the published tasks, against counts made another way."""
+"""Scoring of texts with a sliding window and of published tasks, compared with independent computations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def evaluate(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
-    """The door, in this process: arguments in, its JSON out."""
+    """Run the command in this process with these arguments; return its JSON output."""
     monkeypatch.chdir(runs)
 
     def run(*arguments: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_every_token_except_the_first_is_scored_once_with_enough_context(block_s
 
 @pytest.mark.parametrize("batch", [None, 3])
 def test_a_stride_of_block_size_equals_validation(evaluate: Evaluate, batch: int | None) -> None:
-    """The same windows, batches and sums: the very same number."""
+    """The windows, batches and sums are the same, so the numbers are exactly equal."""
     model, tokenizer = opened("gpt")
     data = prepare(compose([*TINY, "data.path=story.txt"]).data, tokenizer, Path("data/cache"))
     tokens = np.asarray(data.val.read(0, len(data.val)))
@@ -99,7 +99,7 @@ def test_a_stride_of_block_size_equals_validation(evaluate: Evaluate, batch: int
 
 
 def test_a_bigram_has_the_same_score_with_every_stride(evaluate: Evaluate) -> None:
-    """It sees one token, so context is nothing to it; and its table gives the sum without any window."""
+    """A bigram sees one token, so context does not matter, and its table gives the sum without windows."""
     model, tokenizer = opened("bigram")
     tokens = torch.from_numpy(tokenizer.encode(story(31))).long()
     table = torch.log_softmax(model.wte.weight.double(), dim=-1)  # type: ignore[union-attr, operator]
@@ -111,7 +111,7 @@ def test_a_bigram_has_the_same_score_with_every_stride(evaluate: Evaluate) -> No
 
 
 def test_a_small_stride_guarantees_its_context(evaluate: Evaluate) -> None:
-    """Stride 1: each token by its own forward pass over at most the 16 tokens before it."""
+    """Stride 1: each token is scored in a separate forward pass over at most the 16 tokens before it."""
     model, tokenizer = opened("gpt")
     tokens = torch.from_numpy(tokenizer.encode(PLAIN)).long()
     nats = 0.0
@@ -142,7 +142,7 @@ def test_byte_order_marks_line_endings_and_pieces_change_no_score(
     Path("dos.txt").write_bytes(b"\xef\xbb\xbf" + story(31).replace("\n", "\r\n").encode())
     Path("gb.txt").write_bytes(story(31).encode("gb18030"))
     monkeypatch.setattr("gptexp.data.corpora._reading.cut_pieces", lambda chunks: (c for t in chunks for c in t))
-    for arguments in (["dos.txt"], ["gb.txt", "--encoding", "gb18030"]):  # and a piece for every character
+    for arguments in (["dos.txt"], ["gb.txt", "--encoding", "gb18030"]):  # and one piece per character
         assert evaluate("gpt", "--text", *arguments) == found | {"text": arguments[0]}
 
 
@@ -153,7 +153,7 @@ def test_a_text_shorter_than_a_window_is_scored_completely(evaluate: Evaluate) -
 
 
 def test_allowed_special_tokens_are_context_and_are_not_scored(evaluate: Evaluate) -> None:
-    """Nats by one pass over the tokens, less those of the mark itself."""
+    """Nats from one pass over the tokens, without those of the special token."""
     Path("two.txt").write_text("A cat<|endoftext|>the oven", encoding="utf-8")
     model, tokenizer = opened("words")
     tokens = torch.tensor(tokenizer.encode_special("A cat<|endoftext|>the oven").tolist())
@@ -257,14 +257,14 @@ def jsonl(path: str, *rows: object) -> str:
 
 
 def nats_of(run: str, context: str, continuation: str) -> tuple[float, bool]:
-    """Of the continuation, token by token, and whether each was the likeliest."""
+    """Nats of each token of the continuation, and whether each token was the most probable."""
     model, tokenizer = opened(run)
     before, after = tokenizer.encode(context).tolist(), tokenizer.encode(continuation).tolist()
     nats, greedy = 0.0, True
     with torch.no_grad():
         for i, token in enumerate(after):
             seen = [*before, *after[:i]]
-            first = max(0, len(before) + len(after) - 17)  # the window that holds it all
+            first = max(0, len(before) + len(after) - 17)  # the window that contains the whole text
             logits = model(torch.tensor([seen[first:]]))[0, -1]
             nats -= torch.log_softmax(logits, dim=-1)[token].item()
             greedy &= int(logits.argmax()) == token

@@ -1,4 +1,4 @@
-"""Tokens are drawn as asked, the cache changes nothing but speed, and text can't drive a terminal."""
+"""Sampling follows its settings, the cache changes only the speed, and texts cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_low_temperature_sharpens_the_distribution():
         ({"top_p": 0.6}, {1, 3}),
         ({"top_p": 0.75}, {1, 2, 3}),
         ({"top_p": 1.0}, {0, 1, 2, 3}),
-        ({"top_k": 2, "top_p": 0.5}, {1}),  # 4/7 of what top_k leaves
+        ({"top_k": 2, "top_p": 0.5}, {1}),  # 4/7 of the probability that top_k keeps
     ],
 )
 def test_only_the_most_probable_tokens_are_drawn(arguments, expected):
@@ -101,7 +101,7 @@ def test_an_empty_prompt_is_refused_at_the_call():
 
 
 def greedy_by_hand(model: GPT, prompt: list[int], n: int) -> list[int]:
-    """Full passes over the window as documented: at block_size tokens it restarts from the last half."""
+    """Full passes over the documented window: at block_size tokens it restarts from its last half."""
     block_size, model = model.config.block_size, model.eval()
     history, window = list(prompt), prompt[-block_size:]
     for _ in range(n):
@@ -124,11 +124,11 @@ def test_the_cache_is_used_one_token_at_a_time():
     model, lengths = network(), []
     model.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
     list(stream_tokens(model, [1, 2], max_new_tokens=9, temperature=0))
-    assert lengths == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1]  # at six tokens the last three are encoded anew
+    assert lengths == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1]  # at six tokens, the last three are encoded again
 
 
 def side_by_side(model: torch.nn.Module, prompts: list[list[int]], n: int, ends: dict[int, int] | None = None, **how):
-    """What each prompt is continued with; `ends`: after how many tokens a text is no longer wanted."""
+    """The continuation of each prompt. ends: the number of tokens after which a text is stopped."""
     generators = [seeded(i) for i in range(len(prompts))]
     writing = Writing(make_decoder(model.eval(), prompts, n), generators, max_new_tokens=n, **how)
     texts: list[list[int]] = [[] for _ in prompts]
@@ -200,7 +200,7 @@ def test_the_stop_token_ends_the_stream_and_is_not_returned():
 
 def test_modes_are_restored_and_inference_mode_does_not_leak():
     model = network().train()
-    model.transformer.drop.eval()  # somebody froze a part
+    model.transformer.drop.eval()  # a part that a user has frozen
     stream = stream_tokens(model, [1], max_new_tokens=3)
     assert model.training
     next(stream)
@@ -210,7 +210,7 @@ def test_modes_are_restored_and_inference_mode_does_not_leak():
     assert model.training
     assert model.transformer.h[0].training
     assert not model.transformer.drop.training
-    model(torch.tensor([[1, 2]])).sum().backward()  # nothing made in inference mode was left in the model
+    model(torch.tensor([[1, 2]])).sum().backward()  # no inference tensors are left in the model
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Memory that a container's limit leaves, from folders like those of Linux's control groups."""
+"""Free memory within the limit of a container, read from folders like those of Linux cgroups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from gptexp.machine import hardware
 from gptexp.machine.cgroups import UNLIMITED, memory_room
 
-UNLIMITED_1 = 9223372036854771712  # what version 1 says where there is no limit
+UNLIMITED_1 = 9223372036854771712  # the value of version 1 without a limit
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 V2 = ("memory.max", "memory.current")
 

@@ -1,4 +1,4 @@
-"""What follows from the machine: precision, and who multiplies matrices."""
+"""Settings that depend on the machine: precision, compilation and devices."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_full_precision_products_are_not_rounded_and_restore_the_flags(
     maker: str, amx: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_cpu_line", lambda field: maker)
-    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)  # where there is one, the products show it
+    monkeypatch.setattr(hardware, "cpu_has_amx", lambda: amx)  # on a CPU with AMX, the products show its effect
     before = MATMUL.fp32_precision
     x = torch.randn(96, 80, generator=torch.Generator().manual_seed(1))
     with hardware.full_width_products(device):
@@ -123,7 +123,7 @@ def test_attention_from_matrix_products_equals_fused_attention(
         losses.append(loss.detach())
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
         model.zero_grad()
-        assert len(called) == 2 * slow  # one a layer
+        assert len(called) == 2 * slow  # one per layer
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
 

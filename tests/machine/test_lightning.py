@@ -1,4 +1,4 @@
-"""Lightning without all of torchmetrics, which whoever imports it in the same process has nevertheless."""
+"""Lightning is imported without all of torchmetrics, which stays complete for other importers in the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks tell each other before they train, and what is done about one that doesn't come, stops or dies."""
+"""Communication between ranks before training, and the handling of missing, stopped and dead ranks."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_store_of_gptexps_launcher_listens_only_on_loopback() -> None:
 
 
 def started(*sources: str) -> list[RankProcess]:
-    """Processes in place of ranks, each with its Python code."""
+    """Processes that replace ranks, each with its Python code."""
     options = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     spawned = [subprocess.Popen([sys.executable, "-S", "-c", source], **options) for source in sources]  # type: ignore[call-overload]
     return [RankProcess(rank, process) for rank, process in enumerate(spawned)]
@@ -288,7 +288,7 @@ def test_no_rank_exits_before_the_bundle_is_written(
 
 
 def test_a_lock_on_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process that leaves may remove the file between its opening and its locking here."""
+    """Another process that ends can remove the file after it is opened and before it is locked here."""
     from filelock import FileLock, Timeout
 
     folder, acquire, calls = tmp_path / "run", FileLock.acquire, list[int]()

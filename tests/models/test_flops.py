@@ -1,4 +1,4 @@
-"""Sizes and work, counted by hand."""
+"""Sizes and FLOPs, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptexp.models.mlp import MLP
 def test_flops_of_gpt2_small_are_those_of_its_matrices_and_attention():
     with torch.device("meta"):
         model = GPT(GPTConfig(), 50257)
-    matrices = 12 * 12 * 768**2 + 50257 * 768  # 12 C² a layer; the tied head is a product, wte and wpe are lookups
+    matrices = 12 * 12 * 768**2 + 50257 * 768  # 12 C² per layer; the tied head is a product, wte and wpe are lookups
     assert train_flops_per_token(model, 1024) == 6 * matrices + 12 * 12 * 768 * 1024 == 854_438_400
 
 

@@ -1,4 +1,4 @@
-"""The loss in pieces is the loss, and its gradients are the gradients."""
+"""The chunked loss and its gradients equal the ordinary loss and its gradients."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ V, C = 101, 16
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every loss is taken in pieces of 7 rows."""
+    """Compute every loss in chunks of 7 rows."""
     monkeypatch.setattr(losses, "LARGE", 0)
     monkeypatch.setitem(losses.PIECE, "cpu", 7 * 4 * V)
 
 
 def parts(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Hidden states (2, 12, C), a head (V, C), targets (2, 12) of which some don't count."""
+    """Hidden states (2, 12, C), a head (V, C), and targets (2, 12) of which some are ignored."""
     generator = torch.Generator().manual_seed(0)
     hidden, head = (torch.randn(*shape, C, generator=generator, dtype=dtype) for shape in ((2, 12), (V,)))
     targets = torch.randint(0, V, (2, 12), generator=generator)
@@ -91,7 +91,7 @@ def test_bf16_products_give_a_loss_in_float32() -> None:
 
 
 def test_padding_columns_of_the_head_have_no_probability(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's matrix has a multiple of 64 columns; here a CPU takes the same way."""
+    """On a GPU the matrix is padded to a multiple of 64 columns; here a CPU uses the same code path."""
     hidden, head, targets = parts()
     expected = linear_cross_entropy(hidden, head, targets)
     wanted = torch.autograd.grad(expected, (hidden, head))
@@ -121,7 +121,7 @@ def test_the_loss_of_a_model_equals_the_loss_of_its_logits(tied: bool) -> None:
     expected = F.cross_entropy(gpt(tokens).flatten(0, 1), targets.flatten())
     wanted = torch.autograd.grad(expected, list(gpt.parameters()))
     logits: list[torch.Tensor] = []
-    for seen in (0, 1):  # the second time a hook is there to see logits
+    for seen in (0, 1):  # the second call has a hook that reads the logits
         found = gpt(tokens, targets=targets)
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(torch.autograd.grad(found, list(gpt.parameters())), wanted)

@@ -1,4 +1,4 @@
-"""What the models promise: every setting works, nothing sees the future, GPT-2's sizes, names and start."""
+"""Models: every setting works, no position sees the future; sizes, names and initial weights are GPT-2's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small(**settings) -> GPTConfig:
 
 
 def build(config: GPTConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> GPT:
-    """A model whose weights are large enough for every setting to show in its output."""
+    """A model with weights that are large enough for every setting to change its output."""
     torch.manual_seed(seed)
     model = GPT(config, V).to(dtype).eval()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def tokens(length: int, batch: int = 2) -> torch.Tensor:
 
 # A changed value for each setting of GPTConfig. A new setting without an entry fails the test.
 CHANGES = {
-    "kind": None,  # names the class, nothing inside it
+    "kind": None,  # selects the class and changes nothing inside it
     "block_size": 9,
     "n_layer": 3,
     "n_head": 4,
@@ -103,7 +103,7 @@ def sees_no_future(model: nn.Module) -> None:
         changed[:, t:] = (changed[:, t:] + 1) % V
         after = model(changed)
         torch.testing.assert_close(after[:, :t], before[:, :t], rtol=0, atol=1e-12)
-        assert not torch.allclose(after[:, t], before[:, t], atol=1e-9)  # what did change is seen
+        assert not torch.allclose(after[:, t], before[:, t], atol=1e-9)  # the change is visible here
 
 
 @pytest.mark.parametrize(("position", "norm_position"), product(Position, NormPosition))
@@ -189,7 +189,7 @@ def test_sequences_of_different_lengths_share_a_cache_independently(position, n_
     cache = model.new_cache(2)
     first = model(x[:, :5], cache, at=torch.tensor([4, 1]))[:, 0]
     torch.testing.assert_close(first, torch.stack([alone[0, 4], alone[1, 1]]), rtol=0, atol=1e-12)
-    cache.lengths = [5, 2]  # what the second was given beyond that was padding
+    cache.lengths = [5, 2]  # the remaining tokens of the second sequence are padding
     pieces = torch.stack([x[0, 5:8], x[1, 2:5]])
     for piece in pieces.split((1, 2), dim=1):
         logits = model(piece, cache)
@@ -304,7 +304,7 @@ def test_sinusoidal_table_follows_vaswani_and_allows_odd_width():
 def test_alibi_slopes_equal_those_of_the_paper():
     assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
     assert alibi_slopes(1) == [2.0**-8]
-    assert alibi_slopes(3) == [2.0**-4, 2.0**-8, 2.0**-2]  # two of 2 heads, the first of 4
+    assert alibi_slopes(3) == [2.0**-4, 2.0**-8, 2.0**-2]  # slopes of 2 heads, and the first of 4 heads
     assert alibi_slopes(12) == [2.0**-i for i in range(1, 9)] + [2.0**-0.5, 2.0**-1.5, 2.0**-2.5, 2.0**-3.5]
 
 
@@ -343,7 +343,7 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training():
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.999])
 def test_dropout_masks_are_bernoulli_and_keep_the_expectation(p: float):
-    """5 sigma on each of 16 checks: a false alarm in 100,000 runs, and the seed is fixed."""
+    """5 sigma for each of 16 checks: one false alarm in 100,000 runs, and the seed is fixed."""
     torch.manual_seed(1)
     n = 1_000_003
     mask = dropout_mask((n,), p, torch.float64)

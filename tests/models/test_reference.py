@@ -1,4 +1,4 @@
-"""The model computes what a second implementation, written apart from it, computes."""
+"""The model equals a second, independent implementation."""
 
 from __future__ import annotations
 

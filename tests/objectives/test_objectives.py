@@ -1,4 +1,4 @@
-"""Classification and masked language modelling: what they learn and refuse, and that law 1 holds for them too."""
+"""Classification and masked language modelling: learning, refused input, and determinism."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Train = Callable[..., dict[str, Any]]
 
 
 def sentences(n: int, seed: int = 0, share: float = 0.5) -> list[tuple[str, str]]:
-    """Sentences whose label follows from one of their words."""
+    """Sentences whose label is determined by one of their words."""
     draw = random.Random(seed)
     labels = ["glad" if draw.random() < share else "sad" for _ in range(n)]
     return [(_sentence(draw, GLAD if label == "glad" else SAD), label) for label in labels]
@@ -75,7 +75,7 @@ def write_csv(path: str, rows: list[tuple[Any, Any]], columns: tuple[str, str] =
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Train in this process, in an empty folder that holds texts.csv; the run's folder is ./<folder>."""
+    """Train in this process in a folder that contains only texts.csv; the run folder is ./<folder>."""
     monkeypatch.chdir(tmp_path)
     write_csv("texts.csv", sentences(200))
 
@@ -89,7 +89,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with texts.csv and a classifier that has learned it, in ./run."""
+    """A folder with texts.csv and a classifier trained on it, in ./run."""
     place = tmp_path_factory.mktemp("learned")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -198,7 +198,7 @@ def test_padding_changes_no_logit(learned: Path) -> None:
     together = objective.probabilities(model, texts)
     alone = torch.cat([objective.probabilities(model, [text]) for text in texts])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
-    assert (together[0] - together[1]).abs().max() > 1e-3  # it does look at the text
+    assert (together[0] - together[1]).abs().max() > 1e-3  # the prediction depends on the text
 
 
 def test_long_texts_keep_their_end(learned: Path) -> None:
@@ -211,7 +211,7 @@ def test_long_texts_keep_their_end(learned: Path) -> None:
 
 
 def test_a_killed_classification_run_resumes_bitwise_identically(train: Train) -> None:
-    """Bit by bit, with dropout, on the way through several epochs and with accumulation."""
+    """Bitwise identical, with dropout, over several epochs and with accumulation."""
     settings = [*CLASSIFY, "trainer.max_steps=30", "trainer.val_every_steps=10", "model.dropout=0.1"]
     settings += ["data.micro_batch_size=8", "data.path=few.csv"]
     write_csv("few.csv", sentences(50))
@@ -231,7 +231,7 @@ def test_a_killed_classification_run_resumes_bitwise_identically(train: Train) -
 
 
 def _interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
-    """As if SIGTERM came during this step."""
+    """Behave as if SIGTERM arrived during this step."""
     from gptexp.training.callbacks.checkpoints import Checkpoints
 
     original = Checkpoints.on_train_batch_end
@@ -245,7 +245,7 @@ def _interrupt_after(patch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_the_loss_does_not_depend_on_the_micro_batch_size(train: Train) -> None:
-    """Texts of different lengths and balanced classes: means of means are easily wrong there."""
+    """Texts of different lengths and balanced classes, for which a mean of means would be wrong."""
     write_csv(
         "texts.csv", [(text[: 5 + 7 * (i % 5)], label) for i, (text, label) in enumerate(sentences(60, share=0.8))]
     )
@@ -268,7 +268,7 @@ def test_every_text_is_used_once_per_epoch_in_any_layout() -> None:
 
 
 def _texts_of_step(order: ExampleOrder, plan: BatchPlan, ranks: int) -> list[int]:
-    """Labels of step 5's texts on all ranks; each text has a label of its own."""
+    """Labels of the texts of step 5 on all ranks; each text has a different label."""
     examples: Any = SimpleNamespace(labels=np.arange(37), text=lambda index, size: np.array([index]))
     found = []
     for rank in range(ranks):
@@ -397,7 +397,7 @@ def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
 
 
 def test_class_weights_improve_rare_labels(train: Train) -> None:
-    """Where words tell little, a classifier says what is frequent, unless rare labels weigh more."""
+    """If words carry little information, a classifier predicts frequent labels unless rare labels have more weight."""
     draw = random.Random(1)
     write_csv(
         "texts.csv", [(f"{i} {draw.choice('xy' if i % 8 else 'xz')}", "no" if i % 8 else "yes") for i in range(320)]
@@ -455,7 +455,7 @@ def _untrained(*overrides: str) -> tuple[Classification, Any]:
 
 
 def test_mlm_masks_15_percent_of_tokens_as_80_10_10() -> None:
-    """Within five standard deviations of the binomial; the draws are fixed, so it holds always or never."""
+    """Within five standard deviations of the binomial distribution; the seed is fixed, so the test is deterministic."""
     masking, tokens = Masking(0.15, vocab_size=50, eot=3), np.random.default_rng(5).integers(4, 50, (400, 64))
     hidden, swapped, kept = 0, 0, 0
     for number, window in enumerate(tokens):
@@ -593,7 +593,7 @@ def test_a_classifier_uses_weights_and_attention_of_an_mlm_run(masked: dict[str,
     assert len(wte) == len(before) - 1
     torch.testing.assert_close(wte, before[:-1], atol=0.05, rtol=0)
     again = train("init_from=masked", *settings[:-2], "resume=fine", "trainer.max_steps=3", folder="longer")
-    assert (again["resumed_from"], again["steps"]) == (2, 3)  # the line that began it may be repeated
+    assert (again["resumed_from"], again["steps"]) == (2, 3)  # the original command can be run again
     with pytest.raises(ConfigError, match=r"to see the tokens on both sides; give objective.bidirectional=true"):
         train("init_from=masked", *settings, "objective.bidirectional=false", folder="other")
     with pytest.raises(ConfigError, match=r"to see the tokens on both sides; choose objective=mlm or classification"):
@@ -604,7 +604,7 @@ def test_a_classifier_uses_weights_and_attention_of_an_mlm_run(masked: dict[str,
         train("init_from=fine", "objective=mlm", "data=text", "data.path=story.txt", folder="other")
 
 
-# ------------------------------------------------------------------- beside language models
+# ------------------------------------------------------------------- together with language models
 
 
 def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], learned: Path, train: Train) -> None:
@@ -665,11 +665,11 @@ def test_untrusted_labels_are_treated_as_data(learned: Path) -> None:
             load_trained(changed, "run")
 
 
-# -------------------------------------------------------------------------- longer proofs
+# -------------------------------------------------------------------------- slow tests
 
 
 def topics(n: int, length: int, seed: int) -> list[tuple[str, int]]:
-    """Texts of one of two topics; every character is a word of its topic, and a text shows few of the forty."""
+    """Texts on one of two topics. Each character is a word of its topic, and a text contains few of the forty words."""
     draw = random.Random(seed)
     words = ["".join(chr(0x4E00 + 64 * topic + i) for i in range(40)) for topic in (0, 1)]
     return [("".join(draw.choices(words[i % 2], k=length)), i % 2) for i in range(n)]
@@ -712,7 +712,7 @@ def test_pretraining_is_better_than_scratch_with_few_labels(
 
 
 class Beginning:
-    """A validation part, of which only its first tokens are read."""
+    """A validation store of which only the first tokens are read."""
 
     def __init__(self, tokenizer: Tokenizer, text: str) -> None:
         self.tokens = tokenizer.encode(text)

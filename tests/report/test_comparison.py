@@ -1,4 +1,4 @@
-"""The comparison of run folders: what takes part, what it is compared by, and what stands in the table."""
+"""The comparison of run folders: which runs are included, how they are compared, and what the table shows."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path
     said = " ".join(text_of(c).split())
     assert re.search("baseline: [^;]*position rope[^;]*; the others by what they change in it", said)
     other = asked(tmp_path, baseline="n_layer=2")
-    assert "position rope" in other.baseline.label  # any other is called by all that tells it apart
+    assert "position rope" in other.baseline.label  # any other baseline is named by all settings that distinguish it
 
 
 def test_a_grid_is_not_an_ablation(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_configurations_without_shared_seeds_are_compared_by_welch(tmp_path: Pat
     assert "Welch's t-test" in text_of(c)
 
 
-# ---------------------------------------------------------------------------------- what is one configuration
+# ---------------------------------------------------------------------------------- identity of configurations
 
 
 def test_the_machine_of_a_run_does_not_change_its_configuration(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_same_text_at_two_paths_is_one_configuration(tmp_path: Path) -> None
 
 
 def test_old_and_new_seeds_are_one_configuration(tmp_path: Path) -> None:
-    """The newer one was stored with settings that the older one lacks, at their defaults."""
+    """The newer run has settings that the older run lacks, with their default values."""
     make_run(tmp_path / "old", 2.0, seed=1)
     newer = {"model__qk_norm": False, "trainer__gradient_clip": 1.0, "objective": {"kind": "lm"}}
     make_run(tmp_path / "new", 2.1, seed=2, **newer)
@@ -233,7 +233,7 @@ def test_rows_are_sorted_numerically(tmp_path: Path) -> None:
     assert [row.settings["model.n_layer"] for row in asked(tmp_path).rows] == [2, 8, 16]
 
 
-# ---------------------------------------------------------------------------------- law 3
+# ---------------------------------------------------------------------------------- comparable numbers
 
 
 def test_another_validation_text_is_excluded_with_the_reason(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_the_baseline_decides_whose_tokenizer_is_compared(tmp_path: Path) -> Non
 
 
 def test_a_tokenizer_is_also_identified_by_its_tokens_of_the_text(tmp_path: Path) -> None:
-    """Equal settings, other merges: trained on another text."""
+    """The settings are equal but the merges differ, because the tokenizers were trained on different texts."""
     for n, tokens in ((2, 900), (4, 900), (8, 905)):
         make_run(tmp_path / f"bpe{n}", 2.0, model__n_layer=n, tokenizer__kind="bpe", val_tokens=tokens)
     assert set(reasons(asked(tmp_path, metric="val/loss"))) == {"bpe8"}
@@ -301,7 +301,7 @@ def test_recorded_flops_are_used_only_if_all_runs_have_them(tmp_path: Path) -> N
     assert "~ FLOPs estimated as 6 for each parameter and token" in text_of(estimated)
 
 
-# ---------------------------------------------------------------------------------- what can't take part
+# ---------------------------------------------------------------------------------- excluded runs
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no result": (lambda run: (run / "result.json").unlink(), "unfinished: no result.json"),
@@ -418,7 +418,7 @@ def test_with_a_constant_rate_any_point_of_a_curve_is_comparable(tmp_path: Path)
 
 @pytest.mark.parametrize("logged", [True, False], ids=["seconds column", "derived"])
 def test_at_seconds_reads_curves_at_the_end_of_the_slower_run(tmp_path: Path, logged: bool) -> None:
-    """51,200 tokens: 5.12 s at 10k tokens a second, 10.24 s at 5k; at 5.12 s the slow one is at half its steps."""
+    """51,200 tokens take 5.12 s at 10k tokens/s and 10.24 s at 5k; after 5.12 s the slow run is at half its steps."""
     make_run(tmp_path / "fast", 2.0, curve=FLAT, rate=10_000, seconds_column=logged)
     make_run(tmp_path / "slow", 1.0, curve=FLAT, rate=5_000, model__n_layer=4, seconds_column=logged)
     c = asked(tmp_path, at="seconds")
@@ -462,7 +462,7 @@ def test_a_run_first_validated_after_the_budget_is_excluded(tmp_path: Path) -> N
 
 
 def test_a_resumed_run_counts_the_time_of_all_its_parts(tmp_path: Path) -> None:
-    """result.json's training_seconds are those since the resume."""
+    """training_seconds in result.json count from the resume."""
     make_run(tmp_path / "a", 2.0, result={"resumed_from": 50, "training_seconds": 2.56}, rate=10_000)
     make_run(tmp_path / "b", 2.0, model__n_layer=4, seconds_column=True, rate=5_000)
     assert [row.mean("seconds") for row in asked(tmp_path).rows] == [pytest.approx(5.12), pytest.approx(10.24)]
@@ -505,7 +505,7 @@ def test_markup_and_control_characters_in_settings_are_shown_as_text(tmp_path: P
     make_run(tmp_path / "a", 2.0, data__path="[red]x[/red]")
     make_run(tmp_path / "b", 1.9, data__path="\x1b[2Jy\u202e")
     text = text_of(asked(tmp_path))
-    assert any(line.split()[:2] == ["[red]x[/red]", "1"] for line in text.splitlines())  # the table's own row
+    assert any(line.split()[:2] == ["[red]x[/red]", "1"] for line in text.splitlines())  # the row of the table
     assert "\x1b" not in text
     assert "\\x1b[2Jy\\u202e" in text
 
@@ -564,7 +564,7 @@ def test_a_copied_folder_is_not_a_second_seed(tmp_path: Path) -> None:
     assert asked(tmp_path).rows[0].interval.n == 1
 
 
-# ---------------------------------------------------------------------------------- what the plots draw
+# ---------------------------------------------------------------------------------- contents of the plots
 
 
 def test_band_is_the_mean_and_the_range_of_the_seeds(tmp_path: Path) -> None:
@@ -605,7 +605,7 @@ def test_each_tokenizer_has_a_position_on_the_axis(tmp_path: Path) -> None:
 
 
 def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
-    """A bigram looks up its row: 0 FLOPs. Taken for missing, they made every row an estimate."""
+    """A bigram is a lookup with 0 FLOPs. When 0 counted as missing, every row became an estimate."""
     make_run(tmp_path / "bigram", 2.5, model__kind="bigram", result={"flops_per_token": 0})
     for n in (1, 2):
         make_run(tmp_path / f"gpt{n}", 2.0, model__n_layer=n, result={"flops_per_token": 1000 * n})
@@ -619,7 +619,7 @@ def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
 
 
 def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None:
-    """Four seeds of each, two of them shared: the paired test has two, and needs more than those."""
+    """Four seeds each, two of them shared: the paired test has two pairs and needs more."""
     for seed, gap in ((1, 0.04), (2, 0.1), (5, 0.1), (6, 0.1)):
         make_run(tmp_path / f"b{seed}", 2.0 - gap, seed=seed, model__n_layer=4)
     for seed in (1, 2, 3, 4):
@@ -632,7 +632,7 @@ def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None
     assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in said
 
 
-# ---------------------------------------------------------------------------------- what the user typed
+# ---------------------------------------------------------------------------------- names as typed by the user
 
 
 def swept(place: Path, *jobs: str, values: dict[str, Any] | None = None) -> Path:
@@ -672,7 +672,7 @@ def test_presets_of_single_runs_are_read_from_their_command_lines(tmp_path: Path
         run = make_run(tmp_path / name, 2.0, **{f"model__{key}": value for key, value in settings.items()})
         (run / "provenance.json").write_text(json.dumps({"command": f"python -m gptexp.train model={name} seed=1"}))
     assert sorted(row.label for row in asked(tmp_path).rows) == sorted(MODELS)
-    (tmp_path / "bigram/provenance.json").write_text("[")  # one that says nothing: settings tell them apart
+    (tmp_path / "bigram/provenance.json").write_text("[")  # unreadable, so the settings distinguish the rows
     assert "bigram, n_layer 2" in [row.label for row in asked(tmp_path).rows]
 
 
@@ -725,7 +725,7 @@ def test_a_sweep_in_progress_shows_the_number_of_complete_jobs(tmp_path: Path) -
 
 
 def grid(place: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> Path:
-    """n_layer takes 0.1, rope takes 0.03, and dropout 0.2 where there is rope; seeds spread by 0.01."""
+    """Effects: n_layer 0.1, rope 0.03, dropout 0.2 with rope; standard deviation over seeds 0.01."""
     for n in (2, 4):
         for position in ("learned", "rope"):
             for dropout in (0.0, 0.1):
@@ -755,7 +755,7 @@ def test_main_effects_of_one_seed_are_over_the_combinations(tmp_path: Path) -> N
 
 
 def two_kinds(place: Path) -> Path:
-    """Of tokenizers no value is shared: no grid."""
+    """The settings of tokenizers share no value, so they form no grid."""
     make_run(place / "a", 2.0)
     for size in (512, 1024):
         make_run(place / f"{size}", 2.0, tokenizer={"kind": "bpe", "vocab_size": size})

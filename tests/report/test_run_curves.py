@@ -1,4 +1,4 @@
-"""curves.png of a run: drawn at its end, and never in its way."""
+"""curves.png of a run: drawn at its end; errors do not affect the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling laws: known constants are found again, and what can't be fitted is refused."""
+"""Scaling laws: known constants are recovered, and unsuitable data are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gptexp.util.errors import RunError
 from support.run_folders import make_run
 from support.runs import command
 
-TRUE = Constants(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Chinchilla's own (arXiv 2203.15556, equation 10)
+TRUE = Constants(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # Chinchilla (arXiv 2203.15556, equation 10)
 N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e9, 5)))
 
 
@@ -29,7 +29,7 @@ def simulated(seed: int, noise: float = 0.005) -> np.ndarray:
 
 
 def test_known_constants_are_inside_the_intervals_of_the_fit() -> None:
-    """Four simulated ladders, five constants each: at 95% one of twenty may miss."""
+    """Four simulated ladders with five constants each: at 95%, one of twenty intervals may miss."""
     held = 0
     for seed in range(4):
         law = fit(N, D, simulated(seed), resamples=60)
@@ -88,7 +88,7 @@ def test_a_loss_that_does_not_decrease_is_refused() -> None:
 
 
 def ladder(place: Path, bf16_from: int = 10_000) -> Path:
-    """bf16_from: the width from which `trainer.precision: auto` takes bf16."""
+    """bf16_from: the smallest width for which `trainer.precision: auto` selects bf16."""
     for i, n in enumerate((1e5, 1e6, 1e7)):
         for j, steps in enumerate((100, 1000, 10_000)):
             loss = 1.2 + 60 / n**0.35 + 30 / (steps * 512) ** 0.3
@@ -123,7 +123,7 @@ def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Pa
 
 
 def mixed_ladder(place: Path) -> Path:
-    """Nine agreeing runs, and nine of another tokenizer and optimizer that lie far above."""
+    """Nine consistent runs, and nine with another tokenizer and optimizer and much higher losses."""
     ladder(place / "own")
     for i, n in enumerate((1e5, 1e6)):
         for steps in (100, 1000, 10_000):
@@ -157,7 +157,7 @@ def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -> None:
-    """`trainer.precision: auto` takes float32 for narrow layers of a CPU, and bf16 for wide ones."""
+    """On a CPU, `trainer.precision: auto` selects float32 for narrow layers and bf16 for wide ones."""
     ladder(tmp_path, bf16_from=64)
     assert fit_folders([tmp_path], "val/bpb").n.size == 9
     make_run(tmp_path / "other-machine", 5.0, parameters=int(1e5), model__n_embd=32, trainer__max_steps=100,
@@ -169,7 +169,7 @@ def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -
 
 
 def wide_ladder() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """64 sizes and lengths, and the noise of each: large models spread most."""
+    """64 sizes and lengths with noise, which is largest for large models."""
     n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 1e8, 8), np.geomspace(1e6, 1e9, 8)))
     return n, d, 0.02 * (n / n.max()) ** 0.35
 

@@ -1,4 +1,4 @@
-"""Intervals, tests, corrections and power: worked examples, and how often they err on simulated experiments."""
+"""Intervals, tests, corrections and power: worked examples, and error rates on simulated experiments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(label: int, seed: int, value: float) -> Run:
 
 
 def experiment(rng: np.random.Generator, shift: float, *, configurations: int = 2, seeds: int = 5) -> Comparison:
-    """Configuration 0 and others that are better by `shift` sd of one seed's difference; a seed moves all alike."""
+    """Configuration 0 and others that are better by `shift` standard deviations; a seed shifts all of them equally."""
     runs = []
     common = 0.05 * rng.standard_normal(seeds)
     for label in range(configurations):
@@ -56,17 +56,17 @@ def any_significant(c: Comparison) -> bool:
     return any(row.p is not None and row.p < 0.05 for row in c.rows)
 
 
-# ---------------------------------------------------------------------------------- how often it errs
+# ---------------------------------------------------------------------------------- error rates
 
 
 def test_a_null_experiment_is_significant_in_five_percent() -> None:
-    """200 experiments of one comparison each, so before and after Holm are the same."""
+    """200 experiments with one comparison each, so Holm's correction changes nothing."""
     assert abs(share(any_significant, shift=0.0) - 0.05) <= 0.03
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["paired", "Welch"])
 def test_three_thousand_null_tests_err_in_five_percent(shared: bool) -> None:
-    """The test alone, so often that a standard error is 0.4%."""
+    """The test alone, with enough repetitions for a standard error of 0.4%."""
     rng = np.random.default_rng(3)
     a, b = rng.standard_normal((2, 3000, 5))
     first = 0 if shared else 100
@@ -75,7 +75,7 @@ def test_three_thousand_null_tests_err_in_five_percent(shared: bool) -> None:
 
 
 def test_four_null_comparisons_have_at_most_five_percent_false_positives() -> None:
-    """After Holm; without it this would be 14% to 19%."""
+    """With Holm's correction; without it, the rate would be 14% to 19%."""
     assert share(any_significant, shift=0.0, configurations=5) <= 0.05 + 0.03
 
 

@@ -1,4 +1,4 @@
-"""A file of torch's form is opened as it was written, or refused in one line, and never grows beyond its size."""
+"""A torch archive is read as it was written or refused in one line, and never needs more memory than its size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def content(plain: dict[str, Any]) -> list[Any]:
 
 
 def opened(path: Path) -> list[Any] | str:
-    """What is in a file, or the line that refuses it."""
+    """The contents of a file, or the error message."""
     try:
         return content(open_plain(path))
     except ValueError as error:
@@ -141,7 +141,7 @@ def test_a_key_that_is_too_expensive_to_hash_is_refused_unread(tmp_path: Path) -
     [
         b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x40\x85R.",  # bytearray(2**38)
         b"\x80\x02ctorch\nTensor\nJ\x00\x00\x00\x40\x85R.",  # Tensor(2**30)
-        b"\x80\x02]q\x00(K\x01K\x02e\x80\x02ccollections\nOrderedDict\nh\x00\x85R.",  # a copy of what is there
+        b"\x80\x02]q\x00(K\x01K\x02e\x80\x02ccollections\nOrderedDict\nh\x00\x85R.",  # a copy of existing data
         b"\x80\x04\x95.",
         b"0",
         b"",

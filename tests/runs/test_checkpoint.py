@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, is plain data, and runs no code."""
+"""A checkpoint is complete or absent, is plain data, and executes no code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_checkpoint_loads_with_weights_only_and_equals_what_was_saved(tmp_path
     assert plain["format"] == "gptexp checkpoint"
     loaded = load(tmp_path / "a.ckpt")
     assert (loaded.step, loaded.config, loaded.tokenizer) == (3, saved.config, {"kind": "byte"})
-    assert loaded.precision is None  # as in files of before it was kept
+    assert loaded.precision is None  # as in older files, which lack it
     assert all(torch.equal(loaded.model[name], value) for name, value in saved.model.items())
 
 
@@ -139,7 +139,7 @@ def test_untrusted_settings_are_refused_before_any_allocation(changes: dict[str,
 
 
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
-    """A kilobyte that would become 512 TiB at the first copy."""
+    """A file of one kilobyte that would become 512 TiB at the first copy."""
     plain = {**small_checkpoint().as_plain(), "model": {"x": torch.zeros(1).expand(1 << 20, 1 << 27)}}
     torch.save(plain, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="x has more numbers than the file holds"):
@@ -197,7 +197,7 @@ def test_a_checkpoint_contains_its_tokenizer(tmp_path: Path) -> None:
 
 
 def test_persistent_buffers_are_saved_with_a_model() -> None:
-    """A user's own model may have some: running means, counters. Those that are recomputed are not stored."""
+    """User-defined models can have persistent buffers, such as running means. Recomputed buffers are not stored."""
 
     def make() -> torch.nn.Module:
         model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))

@@ -1,4 +1,4 @@
-"""The hash of the code that runs."""
+"""The hash of the executed code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was trained with, step by step: its code and its learning rates."""
+"""The history of a run: its code and its learning rates at each step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Train = Callable[..., dict[str, Any]]
 
 
 def segments(schedule: str, *parts: tuple[int, int], **settings: object) -> list[history.Segment]:
-    """A run's segments: each ends at a step, and was made for a number of steps in all."""
+    """Segments of a run: each ends at a step and was planned for a total number of steps."""
     found, first = [], 0
     for last, steps in parts:
         overrides = [f"schedule.{name}={value}" for name, value in settings.items()]
@@ -82,7 +82,7 @@ def test_an_extended_run_is_compared_as_a_separate_configuration(
     train_here(*TINY_GPT, folder="short")
     monkeypatch.setattr(
         "gptexp.training.starting_point.code_sha256", lambda: "f" * 64
-    )  # as if the code had been changed
+    )  # simulates a change of the code
     run_job(compose(["resume=short", "trainer.max_steps=4", "trainer=cpu"]), Path("extended"))
     now = code_hash.code_sha256()
     assert f"notice: the code has changed since step 2: it was {now[:8]}, it is ffffffff" in capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_compare_shows_a_learning_rate_that_depends_on_the_width(tmp_path: Path)
     pytest.importorskip("scipy")
     from gptexp.report.comparison import Question, compare_folders
 
-    for width in (64, 128, 192):  # as older runs, whose results don't say what null came to
+    for width in (64, 128, 192):  # like older runs, whose results do not contain the resolved value of null
         for seed in (1, 2):
             make_run(tmp_path / f"{width}-{seed}", 2.0, seed=seed, model__n_embd=width, optimizer__lr=None)
     recorded = make_run(tmp_path / "3", 2.0, seed=3, model__n_embd=64, optimizer__lr=None, result={"peak_lr": 0.006})

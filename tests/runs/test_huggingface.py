@@ -1,4 +1,4 @@
-"""GPT-2 in Hugging Face's form, in and out, against transformers."""
+"""Import and export of GPT-2 in Hugging Face's format, compared with transformers."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def make(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
     def folder_of(name: str = "theirs", store: Callable[..., object] | None = None, **settings: Any) -> Path:
         torch.manual_seed(1)
         model = GPT2LMHeadModel(GPT2Config(**ODD | settings))
-        for parameter in model.parameters():  # biases and gains too, which start as 0 and 1
+        for parameter in model.parameters():  # biases and gains are also random; they are initialized to 0 and 1
             torch.nn.init.normal_(parameter, std=0.3)
-        model.transformer.wte.weight.data[0] = 0  # <|endoftext|> is never the likeliest, which would end a text
+        model.transformer.wte.weight.data[0] = 0  # <|endoftext|> is never the most probable token; it would end a text
         folder = tmp_path / name
         folder.mkdir()
         for file in tokenizer_folder.iterdir():
@@ -96,7 +96,7 @@ def pickled(model: GPT2LMHeadModel, folder: Path) -> None:
 
 
 def pickled_in_parts(model: GPT2LMHeadModel, folder: Path) -> None:
-    """As transformers wrote large models before safetensors."""
+    """The format of large models in transformers before safetensors."""
     model.config.save_pretrained(folder)
     stored, places = model.state_dict(), {}
     for part, names in enumerate((list(stored)[:9], list(stored)[9:]), 1):
@@ -108,7 +108,7 @@ def pickled_in_parts(model: GPT2LMHeadModel, folder: Path) -> None:
 
 
 def as_in_2019(model: GPT2LMHeadModel, folder: Path) -> None:
-    """No prefix, masks among the weights, torch's old format."""
+    """Names without prefix, masks among the weights, and torch's old file format."""
     model.config.save_pretrained(folder)
     stored = dict(model.transformer.state_dict())
     for layer in range(model.config.n_layer):
@@ -127,7 +127,7 @@ def theirs_of(folder: Path, **settings: Any) -> GPT2LMHeadModel:
 
 
 def assert_same(ours: torch.nn.Module, theirs: torch.nn.Module, vocab: int = VOCAB, length: int = 19) -> None:
-    """Logits of every position, and what each writes when it always takes the likeliest token."""
+    """The logits of every position, and the greedy text of each model."""
     tokens = torch.randint(vocab, (3, length), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         a, b = ours(tokens), theirs(tokens).logits
@@ -169,7 +169,7 @@ def test_a_transformers_model_gives_the_same_logits_here_and_back(
     assert_same(ours, back, vocab)
     before, after = theirs.config.to_dict(), back.config.to_dict()
     changed = {key for key in ODD if before[key] != after[key] and key != "initializer_range"}
-    assert changed <= {"bos_token_id", "eos_token_id"}  # now the tokenizer's own
+    assert changed <= {"bos_token_id", "eos_token_id"}  # now those of the tokenizer
     assert ours_of(tmp_path / "back")[1].fingerprint == tokenizer.fingerprint
 
 
@@ -179,7 +179,7 @@ OURS = GPTConfig(block_size=24, n_layer=2, n_head=3, n_embd=21, bias=False, mlp_
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    """A checkpoint of ours with random weights that aren't those of a start."""
+    """A gptexp checkpoint with random weights that differ from the initial ones."""
 
     def save(config: GPTConfig = OURS, tokenizer: Any = None, dtype: Any = None) -> Path:
         made = train_tokenizer(tokenizer or ByteConfig(), [story(30)], [story(30)])
@@ -280,13 +280,13 @@ def test_an_export_is_whole_or_absent_and_never_overwrites(
             export(str(path), out)
     assert sorted(tmp_path.iterdir()) == before
     assert list(out.iterdir()) == []
-    export(str(path), out)  # an empty folder is as good as none
+    export(str(path), out)  # an empty folder counts as missing
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(OSError, match="not a folder"):
         export(str(path), path)
 
 
-# ----------------------------------------------------------------------------- what a stranger says
+# ----------------------------------------------------------------------------- untrusted files
 
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
@@ -519,7 +519,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(cache: Path, source: Path, *names: str) -> Path:
-    """What a download leaves."""
+    """The files after a download."""
     place, commit = cache / "models--openai-community--gpt2", "a" * 40
     (place / "refs").mkdir(parents=True, exist_ok=True)
     (place / "refs/main").write_text(commit)
@@ -532,7 +532,7 @@ def fill(cache: Path, source: Path, *names: str) -> Path:
 
 def test_a_published_model_is_read_from_the_cache(cache: Path, good: Path) -> None:
     folder = fill(cache, good, "config.json", "tokenizer.json", "tokenizer_config.json")
-    settings = stored_settings("gpt2")  # takes no weights
+    settings = stored_settings("gpt2")  # downloads no weights
     assert (settings["name"], settings["model"]["n_embd"]) == ("gpt2", 33)
     with pytest.raises(RunError, match="gpt2: not on this machine"):
         find_checkpoint("gpt2")
@@ -577,7 +577,7 @@ def test_without_a_network_the_error_names_the_files_and_the_folder(cache: Path,
         compose(["init_from=gpt2"])
     with pytest.raises(ConfigError, match="resume=gpt2: is no run of gptexp"):
         compose(["resume=gpt2"])
-    good.rename("gpt2")  # what lies here comes first
+    good.rename("gpt2")  # local files have precedence
     assert find_checkpoint("gpt2") == Path("gpt2")
 
 

@@ -1,4 +1,4 @@
-"""Whatever is changed in a file that a stranger supplies, it is refused in a line or read: never another exception."""
+"""A mutated untrusted file is read or refused in one line; it never raises another exception."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TENSORS = [torch.zeros(0), torch.zeros(2, 3), torch.ones(3, dtype=torch.int64), 
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value inside a value."""
+    """The path to every value inside a nested value."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*above, key)
@@ -58,7 +58,7 @@ def mutated(draw: Callable[[Any], Any], plain: dict[str, Any], leaves: list[Any]
 
 
 def refusal(read: Callable[[], object]) -> str:
-    """Why something isn't read; empty where it is. Any other exception is the test's failure."""
+    """The error message of a refused file, or an empty string. Any other exception fails the test."""
     try:
         read()
     except (ValueError, OSError) as error:

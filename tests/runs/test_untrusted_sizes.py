@@ -1,4 +1,4 @@
-"""Sizes that a stranger's settings name cost nothing before the weights bear them out."""
+"""Sizes in untrusted settings allocate nothing before they are checked against the weights."""
 
 from __future__ import annotations
 

@@ -64,14 +64,14 @@ def run(
 
 
 def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: float = 120) -> Done:
-    """A function of a module in a child; what it is too slow for is killed, with all that it has started."""
+    """Call a function of a module in a child process; at the time limit the child and its children are killed."""
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place, "out"), Path(place, "err")
         child = _server().Process(target=_enter, args=(function, arguments, str(cwd), str(out), str(err)))
         child.start()
         child.join(timeout)
         assert child.pid is not None
-        with suppress(ProcessLookupError):  # the child is its group's leader; what it has started may outlive it
+        with suppress(ProcessLookupError):  # the child leads its process group; its children can outlive it
             os.killpg(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode is not None
@@ -80,7 +80,7 @@ def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: floa
 
 @cache
 def _server() -> ForkServerContext:
-    """Started with one thread for the libraries of linear algebra, which would make theirs on import."""
+    """The fork server, started with one thread for linear algebra libraries, which start threads on import."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     before = dict(os.environ)
@@ -94,7 +94,7 @@ def _server() -> ForkServerContext:
 
 
 def _enter(function: Callable[..., Any], arguments: Sequence[Any], cwd: str, out: str, err: str) -> None:
-    """In the child: a group and a folder of its own, and files in place of standard output and error."""
+    """In the child: use a separate process group and folder, and files for standard output and error."""
     os.setsid()
     os.chdir(cwd)
     for path, standard in ((out, 1), (err, 2)):
@@ -115,9 +115,9 @@ def _command(
         for name in [name for name in sys.modules if name.partition(".")[0] == "gptexp"]:
             del sys.modules[name]
     if made_small:
-        from support import shrink  # composes, with the gptexp that is meant
+        from support import shrink  # composes with the requested gptexp
 
         arguments = shrink.of(module, arguments)
-    sys.modules.pop(module, None)  # runpy warns of a module that was imported before it is run
+    sys.modules.pop(module, None)  # runpy warns if a module is imported before it is executed
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""Running the commands that documents show, made small."""
+"""Run the commands of the documents at a small scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MORE = "trainer.max_steps"  # without it, `resume=latest` needs a run that was s
 
 
 def words(command: Command, place: Path) -> list[str]:
-    """The words that a shell makes of a command line: comments gone, quotes read, globs spread."""
+    """The words that a shell makes of a command line: without comments, with quotes and globs resolved."""
     line = f"printf '%s\\0' {command.text}"
     done = subprocess.run(["bash", "-c", line], cwd=place, capture_output=True, text=True, check=True, timeout=20)
     return done.stdout.split("\0")[:-1]
@@ -35,7 +35,7 @@ def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
 
 
 def run_command(command: Command, place: Path, source: Path | None = None) -> None:
-    """Run a command of gptexp's, small; as it stands where it shows an error. source: as in child_processes.run."""
+    """Run a gptexp command at a small scale, or unchanged if it shows an error. source: as in child_processes.run."""
     module, arguments = gptexp_part(words(command, place))
     if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
         killed = child_processes.run("gptexp.train", *shrink.KILLED, cwd=place, made_small=True)
@@ -53,13 +53,13 @@ def run_command(command: Command, place: Path, source: Path | None = None) -> No
 
 
 def masked(line: str) -> str:
-    """A line of output without its numbers, which depend on the size, and without a run's time and letters."""
+    """A line of output without its numbers, which depend on the scale, and without the time and id of a run."""
     line = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w{3}", "#", line)
     return re.sub(r"\d+(?:[.,:]\d+)*(?:e[+-]?\d+)?[kMG]?\b", "#", line)
 
 
 def like(line: str) -> re.Pattern[str]:
-    """`…` in shown output stands for anything."""
+    """The pattern of a documented output line, in which `…` matches anything."""
     return re.compile(".*".join(map(re.escape, line.split("…"))))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ADD_YOUR_OWN = "docs/add-your-own.md"  # its commands are run where its code is: tests/test_add_your_own.py
+ADD_YOUR_OWN = "docs/add-your-own.md"  # tests/test_add_your_own.py runs its commands, together with its code
 # In this order: a page may use what an earlier page created.
 PAGES = ["install", "tour", "options", "data", "concepts", "settings", "generate", "evaluate", "sweeps", "compare"]
 PAGES += ["fine-tuning", "resume", "reproduce", "scale-out", "published-numbers", "peers", "questions", "notebooks"]
@@ -27,7 +27,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @dataclass
 class Command:
-    """A command line, where it stands, and the output that is shown below it."""
+    """A command line, its position, and the output that is shown below it."""
 
     document: str
     line: int
@@ -39,7 +39,7 @@ class Command:
 
     @property
     def error(self) -> str | None:
-        """The error that the document says it ends with."""
+        """The error message that the document shows."""
         return next((line for line in self.shown if line.startswith("error: ")), None)
 
 

@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, made without training."""
+"""Run folders like those of training, created without training."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _write_curve(
 
 
 def age(folder: Path, seconds: float) -> None:
-    """Let a run have finished so many seconds earlier."""
+    """Make a run appear to have finished this many seconds earlier."""
     path = folder / "result.json"
     then = path.stat().st_mtime - seconds
     os.utime(path, (then, then))

@@ -1,4 +1,4 @@
-"""A small text, tiny settings, and commands run as a user would."""
+"""A small text, tiny settings, and commands run like those of a user."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ TINY_GPT = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16"]
 
 
 def command(module: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python -m gptexp.<module>` as a user would, in a child of a process that has made its imports already."""
+    """Run `python -m gptexp.<module>` like a user, in a child of a process that has already imported everything."""
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     done = child_processes.run(f"gptexp.{module}", *arguments, cwd=cwd, timeout=timeout, env=env)
     return subprocess.CompletedProcess([module, *arguments], done.code, done.out, done.err)
 
 
 def processes(word: str) -> list[psutil.Process]:
-    """The processes that run with this word on their command line; those that end meanwhile are left out."""
+    """The processes with this word on their command line, without those that end in the meantime."""
     found = psutil.process_iter(["cmdline", "cwd", "environ"])
     return [p for p in found if word in (p.info["cmdline"] or []) and p.info["cwd"] and p.info["environ"]]

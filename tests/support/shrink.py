@@ -12,7 +12,7 @@ from gptexp.compose.composition import compose_raw, to_config
 from gptexp.compose.overrides import quoted
 from gptexp.config.override_syntax import is_swept
 
-SHAKESPEARE = "tinyshakespeare.txt"  # a text that stands in for it where there is no network
+SHAKESPEARE = "tinyshakespeare.txt"  # a text that replaces it without a network
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 32}
 CHEAP = {"data.val_bytes": "2048", "callbacks.samples.tokens": "8", "trainer.log_every_steps": "1"}
 STEPS = ("trainer.max_steps", "trainer.val_every_steps")
@@ -39,12 +39,12 @@ def of(module: str, arguments: list[str], values: int = 2) -> list[str]:
 
 
 def training(arguments: list[str], values: int) -> list[str]:
-    """Overrides of `gptexp.train`, made small; what only asks something stays."""
+    """Overrides of `gptexp.train`, made small; options such as --help are kept."""
     flags = [argument for argument in arguments if argument.startswith("-")]
     if {"--help", "--cfg"} & set(flags):
         return arguments
     given = dict(quoted(argument).split("=", 1) for argument in arguments if argument not in flags)
-    if given.get("resume", "auto") != "auto":  # its settings are those of a run that is small already
+    if given.get("resume", "auto") != "auto":  # its settings come from a run that is already small
         return [*flags, *_joined(given | {key: _hundredth(given[key]) for key in STEPS if key in given})]
     if "-m" in flags:
         given = _axes(given, values)
@@ -52,9 +52,9 @@ def training(arguments: list[str], values: int) -> list[str]:
 
 
 def _axes(given: dict[str, str], values: int) -> dict[str, str]:
-    """With the axes of a sweep's preset said on the line, and fewer values of each."""
+    """The overrides with the axes of the sweep preset written out, and fewer values of each."""
     all_axes = {**(_preset(given) if "sweep" in given else {}), **given}
-    keep = values if given.get("sweep") != "scaling" else 3  # a law needs three points of each
+    keep = values if given.get("sweep") != "scaling" else 3  # a scaling law needs three points on each axis
     several = {key: _values(f"{key}={value}") for key, value in all_axes.items()}
     if len([key for key, listed in several.items() if listed]) > 1 and "seed" in several:
         several["seed"] = several["seed"][:1]

@@ -1,4 +1,4 @@
-"""A working directory with what the documents speak of: texts, labelled texts, and GPT-2's weights in miniature."""
+"""A working directory with the files that the documents use: texts, labelled texts, and a miniature GPT-2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def story(lines: int = 900) -> str:
 
 
 def lay(place: Path) -> Path:
-    """Put everything there."""
+    """Create all files."""
     for name in (*TEXTS, shrink.SHAKESPEARE):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(story(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A sweep: its jobs are stored first, found again by the same line, and none is done twice."""
+"""Sweeps: jobs are stored first, found again by the same command, and never run twice."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_a_damaged_result_of_a_job_gives_no_value(workplace: Path) -> None:
 
 
 def trained(folder: Path, code: str, *further: str) -> None:
-    """What says by which code a job was trained, and by which it was resumed."""
+    """Write records of the code with which a job was trained and resumed."""
     folder.mkdir()
     for step, sha in enumerate((code, *further)):
         name = f"provenance-{step}.json" if step else "provenance.json"
@@ -267,7 +267,7 @@ def test_other_code_in_a_sweep_is_reported_or_refused(workplace: Path) -> None:
     made = store.join(plan(line))
     trained(made.folder / "seed=1", code_sha256())
     trained(made.folder / "seed=2", "f" * 64, code_sha256())
-    (made.folder / "seed=4").mkdir()  # began with code that kept no hash
+    (made.folder / "seed=4").mkdir()  # started with code that stored no hash
     assert not made.other_code()
     trained(made.folder / "seed=3", code_sha256(), "e" * 64)
     assert [job.name for job in store.join(plan(line)).other_code()] == ["seed=3"]
@@ -336,7 +336,7 @@ def test_a_complete_sweep_is_reported_without_torch(workplace: Path) -> None:
 
 
 def test_settings_of_jobs_come_from_the_stored_sweep(workplace: Path) -> None:
-    """As if a preset had been edited after the sweep was stored and before its second job started."""
+    """Simulates a preset that is edited after the sweep is stored and before its second job starts."""
     from gptexp.sweep import job
 
     made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
@@ -370,7 +370,7 @@ LAUNCHERS: dict[str, list[str]] = {
     "cores": ["hydra/launcher=cores"],
     "submitit_local": ["hydra/launcher=submitit_local"],
 }
-if find_spec("ray") is not None:  # 422 MB, which only those install who have a cluster
+if find_spec("ray") is not None:  # 422 MB, which only users with a cluster install
     LAUNCHERS["ray"] = ["hydra/launcher=ray"]
 
 
@@ -378,7 +378,7 @@ if find_spec("ray") is not None:  # 422 MB, which only those install who have a 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, launcher: str) -> None:
-    layers, n_jobs = ("1,2,3", 12) if launcher == "in order" else ("2", 4)  # these start processes, which takes long
+    layers, n_jobs = ("1,2,3", 12) if launcher == "in order" else ("2", 4)  # these start processes, which is slow
     line = [
         f"model.n_layer={layers}", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=24",
         "trainer.val_every_steps=8", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
@@ -393,7 +393,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
             cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 120
-        while saved(folder) < 5 * n_jobs * kill + 7 and process.poll() is None:  # of 25 lines a job
+        while saved(folder) < 5 * n_jobs * kill + 7 and process.poll() is None:  # of 25 lines per job
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -408,7 +408,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
 
 
 def saved(folder: Path) -> int:
-    """Lines of metrics of all jobs: a measure of how far the sweep is."""
+    """The number of lines in all metrics.csv files, which measures the progress of the sweep."""
     return sum(path.read_text().count("\n") for path in folder.glob("*/metrics.csv"))
 
 
@@ -433,7 +433,7 @@ def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_jobs_save_when_their_sweep_is_killed(workplace: Path) -> None:
-    """Checkpoints are a hundred thousand steps apart here, so what is saved was saved for the kill."""
+    """Checkpoints are a hundred thousand steps apart here, so any checkpoint was saved because of the signal."""
     line = [*BASE, "seed=1,2", "sweep.name=mine", "trainer.max_steps=100000", "trainer.val_every_steps=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.train", "-m", *line, "hydra/launcher=cores", "hydra.launcher.n_jobs=2"],
@@ -488,7 +488,7 @@ SLURM = {
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_slurm_runs_the_jobs_and_resumes_a_preempted_one(workplace: Path) -> None:
-    """SLURM's commands are small scripts here, which run on this machine what they are given."""
+    """Small scripts replace SLURM's commands and run their arguments on this machine."""
     fake = workplace / "bin"
     fake.mkdir()
     for name, script in SLURM.items():

@@ -1,4 +1,4 @@
-"""Tokenizers in Hugging Face's files, against transformers and the tokenizers library."""
+"""Tokenizers in Hugging Face's files, compared with transformers and the tokenizers library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from support.tokenizer_files import HARD, learned, saved
 
 
 def source_code(size: int) -> str:
-    """Python's own, so many characters of it."""
+    """The first `size` characters of Python's source code."""
     files = sorted(Path(os.__file__).parent.glob("*.py"))
     return "".join(path.read_text(encoding="utf-8", errors="ignore") for path in files)[:size]
 
@@ -55,7 +55,7 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------------------------- GPT-2's own
+# ---------------------------------------------------------------------------------- GPT-2's vocabulary
 
 
 def test_gpt2_tokens_equal_those_of_the_reference(gpt2_folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_files_with_gpt2s_vocabulary_are_the_gpt2_tokenizer(gpt2_folder: Path, t
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_special_ids_can_be_anywhere(tmp_path: Path, shuffled: bool) -> None:
     vocab, merges = learned(700)
-    ids = list(range(len(vocab) + 40))  # some mean nothing
+    ids = list(range(len(vocab) + 40))  # some have no meaning
     if shuffled:
         random.Random(1).shuffle(ids)
     reference = saved(tmp_path, {token: ids[i] for token, i in vocab.items()}, merges)
@@ -167,7 +167,7 @@ def merged(text: str, merges: list[tuple[str, str]]) -> list[str]:
 
 
 def drawn_merges(draw: random.Random, once: bool) -> list[tuple[str, str]]:
-    """Merges over two letters that no text needs to give; once: each token is made by one merge."""
+    """Random merges over two letters, which need not result from a text. once: each token has only one merge."""
     pieces, merges = ["a", "b"], list[tuple[str, str]]()
     for _ in range(draw.randint(3, 14)):
         pair = draw.choice(pieces), draw.choice(pieces)
@@ -293,7 +293,7 @@ def test_a_file_without_a_json_object_is_named(tmp_path: Path, content: bytes) -
 
 
 def test_older_files_give_the_same_tokens_as_transformers(tmp_path: Path) -> None:
-    """tiktoken would join the bytes a and bc, or ab and c, whichever of the two merges is in the list."""
+    """tiktoken would merge a and bc, or ab and c, whichever of the two merges is in the list."""
     vocab = {token: i for i, token in enumerate([*byte_symbols(), "ab", "bc", "abc", "<|endoftext|>"])}
     for lines, parts in {"a b\nb c\na bc\n": ["ab", "c"], "a b\nb c\nab c\na bc\n": ["abc"]}.items():
         (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
@@ -327,7 +327,7 @@ def test_the_end_of_text_token_is_the_named_token(small: Path, tmp_path: Path) -
     assert read(tmp_path).eot == 400
     edited(tmp_path, put("eos_token", value=None), "tokenizer_config.json")
     assert read(tmp_path).eot is None
-    assert read(tmp_path, 400).vocab_size == 400  # the model has no row for </s>, which no text has
+    assert read(tmp_path, 400).vocab_size == 400  # the model has no row for </s>, which does not occur in texts
     edited(tmp_path, put("eos_token", value="[END]"), "tokenizer_config.json")
     with pytest.raises(ValueError, match=r"eos_token: \[END\] is no special token"):
         read_state(tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever kills a process, and whenever: files stay whole, and a run goes on to the same end."""
+"""Processes killed at any time: files stay complete, and a run resumes to the same result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Train = Callable[..., dict[str, Any]]
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Do the work in a forked process; its exit code, negative where a signal ended it."""
+    """Do the work in a forked process and return its exit code, which is negative after a signal."""
     child = os.fork()
     if not child:
         try:
@@ -55,7 +55,7 @@ class Deadly:
         return self.left == 0
 
     def patch(self) -> None:
-        """In this process, for good."""
+        """Install it in this process permanently."""
         deadly = self
 
         class File(io.FileIO):
@@ -110,7 +110,7 @@ def test_a_save_killed_at_any_write_leaves_two_valid_checkpoints(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-# ------------------------------------------------------------------------------ at any moment
+# ------------------------------------------------------------------------------ at random times
 
 RUN = [
     *TINY, *TINY_GPT, "data.path=story.txt", "resume=auto", "name=run", "model.dropout=0.1", "trainer.max_steps=24",
@@ -119,7 +119,7 @@ RUN = [
 
 
 def train_auto(place: str) -> None:
-    """One start of the run in `place`, as the same command line gives it every time."""
+    """Start the run in `place` with the same command line as every time."""
     from gptexp.compose.composition import compose
     from gptexp.training.experiment import run_experiment as run_job
 
@@ -160,7 +160,7 @@ def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
         place = tmp_path_factory.mktemp(f"kill{moment}")
         (place / "story.txt").write_bytes((workplace / "story.txt").read_bytes())
         process = start(place)
-        lines = draw.randrange(25)  # counted, not timed, so that a busy machine spreads the moments, too
+        lines = draw.randrange(25)  # counted and not timed, so that the times are also spread on a busy machine
         while process.is_alive() and logged(place) < lines:
             time.sleep(0.001)
         process.join(timeout=draw.uniform(0, 0.1 if lines else 2))
@@ -170,7 +170,7 @@ def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
         saved = folder / "checkpoints/last.ckpt"
         steps.add(load(saved).step if saved.exists() else 0)
         if (folder / "result.json").exists():
-            continue  # it had come to its end
+            continue  # it was complete
         last = finish(place)
         assert all(torch.equal(value, last.model[name]) for name, value in expected.model.items())
         for name, state in expected.optimizer.items():
@@ -179,7 +179,7 @@ def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
         assert [row.split(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()[1:]] == [
             str(step) for step in range(1, 25)
         ]
-    assert len(steps) > 5  # the moments were spread over the run
+    assert len(steps) > 5  # the times were spread over the run
 
 
 # -------------------------------------------------------------------------------- a full disk
@@ -203,7 +203,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_last_checkpoint(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-# ------------------------------------------------------------------------------ no number
+# ------------------------------------------------------------------------------ nonfinite values
 
 
 def test_a_nonfinite_loss_writes_a_bundle_that_names_the_module(
@@ -248,7 +248,7 @@ def test_a_replay_of_a_healthy_step_finds_nothing(
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_asynchronous_device_keeps_the_weights_before_the_bad_step(optimizer: str) -> None:
-    """The way of a GPU, on a CPU's tensors: the optimizers skip what `found_inf` forbids, from then on."""
+    """Use the code path of GPUs with CPU tensors: optimizers skip steps for which `found_inf` is set."""
     from gptexp.training.nonfinite import NonFiniteLoss, Watch
     from gptexp.training.optimizers import build_optimizer
 
@@ -262,7 +262,7 @@ def test_an_asynchronous_device_keeps_the_weights_before_the_bad_step(optimizer:
         watch.step(steps[0], torch.tensor(norm), torch.tensor(2.0), step)
         steps[0].step()
         if step == 1:
-            steps[1].step()  # which nobody watches
+            steps[1].step()  # this optimizer is not watched
     for mine, theirs in zip(watched.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     with pytest.raises(NonFiniteLoss, match="at step 2") as error:
@@ -291,7 +291,7 @@ def test_all_ranks_stop_at_the_step_with_a_nonfinite_gradient(workplace: Path) -
         assert "is the first module with an output that is not finite" in replayed.stdout
 
 
-# ---------------------------------------------------------------------------------- strangers
+# ---------------------------------------------------------------------------------- untrusted files
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several processes, nodes and jobs: who starts them, who supervises them, and what is left when one dies."""
+"""Several processes, nodes and jobs: start, supervision, and the death of one of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ witness = Witness()
 
 @pytest.fixture
 def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that names every process whose interpreter was taken down, by its rank, or "none"."""
+    """A file with the rank, or "none", of every process whose interpreter was finalized."""
     path = tmp_path / "taken_down.txt"
     (tmp_path / "customize").mkdir()
     (tmp_path / "customize/sitecustomize.py").write_text(WITNESS.replace("PATH", str(path)), encoding="utf-8")
@@ -69,7 +69,7 @@ def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("ending", "code"), [("", 0), ("sys.exit(2)", 2), ("sys.exit('no')", 1), ("sys.exit()", 0), ("1 / 0", 1)]
 )
 def test_a_rank_runs_its_exit_functions_before_it_ends(taken_down: Path, ending: str, code: int) -> None:
-    """gloo's threads abort a process that is taken down under them, after all its work is done."""
+    """gloo's threads abort a process that finalizes its interpreter while they run, after its work is done."""
     work = f"import atexit, sys\natexit.register(print, 'exit function')\n{ending}"
     wrapped = f"from gptexp import ranks\nwith ranks.ending_whole():\n    exec({work!r})"
     plain, rank = (
@@ -107,7 +107,7 @@ def test_a_sweep_of_ddp_jobs_has_one_folder_per_job_and_ends_cleanly(workplace: 
 
 @pytest.fixture
 def running(workplace: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of two ranks that has begun to train, in ./run."""
+    """A run of two ranks that has started to train, in ./run."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.train", *SETTINGS, *TWO, *LONG, "hydra.run.dir=run"],
         stdout=subprocess.DEVNULL,
@@ -186,7 +186,7 @@ class Node:
 
 @pytest.fixture
 def nodes() -> Iterator[list[Node]]:
-    """Two network namespaces joined by a cable, or, where they may not be made, this machine twice."""
+    """Two connected network namespaces, or this machine twice if namespaces cannot be created."""
     names, links = [f"gptexp{os.getpid()}n{i}" for i in (0, 1)], [f"gx{os.getpid() % 100000}n{i}" for i in (0, 1)]
     addresses = ["10.231.77.1", "10.231.77.2"]
     commands = [f"netns add {name}" for name in names]
@@ -206,7 +206,7 @@ def nodes() -> Iterator[list[Node]]:
         yield [Node([], "127.0.0.1", "lo")] * 2
     finally:
         for name in names:
-            with suppress(FileNotFoundError):  # there may be no ip at all
+            with suppress(FileNotFoundError):  # the command ip may be missing
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
@@ -229,7 +229,7 @@ def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], ta
     assert [process.returncode for process in started] == [0, 0], said
     assert not {"0", "1"} & set(taken_down.read_text().split())
     assert "2 processes" in said[0]
-    assert "val/bpb" not in said[1]  # only rank 0 speaks
+    assert "val/bpb" not in said[1]  # only rank 0 prints
     done = command("train", *SETTINGS, "trainer=cpu", "trainer.precision=64-true", "hydra.run.dir=one", cwd=workplace)
     assert done.returncode == 0, done.stderr
     one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
@@ -237,7 +237,7 @@ def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], ta
 
 
 def by_hand(place: Path, rank: int, port: int, *settings: str) -> subprocess.Popen[str]:
-    """One of two ranks, started as torchrun and srun start them, in a folder of its own."""
+    """One of two ranks, started like those of torchrun and srun, in a separate folder."""
     who = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
     environment = {**os.environ, **{name: str(value) for name, value in who.items()}, "MASTER_PORT": str(port)}
     train = [sys.executable, "-m", "gptexp.train", *SETTINGS, "trainer=ddp", "trainer.accelerator=cpu", *settings]

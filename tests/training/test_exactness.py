@@ -1,4 +1,4 @@
-"""Laws 1 and 2 at work: a run that is stopped, moved or spread out keeps its curve."""
+"""Determinism: a run that is stopped, moved or distributed keeps its curve."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def train_losses(folder: Path) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) for name in ("train/loss", "val/loss") if row[name]]
 
 
-# ------------------------------------------------------------------------------ stopping, going on
+# ------------------------------------------------------------------------------ stopping and resuming
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_verify_resume_shows_bitwise_equality(workplace: Path, settings: list[st
 
 
 def test_verify_resume_names_the_first_difference(train_here: Train, workplace: Path) -> None:
-    """Broken on purpose: the second run has another seed, and a step too many."""
+    """Broken intentionally: the second run has another seed and one additional step."""
     from gptexp.commands.verify_resume import _checkpoints, _curves, _first, _logged, _traced
 
     train_here(*TINY_GPT, TRACE, "trainer.max_steps=3", folder="a")
@@ -127,7 +127,7 @@ def test_verify_resume_accepts_names_that_hydra_would_not_parse(
 
 
 def started(place: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """A training of the tiny model that has taken a few steps and would go on for long."""
+    """A training process of the tiny model that has run a few steps of many."""
     settings = [*TINY, *TINY_GPT, "data.path=story.txt", "trainer.max_steps=100000", "trainer.val_every_steps=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.train", *settings, *overrides],
@@ -222,7 +222,7 @@ def test_resume_auto_starts_resumes_and_refuses_a_complete_run(train_here: Train
 def test_every_logged_step_is_on_disk_before_its_checkpoint(
     train_here: Train, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill right after a save must leave the curve whole up to that step."""
+    """After a kill directly after a save, the curve must be complete up to that step."""
     seen = []
 
     def rotate(state: ckpt.Checkpoint, folder: Path, *, best: bool) -> None:
@@ -339,7 +339,7 @@ def test_a_run_moves_between_one_and_two_processes(workplace: Path, first: str, 
     for overrides in (whole, half):
         done = command("train", *overrides, cwd=workplace)
         assert done.returncode == 0, done.stderr
-    (workplace / "moved/result.json").unlink()  # as if it had been stopped there
+    (workplace / "moved/result.json").unlink()  # simulates a stop at this step
     done = command("train", "resume=moved", "trainer.max_steps=6", TRACE, *LAYOUTS[then], cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert windows_by_step(Path("moved")) == windows_by_step(Path("whole"))

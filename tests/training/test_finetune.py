@@ -1,4 +1,4 @@
-"""Fine-tuning: adapters that begin as the source, train alone, go on exactly and merge into plain weights."""
+"""Fine-tuning: adapters start as the source model, train alone, resume exactly and merge into the weights."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def tune(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tune:
-    """Fine-tune ./source, or what init_from= or resume= says, into ./<folder> of a place of its own."""
+    """Fine-tune ./source, or the run given by init_from= or resume=, into ./<folder> of a separate directory."""
     shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
@@ -158,7 +158,7 @@ def test_no_adapter_leaves_the_model_unchanged() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# ----------------------------------------------------------------------------- what it may target
+# ----------------------------------------------------------------------------- target layers
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_resumed_run_of_adapters_equals_the_uninterrupted_one(tune: Tune, sett
     own += ["trainer.val_every_steps=3", *settings]
     whole = tune(*own, "trainer.max_steps=6", folder="whole")
     tune(*own, "trainer.max_steps=4", folder="half")
-    shutil.rmtree("source")  # a checkpoint holds all that it takes
+    shutil.rmtree("source")  # a checkpoint contains everything that is needed
     rest = tune("resume=half", "trainer.max_steps=6", folder="rest")
     assert rest.step == 6
     assert rest.config["finetune"] == whole.config["finetune"]
@@ -354,7 +354,7 @@ def test_frozen_weights_cost_four_flops_each_and_adapters_six() -> None:
 
 
 def test_the_new_head_of_a_classifier_trains_with_the_adapters() -> None:
-    """Frozen, it would stay as it was drawn, and no label could be learned."""
+    """A frozen head would keep its random weights, and no label could be learned."""
     model = Classifier(GPT(compose(SMALL).model, 11), 3, auxiliary=True)
     adapt(model, lora(rank=2))
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -363,12 +363,12 @@ def test_the_new_head_of_a_classifier_trains_with_the_adapters() -> None:
 
 
 def test_runs_without_a_finetune_setting_are_full(tune: Tune) -> None:
-    """Their identity, which names sweeps and their jobs, is what it was."""
+    """Their identity, which determines the names of sweeps and jobs, is unchanged."""
     plain = to_plain(compose(["model.n_layer=2"]))
     assert plain["finetune"] == {"kind": "full"}
     older = {key: value for key, value in plain.items() if key != "finetune"}
     assert identity(older) == identity(plain)
-    assert identity(nested()) == "f55a6d70"  # as it was then
+    assert identity(nested()) == "f55a6d70"  # as in that version
     assert identity(plain | RANK3) != identity(plain)
     assert config_from_plain(older) == config_from_plain(plain)
     with pytest.raises(ConfigError, match="finetune: not a group of settings"):

@@ -1,4 +1,4 @@
-"""What a run logs: one table, one TensorBoard curve, settings beside final metrics."""
+"""The logs of a run: one table, one TensorBoard curve, settings with final metrics."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_resumed_table_keeps_the_rows_up_to_its_first_step(tmp_path: Path) -> No
 
 
 class ServiceError(Exception):
-    """What the libraries of experiment trackers raise is of no common class."""
+    """The exceptions of experiment trackers have no common base class."""
 
 
 class Refusing:
@@ -101,7 +101,7 @@ def test_every_allowed_plugin_can_be_imported() -> None:
 
 
 def write_points(folder: Path, steps: range, first_step: int = 0) -> None:
-    """What a process that begins after first_step logs; it is killed, so nothing is closed."""
+    """The logs of a process that starts after first_step and is killed, so nothing is closed."""
     logger = tensorboard(folder, ["val/loss"], first_step)
     for step in steps:
         logger.log_metrics({"train/loss": step / 8}, step)
@@ -136,7 +136,7 @@ def test_a_resumed_runs_event_file_is_read_last_whatever_the_clock(tmp_path: Pat
 
 
 def test_verify_resume_detects_duplicate_points_in_tensorboard(tmp_path: Path) -> None:
-    for steps, purge in ((range(1, 4), None), (range(3, 5), 3)):  # the first session says no start
+    for steps, purge in ((range(1, 4), None), (range(3, 5), 3)):  # the first session has no start step
         with SummaryWriter(str(tmp_path), purge_step=purge) as writer:
             for step in steps:
                 writer.add_scalar("train/loss", step / 8, step)

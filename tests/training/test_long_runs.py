@@ -1,4 +1,4 @@
-"""Texts without breaks: words that are too long are cut, the same way for every tokenizer and in every piece."""
+"""Texts without breaks: too long words are cut, identically for every tokenizer and in every piece."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_the_training_of_a_tokenizer(monkeypatch: pytest.MonkeyPatch
     release, finished = threading.Event(), threading.Event()
 
     def deaf(self: Any, text: Iterator[str], trainer: Any) -> None:
-        """A native call: it has read its text, and doesn't hear of signals."""
+        """A native call that has read its text and does not handle signals."""
         list(text)
         threading.Timer(0.05, _thread.interrupt_main).start()
         until = time.monotonic() + 2

@@ -1,4 +1,4 @@
-"""One optimizer, GPT-2's groups, and a state that survives a resume to the bit."""
+"""One optimizer, the parameter groups of GPT-2, and a state that resumes bitwise identically."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_fused_kernel_is_used_if_it_exists():
     plain = build_optimizer(model(), AdamWConfig(), 0.01, fused=False).param_groups[0]
     with torch.device("meta"):
         meta = build_optimizer(model(), AdamWConfig(), 0.01).param_groups[0]
-    assert {(group["fused"], group["foreach"]) for group in (plain, meta)} == {(None, None)}  # torch takes the best
+    assert {(group["fused"], group["foreach"]) for group in (plain, meta)} == {(None, None)}  # torch selects the best
 
 
 def test_frozen_parameters_are_left_out():

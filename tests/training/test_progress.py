@@ -1,4 +1,4 @@
-"""What is shown while a run trains: a bar that moves with time, and lines in a file."""
+"""The progress display: a bar that moves with time, and lines in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settings() -> Any:
 
 
 class Stub(LitGPT):
-    """Says which step it has taken, and nothing else."""
+    """Records the completed step and nothing else."""
 
     step = 0
 
@@ -35,7 +35,7 @@ class Stub(LitGPT):
 
 
 class Watched:
-    """Micro-batches of so many seconds each, and what is shown of them; a step is logged as RunRecord does it."""
+    """Micro-batches of the given seconds and their progress display; steps are logged as by RunRecord."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float, accumulate: int = 1) -> None:
         self.lit, self.seconds, self.now, self.taken = Stub(accumulate), seconds, 0.0, 0
@@ -50,7 +50,7 @@ class Watched:
         self.line.on_train_start(self.trainer, self.lit)
 
     def take(self, micro_batches: int) -> list[str]:
-        """Steps that are shown meanwhile, and what stands behind them."""
+        """The displayed steps and the text after them."""
         self.file.seek(0)
         self.file.truncate()
         for _ in range(micro_batches):
@@ -67,7 +67,7 @@ def test_the_progress_bar_moves_at_steps_without_logging(monkeypatch: pytest.Mon
     watched = Watched(monkeypatch, terminal=True, seconds=5.0)
     assert watched.take(4) == ["1", "2", "3", "4"]
     assert "loss 4.00" in watched.file.getvalue()
-    assert "33:12 left" in watched.file.getvalue()  # 996 steps of 2 s, by the rate that was logged
+    assert "33:12 left" in watched.file.getvalue()  # 996 steps of 2 s, at the logged rate
 
 
 def test_the_progress_bar_moves_within_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:

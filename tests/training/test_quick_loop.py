@@ -1,4 +1,4 @@
-"""A step without needless work is the same step."""
+"""A step without unnecessary work has the same result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLED = ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step
 
 
 class Listener(pl.Callback):
-    """Somebody's own callback, with some hooks of a step."""
+    """A user-defined callback with some hooks of a step."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -58,7 +58,7 @@ def test_hooks_of_user_callbacks_are_called_at_every_step(tmp_path: Path) -> Non
     skip_empty_hooks(experiment.trainer, experiment.lit)
     fit(experiment)
     assert listener.heard == [*CALLED, *CALLED]
-    assert listener.on_before_zero_grad is None  # type: ignore[comparison-overlap]  # nobody wrote it
+    assert listener.on_before_zero_grad is None  # type: ignore[comparison-overlap]  # the user did not define it
     assert all(hasattr(pl.Callback, name) and hasattr(pl.LightningModule, name) for name in STEP_HOOKS)
 
 

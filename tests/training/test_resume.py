@@ -1,4 +1,4 @@
-"""What a resumed run takes over from its source, and what it refuses."""
+"""What a resumed run inherits from its source, and what it refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gptexp.train import run as run_job
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, story
 
-# A rate so small that no weight changes: step 1 stays the best, and step 3 ends the patience of 2.
+# The learning rate is too small to change a weight: step 1 stays the best, and step 3 ends the patience of 2.
 STOPPING = [
     *TINY, *TINY_GPT, "data.path=story.txt", "optimizer.lr=1e-30", "trainer.max_steps=50", "trainer.val_every_steps=1",
     "callbacks=early_stopping", "callbacks.plugins.early_stopping.patience=2", "callbacks.checkpoint.every_steps=7",
@@ -34,7 +34,7 @@ EARLY, LAST = "callbacks.plugins.early_stopping", "run/checkpoints/last.ckpt"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that holds story.txt and ./run, which early stopping ended after step 3 of 50."""
+    """A folder with story.txt and ./run, which early stopping ended after step 3 of 50."""
     place, before = tmp_path_factory.mktemp("stopped"), Path.cwd()
     (place / "story.txt").write_text(story(120), encoding="utf-8")
     os.chdir(place)
@@ -123,7 +123,7 @@ def test_a_run_that_early_stopping_ended_is_not_trained_further(stopped: Path) -
 
 
 def test_resume_restores_patience_and_the_best_checkpoint(stopped: Path) -> None:
-    """The checkpoint of step 2 has waited for one validation, so step 3 is the last one again."""
+    """The checkpoint of step 2 has used one validation of the patience, so step 3 is again the last step."""
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
     assert (result(Path("again"))["resumed_from"], result(Path("again"))["steps"]) == (2, 3)
     assert result(Path("again"))["best"]["step"] == 1
@@ -179,7 +179,7 @@ def test_a_job_of_a_sweep_refuses_the_checkpoint_of_another_run(stopped: Path) -
 
 
 def test_a_setting_newer_than_a_run_has_its_default(stopped: Path) -> None:
-    """The same for settings that the checkpoint and config.yaml lack, and for groups of them."""
+    """The same for settings and groups that the checkpoint and config.yaml lack."""
     path = stopped / "checkpoints/last.ckpt"
     stored = ckpt.load(path)
     for settings in (stored.config, file := yaml.safe_load((stopped / "config.yaml").read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Training through the composition root: what is learned, what is written, what goes on."""
+"""Training as a whole: learning, written files, and resuming."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_model_trains_saves_and_generates_with_every_tokenizer(
 
 
 def written(checkpoint: Path, prompt: str) -> str:
-    """What generate writes on, from the checkpoint alone."""
+    """The continuation that generate writes from the checkpoint alone."""
     from gptexp.commands.generate import Writer
     from gptexp.generate import parser
 
@@ -153,7 +153,7 @@ def test_resumed_run_equals_uninterrupted_run(train_here: Train, workplace: Path
 
 def test_an_interrupted_run_resumes_in_its_folder_as_one_curve(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant", folder="run")
-    (workplace / "run/result.json").unlink()  # as if it had been killed
+    (workplace / "run/result.json").unlink()  # simulates a kill
     done = command("train", "resume=run", "trainer.max_steps=6", "trainer=cpu", cwd=workplace)
     assert done.returncode == 0, done.stderr
     with (workplace / "run/metrics.csv").open(encoding="utf-8", newline="") as file:
@@ -173,7 +173,7 @@ def test_a_job_compiled_after_another_shape_is_not_dynamic(train_here: Train, mo
     for size in (8, 16):
         begun = len(dynamic)
         train_here(*TINY_GPT, "trainer.compile=true", f"model.block_size={size}", folder=f"block{size}")
-        assert dynamic[begun] is False  # the training step's; a last, smaller batch of validation may be
+        assert dynamic[begun] is False  # of the training step; the last, smaller batch of the validation may be dynamic
     assert begun
 
 
@@ -311,7 +311,7 @@ def test_samples_cannot_break_out_of_their_code_block() -> None:
 
 
 def test_training_does_not_import_dependencies_of_unused_metrics() -> None:
-    """scipy, matplotlib and transformers are installed wherever the tests run, and cost a start seconds."""
+    """scipy, matplotlib and transformers are installed with the tests, and importing them takes seconds."""
     program = (
         "import sys, gptexp.training, gptexp.training.worker, gptexp.training.fsdp\n"
         "print([m for m in ('scipy', 'matplotlib', 'transformers') if m in sys.modules])"
@@ -371,7 +371,7 @@ def test_samples_of_repeated_steps_are_removed(train_here: Train, workplace: Pat
     train_here(*TINY_GPT, "trainer.max_steps=4", "schedule=constant")
     (workplace / "run/result.json").unlink()
     samples = workplace / "run/samples.md"
-    torn = "## step 6\n\n````text\nlost\n````\n\n## step 7\n\n````text\n三".encode()[:-1]  # as a kill leaves it
+    torn = "## step 6\n\n````text\nlost\n````\n\n## step 7\n\n````text\n三".encode()[:-1]  # the state after a kill
     samples.write_bytes(samples.read_bytes() + torn)
     run_job(compose(["resume=run", "trainer.max_steps=6", "trainer=cpu"]), Path("run"))
     text = samples.read_text(encoding="utf-8")
@@ -385,7 +385,7 @@ def test_a_run_that_starts_from_another_is_named_after_both(train_here: Train, w
 
 
 class Unsendable(Dataset[Any]):
-    """Batches that can't be handed over, as with a full /dev/shm."""
+    """Batches that cannot be sent to another process, as with a full /dev/shm."""
 
     def __len__(self) -> int:
         return 1

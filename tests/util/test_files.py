@@ -1,4 +1,4 @@
-"""Files that a stranger supplies: read only if they are plain files of a bearable size, and never written through."""
+"""Untrusted files: only plain files of a limited size are read, and links are never written through."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_incomplete_character_in_samples_drops_only_its_section(tmp_path: Pat
     assert samples.read(tmp_path) == [(1, "三国")]
 
 
-# ------------------------------------------------------------------------------------ a stranger's run folder
+# ------------------------------------------------------------------------------------ untrusted run folders
 
 
 def test_settings_with_aliases_are_refused_by_every_reader(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What git says of the code never stops a run."""
+"""Information from git, which never stops a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptexp.util.files import write_json
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with src/gptexp/code.py in its one commit; where there is no git, a test is skipped."""
+    """A repository with one commit that contains src/gptexp/code.py; tests are skipped without git."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     package = tmp_path / "src" / "gptexp"

@@ -1,4 +1,4 @@
-"""Standard output and error that nobody takes any more don't stop a run; neither does a terminal that closes."""
+"""A closed standard output, standard error or terminal does not stop a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of draws that don't coincide, and a generator that knows all bits of its seed."""
+"""Independent streams of random numbers, and a generator that uses all bits of its seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gptexp.util.seeds import dropout_seed, sample_seed, seed_generator
 
 
 def drawn(seed: int, count: int = 1500) -> list[int]:
-    """More numbers than a Mersenne twister makes at a time."""
+    """More numbers than one block of the Mersenne Twister."""
     return torch.randint(2**31, (count,), generator=seed_generator(torch.Generator(), seed)).tolist()
 
 
@@ -46,13 +46,13 @@ def test_the_whole_state_of_the_generator_depends_only_on_the_seed() -> None:
     twister.state = {"bit_generator": "MT19937", "state": {"key": words.astype(np.uint32), "pos": 624}}
     theirs = twister.random_raw(3000) & (2**31 - 1)
     ours = torch.randint(2**31, (3000,), generator=generator).numpy()
-    assert np.isin(ours[:1000], theirs).all()  # one draw may take two of the twister's numbers
+    assert np.isin(ours[:1000], theirs).all()  # one draw can use two numbers of the Mersenne Twister
     assert generator.initial_seed() == 2**40
 
 
 def test_a_used_generator_is_seeded_identically() -> None:
     used = torch.Generator().manual_seed(3)
-    torch.randn(17, generator=used)  # leaves half of a pair of normal numbers behind
+    torch.randn(17, generator=used)  # leaves one normal number of a pair unused
     fresh = seed_generator(torch.Generator(), 2**50 + 1)
     assert torch.equal(torch.randn(17, generator=seed_generator(used, 2**50 + 1)), torch.randn(17, generator=fresh))
 
