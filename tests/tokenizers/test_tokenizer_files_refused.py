@@ -62,7 +62,7 @@ OTHERWISE = [
     (put("post_processor", value={"type": "RobertaProcessing"}), "post_processor: RobertaProcessing"),
     (put("post_processor", "special_tokens", value={"<s>": {}}), "post_processor: TemplateProcessing"),
     (put("post_processor", value={"type": "TemplateProcessing"}), "post_processor: TemplateProcessing"),
-    (put("added_tokens", 0, "special", value=False), "added_tokens: '<|endoftext|>' isn't special"),
+    (put("added_tokens", 0, "special", value=False), "added_tokens: '<|endoftext|>' is not special"),
     (put("added_tokens", 0, "content", value="a"), "added_tokens: a is in the vocabulary as another token"),
     (put("added_tokens", value=[3]), "added_tokens: must be a list of objects"),
     (put("model", "vocab", value=[]), "must give a whole number"),
@@ -72,7 +72,7 @@ OTHERWISE = [
     (put("model", "vocab", "a", value=10**12), "has 256 to 10,000,000 ids"),
     (put("model", "merges", value={}), "merges must be a list"),
     (put("model", "merges", 3, value="a b c"), "merges: a b c: must be two tokens"),
-    (put("model", "merges", 3, value=["zz", "q"]), "merges: zz q: zz isn't in the vocabulary"),
+    (put("model", "merges", 3, value=["zz", "q"]), "merges: zz q: zz is not in the vocabulary"),
     (lambda whole: whole["model"]["vocab"].pop("a"), "no token for the byte 0x61"),
     (lambda whole: whole["model"]["merges"].reverse(), "no merge before it makes them"),
 ]
@@ -123,7 +123,7 @@ def test_the_end_of_text_token_is_the_named_token(small: Path, tmp_path: Path) -
     assert read(tmp_path).eot is None
     assert read(tmp_path, 400).vocab_size == 400  # the model has no row for </s>, which does not occur in texts
     edited(tmp_path, put("eos_token", value="[END]"), "tokenizer_config.json")
-    with pytest.raises(ValueError, match=r"eos_token: \[END\] is no special token"):
+    with pytest.raises(ValueError, match=r"eos_token: \[END\] is not a special token"):
         read_state(tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_a_run_is_identified_by_file_contents_not_by_paths(small: Path, workplac
     assert identity(to_plain(here)) == identity(to_plain(there))
     edited(workplace / "there", lambda whole: whole["model"]["merges"].pop())
     assert identity(to_plain(here)) != identity(to_plain(compose([*line, "tokenizer.path=there"])))
-    with pytest.raises(ValueError, match=r"tokenizer\.path=there: its files aren't those that were chosen"):
+    with pytest.raises(ValueError, match=r"tokenizer\.path=there: its files do not match tokenizer"):
         train_tokenizer(there.tokenizer)
 
 

@@ -91,7 +91,7 @@ def _require_ids(vocabulary: Vocabulary) -> None:
     if len(set(ids)) < len(ids):
         raise ValueError("two tokens have the same id")
     if vocabulary.eot is not None and vocabulary.eot not in vocabulary.special.values():
-        raise ValueError(f"the end of a text, id {vocabulary.eot}, is no special token")
+        raise ValueError(f"the end of a text, id {vocabulary.eot}, is not a special token")
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:

@@ -87,7 +87,9 @@ def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
         raise ValueError(f"tokenizer.path={config.path}: no tokenizer.json in it, nor vocab.json and merges.txt")
     state = read_state(folder)
     if config.sha256 and sha256_of(folder) != config.sha256:
-        raise ValueError(f"tokenizer.path={config.path}: its files aren't those that were chosen (tokenizer.sha256)")
+        raise ValueError(
+            f"tokenizer.path={config.path}: its files do not match tokenizer.sha256; restore the files of that run"
+        )
     return state
 
 
