@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers.models import BPE
 
+END_OF_TEXT = "<|endoftext|>"
+
 # A token can double in length with each merge, so a few dozen merges of an untrusted file could need terabytes.
 # Tokens of English text have 5 bytes on average.
-END_OF_TEXT = "<|endoftext|>"
 MAX_TOKEN_BYTES = 4096
 MAX_TABLE_BYTES = 1 << 28
 MAX_SIZE = 10_000_000  # ids

@@ -14,8 +14,8 @@ import numpy as np
 
 from gptexp.config.tokenizer import FilesTokenizerConfig
 from gptexp.tokenizers import load_tokenizer
-from gptexp.tokenizers.base import END_OF_TEXT, Tokenizer, require_keys
-from gptexp.tokenizers.byte_level import Vocabulary, bpe_model, token_bytes
+from gptexp.tokenizers.base import Tokenizer, require_keys
+from gptexp.tokenizers.byte_level import END_OF_TEXT, Vocabulary, bpe_model, token_bytes
 from gptexp.tokenizers.byte_pair import BytePairTokenizer
 from gptexp.tokenizers.huggingface_files import has_files, read_state, sha256_of
 from gptexp.util.files import user_path

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import GPT2TokenizerConfig
-from gptexp.tokenizers.base import END_OF_TEXT, require_keys
-from gptexp.tokenizers.byte_level import Vocabulary, byte_symbols
+from gptexp.tokenizers.base import require_keys
+from gptexp.tokenizers.byte_level import END_OF_TEXT, Vocabulary, byte_symbols
 from gptexp.tokenizers.byte_pair import TiktokenTokenizer
 from gptexp.util.text import install_extra
 

@@ -14,8 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gptexp.tokenizers.base import END_OF_TEXT
-from gptexp.tokenizers.byte_level import MAX_SIZE, Merge, Vocabulary, byte_symbols, joins_by_bytes, token_bytes
+from gptexp.tokenizers.byte_level import (
+    END_OF_TEXT,
+    MAX_SIZE,
+    Merge,
+    Vocabulary,
+    byte_symbols,
+    joins_by_bytes,
+    token_bytes,
+)
 from gptexp.util.files import MIB, read_bytes, read_json
 from gptexp.util.text import shown
 
