@@ -30,6 +30,9 @@ COMMANDS = {
 }
 
 
+FLAGS = ("--help", "--version", "--completion")
+
+
 def listing(version: str) -> str:
     """Return the help of `gptexp`: each subcommand with its purpose and an example."""
     lines = [f"gptexp {version}", "", "usage: gptexp COMMAND [arguments]", ""]
@@ -53,5 +56,5 @@ def find(name: str) -> Command | None:
 
 def unknown(name: str) -> str:
     """Return the error for a name that is no subcommand, with the closest one."""
-    near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    near = get_close_matches(name, [*COMMANDS, *FLAGS], n=1, cutoff=0.5)
     return f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "`gptexp --help` lists them")
