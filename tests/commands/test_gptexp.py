@@ -20,7 +20,7 @@ from gptexp.runs.provenance import command_line
 from gptexp.util.entry_point import entry_point, program_name
 
 ERRORS = [
-    ("trian", "error: trian: no such command; did you mean train?\n"),
+    ("evaluates", "error: evaluates: no such command; did you mean evaluate?\n"),
     ("model=bigram", "error: model=bigram: no such command; `gptexp --help` lists them\n"),
     ("--vesion", "error: --vesion: no such command; did you mean --version?\n"),
 ]

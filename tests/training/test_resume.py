@@ -18,7 +18,7 @@ from gptexp.compose.composition import compose
 from gptexp.compose.inheritance import check_against_source
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.opening import load
-from gptexp.train import run as run_job
+from gptexp.training.experiment import run_experiment as run_job
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, story
 
