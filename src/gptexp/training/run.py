@@ -225,7 +225,7 @@ def _timed(a: torch.Tensor, b: torch.Tensor, products: int) -> float:
 
 def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
     """Where the run lies, a sample, and what to type next."""
-    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.told)
+    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.headline)
     run = "latest" if e.config.paths.logs == "logs" else shlex.quote(display_path(e.folder))
     if e.samples and e.samples.text:
         say(console, f"\n{plain_text(e.samples.text)}\n")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import StreamBase
+from gptexp.data.corpora.base import StreamBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, hash_contents
 from gptexp.data.corpora._rows import BUILDERS, explain, open_rows, require_rows

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
-from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
 from gptexp.data.corpora._rows import BUILDERS as BUILTIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
 
 
