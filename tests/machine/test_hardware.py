@@ -145,9 +145,9 @@ def test_auto_uses_the_most_gpus_that_divide_the_batch(
 ) -> None:
     with_gpus(monkeypatch, gpus)
     config = compose([f"data.global_batch_size={batch}"])
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as reported:
         assert hardware.processes_of(config) == taken
-    assert [f"takes {taken} of {gpus} GPUs" in str(notice.message) for notice in said] == [True] * (taken < gpus)
+    assert [f"takes {taken} of {gpus} GPUs" in str(notice.message) for notice in reported] == [True] * (taken < gpus)
 
 
 def test_auto_respects_an_explicit_micro_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
