@@ -29,8 +29,8 @@ def main() -> None:
         unit = f"{config.objective.unit}s"
         print(
             f"{config.data.kind} · {data.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens · "
-            f"{len(data.train):,} training {unit} · {len(data.val):,} validation {unit} ({data.val_text_bytes:,} bytes) · "
-            f"{data.folder}"
+            f"{len(data.train):,} training {unit} · {len(data.val):,} validation {unit} "
+            f"({data.val_text_bytes:,} bytes) · {data.folder}"
         )
 
 

@@ -50,9 +50,7 @@ def prepare_labelled(data: LabelledConfig, tokenizer: TokenizerConfig | Tokenize
         tokenizer = train_tokenizer(tokenizer)
     settings = [str(data.val_fraction), data.val_bytes, data.max_tokens, data.split_seed]
     source = digest([corpus.fingerprint(), "examples", *settings, FORMAT, shards.SHARD_TOKENS])
-    folder = open_or_make(
-        cache, data, tokenizer, source, lambda folder: _make(folder, source, data, corpus, tokenizer)
-    )
+    folder = open_or_make(cache, data, tokenizer, source, lambda folder: _make(folder, source, data, corpus, tokenizer))
     return _open(folder, source)
 
 
@@ -83,7 +81,7 @@ def _make(
 
 
 def _parts(data: LabelledConfig, corpus: LabelledCorpus) -> tuple[list[Row], list[Row]]:
-    """Split the rows into training and validation, each in the order of a hash, so that the order of a file is irrelevant.
+    """Split the rows into training and validation, each sorted by a hash, so that the order of a file is irrelevant.
 
     Raises:
         ValueError: one of the parts is empty.
@@ -183,7 +181,7 @@ def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[
         others = f", and {len(unseen) - 1} other labels" if len(unseen) > 1 else ""
         raise ValueError(
             f"{column}: validation has {number} text{'s' * (number > 1)} of {label!r}{others}, training none; "
-            "add training texts with it, or remove it from validation"
+            "give training texts of it, or remove it from validation"
         )
     return sorted(counts)
 

@@ -71,9 +71,7 @@ class PartWriter:
             self.bytes += int(self._token_bytes[tokens].sum())
 
 
-def tokenize_pieces(
-    pieces: Iterable[Piece], tokenizer: Tokenizer, train: PartWriter, val: PartWriter
-) -> Iterator[int]:
+def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, train: PartWriter, val: PartWriter) -> Iterator[int]:
     """Encode pieces and append them to their part; yields the characters of each batch once it is written."""
     for batch in _batches(pieces, train):
         tokens = tokenizer.encode_batch([piece.text for piece in batch])

@@ -171,7 +171,7 @@ class Classification(Objective[LabelledData]):
 
     @torch.inference_mode()
     def probabilities(self, model: nn.Module, texts: Sequence[str]) -> torch.Tensor:
-        """Return the probability of each label for each text, (B, K). ValueError: a text is empty or can't be tokenized."""
+        """Return the probability of each label for each text, (B, K). ValueError: a text has no tokens."""
         config = model.config
         assert isinstance(config, GPTConfig)
         tokens, lengths = pad([self._encode(text, config.block_size) for text in texts])

@@ -71,7 +71,7 @@ def initial_weights(stored: dict[str, torch.Tensor], model: nn.Module, tokens: i
     """Return the weights of a run for `init_from` in a model whose objective may have another head.
 
     The weights of the transformer are kept. A head that the model does not have is dropped. A classifier's head keeps
-    its new weights, because its labels differ. The row of the mask token is dropped if the model has only `tokens` rows.
+    its new weights, because its labels differ. The mask token's row is dropped if the model has only `tokens` rows.
     """
     parameters = dict(model.named_parameters())
     weights = {name: tensor for name, tensor in stored.items() if name in parameters or not name.startswith(HEADS)}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptexp.config.objective import HIGHER
-from gptexp.report import naming, statistics
+from gptexp.report import comparable, naming, statistics
 from gptexp.report.budget import time
 from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.effects import Effect, Level

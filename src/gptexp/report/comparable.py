@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gptexp.config import KINDS
 from gptexp.config.fingerprint import matters, settings_that_matter
-from gptexp.config.objective import UNSAID
+from gptexp.config.objective import UNSAID, ObjectiveConfig
 from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run
 from gptexp.util.errors import RunError

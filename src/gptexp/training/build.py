@@ -295,7 +295,9 @@ def _peak_flops(config: Config, precision: str) -> float | None:
     return flops.peak_flops(device, precision)
 
 
-def _facts(config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool) -> dict[str, Any]:
+def _facts(
+    config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
+) -> dict[str, Any]:
     """What the record says besides what it measures. has_best: whether the best step's checkpoint is at hand."""
     facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
     facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}

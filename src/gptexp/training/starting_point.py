@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_INIT, FREE_ON_RESUME
 from gptexp.config import Config

@@ -1,6 +1,6 @@
 """Corpora. Each kind is a file with a class named `Corpus`.
 
-To add a corpus, add a file here and a preset in conf/data/. Files whose names begin with an underscore hold shared code.
+To add a corpus, add a file here and a preset in conf/data/. Files whose names begin with an underscore are shared code.
 """
 
 from __future__ import annotations
