@@ -12,7 +12,7 @@ from gptexp.config.conversion import from_plain
 from gptexp.config.finetune import FinetuneConfig
 from gptexp.config.fingerprint import completed
 from gptexp.config.objective import ObjectiveConfig
-from gptexp.models.build import _meta, require_stored
+from gptexp.models.build import build_on_meta, require_stored
 from gptexp.models.classifier import HEAD
 from gptexp.models.lora import merged
 from gptexp.models.weights import adopt_weights
@@ -61,7 +61,7 @@ def load_trained(
     require_stored(config, checkpoint.model, source)
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
     # No memory is allocated for sizes that an untrusted file asks for.
-    model = _meta(partial(objective.make_model, config), finetune, source)
+    model = build_on_meta(partial(objective.make_model, config), finetune, source)
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     adopt_weights(model, stored, source)
     return objective, model.eval()
