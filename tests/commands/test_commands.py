@@ -122,7 +122,7 @@ WRONG = [
     ("generate", ["nothing"], "nothing: no such run"),
     ("generate", ["latest", "--temperature", "-1"], "--temperature=-1.0: must be a number from 0"),
     ("evaluate", ["empty"], "empty: no checkpoint in it"),
-    ("evaluate", ["story.txt"], "story.txt: not a whole checkpoint file"),
+    ("evaluate", ["story.txt"], "story.txt: not a complete checkpoint file"),
     ("prepare", ["data=pydcos"], "data=pydcos: no such option; did you mean pydocs"),
 ]
 

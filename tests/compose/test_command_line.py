@@ -356,5 +356,7 @@ def test_a_path_with_a_tilde_is_in_the_home_folder(
 def test_a_folder_of_runs_instead_of_a_run_names_the_newest_run(tmp_path: Path) -> None:
     (tmp_path / "mine/2026-01-01/checkpoints").mkdir(parents=True)
     (tmp_path / "mine/2026-01-01/checkpoints/last.ckpt").touch()
-    with pytest.raises(RunError, match=r"/mine: is no run folder, but holds some; the newest is .*/mine/2026-01-01$"):
+    with pytest.raises(
+        RunError, match=r"/mine: is not a run folder, but contains some; the newest is .*/mine/2026-01-01$"
+    ):
         find_checkpoint(str(tmp_path / "mine"))

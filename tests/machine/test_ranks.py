@@ -302,7 +302,7 @@ def test_a_lock_on_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: py
         return got
 
     monkeypatch.setattr(FileLock, "acquire", late)
-    with writing.open_run(folder, resumes=None), pytest.raises(Timeout):
+    with writing.claim_run_folder(folder, resumes=None), pytest.raises(Timeout):
         acquire(FileLock(folder / LOCK), timeout=0)
     assert not folder.exists()
 
@@ -313,7 +313,7 @@ def test_start_up_removes_partial_files_of_a_killed_process(tmp_path: Path) -> N
     (tmp_path / CHECKPOINTS).mkdir()
     for leftover in (tmp_path / ".nonfinite-step-2.pt.0123.tmp", tmp_path / CHECKPOINTS / ".last.ckpt.0123.tmp"):
         leftover.touch()
-    with writing.open_run(tmp_path, resumes=None):
+    with writing.claim_run_folder(tmp_path, resumes=None):
         assert list(tmp_path.rglob("*.tmp")) == []
     assert kept.exists()
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.machine import rank_environment, ranks
-from gptexp.runs.result import read_result
-from gptexp.runs.writing import open_run
+from gptexp.runs.result import Result, find_result
+from gptexp.runs.writing import claim_run_folder
 
 
-def run_experiment(config: Any, folder: Path) -> dict[str, Any]:
+def run_experiment(config: Config, folder: Path) -> Result:
     """Train in a run folder of its own; torch is imported no earlier than here."""
-    with open_run(folder, resumes=config.resume):
+    with claim_run_folder(folder, resumes=config.resume):
         from gptexp.machine import hardware
         from gptexp.training import launch
 
@@ -24,7 +24,7 @@ def run_experiment(config: Any, folder: Path) -> dict[str, Any]:
             ranks.connect()
         elif processes > 1:
             launch.start_ranks(config, folder, processes)
-            return read_result(folder)
+            return find_result(folder)
         from gptexp.training.run import train
 
         return train(config, folder)

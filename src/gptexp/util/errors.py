@@ -15,7 +15,7 @@ from typing import Any
 from gptexp.util.entry_point import BROKEN_PIPE, discard_output
 from gptexp.util.package import PACKAGE
 from gptexp.util.signals import Interrupted
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 
 class ConfigError(ValueError):
@@ -63,12 +63,12 @@ def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
     """Our own warnings as a line for the user; those of libraries are for their developers."""
     if str(Path(filename).resolve()).startswith(str(PACKAGE)):
-        print(f"notice: {plain(str(message))}", file=sys.stderr)
+        print(f"notice: {printable(str(message))}", file=sys.stderr)
 
 
 def fail(message: str) -> None:
     """End the program with one line on standard error, as plain text: names in it may be a stranger's."""
-    print(f"error: {plain(message)}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(USER_ERROR)
 
 

@@ -227,7 +227,7 @@ def require_no_link(path: Path) -> None:
         raise OSError(errno.ELOOP, "is a link, and nothing is written through one; delete the link", str(path))
 
 
-def own_folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
     """Make a folder inside a run's folder, if it isn't there. OSError: it is a link."""
     require_no_link(path)
     path.mkdir(parents=True, exist_ok=True)
