@@ -559,9 +559,9 @@ def test_an_mlm_run_has_mlm_metrics_and_one_additional_row(masked: dict[str, Any
 def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str, Any], capsys: Any) -> None:
     from gptexp import evaluate, generate
 
-    for door, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
+    for program, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
         with pytest.raises(SystemExit):
-            door.main(arguments)  # type: ignore[attr-defined]
+            program.main(arguments)  # type: ignore[attr-defined]
         error = capsys.readouterr().err.splitlines()[-1]
         assert "was trained with objective=mlm: it finds hidden tokens from both sides" in error
     with pytest.raises(SystemExit):
@@ -632,9 +632,9 @@ def test_a_run_without_an_objective_is_a_language_model(train: Train) -> None:
     path = Path("old/checkpoints/last.ckpt")
     saved = load(path)
     settings = saved.config.copy()
-    said = identity(settings)
+    reported = identity(settings)
     del settings["objective"]
-    assert identity(settings) == said
+    assert identity(settings) == reported
     saved.model = {name: tensor.clone() for name, tensor in saved.model.items()}
     saved.optimizer = {n: {k: v.clone() for k, v in state.items()} for n, state in saved.optimizer.items()}
     saved.config = settings

@@ -155,5 +155,5 @@ def test_a_pickle_that_allocates_what_it_names_is_refused_unread(tmp_path: Path,
 def test_a_pointer_of_git_lfs_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: is a pointer of git-lfs.*git lfs pull"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: is a git-lfs pointer.*git lfs pull"):
         open_archive(path, legacy=True)

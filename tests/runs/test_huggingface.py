@@ -393,7 +393,7 @@ def test_an_index_of_shards_can_only_name_files_in_its_folder(
 def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
     (good / name).write_text(pointer, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"{name}: is a pointer of git-lfs.*git lfs pull") as caught:
+    with pytest.raises(ValueError, match=rf"{name}: is a git-lfs pointer.*git lfs pull") as caught:
         ours_of(good)
     assert "\n" not in str(caught.value)
 

@@ -153,12 +153,12 @@ def rows(path: Path) -> int:
 def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, signum: int, code: int) -> None:
     process = started(workplace, "hydra.run.dir=run")
     process.send_signal(signum)
-    _, said = process.communicate(timeout=60)
+    _, reported = process.communicate(timeout=60)
     assert process.returncode == code
     result = json.loads((workplace / "run/result.json").read_text(encoding="utf-8"))
     step = load(workplace / "run/checkpoints/last.ckpt").step
     assert result == {"status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
-    assert said.splitlines()[-1] == (
+    assert reported.splitlines()[-1] == (
         f"interrupted by {signal.Signals(signum).name} after step {step}; continue with resume=run"
     )
     assert rows(workplace / "run/metrics.csv") == step + 1  # the header, and every step
@@ -384,10 +384,10 @@ def test_settings_that_contradict_the_launcher_are_refused(monkeypatch: pytest.M
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert processes_of(compose(["trainer=ddp", "trainer.accelerator=cpu"])) == 2
-    with pytest.raises(ValueError, match=r"trainer\.devices=4: the launcher started 2 processes a node"):
+    with pytest.raises(ValueError, match=r"trainer\.devices=4: the launcher started 2 processes per node"):
         processes_of(compose(["trainer=ddp", "trainer.devices=4"]))
-    with pytest.raises(ValueError, match=r"trainer\.num_nodes=3: the launcher started 2; leave it out"):
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=3: the launcher started 2; omit the setting"):
         processes_of(compose(["trainer=ddp", "trainer.num_nodes=3"]))
     monkeypatch.delenv("RANK")
-    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2: several nodes are started by torchrun or srun"):
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2: several nodes need torchrun or srun"):
         processes_of(compose(["trainer=ddp", "trainer.num_nodes=2"]))

@@ -71,7 +71,7 @@ def test_written_yaml_is_read_back_without_aliases(tmp_path: Path) -> None:
 
 def test_too_deeply_nested_json_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("[" * 100_000, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"result\.json: no JSON"):
+    with pytest.raises(ValueError, match=r"result\.json: not valid JSON"):
         read_json(tmp_path / "result.json")
     assert find_result(tmp_path) == Result()
 
@@ -136,7 +136,7 @@ def test_no_file_of_a_run_is_written_through_a_link(tmp_path: Path, name: str) -
     run.mkdir()
     (run / name).symlink_to(victim)
     with (
-        pytest.raises(OSError, match=r"is a link, and nothing is written through one"),
+        pytest.raises(OSError, match=r"is a link, and gptexp does not write through links"),
         claim_run_folder(run, resumes=None),
     ):
         pytest.fail("the folder was opened")
@@ -164,7 +164,7 @@ def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
     link = tmp_path / "runs" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="is a link, and nothing is written through one"):
+    with pytest.raises(OSError, match="is a link, and gptexp does not write through links"):
         _own_report(tmp_path / "runs", "question")
     link.unlink()
     assert _own_report(tmp_path / "runs", "question") == tmp_path / "runs/report/question"

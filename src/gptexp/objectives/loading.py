@@ -10,7 +10,7 @@ from torch import nn
 from gptexp.config import FinetuneConfig, ObjectiveConfig
 from gptexp.config.conversion import from_plain
 from gptexp.config.fingerprint import completed
-from gptexp.models.build import _meta, require_stored
+from gptexp.models.build import build_on_meta, require_stored
 from gptexp.models.lora import merged
 from gptexp.models.weights import adopt_weights
 from gptexp.runs import checkpoint as ckpt
@@ -58,7 +58,7 @@ def load_trained(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = T
     require_stored(config, checkpoint.model, source)
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
     # Nothing is allocated for a stranger's numbers.
-    model = _meta(partial(objective.make_model, config), finetune, source)
+    model = build_on_meta(partial(objective.make_model, config), finetune, source)
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     adopt_weights(model, stored, source)
     return objective, model.eval()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import torch
 
-from gptexp.util.files import POINTER, require_no_pointer
+from gptexp.util.files import LFS_POINTER, require_no_pointer
 from gptexp.util.text import first_line
 
 PlainData = dict[str, Any]  # tensors, numbers, strings, and lists and dictionaries of them
@@ -48,7 +48,7 @@ def open_archive(path: Path, *, legacy: bool = False) -> PlainData:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with path.open("rb") as file:
-        start = file.read(len(POINTER))
+        start = file.read(len(LFS_POINTER))
         require_no_pointer(path, start)
         zipped = start.startswith(ZIP) or not legacy
         check, what = (_check_zip, "not a complete checkpoint file") if zipped else (_check_legacy, "can't be read")

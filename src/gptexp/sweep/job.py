@@ -61,7 +61,7 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
     try:
         if code not in (None, code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
-        with one_line_errors(stopping_only=True):
+        with one_line_errors(signals_only=True):
             going_on = has_checkpoint(place)
             run_experiment(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
     except Exception as error:

@@ -20,7 +20,7 @@ def run_experiment(config: Config, folder: Path) -> Result:
         who, processes = rank_environment.current(), hardware.processes_of(config)
         if who is not None:
             config.require_divisible_batch(who.size)
-            ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
+            ranks.send(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
             ranks.connect()
         elif processes > 1:
             launch.start_ranks(config, folder, processes)

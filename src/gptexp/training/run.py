@@ -16,6 +16,7 @@ from gptexp.config.conversion import to_plain
 from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.generation.streaming import plain_text
 from gptexp.machine import hardware, rank_environment, ranks, slurm
+from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.report.run_curves import draw_run
 from gptexp.runs import writing
 from gptexp.runs.layout import BEST, CHECKPOINTS, LAST
@@ -80,7 +81,7 @@ def fit(experiment: Experiment) -> None:
         Interrupted: a signal came.
     """
     try:
-        with hardware.full_width_products(hardware.accelerator_of(experiment.config)):
+        with fastest_kernels(experiment.model, hardware.accelerator_of(experiment.config)):
             experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None

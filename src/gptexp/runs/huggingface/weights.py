@@ -15,7 +15,7 @@ import torch
 from gptexp.runs import huggingface
 from gptexp.runs.archive import open_archive, require_dense
 from gptexp.runs.checkpoint import Checkpoint
-from gptexp.util.files import POINTER, require_no_pointer
+from gptexp.util.files import LFS_POINTER, require_no_pointer
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
@@ -59,7 +59,7 @@ def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb") as start:
-        require_no_pointer(path, start.read(len(POINTER)))
+        require_no_pointer(path, start.read(len(LFS_POINTER)))
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
