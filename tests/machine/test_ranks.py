@@ -158,7 +158,7 @@ def test_a_busy_master_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         for address in ("127.0.0.1", "another.host"):
-            with pytest.raises(ValueError, match=f"^MASTER_PORT={port}: in use on this machine; give all ranks"):
+            with pytest.raises(ValueError, match=f"^MASTER_PORT={port}: in use on this machine; set another port"):
                 ranks._listen(address, port)
 
 
@@ -265,13 +265,13 @@ def test_lost_standard_error_does_not_stop_reading_from_ranks(monkeypatch: pytes
 def test_no_rank_exits_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp.runs import checkpoint
+    from gptexp.training.callbacks import bundle
     from gptexp.training.callbacks.bundle import Bundle
     from gptexp.training.module import LitGPT
     from gptexp.training.nonfinite import NonFiniteLoss
 
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(1, 2, 1, 2))
-    monkeypatch.setattr(checkpoint, "weights", lambda model: {})
+    monkeypatch.setattr(bundle, "model_tensors", lambda model: {})
     written: list[bool] = []
 
     def write() -> None:

@@ -311,7 +311,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "failed: the loss is nan at",
     ),
     "cut": (lambda run: cut(run / "result.json"), "result.json is damaged"),
-    "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged: must hold"),
+    "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged: must contain"),
     "no tokens": (lambda run: rewrite(run, tokens=None), "result.json is damaged: tokens is None"),
     "words": (lambda run: rewrite(run, metrics={"val/bpb": "two"}), "result.json is damaged: val/bpb is 'two'"),
     "no metric": (lambda run: rewrite(run, metrics={"val/loss": 1.0}), "its result.json has no val/bpb"),
