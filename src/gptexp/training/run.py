@@ -218,7 +218,7 @@ def _timed(a: torch.Tensor, b: torch.Tensor, products: int) -> float:
 
 def conclude(console: Console, e: Experiment, result: Result) -> None:
     """Where the run lies, a sample, and what to type next."""
-    values = {name: result.metrics[name] for name in e.objective.told}
+    values = {name: result.metrics[name] for name in e.objective.headline}
     metrics = " · ".join(f"{name} {'not finite' if x is None else f'{x:.4f}'}" for name, x in values.items())
     run = "latest" if e.config.paths.logs == "logs" else shlex.quote(display_path(e.folder))
     if e.samples and e.samples.text:
