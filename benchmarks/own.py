@@ -141,7 +141,7 @@ def _by_hand(built: Any, n: int) -> float:
     """Return the milliseconds per step of a minimal loop with the same training."""
     import torch
 
-    from gptexp.machine.hardware import full_width_products
+    from gptexp.models.kernels.fastest import fastest_kernels
     from gptexp.training.optimizers import build_optimizer
 
     precision = built.trainer.precision_plugin
@@ -149,7 +149,7 @@ def _by_hand(built: Any, n: int) -> float:
     batches = built.objective.train_batches(built.data, built.config, built.plan, rank=0, first_step=0, last_step=n)
     built.model.train()
     begin = time.perf_counter()
-    with full_width_products():
+    with fastest_kernels(built.model):
         for step in range(n):
             with precision.forward_context():
                 loss = built.objective.loss(built.model, batches[step])

@@ -8,13 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 
 from support.runs import TINY, story
 
+# Before the first import of models/: all tests check its shapes.
+jaxtyping.install_import_hook("gptexp.models", "beartype.beartype")
+
 # Several test processes share the cores. Without this line, each would start one thread per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch the shape checks of models/ off, for tests of torch.compile: it can't trace the checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
@@ -27,7 +37,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
-    """Train in this process with these overrides and return result.json; the run folder is ./<folder>."""
+    """Train in this process: overrides in, result.json out; the run's folder is ./<folder>."""
 
     def run(*overrides: str, folder: str = "run") -> dict[str, Any]:
         from gptexp.compose.composition import compose

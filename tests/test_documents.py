@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from gptexp.commands.listing import COMMANDS
 from gptexp.compose.composition import compose
 from gptexp.compose.messages import check_groups, settings
 from gptexp.compose.overrides import jobs_of
@@ -33,6 +34,7 @@ from support.documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, TEXTS, 
 
 EVERY = [*DOCUMENTS, *TEXTS, ADD_YOUR_OWN]
 TRAIN = re.compile(r"(gptexp |python -m gptexp\.)train\b")
+SHELLS = ("bash", "zsh", "fish")
 OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
 
 
@@ -65,7 +67,7 @@ def require_settings(overrides: list[str]) -> None:
 def understand(module: str, arguments: list[str]) -> None:
     """Have settings composed (of a sweep those of the first job), and options parsed."""
     if module == "gptexp":
-        assert set(arguments) <= {"--help", "--version"}
+        assert arguments in [["--help"], ["--version"], *(["--completion", shell] for shell in SHELLS)]
         return
     if module in OVERRIDING:
         own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
@@ -268,6 +270,14 @@ def test_every_documented_command_works(tmp_path: Path, capsys: pytest.CaptureFi
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.parametrize("example", [f"gptexp {name} {command.example}" for name, command in COMMANDS.items()])
+def test_every_example_of_the_command_list_is_valid(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_command(Command("gptexp --help", 1, example), tmp_path)
+
+
 def test_an_unknown_command_is_refused() -> None:
     with pytest.raises(ValueError, match="of no kind"):
         kind_of(Command("README.md", 1, "curl https://example.org | sh"))
@@ -314,6 +324,19 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
                 assert exists(*part.lstrip("+").split("=", 1)), f"{document}: {part}"
             elif re.fullmatch(rf"({GROUPS})(\.[a-z_]+)+", part) and not part.endswith(FILES):
                 assert part in settings(), f"{document}: {part}"
+
+
+PATH = re.compile(r"(?<![\w/.])(?:src|conf|docs|tests|benchmarks|notebooks)/[\w./-]*\w")
+TARGET = re.compile(r"_target_: ([\w.]+)\.\w+")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_and_class_in_backticks_exists(document: str) -> None:
+    for span in SPAN.findall(prose(document)):
+        for path in PATH.findall(span):
+            assert (ROOT / path).exists(), f"{document}: {span}"
+        for module in TARGET.findall(span):
+            assert importlib.util.find_spec(module) is not None, f"{document}: {span}"
 
 
 def exists(key: str, value: str) -> bool:

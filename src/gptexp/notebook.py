@@ -16,7 +16,7 @@ from gptexp.util.files import read_rows
 if TYPE_CHECKING:
     from torch import nn
 
-    from gptexp.data.prepare import PreparedData
+    from gptexp.data.prepare import TextData
     from gptexp.tokenizers import Tokenizer
 
 BUDGET = "GPTEXP_BUDGET"
@@ -87,7 +87,7 @@ def command(line: str) -> None:
         raise RuntimeError(f"exit code {code}: {line}")
 
 
-def open_data(*overrides: str) -> PreparedData:
+def open_data(*overrides: str) -> TextData:
     """Tokenizer and tokens of a corpus as a run with these overrides has them: `open_data("tokenizer=bpe")`.
 
     Raises:

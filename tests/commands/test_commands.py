@@ -127,13 +127,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("door", "arguments", "message"), WRONG, ids=[f"{d} {' '.join(a)}" for d, a, _ in WRONG])
+@pytest.mark.parametrize(("name", "arguments", "message"), WRONG, ids=[f"{d} {' '.join(a)}" for d, a, _ in WRONG])
 def test_wrong_input_gives_a_one_line_error_and_leaves_no_files(
-    trained: Path, door: str, arguments: list[str], message: str
+    trained: Path, name: str, arguments: list[str], message: str
 ) -> None:
     (trained / "empty").mkdir(exist_ok=True)
     before = sorted(trained.rglob("*"))
-    done = command(door, *arguments, cwd=trained)
+    done = command(name, *arguments, cwd=trained)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")

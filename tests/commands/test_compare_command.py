@@ -84,8 +84,8 @@ def test_compare_prints_the_table_and_writes_files_next_to_the_runs(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[0].split()[:4] == ["n_layer", "seeds", "val/bpb", "difference"]
-    said = "comparison.csv · curves.png · ablation.png · pareto.png · report.html · plots as pdf and svg too"
-    assert done.stdout.endswith(f"sweep/report: {said}\n")
+    reported = "comparison.csv · curves.png · ablation.png · pareto.png · report.html · plots as pdf and svg too"
+    assert done.stdout.endswith(f"sweep/report: {reported}\n")
     assert sorted(path.name for path in (tmp_path / "sweep/report").iterdir()) == FILES
     again = command("compare", "sweep", "--out", "elsewhere", cwd=tmp_path)
     assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]
@@ -233,9 +233,9 @@ def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pyt
     make_run(tmp_path / "a", 2.0, data__path=value)
     make_run(tmp_path / "b", 2.0, data__path="$other$")
     assert len(plots(compare_folders([tmp_path], Question()))) == 3
-    told = [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)]
-    assert all(text.startswith("plots show boxes for characters that no font here has: 日") for text in told)
-    assert len(told) <= (value == "日本語")
+    warned = [str(warning.message) for warning in recwarn if "onstrained" not in str(warning.message)]
+    assert all(text.startswith("plots show boxes for characters that no font here has: 日") for text in warned)
+    assert len(warned) <= (value == "日本語")
 
 
 def test_missing_characters_give_one_notice_that_names_a_font(tmp_path: Path) -> None:

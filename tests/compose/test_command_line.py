@@ -151,9 +151,9 @@ def test_wrong_grammar_gives_one_line_with_the_correct_spelling(
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with pytest.raises(SystemExit):
         train.main()
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {message}")
-    assert said.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert reported.startswith(f"error: {message}")
+    assert reported.count("\n") == 1
 
 
 def test_flags_can_appear_between_overrides() -> None:
@@ -198,7 +198,7 @@ def test_every_hint_names_a_setting_that_exists() -> None:
 
 
 @pytest.fixture
-def strangers_folder(workplace: Path) -> Path:
+def untrusted_folder(workplace: Path) -> Path:
     """A current directory with modules that must not be executed."""
     (workplace / "hydra_plugins").mkdir()
     for module in ("yaml.py", "joblib.py", "hydra_plugins/theirs.py"):
@@ -207,17 +207,17 @@ def strangers_folder(workplace: Path) -> Path:
 
 
 @pytest.mark.parametrize("module", ["gptexp", "gptexp.train"])
-def test_modules_in_the_current_directory_are_not_executed(strangers_folder: Path, module: str) -> None:
+def test_modules_in_the_current_directory_are_not_executed(untrusted_folder: Path, module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (f"gptexp {__version__}\n", 0), done.stderr
 
 
 def test_child_processes_do_not_execute_modules_there_either(
-    strangers_folder: Path, monkeypatch: pytest.MonkeyPatch
+    untrusted_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "")
     entry_point(lambda: None)()
-    assert not os.environ["PYTHONSAFEPATH"], "somebody's own program must stay as it is"
+    assert not os.environ["PYTHONSAFEPATH"], "the environment of other programs must not change"
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__="/usr/bin/gptexp-train"))
     entry_point(lambda: None)()
     done = subprocess.run([sys.executable, "-m", "joblib"], capture_output=True, text=True, check=False)
@@ -315,9 +315,9 @@ def test_a_dry_run_of_one_experiment_prints_its_cost_only(
     monkeypatch.setattr(probe, "measure", lambda settings: cost)
     monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])
     train.main()
-    said = capsys.readouterr().out
-    assert "1 run · " in said
-    assert "nothing was started" in said
+    reported = capsys.readouterr().out
+    assert "1 run · " in reported
+    assert "nothing was started" in reported
     assert [path.name for path in workplace.iterdir()] == ["story.txt"]
 
 
@@ -331,14 +331,14 @@ OPTION_ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("module", "arguments", "said"), OPTION_ERRORS)
+@pytest.mark.parametrize(("module", "arguments", "reported"), OPTION_ERRORS)
 def test_a_wrong_option_gives_a_one_line_error(
-    module: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    module: str, arguments: list[str], reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         import_module(f"gptexp.{module}").parser().parse_args(arguments)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == f"error: {said}; `python -m gptexp.{module} --help` lists what it takes\n"
+    assert capsys.readouterr().err == f"error: {reported}; `python -m gptexp.{module} --help` lists what it takes\n"
 
 
 @pytest.mark.parametrize("setting", ["paths.logs", "paths.data", "paths.cache"])

@@ -45,11 +45,11 @@ def test_evaluate_reads_no_corpus_of_an_untrusted_run(
     for given in (run, run / "checkpoints/last.ckpt"):
         with pytest.raises(SystemExit):
             main([str(given)])
-        said = capsys.readouterr().err
-        assert f"data.kind={data['kind']}" in said
-        assert "last.ckpt name what to read" in said
-        assert "--trust-data" in said
-        assert said.count("\n") == 1
+        reported = capsys.readouterr().err
+        assert f"data.kind={data['kind']}" in reported
+        assert "last.ckpt name what to read" in reported
+        assert "--trust-data" in reported
+        assert reported.count("\n") == 1
 
 
 def test_evaluate_does_not_download_a_corpus_without_consent(

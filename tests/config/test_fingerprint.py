@@ -55,7 +55,7 @@ def test_hardware_settings_do_not_change_the_identity(change: dict[str, object])
 
 def test_steps_between_validations_matter_with_early_stopping_only() -> None:
     stop = {"callbacks__plugins__stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
-    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.callbacks.trace.Trace", "kill_at": None}}
+    trace = {"callbacks__plugins__trace": {"_target_": "gptexp.training.callbacks.trace.Trace", "kill_at": None}}
     assert identity(nested(**stop)) != identity(nested(**stop, trainer__val_every_steps=50))
     assert identity(nested(**trace, trainer__val_every_steps=50)) == identity(nested())
 

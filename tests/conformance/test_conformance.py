@@ -116,7 +116,7 @@ def test_conformance_writes_a_file_only_on_request(table, capsys, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reported"),
     [
         (["--shakespeare", "nowhere.txt"], "error: --shakespeare=nowhere.txt: no such file; get it from https://"),
         (
@@ -128,12 +128,12 @@ def test_conformance_writes_a_file_only_on_request(table, capsys, tmp_path: Path
         (["--fast", "--out", "nowhere/table.md"], "error: --out=nowhere/table.md: must be a file in a folder that"),
     ],
 )
-def test_wrong_input_gives_a_one_line_error(arguments: list[str], said: str, workplace: Path, capsys) -> None:
+def test_wrong_input_gives_a_one_line_error(arguments: list[str], reported: str, workplace: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         command_line.main(arguments)
     out, err = capsys.readouterr()
     assert stop.value.code == 2
-    assert err.startswith(said)
+    assert err.startswith(reported)
     assert err.count("\n") == 1
     assert not out
     assert [path.name for path in workplace.iterdir()] == ["story.txt"]
@@ -141,8 +141,8 @@ def test_wrong_input_gives_a_one_line_error(arguments: list[str], said: str, wor
 
 def test_a_missing_file_is_reported_without_importing_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from gptexp.conformance import door\n"
-        "try: door.main(['--shakespeare', 'nowhere.txt'])\n"
+        "import sys; from gptexp.conformance import command_line\n"
+        "try: command_line.main(['--shakespeare', 'nowhere.txt'])\n"
         "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -270,8 +270,8 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here, work
     inputs = Inputs(scratch=workplace, weights=find_checkpoint("run"))
     assert weights.parameters(inputs) == result["parameters"]
     options = ["--prompt", weights.PROMPT, "--temperature", "0", "--max-new-tokens", str(weights.NEW_TOKENS)]
-    said = command("generate", "run", *options, cwd=workplace).stdout
-    assert said == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
+    reported = command("generate", "run", *options, cwd=workplace).stdout
+    assert reported == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
     lines = [json.dumps({"text": f"The cat saw the {word}"}) for word in ("grey mouse", "oven")]
     (workplace / "lambada.jsonl").write_text("\n".join(lines), encoding="utf-8")
     files = Inputs(

@@ -218,10 +218,10 @@ def test_wrong_input_gives_a_one_line_error(
     with pytest.raises(SystemExit) as stop:
         main(["gpt", *arguments])
     assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"error: {message}")
-    assert said.err.count("\n") == 1
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert reported.err.startswith(f"error: {message}")
+    assert reported.err.count("\n") == 1
 
 
 def test_an_error_beyond_the_first_piece_names_its_line(
@@ -341,8 +341,8 @@ def test_a_wrong_line_of_a_task_is_named(
     file = jsonl("wrong.jsonl", right[task], row)
     with pytest.raises(SystemExit) as stop:
         evaluate("words" if task == "hellaswag" else "gpt", f"--{task}", file)
-    said = capsys.readouterr().err
+    reported = capsys.readouterr().err
     assert stop.value.code == 2
-    assert said.startswith("error: wrong.jsonl, line 2: ")
-    assert message in said
-    assert said.count("\n") == 1
+    assert reported.startswith("error: wrong.jsonl, line 2: ")
+    assert message in reported
+    assert reported.count("\n") == 1

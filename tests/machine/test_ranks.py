@@ -235,8 +235,8 @@ def test_a_signal_reaches_a_stopped_rank_and_has_a_limit(monkeypatch: pytest.Mon
 
 
 def test_the_rank_with_a_reason_is_reported_not_the_first_to_end() -> None:
-    said = "import time; time.sleep(0.2); raise SystemExit('error: the reason')"
-    children = ended(started("raise SystemExit(2)", said))
+    reported = "import time; time.sleep(0.2); raise SystemExit('error: the reason')"
+    children = ended(started("raise SystemExit(2)", reported))
     with pytest.raises(ValueError, match=r"^rank 1: the reason$"):
         launch._conclude(children, [])
 
@@ -247,8 +247,8 @@ def test_a_line_like_a_traceback_does_not_silence_a_rank(
 ) -> None:
     monkeypatch.setattr(launch, "LOOK", 0.0)
     monkeypatch.setattr(rank_process, "NOTICE", 0.05 if goes_on else 100.0)
-    said = "import sys; print('Traceback (most recent call last):\\nlater', file=sys.stderr, flush=True)"
-    children = started(f"{said}; sys.stdin.read()" if goes_on else said)
+    reported = "import sys; print('Traceback (most recent call last):\\nlater', file=sys.stderr, flush=True)"
+    children = started(f"{reported}; sys.stdin.read()" if goes_on else reported)
     if goes_on:
         threading.Timer(0.5, lambda: children[0].withheld or children[0].process.stdin.close()).start()  # type: ignore[union-attr]
     monkeypatch.setattr(launch, "FROZEN", 100.0)
@@ -345,9 +345,9 @@ def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeyp
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(0, 4, 0, 4))
     store.set("alive/2", "true")
     broken = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer\nmore")
-    said = ranks.lost_contact(broken)
-    assert said is not None
-    assert said.startswith("ranks 1, 3 ended, or gave no answer ([/gloo/transport/tcp/pair.cc:553] Connection cl")
+    reported = ranks.lost_contact(broken)
+    assert reported is not None
+    assert reported.startswith("ranks 1, 3 ended, or gave no answer ([/gloo/transport/tcp/pair.cc:553] Connection cl")
     assert ranks.lost_contact(RuntimeError("shapes do not fit")) is None
 
 

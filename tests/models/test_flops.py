@@ -12,19 +12,19 @@ from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
 
 
-def test_flops_of_gpt2_small_are_those_of_its_matrices_and_attention():
+def test_flops_of_gpt2_small_are_those_of_its_matrices_and_attention() -> None:
     with torch.device("meta"):
         model = GPT(GPTConfig(), 50257)
     matrices = 12 * 12 * 768**2 + 50257 * 768  # 12 C² per layer; the tied head is a product, wte and wpe are lookups
     assert train_flops_per_token(model, 1024) == 6 * matrices + 12 * 12 * 768 * 1024 == 854_438_400
 
 
-def test_grouped_query_attention_saves_only_flops_of_projections():
+def test_grouped_query_attention_saves_only_flops_of_projections() -> None:
     full, grouped = (GPT(GPTConfig(n_layer=1, n_head=4, n_kv_head=k, n_embd=8, block_size=4), 5) for k in (4, 1))
     assert train_flops_per_token(full, 4) - train_flops_per_token(grouped, 4) == 6 * 8 * (2 * 8 - 2 * 2)
 
 
-def test_flops_include_the_gate_of_swiglu():
+def test_flops_include_the_gate_of_swiglu() -> None:
     plain, gated = (
         GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, activation=a), 5)
         for a in (Activation.gelu, Activation.swiglu)
@@ -32,12 +32,12 @@ def test_flops_include_the_gate_of_swiglu():
     assert train_flops_per_token(gated, 4) - train_flops_per_token(plain, 4) == 6 * 8 * 32
 
 
-def test_flops_of_bigram_are_a_lookup_and_of_mlp_two_products():
+def test_flops_of_bigram_are_a_lookup_and_of_mlp_two_products() -> None:
     assert train_flops_per_token(Bigram(BigramConfig(), 7), 64) == 0
     assert train_flops_per_token(MLP(MLPConfig(n_context=2, n_embd=3, n_hidden=5), 7), 64) == 6 * (2 * 3 * 5 + 5 * 7)
 
 
-def test_a_tied_matrix_is_counted_once():
+def test_a_tied_matrix_is_counted_once() -> None:
     tied, untied = (
         GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, tie_weights=t), 5) for t in (True, False)
     )
@@ -74,9 +74,9 @@ def test_a_tied_matrix_is_counted_once():
         ("cpu", "32-true", None),
     ],
 )
-def test_the_peak_flops_are_from_the_data_sheet_or_unknown(name, precision, tera):
+def test_the_peak_flops_are_from_the_data_sheet_or_unknown(name, precision, tera) -> None:
     assert peak_flops(name, precision) == (None if tera is None else pytest.approx(tera * 1e12))
 
 
-def test_training_needs_sixteen_bytes_per_parameter():
+def test_training_needs_sixteen_bytes_per_parameter() -> None:
     assert training_bytes(50257**2) == 40_412_256_784  # the bigram over GPT-2's vocabulary

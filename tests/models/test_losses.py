@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,19 +12,15 @@ from torch import nn
 
 from gptexp.config import LoRAConfig
 from gptexp.config.model import GPTConfig
-from gptexp.models import losses
 from gptexp.models.gpt import GPT
+from gptexp.models.kernels import chunked_loss
+from gptexp.models.kernels.choice import Kernels, use_kernels
 from gptexp.models.lora import LoRALinear
-from gptexp.models.losses import IGNORED, linear_cross_entropy, worthwhile
+from gptexp.models.losses import IGNORED
 
 V, C = 101, 16
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute every loss in chunks of 7 rows."""
-    monkeypatch.setattr(losses, "LARGE", 0)
-    monkeypatch.setitem(losses.PIECE, "cpu", 7 * 4 * V)
+CHUNK = 7 * 4 * V  # bytes of 7 rows of logits
+linear_cross_entropy = partial(chunked_loss.linear_cross_entropy, chunk_bytes=CHUNK)
 
 
 def parts(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -43,6 +42,7 @@ def test_chunked_loss_and_gradients_equal_those_of_all_logits(reduction: str) ->
     torch.testing.assert_close(torch.autograd.grad(found * 3, (hidden, head)), wanted, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_torch_compile_makes_one_graph_of_the_loss() -> None:
     hidden, head, targets = parts()
     expected = linear_cross_entropy(hidden, head, targets)
@@ -66,8 +66,13 @@ def test_only_required_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -
     linear_cross_entropy(hidden, head, targets).backward()
     torch.testing.assert_close(frozen, hidden.grad)
     made: list[bool] = []
-    piece = losses._piece
-    monkeypatch.setattr(losses, "_piece", lambda *args: (made.append(args[-1]), piece(*args))[1])
+    chunk = chunked_loss._chunk
+
+    def watched(*args: Any) -> Any:
+        made.append(args[-1])
+        return chunk(*args)
+
+    monkeypatch.setattr(chunked_loss, "_chunk", watched)
     with torch.no_grad():
         assert not linear_cross_entropy(hidden, head, targets).requires_grad
     assert set(made) == {False}
@@ -95,22 +100,27 @@ def test_padding_columns_of_the_head_have_no_probability(monkeypatch: pytest.Mon
     hidden, head, targets = parts()
     expected = linear_cross_entropy(hidden, head, targets)
     wanted = torch.autograd.grad(expected, (hidden, head))
-    monkeypatch.setattr(losses, "PADDED", ("cpu",))
+    monkeypatch.setattr(chunked_loss, "ALIGNED_DEVICES", ("cpu",))
     found = linear_cross_entropy(hidden, head, targets)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, (hidden, head)), wanted)
 
 
-def test_float16_uses_the_path_with_a_monitored_loss_scale() -> None:
+def test_chunks_are_for_many_logits_and_never_for_float16() -> None:
     hidden, _, _ = parts(torch.float32)
-    assert worthwhile(hidden, V)
+    assert Kernels(chunk_above=4 * 24 * V - 1).use_chunks(hidden, V)
+    assert not Kernels(chunk_above=4 * 24 * V).use_chunks(hidden, V)
+    assert not Kernels().use_chunks(hidden, V)
+    assert not Kernels(chunk_above=0).use_chunks(hidden.half(), V)
     with torch.autocast("cpu", torch.float16):
-        assert not worthwhile(hidden, V)
+        assert not Kernels(chunk_above=0).use_chunks(hidden, V)
 
 
 def model(**settings: object) -> GPT:
     torch.manual_seed(0)
-    return GPT(GPTConfig(block_size=12, n_layer=1, n_head=2, n_embd=C, **settings), V).double()  # type: ignore[arg-type]
+    made = GPT(GPTConfig(block_size=12, n_layer=1, n_head=2, n_embd=C, **settings), V).double()  # type: ignore[arg-type]
+    use_kernels(made, Kernels(chunk_above=0, chunk_bytes=CHUNK))
+    return made
 
 
 @pytest.mark.parametrize("tied", [True, False])

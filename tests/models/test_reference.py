@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,25 +44,25 @@ def both(settings: dict, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("position", "norm", "norm_position", "bias"), KINDS)
-def test_reference_equals_torch_for_every_position_and_norm(position, norm, norm_position, bias):
+def test_reference_equals_torch_for_every_position_and_norm(position, norm, norm_position, bias) -> None:
     settings = {"position": position, "norm": norm, "norm_position": norm_position, "bias": bias}
     ours, reference = both(settings, torch.float64)
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("settings", OTHERS, ids=str)
-def test_reference_equals_torch_for_every_other_setting(settings):
+def test_reference_equals_torch_for_every_other_setting(settings: dict[str, Any]) -> None:
     ours, reference = both(settings, torch.float64)
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)
 
 
-def test_the_reference_keeps_float32():
+def test_the_reference_keeps_float32() -> None:
     ours, reference = both({"position": Position.rope}, torch.float32)
     assert reference.dtype == np.float32
     np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4)
 
 
-def test_the_reference_refuses_unsupported_settings():
+def test_the_reference_refuses_unsupported_settings() -> None:
     with pytest.raises(ValueError, match=r"model\.kind=bigram"):
         logits({}, BigramConfig(), [1])
     with pytest.raises(ValueError, match=r"10 tokens .* model\.block_size=9"):

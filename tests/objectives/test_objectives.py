@@ -29,6 +29,7 @@ from gptexp.data.examples import TrainTexts, pad
 from gptexp.data.labelled import prepare_labelled, split
 from gptexp.data.masking import MaskedTrain, Masking
 from gptexp.data.order import ExampleOrder
+from gptexp.data.prepared import DataFacts, LabelFacts
 from gptexp.models.losses import IGNORED
 from gptexp.objectives import implementation
 from gptexp.objectives.classification import Classification, Score, text_nats
@@ -315,7 +316,7 @@ def test_labels_can_be_numbers_and_are_sorted_numerically(train: Train, tmp_path
     data = compose([*CLASSIFY, "data.path=stars.csv"]).data
     found = prepare_labelled(data, compose().tokenizer, tmp_path / "cache")
     assert found.labels == [1, 2, 10]
-    assert found.facts["counts"] == [9, 9, 9]
+    assert found.facts.counts == [9, 9, 9]
 
 
 def test_the_split_is_stratified_and_keeps_copies_together() -> None:
@@ -372,7 +373,7 @@ def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str,
 
 def test_all_labels_have_the_same_type() -> None:
     with pytest.raises(
-        ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); make them one kind"
+        ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); use only one of them"
     ):
         labelled._whole_numbers([("x", "a"), ("y", 1)])
 
@@ -384,14 +385,44 @@ def test_a_separate_validation_file_is_scored_completely(train: Train, tmp_path:
     assert (len(found.train), len(found.val)) == (200, 33)
 
 
+def test_an_earlier_manifest_of_labelled_texts_is_opened(train: Train, tmp_path: Path) -> None:
+    config = compose(CLASSIFY)
+    first = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    path = first.folder / "manifest.json"
+    plain = json.loads(path.read_bytes())
+    plain = {"format": 1, **{name: value for name, value in plain.items() if name != "schema"}, "cuts_runs": True}
+    for part in ("train", "val"):
+        del plain[part]["documents"], plain[part]["cuts_runs"]
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    again = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    assert again.facts.counts == first.facts.counts
+    assert again.fingerprint != first.fingerprint  # the rule for cutting long words counts now
+
+
 # ---------------------------------------------------------------------------- loss and score
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_scores_add_up_and_are_restored_from_their_sums(batches: int) -> None:
+    objective, model = _untrained()
+    model = model.double().eval().requires_grad_(False)
+    texts = [np.array([5, 6, 7]), np.array([8, 9]), np.array([10])]
+    parts = [(*pad(texts[i::batches]), torch.tensor([0, 1, 1][i::batches])) for i in range(batches)]
+    first, *others = (objective.measure(model, part) for part in parts)
+    score = sum(others, first)
+    assert score.confusion.sum(axis=1).tolist() == [1, 2]
+    assert score.sums() == [score.nats, *score.confusion.flatten().tolist()]
+    assert len(score.sums()) == 1 + 4
+    assert objective.score(score.sums()).record() == score.record()
+    whole = objective.measure(model, (*pad(texts), torch.tensor([0, 1, 1])))
+    assert score.nats == pytest.approx(whole.nats, rel=1e-12)
 
 
 def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
     config = SimpleNamespace(
         class_weights=compose([*CLASSIFY, "objective.class_weights=balanced"]).objective.class_weights
     )
-    objective = Classification(config, None, {"labels": ["rare", "usual"], "counts": [10, 90]})
+    objective = Classification(config, None, LabelFacts(labels=["rare", "usual"], counts=[10, 90]))
     assert objective._weights.tolist() == pytest.approx([5.0, 100 / 180])
     assert float((objective._weights * torch.tensor([10, 90])).sum()) == pytest.approx(100)
 
@@ -446,7 +477,7 @@ def _untrained(*overrides: str) -> tuple[Classification, Any]:
 
     config = compose([*CLASSIFY, "tokenizer=byte", *overrides])
     objective = Classification(
-        config.objective, train_tokenizer(config.tokenizer), {"labels": ["a", "b"], "counts": [1, 1]}
+        config.objective, train_tokenizer(config.tokenizer), LabelFacts(labels=["a", "b"], counts=[1, 1])
     )
     return objective, seeded(lambda: objective.make_model(config.model), seed=1)
 
@@ -559,15 +590,15 @@ def test_an_mlm_run_has_mlm_metrics_and_one_additional_row(masked: dict[str, Any
 def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str, Any], capsys: Any) -> None:
     from gptexp import evaluate, generate
 
-    for door, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
+    for program, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
         with pytest.raises(SystemExit):
-            door.main(arguments)  # type: ignore[attr-defined]
+            program.main(arguments)  # type: ignore[attr-defined]
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "was trained with objective=mlm: it finds hidden tokens from both sides" in error
+        assert "was trained with objective=mlm: it predicts masked tokens from both sides" in error
     with pytest.raises(SystemExit):
         predict.main(["masked", "--text", "The"])
     assert "was trained with objective=mlm, and knows no labels" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="gives a label"):
+    with pytest.raises(ValueError, match="predicts a label"):
         load_model(_as_classifier(load(Path("masked/checkpoints/last.ckpt"))), "run")
 
 
@@ -632,9 +663,9 @@ def test_a_run_without_an_objective_is_a_language_model(train: Train) -> None:
     path = Path("old/checkpoints/last.ckpt")
     saved = load(path)
     settings = saved.config.copy()
-    said = identity(settings)
+    reported = identity(settings)
     del settings["objective"]
-    assert identity(settings) == said
+    assert identity(settings) == reported
     saved.model = {name: tensor.clone() for name, tensor in saved.model.items()}
     saved.optimizer = {n: {k: v.clone() for k, v in state.items()} for n, state in saved.optimizer.items()}
     saved.config = settings
@@ -735,7 +766,7 @@ class Beginning:
 )
 def test_the_suggested_command_has_a_prompt_from_the_text(text: str, option: str) -> None:
     tokenizer = train_tokenizer(CharConfig(), [text], [text])
-    objective = implementation("lm")(LMConfig(), tokenizer, {})
+    objective = implementation("lm")(LMConfig(), tokenizer, DataFacts())
     command = objective.next_command("latest", SimpleNamespace(val=Beginning(tokenizer, text)))
     assert command == "python -m gptexp.generate latest" + option
     for prompt in shlex.split(option)[1:]:
@@ -746,5 +777,5 @@ def test_a_suggested_prompt_has_no_partial_character() -> None:
     tokenizer = train_tokenizer(ByteConfig(), [""], [""])
     half = SimpleNamespace(val=Beginning(tokenizer, "水")).val
     half.tokens = half.tokens[1:]
-    command = implementation("lm")(LMConfig(), tokenizer, {}).next_command("latest", SimpleNamespace(val=half))
+    command = implementation("lm")(LMConfig(), tokenizer, DataFacts()).next_command("latest", SimpleNamespace(val=half))
     assert command == "python -m gptexp.generate latest"

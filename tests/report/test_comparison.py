@@ -95,8 +95,8 @@ def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path
     assert [c.baseline.label, *sorted(row.label for row in c.rows[1:])] == [
         "baseline", "bias true", "dropout 0.0", "n_layer 2", "position learned",
     ]  # fmt: skip
-    said = " ".join(text_of(c).split())
-    assert re.search("baseline: [^;]*position rope[^;]*; the others by what they change in it", said)
+    reported = " ".join(text_of(c).split())
+    assert re.search("baseline: [^;]*position rope[^;]*; the others by what they change in it", reported)
     other = asked(tmp_path, baseline="n_layer=2")
     assert "position rope" in other.baseline.label  # any other baseline is named by all settings that distinguish it
 
@@ -627,9 +627,9 @@ def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None
     c = asked(tmp_path)
     needed = next(column.cells for column in columns(c) if column.name == "needed")
     assert needed == ["–", "6 (has 2)"]
-    said = " ".join(text_of(c, width=200).split())
-    assert "needed: seeds that both share that find the difference seen" in said
-    assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in said
+    reported = " ".join(text_of(c, width=200).split())
+    assert "needed: seeds that both share that find the difference seen" in reported
+    assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in reported
 
 
 # ---------------------------------------------------------------------------------- names as typed by the user

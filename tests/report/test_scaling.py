@@ -57,14 +57,14 @@ def test_no_other_size_is_better_than_the_optimum() -> None:
 
 
 def test_a_ladder_that_is_too_small_is_reported() -> None:
-    def said(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
+    def reported(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
         console = Console(width=200, file=io.StringIO())
         print_law(console, fit(n, d, losses, resamples=30), None)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
-    assert "not settled" not in said(N, D, simulated(0, noise=0.0001))
+    assert "not settled" not in reported(N, D, simulated(0, noise=0.0001))
     near = (N < 2e6) & (D < 4e7)  # sizes and lengths close together, and the noise of single runs
-    assert "not settled by these runs: " in said(N[near], D[near], simulated(1, noise=0.1)[near])
+    assert "not settled by these runs: " in reported(N[near], D[near], simulated(1, noise=0.1)[near])
 
 
 LADDERS = {

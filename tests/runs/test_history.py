@@ -87,8 +87,8 @@ def test_an_extended_run_is_compared_as_a_separate_configuration(
     now = code_hash.code_sha256()
     assert f"notice: the code has changed since step 2: it was {now[:8]}, it is ffffffff" in capsys.readouterr().out
     result = json.loads((workplace / "extended/result.json").read_text(encoding="utf-8"))
-    said = [(part["to"], part["max_steps"], part["code_sha256"]) for part in result["history"]]
-    assert said == [(2, 2, now), (4, 4, "f" * 64)]
+    reported = [(part["to"], part["max_steps"], part["code_sha256"]) for part in result["history"]]
+    assert reported == [(2, 2, now), (4, 4, "f" * 64)]
     assert result["peak_lr"] == compose(TINY_GPT).lr
     assert load(workplace / "extended/checkpoints/last.ckpt").history == result["history"]
     c = compare_folders([workplace / "extended", workplace / "straight"], Question())

@@ -77,8 +77,8 @@ def bundle() -> dict[str, Any]:
     held = {name: checkpoint()[name] for name in ("model", "config", "tokenizer", "data")}
     zeros, ones = torch.zeros(1, 8, dtype=torch.int64), torch.ones(1, 8, dtype=torch.int64)
     batch = {"rank": 0, "micro": 0, "tokens": zeros, "targets": ones}
-    said = {"format": "gptexp bundle", "version": 1, "what": "loss", "step": 3, "seed": 1, "precision": "32-true"}
-    return {**said, **held, "batches": [batch]}
+    reported = {"format": "gptexp bundle", "version": 1, "what": "loss", "step": 3, "seed": 1, "precision": "32-true"}
+    return {**reported, **held, "batches": [batch]}
 
 
 def opened(path: Path) -> None:

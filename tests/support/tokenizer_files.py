@@ -1,12 +1,15 @@
-"""Vocabularies that the tokenizers library trains, saved as transformers saves them."""
+"""Vocabularies for the tests of tokenizers, and texts that are hard to split."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
-from transformers import GPT2Tokenizer as Reference
-
+from gptexp.tokenizers import Tokenizer, load_tokenizer
+from gptexp.tokenizers.gpt2 import encoder_json, vocab_bpe
+from gptexp.tokenizers.huggingface_files import read_state
 from support.runs import SENTENCES
 
 HARD = [
@@ -26,12 +29,18 @@ HARD = [
 ]
 
 
+def source_code(size: int) -> str:
+    """The first `size` characters of Python's source code."""
+    files = sorted(Path(os.__file__).parent.glob("*.py"))
+    return "".join(path.read_text(encoding="utf-8", errors="ignore") for path in files)[:size]
+
+
 def learned(size: int, text: str = "\n".join(HARD * 3 + SENTENCES * 9)) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """vocab and merges by the tokenizers library, which puts <|endoftext|> in front."""
-    from tokenizers import Tokenizer as Theirs
+    """Vocabulary and merges as the tokenizers library learns them; <|endoftext|> is the first token."""
+    from tokenizers import Tokenizer as Library
     from tokenizers import models, pre_tokenizers, trainers
 
-    tokenizer = Theirs(models.BPE())
+    tokenizer = Library(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
@@ -42,7 +51,22 @@ def learned(size: int, text: str = "\n".join(HARD * 3 + SENTENCES * 9)) -> tuple
     return model["vocab"], [(left, right) for left, right in model["merges"]]
 
 
-def saved(folder: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) -> Reference:
-    reference = Reference(vocab=vocab, merges=merges)
+def saved(folder: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+    """The tokenizer of transformers with these tokens, whose files are written to the folder."""
+    from transformers import GPT2Tokenizer
+
+    reference = GPT2Tokenizer(vocab=vocab, merges=merges)
     reference.save_pretrained(folder)
     return reference
+
+
+def read(folder: Path, size: int | None = None) -> Tokenizer:
+    """The tokenizer in a folder's files."""
+    return load_tokenizer(read_state(folder, size))
+
+
+def gpt2_files() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of OpenAI."""
+    vocab = json.loads(encoder_json(vocab_bpe()))
+    lines = vocab_bpe().decode("utf-8").split("\n")[1:-1]
+    return vocab, [(left, right) for left, right in (line.split(" ") for line in lines)]

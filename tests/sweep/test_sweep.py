@@ -423,9 +423,9 @@ def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    reported, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "2 jobs, 0 of them done; the same command line goes on"
+    assert reported.splitlines()[-1] == "2 jobs, 0 of them done; the same command line goes on"
     assert result(folder / "seed=1")["status"] == "interrupted"
     assert not (folder / "seed=2").exists()
 
@@ -508,8 +508,8 @@ def test_slurm_runs_the_jobs_and_resumes_a_preempted_one(workplace: Path) -> Non
     training = [p for p in processes("submitit.core._submit") if p.info["environ"].get("FAKE") == str(fake)]
     (first,) = [p for p in training if p.info["environ"]["SLURM_ARRAY_TASK_ID"] == "0"]
     first.send_signal(signal.SIGUSR2)
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    reported, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, reported
     assert (fake / "requeued").read_text().split() == ["123_0"]
     assert result(folder / "seed=1")["resumed_from"] > 0
     assert result(folder / "seed=2")["resumed_from"] is None

@@ -195,10 +195,10 @@ def test_a_full_disk_names_the_file_and_keeps_the_last_checkpoint(
         ckpt.rotate(small_checkpoint(2), tmp_path, best=True)
 
     assert in_child(save) == 1
-    said = capfd.readouterr().err
-    assert "DiskFullError" in said
-    assert f"no space to write {tmp_path}/last.ckpt: " in said
-    assert " bytes are needed, " in said
+    reported = capfd.readouterr().err
+    assert "DiskFullError" in reported
+    assert f"no space to write {tmp_path}/last.ckpt: " in reported
+    assert " bytes are needed, " in reported
     assert [load(tmp_path / name).step for name in ("last.ckpt", "best.ckpt")] == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 

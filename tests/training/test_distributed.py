@@ -130,9 +130,9 @@ def test_a_dead_rank_ends_the_others_and_is_named(running: subprocess.Popen[str]
     sockets = [socket for p in (psutil.Process(running.pid), *ranks) for socket in p.net_connections("tcp")]
     assert {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     ranks[1].send_signal(signal.SIGKILL)
-    _, said = running.communicate(timeout=60)
+    _, reported = running.communicate(timeout=60)
     assert running.returncode == 2
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    errors = [line for line in reported.splitlines() if line.startswith("error: ")]
     assert errors == [
         "error: rank 1 was ended by SIGKILL (the system may have run out of memory); the other ranks were stopped"
     ]
@@ -142,10 +142,10 @@ def test_a_dead_rank_ends_the_others_and_is_named(running: subprocess.Popen[str]
 def test_the_message_of_a_library_that_aborts_a_rank_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     from gptexp.training import launch
 
-    said = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
+    reported = "import os, sys; print('terminate called\\n', file=sys.stderr, flush=True); os.abort()"
     spawned = [
         subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True)
-        for source in ("import time; time.sleep(60)", said)
+        for source in ("import time; time.sleep(60)", reported)
     ]
     monkeypatch.setattr(launch, "GRACE", 0.1)
     children = [RankProcess(rank, process) for rank, process in enumerate(spawned)]
@@ -166,10 +166,10 @@ def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
 ) -> None:
     ranks_of(running.pid)[1].suspend()  # which the signal ends
     running.send_signal(signal.SIGTERM)
-    _, said = running.communicate(timeout=60)
+    _, reported = running.communicate(timeout=60)
     assert running.returncode == 143
     step = result(workplace / "run")["steps"]
-    assert said.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; go on with resume=run"
+    assert reported.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; go on with resume=run"
     done = command("train", "resume=run", f"trainer.max_steps={int(str(step)) + 2}", "trainer=cpu", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert f"going on from step {step}" in done.stdout
@@ -225,11 +225,11 @@ def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], ta
                 env={**os.environ, "GLOO_SOCKET_IFNAME": node.interface},
             )
         )
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    reported = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], reported
     assert not {"0", "1"} & set(taken_down.read_text().split())
-    assert "2 processes" in said[0]
-    assert "val/bpb" not in said[1]  # only rank 0 prints
+    assert "2 processes" in reported[0]
+    assert "val/bpb" not in reported[1]  # only rank 0 prints
     done = command("train", *SETTINGS, "trainer=cpu", "trainer.precision=64-true", "hydra.run.dir=one", cwd=workplace)
     assert done.returncode == 0, done.stderr
     one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
@@ -259,10 +259,10 @@ def test_ranks_of_another_launcher_compare_what_they_read(workplace: Path) -> No
             (workplace / "story.txt").read_text("utf-8").replace("cat", place.name), "utf-8"
         )
     started = [by_hand(place, rank, port, f"hydra.run.dir={workplace}/run") for rank, place in enumerate(places)]
-    said = [process.communicate(timeout=120)[1] for process in started]
+    reported = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [2, 2]
-    errors = [[line for line in text.splitlines() if not line.startswith("preparing")] for text in said]
-    assert [len(lines) for lines in errors] == [1, 0], said  # one line, of rank 0
+    errors = [[line for line in text.splitlines() if not line.startswith("preparing")] for text in reported]
+    assert [len(lines) for lines in errors] == [1, 0], reported  # one line, of rank 0
     assert errors[0][0].startswith("error: rank 1: its data fingerprint is ")
     assert not (workplace / "run").exists()
 
@@ -274,7 +274,7 @@ def test_a_rank_of_another_launcher_names_the_one_that_died(workplace: Path) -> 
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     started[1].kill()
-    said, _ = (process.communicate(timeout=120)[1] for process in started)
+    reported, _ = (process.communicate(timeout=120)[1] for process in started)
     assert started[0].returncode == 2
-    assert said.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
-    assert "Traceback" not in said
+    assert reported.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
+    assert "Traceback" not in reported

@@ -153,12 +153,12 @@ def rows(path: Path) -> int:
 def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, signum: int, code: int) -> None:
     process = started(workplace, "hydra.run.dir=run")
     process.send_signal(signum)
-    _, said = process.communicate(timeout=60)
+    _, reported = process.communicate(timeout=60)
     assert process.returncode == code
     result = json.loads((workplace / "run/result.json").read_text(encoding="utf-8"))
     step = load(workplace / "run/checkpoints/last.ckpt").step
     assert result == {"status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
-    assert said.splitlines()[-1] == (
+    assert reported.splitlines()[-1] == (
         f"interrupted by {signal.Signals(signum).name} after step {step}; go on with resume=run"
     )
     assert rows(workplace / "run/metrics.csv") == step + 1  # the header, and every step

@@ -84,13 +84,13 @@ class Refusing:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [({}, "the file store is no longer supported"), ({"project": "x"}, "unknown argument")]
+    ("settings", "reported"), [({}, "the file store is no longer supported"), ({"project": "x"}, "unknown argument")]
 )
 def test_a_logger_that_cannot_start_is_named_in_one_line(
-    settings: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, str], reported: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PLUGINS, "logger", {f"{__name__}.Refusing"})
-    with pytest.raises(ValueError, match=f"^logger.plugins.mine: {said}$"):
+    with pytest.raises(ValueError, match=f"^logger.plugins.mine: {reported}$"):
         load_plugins("logger", {"mine": {"_target_": f"{__name__}.Refusing", **settings}})
 
 

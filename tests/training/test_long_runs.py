@@ -22,7 +22,7 @@ from gptexp.data.cache import digest
 from gptexp.data.corpora._reading import cut_pieces
 from gptexp.data.labelled import prepare_labelled
 from gptexp.data.prepare import prepare
-from gptexp.tokenizers import Tokenizer, bpe, gpt2, train_tokenizer
+from gptexp.tokenizers import Tokenizer, bpe, gpt2, load_tokenizer, train_tokenizer
 from gptexp.tokenizers.byte_pair import GPT2_SPLIT
 from gptexp.tokenizers.long_runs import LONGEST, cut_runs, last_boundary
 
@@ -47,7 +47,9 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizers() -> list[Tokenizer]:
-    return [train_tokenizer(GPT2TokenizerConfig()), train_tokenizer(BPEConfig(vocab_size=400), [ORDINARY])]
+    learned = train_tokenizer(BPEConfig(vocab_size=400), [ORDINARY])
+    files = load_tokenizer({"kind": "files", **learned.vocabulary().as_plain()})
+    return [train_tokenizer(GPT2TokenizerConfig()), learned, files]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -91,13 +93,14 @@ def test_ordinary_text_keeps_the_merges_of_the_trainer() -> None:
     assert ours.state_dict()["merges"] == [list(merge) for merge in expected]
 
 
-def test_texts_without_breaks_are_learned_and_encoded() -> None:
+def test_texts_without_breaks_are_learned_and_encoded(tokenizers: list[Tokenizer]) -> None:
     dna = "".join(random.Random(1).choices("ACGT", k=100_000))
     for text in (dna, " " * 1_000_000):
         tokenizer = train_tokenizer(BPEConfig(vocab_size=300), [text])
         assert tokenizer.decode(tokenizer.encode(text)) == text
-    gpt2_tokenizer = train_tokenizer(GPT2TokenizerConfig())
-    assert gpt2_tokenizer.decode(gpt2_tokenizer.encode(" " * 1_600_000 + "x")) == " " * 1_600_000 + "x"
+    spaces = " " * 1_600_000 + "x"
+    for tokenizer in tokenizers:
+        assert tokenizer.decode(tokenizer.encode(spaces)) == spaces
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -105,12 +108,13 @@ def test_pieces_change_no_token_of_a_text_without_breaks(tokenizers: list[Tokeni
     some = random.Random(seed)
     parts = ["ACGT", "哈利", "123", "!?", "don't", "x's", "'", "\n", "  "]
     text = "".join(some.choice(parts[: 9 if seed % 2 else 7]) * some.choice([1, 2, 40, 2000]) for _ in range(30))
-    expected = tokenizers[0].encode(text).tolist()
+    expected = [tokenizer.encode(text).tolist() for tokenizer in tokenizers]
     for size in (300, 777, 5000):
         pieces = list(cut_pieces([text[i : i + 37] for i in range(0, len(text), 37)], size))
         assert "".join(pieces) == text
         assert max(map(len, pieces)) <= max(2 * size, LONGEST) + LONGEST + 200
-        assert [token for piece in pieces for token in tokenizers[0].encode(piece).tolist()] == expected
+        for tokenizer, tokens in zip(tokenizers, expected, strict=True):
+            assert [token for piece in pieces for token in tokenizer.encode(piece).tolist()] == tokens
 
 
 def test_a_contraction_is_not_a_boundary() -> None:

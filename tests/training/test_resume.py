@@ -18,7 +18,7 @@ from gptexp.compose.composition import compose
 from gptexp.compose.inheritance import check_against_source
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.opening import load
-from gptexp.train import run as run_job
+from gptexp.training.experiment import run_experiment as run_job
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, story
 
@@ -91,7 +91,7 @@ def test_resume_refuses_other_callbacks_that_change_what_is_computed(
 
 def test_resume_accepts_other_callbacks_that_only_observe(stopped: Path) -> None:
     changes = ["callbacks.samples.tokens=3", "callbacks.checkpoint.every_steps=9", "logger=default"]
-    config = compose([*RESUME, *changes, "+callbacks.plugins.trace={_target_: gptexp.callbacks.trace.Trace}"])
+    config = compose([*RESUME, *changes, "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"])
     check_against_source(config)
     assert (config.callbacks.samples.tokens, config.callbacks.checkpoint.every_steps) == (3, 9)
     assert config.logger.tensorboard
@@ -127,13 +127,13 @@ def test_resume_restores_patience_and_the_best_checkpoint(stopped: Path) -> None
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
     assert (result(Path("again"))["resumed_from"], result(Path("again"))["steps"]) == (2, 3)
     assert result(Path("again"))["best"]["step"] == 1
-    assert ckpt.load(Path("again/checkpoints/best.ckpt")).step == 1
+    assert load(Path("again/checkpoints/best.ckpt")).step == 1
 
 
 def test_without_its_best_checkpoint_a_run_restarts_the_search(stopped: Path) -> None:
     (stopped / "checkpoints/best.ckpt").unlink()
     run_job(compose(["resume=run/checkpoints/previous.ckpt", "trainer=cpu"]), Path("again"))
-    assert result(Path("again"))["best"]["step"] == ckpt.load(Path("again/checkpoints/best.ckpt")).step == 3
+    assert result(Path("again"))["best"]["step"] == load(Path("again/checkpoints/best.ckpt")).step == 3
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_job_of_a_sweep_refuses_the_checkpoint_of_another_run(stopped: Path) -
 def test_a_setting_newer_than_a_run_has_its_default(stopped: Path) -> None:
     """The same for settings and groups that the checkpoint and config.yaml lack."""
     path = stopped / "checkpoints/last.ckpt"
-    stored = ckpt.load(path)
+    stored = load(path)
     for settings in (stored.config, file := yaml.safe_load((stopped / "config.yaml").read_text(encoding="utf-8"))):
         for group, key in (("model", "qk_norm"), ("trainer", "gradient_clip"), ("data", "max_tokens")):
             del settings[group][key]

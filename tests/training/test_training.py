@@ -16,6 +16,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
+from torch import nn
 from torch.utils.data import Dataset
 
 from gptexp.compose.composition import compose
@@ -161,6 +162,7 @@ def test_an_interrupted_run_resumes_in_its_folder_as_one_curve(train_here: Train
     assert "going on from step 4" in done.stdout
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_job_compiled_after_another_shape_is_not_dynamic(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     dynamic: list[bool] = []
 
@@ -420,7 +422,7 @@ def test_a_failed_compilation_gives_one_line_with_a_remedy() -> None:
 
     theirs = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
     error = theirs("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
-    experiment = Mock(compiled=(True, "as asked"), config=compose(["trainer=cpu"]))
+    experiment = Mock(model=nn.Linear(1, 1), compiled=(True, "as asked"), config=compose(["trainer=cpu"]))
     experiment.trainer.fit.side_effect = error
     expected = (
         r"^trainer\.compile: torch can't .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"

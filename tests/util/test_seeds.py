@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptexp.models.dropout import dropout_mask
+from gptexp.models.kernels.dropout import dropout_mask
 from gptexp.util.seeds import dropout_seed, sample_seed, seed_generator
 
 

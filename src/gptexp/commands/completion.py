@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
 
-from gptexp.commands.listing import COMMANDS, Command, find
+from gptexp.commands.listing import COMMANDS, FLAGS, Command, find
 
 HELP = ("--help", "-h")
-FLAGS = ("--help", "--version", "--completion")
 
 # Bash splits words at `=`, so what stands before it is taken off the candidates. A finished word ends with a space.
 BASH = r"""

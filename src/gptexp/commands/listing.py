@@ -21,13 +21,16 @@ COMMANDS = {
     "prepare": Command("gptexp.prepare", "tokenize a corpus without training", "tokenizer=bpe", hydra=True),
     "generate": Command("gptexp.generate", "generate text from a prompt", 'latest --prompt "The"'),
     "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
-    "predict": Command("gptexp.predict", "label texts with a classifier", 'latest "a good book"'),
+    "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
-    "replay": Command("gptexp.replay", "repeat the step at which a run failed", "logs/runs/RUN"),
+    "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
     "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
     "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),
 }
+
+
+FLAGS = ("--help", "--version", "--completion")
 
 
 def listing(version: str) -> str:
@@ -53,5 +56,5 @@ def find(name: str) -> Command | None:
 
 def unknown(name: str) -> str:
     """Return the error for a name that is no subcommand, with the closest one."""
-    near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    near = get_close_matches(name, [*COMMANDS, *FLAGS], n=1, cutoff=0.5)
     return f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "`gptexp --help` lists them")

@@ -64,18 +64,9 @@ def replay(bundle: dict[str, Any]) -> str | None:
     The first module, in the order of computation, whose output is not finite; else the loss; else the first
     parameter whose gradient is not. None: all is finite.
     """
-    from gptexp.machine.hardware import full_width_products
-
-    with full_width_products():  # as in training
-        return _first_fault(bundle)
-
-
-def _first_fault(bundle: dict[str, Any]) -> str | None:
-    import torch
-
+    from gptexp.models.kernels.fastest import fastest_kernels
     from gptexp.objectives.loading import load_trained
     from gptexp.runs.checkpoint import Checkpoint
-    from gptexp.util.seeds import dropout_seed, seed_generator
 
     parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
     facts = bundle.get("data", {})
@@ -84,6 +75,15 @@ def _first_fault(bundle: dict[str, Any]) -> str | None:
     held = Checkpoint(**parts, optimizer={}, data=facts, metrics={})
     objective, model = load_trained(held, "the bundle", merge=False)
     model.train()
+    with fastest_kernels(model):  # as in training
+        return _first_fault(bundle, objective, model)
+
+
+def _first_fault(bundle: dict[str, Any], objective: Any, model: Any) -> str | None:
+    import torch
+
+    from gptexp.util.seeds import dropout_seed, seed_generator
+
     if bundle["precision"] == "64-true":
         model.double()
     for parameter in model.parameters():

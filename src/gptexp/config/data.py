@@ -29,7 +29,7 @@ class DataConfig:
     global_batch_tokens: int | None = None
     """Tokens per optimizer step over all devices, a multiple of model.block_size; instead of global_batch_size."""
     micro_batch_size: int | None = None
-    """Windows per forward pass on one device. null: as many as fit into memory."""
+    """Windows per forward pass on one device; the rest of a step's windows is accumulated. null: as many as fit."""
     num_workers: int = 0
     """Number of processes that load data, for each training process. 0: the training process loads it."""
 
@@ -89,7 +89,7 @@ class TextConfig(DataConfig):
 
     kind: str = "text"
     path: str | None = None
-    """File, folder or glob pattern of the text to read."""
+    """File, folder (all its *.txt files) or glob pattern of the text to read. Each file is read once."""
     encoding: str = "utf-8"
     """Text encoding of the files."""
 

@@ -42,7 +42,7 @@ def _sentences_below(schema: type) -> dict[str, str]:
     for node in ast.walk(_syntax_tree(schema.__module__)):
         if isinstance(node, ast.ClassDef) and node.name == schema.__name__:
             return {
-                field.target.id: inspect.cleandoc(text.value.value)
+                field.target.id: " ".join(text.value.value.split())
                 for field, text in zip(node.body, node.body[1:], strict=False)
                 if isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)
@@ -110,7 +110,9 @@ def value_text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(map(value_text, value))}]"
-    return "{}" if value == {} else str(value) or "''"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) + "}"
+    return str(value) or "''"
 
 
 def schema_of(group: str) -> type:

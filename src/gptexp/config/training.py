@@ -29,7 +29,8 @@ class AdamWConfig:
     kind: str = "adamw"
     """Name of the optimizer. The preset sets it."""
     lr: float | None = None
-    """Peak learning rate. null: the model's default; for gpt 2 / n_embd^1.2, at most 6e-3."""
+    """Peak learning rate. null: for gpt 2 / n_embd^1.2, at most 6e-3 (4e-2 without norms and residual connections); for
+    bigram 3e-2; for other models 1e-3."""
     beta1: float = 0.9
     """Decay rate of the average of gradients, at least 0 and below 1."""
     beta2: float = 0.95
@@ -123,7 +124,7 @@ class TrainerConfig:
     max_steps: int = 580
     """Number of optimizer steps of the whole run."""
     val_every_steps: int = 200
-    """Steps between two validations. The last step is always validated."""
+    """Steps between two validations. Each also writes a sample and a checkpoint. The last step is always validated."""
     log_every_steps: int = 10
     """Steps between two logged values of the training loss."""
     gradient_clip: float | None = 1.0
@@ -137,7 +138,8 @@ class TrainerConfig:
     strategy: Strategy = Strategy.auto
     """How several processes share the work. ddp: a copy of the model on each; fsdp: the model is sharded."""
     precision: str = "auto"
-    """Numerical precision: auto, 32-true, bf16-mixed, 16-mixed or 64-true."""
+    """Numerical precision: auto, 32-true, bf16-mixed, 16-mixed or 64-true. auto: chosen for the hardware and the
+    size of the model. A resumed run keeps its precision."""
     compile: bool | str = "auto"
     """Whether torch.compile compiles the model. auto: on a GPU, if the run is long enough to save time."""
 
@@ -217,7 +219,7 @@ class CallbacksConfig:
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """Which text is generated at each validation."""
     plugins: dict[str, Any] = field(default_factory=dict)
-    """Further callbacks by name, each {_target_: CLASS, option: value}; CLASS must be an allowed plug-in."""
+    """Further callbacks, each added by +callbacks.plugins.NAME={_target_: CLASS, option: value}."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -227,7 +229,7 @@ class LoggerConfig:
     tensorboard: bool = True
     """Whether TensorBoard event files are written."""
     plugins: dict[str, Any] = field(default_factory=dict)
-    """Further loggers by name, each {_target_: CLASS, option: value}; CLASS must be an allowed plug-in."""
+    """Further loggers, each added by +logger.plugins.NAME={_target_: CLASS, option: value}."""
 
 
 @dataclass(kw_only=True, slots=True)

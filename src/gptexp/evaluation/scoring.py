@@ -11,7 +11,7 @@ from torch import nn
 
 from gptexp.data.batches import Batch, ValBatches, scored
 from gptexp.data.shards import TokenStore
-from gptexp.machine.hardware import full_width_products
+from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.models.losses import IGNORED
 from gptexp.objectives.lm import Score, nats_of
 from gptexp.tokenizers import Tokenizer
@@ -21,7 +21,6 @@ LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32
 Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at their end are scored
 
 
-@full_width_products()
 @torch.inference_mode()
 def score_tokens(
     model: nn.Module,
@@ -40,13 +39,13 @@ def score_tokens(
     windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(tokenizer, block_size))
     nats = 0.0
     model.eval()
-    for j in range(len(windows)):
-        nats += float(nats_of(model, windows[j], "sum"))
+    with fastest_kernels(model):
+        for j in range(len(windows)):
+            nats += float(nats_of(model, windows[j], "sum"))
     tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
     return Score(nats, tokens_scored, bytes_scored)
 
 
-@full_width_products()
 @torch.inference_mode()
 def score_stream(
     model: nn.Module,
@@ -71,11 +70,12 @@ def score_stream(
     batch = batch or windows_that_fit(tokenizer, block_size)
     nats, n_tokens, n_bytes = 0.0, 0, 0
     model.eval()
-    while rows := list(islice(windows, batch)):
-        nats += float(nats_of(model, _as_batch(rows, tokenizer.eot), "sum"))
-        fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
-        silent = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
-        n_tokens, n_bytes = n_tokens + len(fresh) - silent, n_bytes + int(tokenizer.token_bytes[fresh].sum())
+    with fastest_kernels(model):
+        while rows := list(islice(windows, batch)):
+            nats += float(nats_of(model, _as_batch(rows, tokenizer.eot), "sum"))
+            fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
+            silent = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
+            n_tokens, n_bytes = n_tokens + len(fresh) - silent, n_bytes + int(tokenizer.token_bytes[fresh].sum())
     return Score(nats, n_tokens, n_bytes)
 
 

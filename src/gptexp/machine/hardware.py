@@ -154,37 +154,29 @@ def cpu_has_amx() -> bool:
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
-# Types for which torch's attention kernel for CPUs takes longer than the products that it is made of: it multiplies
-# small blocks one by one, and those that go to oneDNN take longer to begin than to compute. (A plain set: what
-# torch.compile can read.)
-slow_to_fuse: set[torch.dtype] = set() if cpu_has_amx() else {torch.bfloat16}
-
-
 @contextmanager
-def full_width_products(device: str = "cpu") -> Iterator[None]:
-    """Float32 matrix products at an AMD CPU's full width, where the device is the CPU.
+def full_width_products(device: str = "cpu") -> Iterator[bool]:
+    """Compute float32 matrix products at the full vector width of an AMD CPU; yield whether they are.
 
-    torch has them made by MKL, which takes half the width of AVX-512 where the CPU isn't Intel's. oneDNN takes all
-    of it, but torch goes there only where rounding to bf16 is allowed; oneDNN rounds where AMX is, and nowhere else,
-    as a product shows before this stays.
+    torch's default is MKL, which uses half the width of AVX-512 on CPUs that are not Intel's. oneDNN uses all of it,
+    but torch calls it only where rounding to bf16 is allowed. oneDNN rounds only on CPUs with AMX; a product is
+    computed first to verify that it does not. A setting that somebody made before stays as it is.
     """
     matmul = cast(Any, torch.backends.mkldnn).matmul  # torch's stubs leave it out
     before = matmul.fp32_precision
-    asked = before not in ("none", "ieee")  # somebody decided otherwise
-    if asked or device != "cpu" or cpu_has_amx() or "AuthenticAMD" not in _cpu_line("vendor_id"):
-        yield
+    capable = device == "cpu" and not cpu_has_amx() and "AuthenticAMD" in _cpu_line("vendor_id")
+    if not capable or before not in ("none", "ieee"):
+        yield capable and before == "bf16"  # inside another such block
         return
     matmul.fp32_precision = "bf16"
     try:
         fine = torch.full((64, 64), 1 + 2**-20)
-        if torch.equal(fine @ torch.eye(64), fine):
-            slow_to_fuse.add(torch.float32)
-        else:
+        exact = torch.equal(fine @ torch.eye(64), fine)
+        if not exact:
             matmul.fp32_precision = before
-        yield
+        yield exact
     finally:
         matmul.fp32_precision = before
-        slow_to_fuse.discard(torch.float32)
 
 
 def free_memory(device: str) -> int:

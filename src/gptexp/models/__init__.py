@@ -1,5 +1,6 @@
-"""The models: tokens (B, T) -> logits (B, T, V) and nothing else.
+"""Models: tokens (B, T) -> logits (B, T, V).
 
-One file a model, named as `model.kind`; its class is also called `Model` there. A model may take the targets too
-and give the loss (`takes_targets`). Nothing in here knows objectives, optimizers, Hydra or Lightning.
+Each file named like a `model.kind` defines one model; the file's attribute `Model` is its class and is called as
+`Model(config, vocab_size)`. A model with `takes_targets = True` also accepts targets and then returns the loss.
+Models know nothing about objectives, optimizers, Hydra or Lightning.
 """

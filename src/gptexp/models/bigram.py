@@ -1,7 +1,8 @@
-"""Bigram: the next token from this one, by a table."""
+"""Bigram: logits of the next token from the current token alone, by a table."""
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gptexp.config.model import BigramConfig
@@ -10,7 +11,7 @@ from gptexp.models.layers import require_length
 
 
 class Bigram(nn.Module):
-    """A row of next-token logits for each token: V x V numbers, trained to the log of counted frequencies."""
+    """A table (V, V) with a row of next-token logits for each token; it learns the log of the counted frequencies."""
 
     def __init__(self, config: BigramConfig, vocab_size: int) -> None:
         super().__init__()
@@ -18,10 +19,11 @@ class Bigram(nn.Module):
         self.wte = nn.Embedding(vocab_size, vocab_size)
         init_gpt2(self, n_layer=1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T) int64, at most block_size of them -> logits (B, T, V)."""
+    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Logits of the token after each of the tokens. Raises ValueError if T exceeds block_size."""
         require_length(tokens.shape[1], self.config.block_size)
-        return self.wte(tokens)
+        logits: Tensor = self.wte(tokens)  # (B, T, V)
+        return logits
 
 
 Model = Bigram

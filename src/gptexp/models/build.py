@@ -1,61 +1,61 @@
-"""From model settings to a model, and its size without memory for its weights."""
+"""Build a model from its settings, or measure it without allocating its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gptexp.config import FinetuneConfig, ModelConfig
+from gptexp.config.finetune import FinetuneConfig
+from gptexp.config.model import ModelConfig
 from gptexp.models import flops
 from gptexp.models.lora import adapt
 from gptexp.util.seeds import seed_generator
 from gptexp.util.text import first_line
 
-if TYPE_CHECKING:
-    pass
+MAX_N_EMBD = 2**16  # n_embd of a checkpoint that is always tried on the meta device, to name the tensor that differs
+MAX_BLOCK_SIZE = 2**20  # of a checkpoint: without learned positions, no tensor has a side of this length
 
-
-WIDE = 2**16  # up to so many channels a model is built without memory, to say which of its tensors differs
-
-
-LONGEST = 2**20  # tokens of context that a checkpoint may name; without learned positions no tensor shows it
-
-
-Make = Callable[[], nn.Module]  # draws its first weights from torch's generator
+Make = Callable[[], nn.Module]  # builds a model; its initial weights are torch's next random numbers
 
 
 def model_class(config: ModelConfig) -> type[nn.Module]:
-    """The class that `model.kind` means: gptexp.models.<kind>.Model."""
-    return import_module(f"gptexp.models.{config.kind}").Model
+    """The class that `model.kind` names: gptexp.models.<kind>.Model."""
+    return cast(type[nn.Module], import_module(f"gptexp.models.{config.kind}").Model)
 
 
-def plain_model(config: ModelConfig, vocab_size: int, **how: bool) -> nn.Module:
-    """The model, with its settings at `model.config` whether its author thought of that or not."""
-    model = model_class(config)(config, vocab_size, **how)
-    model.config = config  # type: ignore[assignment]
+def plain_model(config: ModelConfig, vocab_size: int, **options: bool) -> nn.Module:
+    """A model with nothing on top; `model.config` is its settings, whether or not its class sets them."""
+    model = model_class(config)(config, vocab_size, **options)
+    cast(Any, model).config = config
     return model
 
 
 def build_model(config: ModelConfig, vocab_size: int, *, seed: int | None = None) -> nn.Module:
-    """A language model; its first weights follow from the seed alone, or stay unset where None is given."""
+    """A language model. Its initial weights follow from the seed, or with None from torch's global generator."""
     make = partial(plain_model, config, vocab_size)
     return make() if seed is None else seeded(make, seed)
 
 
 def seeded(make: Make, seed: int) -> nn.Module:
-    """What `make` makes, from the draws that follow a seed; torch's own state stays as it is."""
+    """The model that `make` builds with random numbers of this seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         seed_generator(torch.default_generator, seed)
         return make()
 
 
 class Measured(NamedTuple):
-    """How large a model is, how much work a token in training makes, and how many parameters train."""
+    """The size of a model.
+
+    Args:
+        parameters: how many there are; a tied matrix counts once.
+        flops_per_token: FLOPs of a forward and a backward pass, per token.
+        trainable: how many parameters are trained.
+    """
 
     parameters: int
     flops_per_token: float
@@ -63,19 +63,23 @@ class Measured(NamedTuple):
 
 
 def measure_model(make: Make, block_size: int, finetune: FinetuneConfig | None = None) -> Measured:
-    """Count what `make` makes without allocating it.
+    """Measure the model that `make` builds, without allocating it.
 
     Raises:
-        ValueError: adapters that the model can't have.
+        ValueError: adapters that the model does not support, or a size beyond torch's limits.
     """
-    model = _meta(make, finetune or FinetuneConfig(), "model")
+    model = build_on_meta(make, finetune or FinetuneConfig(), "model")
     return Measured(
         flops.count_parameters(model), flops.train_flops_per_token(model, block_size), flops.count_trainable(model)
     )
 
 
-def _meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Module:
-    """The model without memory for its weights, frozen and adapted as for training."""
+def build_on_meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Module:
+    """The model that `make` builds, frozen and adapted as for training, on the meta device: without weights.
+
+    Raises:
+        ValueError: adapters that the model does not support, or a size beyond torch's limits; source: what it names.
+    """
     try:
         with torch.device("meta"):
             model = make()
@@ -88,17 +92,21 @@ def _meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Module:
     return model
 
 
-def require_stored(config: ModelConfig, stored: dict[str, torch.Tensor], source: object) -> None:
-    """Refuse sizes that the stored weights can't have: a stranger's numbers must not keep us busy.
+def require_stored(config: ModelConfig, stored: Mapping[str, Tensor], source: object) -> None:
+    """Refuse settings that the stored weights contradict, before a model of that size is built.
+
+    The settings of an untrusted checkpoint must not consume time or memory beyond what its weights need.
 
     Raises:
-        ValueError: more layers than tensors, far more channels than their longest side, or a context beyond LONGEST.
+        ValueError: more layers than tensors, an n_embd far above their longest side, or a block_size above
+            MAX_BLOCK_SIZE.
     """
     longest = max((max(tensor.shape, default=0) for tensor in stored.values()), default=0)
-    for name, most in {"n_layer": len(stored), "n_embd": max(longest, WIDE), "block_size": LONGEST}.items():
+    limits = {"n_layer": len(stored), "n_embd": max(longest, MAX_N_EMBD), "block_size": MAX_BLOCK_SIZE}
+    for name, limit in limits.items():
         value = getattr(config, name, 1)
-        if value > most:
+        if value > limit:
             raise ValueError(
-                f"{source}: model.{name}={value}: must be at most {most:,}; it has {len(stored):,} tensors, whose "
+                f"{source}: model.{name}={value}: must be at most {limit:,}; it has {len(stored):,} tensors, whose "
                 f"longest side is {longest:,}"
             )

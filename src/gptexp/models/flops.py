@@ -1,4 +1,4 @@
-"""How large a model is and how much work it makes."""
+"""The number of parameters, the FLOPs and the memory of a model, and the peak FLOP/s of devices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import nn
 
 from gptexp.models.attention import CausalSelfAttention
 
-# Dense peak rates in TFLOP/s from NVIDIA's data sheets and architecture white papers: 16-bit tensor
-# cores with float32 accumulation, and float32 (TF32 off, as is torch's default). Without sparsity,
-# at boost clock. The first pattern that is found in the device's name counts.
+# Dense peak rates in TFLOP/s from NVIDIA's data sheets and architecture white papers: 16-bit tensor cores with float32
+# accumulation, and float32 (TF32 off, torch's default). Without sparsity, at boost clock. The first pattern that
+# matches the device's name applies.
 _PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
     (r"GB200", 2500.0, 80.0),
     (r"B200", 2250.0, 75.0),
@@ -35,35 +35,38 @@ _PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
     (r"RTX 3090 Ti", 80.0, 40.0),
     (r"RTX 3090", 71.0, 35.6),
 )
-_SLOWER_VARIANT = re.compile(r"Laptop|Max-Q|MIG|\b[45]090 D", re.IGNORECASE)  # same name, other chip or a slice
+# Another chip with the same name, or a part of one.
+_SLOWER_VARIANT = re.compile(r"Laptop|Max-Q|MIG|\b[45]090 D", re.IGNORECASE)
 _WITHOUT_BF16 = re.compile(r"V100|T4\b")  # older than Ampere: bf16 is emulated
 
 
 def count_parameters(model: nn.Module) -> int:
-    """All parameters; a tied matrix counts once. Works on the meta device."""
+    """How many parameters the model has; a tied matrix counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_trainable(model: nn.Module) -> int:
-    """The parameters that are not frozen."""
+    """How many parameters are not frozen."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def train_flops_per_token(model: nn.Module, block_size: int) -> int:
-    """Floating-point operations of one forward and backward pass, per token (arXiv 2204.02311, appendix B).
+    """FLOPs of one forward and one backward pass, per token (PaLM, arXiv 2204.02311, appendix B).
 
-    6 for each weight of a linear layer (a multiplication and an addition forward, twice that backward; a
-    frozen one has no gradient of its own, so 4),
-    and 12 * n_head * head_dim * block_size in each attention layer for scores and weighted sums (the
-    whole square: what causality saves is not subtracted). A tied lm_head is a matrix product and counts;
-    wte, wpe and the bigram's table are lookups and don't; neither do biases, norms and activations.
+    - 6 for each weight of a linear layer: a multiplication and an addition forward, twice that backward; 4 for a
+      frozen weight, whose gradient is not computed.
+    - 12 * n_head * head_dim * block_size for each attention layer: scores and weighted sums over the whole
+      (T, T) matrix, including the half that causality hides.
+
+    A tied lm_head is a matrix product and counts. Lookups (wte, wpe, the bigram's table), biases, norms and activations
+    do not count.
     """
     factors = [
         parameter
         for module in model.modules()
         if isinstance(module, nn.Linear)
         for parameter in module.parameters(recurse=False)
-        if parameter.ndim == 2  # the weight, and an adapter's two matrices
+        if parameter.ndim == 2  # the weight, and the two matrices of an adapter
     ]
     products = sum((6 if factor.requires_grad else 4) * factor.numel() for factor in factors)
     widths = sum(
@@ -73,10 +76,10 @@ def train_flops_per_token(model: nn.Module, block_size: int) -> int:
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Dense peak of one device in FLOP/s, or None where it isn't known.
+    """Dense peak of one device in FLOP/s, or None if it is not known.
 
     Args:
-        device_name: as `torch.cuda.get_device_name()` says it.
+        device_name: as `torch.cuda.get_device_name()` returns it.
         precision: `trainer.precision`, resolved: 32-true, bf16-mixed or 16-mixed.
     """
     if _SLOWER_VARIANT.search(device_name) or (precision.startswith("bf16") and _WITHOUT_BF16.search(device_name)):
@@ -89,8 +92,8 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 def training_bytes(n_params: int, n_trainable: int | None = None) -> int:
-    """Memory that training needs at least: weight, gradient and AdamW's two moments, 4 bytes each.
+    """The least memory of training in bytes: weight, gradient and AdamW's two moments in float32, 4 bytes each.
 
-    n_trainable: the parameters that have the latter three; None: all.
+    n_trainable: how many parameters have a gradient and moments; None: all.
     """
     return 4 * n_params + 12 * (n_params if n_trainable is None else n_trainable)

@@ -1,20 +1,24 @@
-"""GPT: a decoder-only transformer whose every choice is a setting; by default GPT-2's.
+"""GPT: a decoder-only transformer in which every choice is a setting; the defaults are GPT-2's.
 
-Parameters bear the names of OpenAI's and Hugging Face's GPT-2 (transformer.h.0.attn.c_attn …), so
-that published weights need no rename table. The letters of the shapes are explained in attention.py.
+Parameters have the names of OpenAI's and Hugging Face's GPT-2 (transformer.h.0.attn.c_attn ...), so that published
+weights need no rename table. The letters of the shapes are explained in attention.py.
 """
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Init, NormPosition, Position
-from gptexp.models.attention import CausalSelfAttention, KVCache, attention_mask, rope_angles, two_sided_mask
-from gptexp.models.dropout import Dropout
+from gptexp.models.attention import Angles, CausalSelfAttention, attention_mask, rope_angles, two_sided_mask
 from gptexp.models.init import init_gpt2
-from gptexp.models.layers import FeedForward, make_norm, require_length, sinusoidal_table
-from gptexp.models.losses import cross_entropy, linear_cross_entropy, worthwhile
+from gptexp.models.kernels.attention import Mask
+from gptexp.models.kernels.choice import ModuleWithKernels
+from gptexp.models.kernels.chunked_loss import linear_cross_entropy
+from gptexp.models.kv_cache import KVCache, Positions
+from gptexp.models.layers import Dropout, FeedForward, make_norm, require_length, sinusoidal_table
+from gptexp.models.losses import cross_entropy
 
 
 class Block(nn.Module):
@@ -33,27 +37,35 @@ class Block(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        rope: Tensor | None = None,
-        mask: Tensor | None = None,
+        x: Float[Tensor, "B T C"],
+        rope: Angles | None = None,
+        mask: Mask | None = None,
         cache: KVCache | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache, positions)
+        positions: Positions | None = None,
+    ) -> Float[Tensor, "B T C"]:
+        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache, positions)  # (B, T, C)
         x = self.join(x, branch, self.ln_1)
         if self.mlp is not None and self.ln_2 is not None:
             x = self.join(x, self.mlp(self.ln_2(x) if self.pre_norm else x), self.ln_2)
         return x
 
-    def join(self, x: Tensor, branch: Tensor, norm: nn.Module) -> Tensor:
-        """x + branch; normed afterwards where norms come last (GPT-1), without x where there is no residual."""
+    def join(
+        self, x: Float[Tensor, "B T C"], branch: Float[Tensor, "B T C"], norm: nn.Module
+    ) -> Float[Tensor, "B T C"]:
+        """x + branch, or the branch alone if `residual` is off; normalized afterwards with post-norm (GPT-1)."""
         branch = self.dropout(branch)
         x = x + branch if self.residual else branch
-        return x if self.pre_norm else norm(x)
+        if not self.pre_norm:
+            x = norm(x)
+        return x
 
 
 class Transformer(nn.Module):
-    """Tokens (B, T) -> the last hidden states (B, T, C). causal: a token sees only those before it."""
+    """Tokens (B, T) -> hidden states (B, T, C) after the last layer and its norm.
+
+    Args:
+        causal: each token attends only to itself and those before it.
+    """
 
     def __init__(self, config: GPTConfig, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
@@ -63,47 +75,55 @@ class Transformer(nn.Module):
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        # Where norms follow each addition, the last block's output is normed already.
+        # With post-norm the output of the last block is normalized already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
-        """lengths (B,): of texts that are padded on the right; what is causal doesn't see padding anyway."""
+    def forward(
+        self, tokens: Int[Tensor, "B T"], cache: KVCache | None = None, lengths: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Hidden states of the tokens, after those in the cache if there is one.
+
+        lengths: tokens of each text without its padding on the right; causal attention needs none, because padding
+        comes after every token.
+        """
         length = tokens.shape[1]  # T
         positions = torch.arange(length, device=tokens.device) if cache is None else cache.new_positions(length)
         x = self.drop(self.embed(tokens, positions))  # (B, T, C)
-        # Made here once for all layers, and not kept: there is no buffer that a change of device or
-        # dtype, or a model built on the meta device, could leave behind.
-        by_angle = self.config.position is Position.rope
-        rope = rope_angles(positions, self.config.head_dim, x.dtype) if by_angle else None
+        # Computed here once for all layers, and not stored: a buffer could keep an old device or dtype, or remain
+        # without values in a model that is built on the meta device.
+        is_rope = self.config.position is Position.rope
+        rope = rope_angles(positions, self.config.head_dim, x.dtype) if is_rope else None
         if self.causal:
             mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
         else:
             mask = two_sided_mask(self.config, length, lengths, like=x)
         for block in self.h:
-            x = block(x, rope, mask, cache, positions)
-        return self.ln_f(x)
+            x = block(x, rope, mask, cache, positions)  # (B, T, C)
+        out: Tensor = self.ln_f(x)
+        return out
 
-    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Token vectors, with position vectors where the position kind has any: (B, T, C)."""
-        x = self.wte(tokens)
+    def embed(self, tokens: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T C"]:
+        """Token vectors, plus position vectors for learned and sinusoidal positions."""
+        x: Tensor = self.wte(tokens)  # (B, T, C)
         if self.wpe is not None:
-            return x + self.wpe(positions)  # (B, T, C) + (T, C) or (B, T, C)
+            x = x + self.wpe(positions)  # (B, T, C) + (T, C) or (B, T, C)
         if self.config.position is Position.sinusoidal:
-            # Sines have the size 1 and would drown wte's 0.02; section 3.4 of arXiv 1706.03762 scales tokens up.
-            table = sinusoidal_table(positions, self.config.n_embd, x.dtype)
-            return x * self.config.n_embd**0.5 + table.to(x.dtype)
+            # The sines have amplitude 1, wte's weights 0.02; section 3.4 of arXiv 1706.03762 scales tokens up.
+            table = sinusoidal_table(positions, self.config.n_embd, x.dtype)  # (T, C) or (B, T, C)
+            scale: float = self.config.n_embd**0.5
+            x = x * scale + table.to(x.dtype)
         return x
 
 
-class GPT(nn.Module):
-    """Generative pre-trained transformer.
+class GPT(ModuleWithKernels):
+    """Generative pre-trained transformer (Radford et al. 2019).
 
-    takes_targets: `forward` gives the loss itself where it gets targets, since it knows ways around the logits.
+    takes_targets: given targets, `forward` returns the loss, which needs less memory than all logits.
 
     Args:
         config: the settings `model.*`.
         vocab_size: V, how many tokens the tokenizer has.
-        causal: False lets every token see those on both sides; such a model can't generate.
+        causal: False: each token attends to both sides; such a model cannot generate.
     """
 
     takes_targets = True
@@ -119,39 +139,48 @@ class GPT(nn.Module):
 
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Int[Tensor, "B T"],
         cache: KVCache | None = None,
-        at: Tensor | None = None,
-        lengths: Tensor | None = None,
-        targets: Tensor | None = None,
+        at: Int[Tensor, " B"] | None = None,
+        lengths: Int[Tensor, " B"] | None = None,
+        targets: Int[Tensor, "B T"] | None = None,
         reduction: str = "mean",
-    ) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T), int64; with `targets` (B, T) the loss on them.
+    ) -> Float[Tensor, "B T V"] | Float[Tensor, "B 1 V"] | Float[Tensor, ""]:
+        """Logits (B, T, V) of the token after each of the tokens; with targets, the loss.
 
-        With a cache, `tokens` are only those that follow the cache's, and the cache is extended.
-        `at` (B,) asks for one place of each sequence only: (B, 1, V).
-        lengths (B,): of texts that are padded on the right, where attention isn't causal.
-        Raises ValueError where more than block_size tokens come together.
+        Args:
+            cache: holds the tokens before `tokens`; it is extended by them.
+            at: one position of each sequence; only its logits are returned, (B, 1, V).
+            lengths: tokens of each text without its padding on the right, where attention is not causal.
+            targets: the tokens to predict; see `cross_entropy` for them and `reduction`.
+
+        Raises:
+            ValueError: the tokens, with those in the cache, exceed block_size.
         """
         require_length(tokens.shape[1], self.config.block_size)
-        hidden = self.transformer(tokens, cache, lengths)
+        hidden: Tensor = self.transformer(tokens, cache, lengths)  # (B, T, C)
         if cache is not None:
             cache.advance(tokens.shape[1])
         if at is not None:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), at][:, None]  # (B, 1, C)
-        return self.lm_head(hidden) if targets is None else self.loss(hidden, targets, reduction)
+        if targets is not None:
+            return self.loss(hidden, targets, reduction)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
-    def loss(self, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        """Nats of the targets (B, T) after the last hidden states (B, T, C): their mean, or their sum."""
+    def loss(
+        self, hidden: Float[Tensor, "B T C"], targets: Int[Tensor, "B T"], reduction: str = "mean"
+    ) -> Float[Tensor, ""]:
+        """Mean or sum of the nats of the targets, given the hidden states of the last layer."""
         head = self.lm_head
-        bare = type(head) is nn.Linear and not head._forward_hooks  # no adapter, and nobody who wants to see logits
-        if bare and worthwhile(hidden, len(head.weight)):
-            return linear_cross_entropy(hidden, head.weight, targets, reduction)
+        plain = type(head) is nn.Linear and not head._forward_hooks  # neither adapted nor observed
+        if plain and self.kernels.use_chunks(hidden, len(head.weight)):
+            return linear_cross_entropy(hidden, head.weight, targets, reduction, self.kernels.chunk_bytes)
         return cross_entropy(head(hidden), targets, reduction)
 
     def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
-        """An empty cache for `batch_size` sequences of up to `size` tokens (default: block_size)."""
-        assert self.transformer.causal, "what a token sees to its right can't be cached"
+        """An empty cache for `batch_size` sequences of up to `size` tokens (default and limit: block_size)."""
+        assert self.transformer.causal, "a model without causality has no KV cache"
         block_size = self.config.block_size
         return KVCache(self.config, batch_size, min(size or block_size, block_size), self.transformer.wte.weight)
 

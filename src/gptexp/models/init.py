@@ -1,4 +1,4 @@
-"""How weights start."""
+"""Initial weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ STD = 0.02  # GPT-2's, for every matrix
 
 
 def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False) -> None:
-    """Set every parameter as GPT-2 does (Radford et al. 2019, section 2.3); draws from torch's own generator.
+    """Set every parameter as GPT-2 does (Radford et al. 2019, section 2.3); draws from torch's global generator.
 
-    Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`,
-    two in each layer) get 0.02 / sqrt(2 * n_layer), so that the stream's variance doesn't grow with depth.
-    Biases are 0, gains 1. A tied matrix is drawn once.
+    Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`, two in each
+    layer) have 0.02 / sqrt(2 * n_layer), so that the variance of the stream does not grow with depth. Biases are 0,
+    gains are 1. A tied matrix is drawn once.
 
-    zero: those that write to the stream, and a head of its own, begin at 0, so that each block begins as the identity
-    (as in "Fixup", arXiv 1901.09321, and muP's heads, arXiv 2203.03466).
+    Args:
+        zero: start the matrices that write to the stream, and an untied lm_head, at 0, so that each block starts as
+            the identity (Fixup, arXiv 1901.09321; the head of muP, arXiv 2203.03466).
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:

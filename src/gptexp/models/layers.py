@@ -1,4 +1,4 @@
-"""What a block is made of besides attention: norms, activations, feed-forward, fixed positions."""
+"""Parts of a block besides attention: dropout, norms, activations, feed-forward, fixed positions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gptexp.config.model import Activation, GPTConfig, Norm
+from gptexp.models.kernels.dropout import dropout
 
 EPS = 1e-5  # GPT-2's; in LayerNorm and RMSNorm
 
 
 def require_length(length: int, block_size: int) -> None:
-    """Refuse more tokens than the context length holds."""
+    """Raise ValueError if there are more tokens than the context holds."""
     if length > block_size:
-        raise ValueError(f"{length} tokens don't fit in block_size={block_size}; give at most the last {block_size}")
+        raise ValueError(f"{length} tokens exceed block_size={block_size}; give at most the last {block_size}")
+
+
+class Dropout(nn.Module):
+    """nn.Dropout with masks that a CPU draws faster: in training, 0 with probability p, else x / (1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return dropout(x, self.p) if self.training and self.p > 0 else x
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
 
 
 def make_norm(config: GPTConfig) -> nn.Module:
@@ -29,7 +45,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")  # what GPT-2 was trained with
+    return F.gelu(x, approximate="tanh")  # GPT-2's (arXiv 1606.08415, section 2)
 
 
 def _relu2(x: Tensor) -> Tensor:
@@ -46,10 +62,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """Two linear layers on each position by itself; (B, T, C) -> (B, T, C).
+    """Two linear layers applied to each position: (B, T, C) -> (B, T, C) (arXiv 1706.03762, section 3.3).
 
-    With swiglu the hidden units are silu(c_gate(x)) * c_fc(x): a third matrix at the same width, so
-    half as many parameters again.
+    With swiglu the hidden units are silu(c_gate(x)) * c_fc(x): a third matrix of the same width, so 1.5 times the
+    parameters.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -61,20 +77,25 @@ class FeedForward(nn.Module):
         self.c_gate = nn.Linear(config.n_embd, width, bias=config.bias) if gated else None
         self.c_proj = nn.Linear(width, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.c_fc(x)  # (B, T, width)
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        hidden: Tensor = self.c_fc(x)  # (B, T, width)
         hidden = self.activation(hidden) if self.c_gate is None else self.activation(self.c_gate(x)) * hidden
-        return self.c_proj(hidden)
+        out: Tensor = self.c_proj(hidden)  # (B, T, C)
+        return out
 
 
-def sinusoidal_table(positions: Tensor, n_embd: int, dtype: torch.dtype) -> Tensor:
-    """Fixed position vectors (…, n_embd): sine in even, cosine in odd columns (arXiv 1706.03762, section 3.5)."""
-    angles = position_angles(positions, n_embd, dtype)  # (…, ceil(n_embd / 2))
+def sinusoidal_table(
+    positions: Int[Tensor, "*batch T"], n_embd: int, dtype: torch.dtype
+) -> Float[Tensor, "*batch T n_embd"]:
+    """Fixed position vectors: sine in even, cosine in odd columns (arXiv 1706.03762, section 3.5)."""
+    angles = position_angles(positions, n_embd, dtype)  # (..., T, ceil(n_embd / 2))
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :n_embd]
 
 
-def position_angles(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """position / 10000^(2i/width) for every pair i of columns: (…, ceil(width / 2)), at least in float32."""
+def position_angles(
+    positions: Int[Tensor, "*batch T"], width: int, dtype: torch.dtype
+) -> Float[Tensor, "*batch T pairs"]:
+    """position / 10000^(2i/width) in radians for each of ceil(width / 2) pairs i of columns, in float32 at least."""
     dtype = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
     return positions.to(dtype)[..., None] * 10000.0 ** (-pairs / width)

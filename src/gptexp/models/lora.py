@@ -1,8 +1,8 @@
-"""LoRA: low-rank adapters beside frozen weights (Hu et al. 2021, arXiv 2106.09685, section 4.1). No Lightning.
+"""LoRA: low-rank adapters beside frozen weights (Hu et al. 2021, arXiv 2106.09685, section 4.1).
 
-A linear layer keeps its name, its weight and its bias, and gets two matrices beside them: `c_attn.weight`,
-`c_attn.lora_A` (r, in), `c_attn.lora_B` (out, r). So weights of GPT-2's names still fit, and a checkpoint holds
-all that the model is. `merged` makes plain weights of it.
+A linear layer keeps its name, weight and bias, and gets two matrices: `c_attn.lora_A` (r, in) and `c_attn.lora_B`
+(out, r) beside `c_attn.weight` (out, in). So weights with GPT-2's names still fit, and a checkpoint contains the whole
+model. `merged` adds the adapters to the weights.
 """
 
 from __future__ import annotations
@@ -13,52 +13,53 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from gptexp.config import FinetuneConfig, LoRAConfig
 from gptexp.config.conversion import from_plain
+from gptexp.config.finetune import FinetuneConfig, LoRAConfig
 from gptexp.config.fingerprint import completed
 from gptexp.config.rules import require
 from gptexp.models.classifier import HEAD
-from gptexp.models.dropout import Dropout
+from gptexp.models.layers import Dropout
 from gptexp.util.seeds import seed_generator
 
 A, B = "lora_A", "lora_B"
 
 
 class LoRALinear(nn.Linear):
-    """A frozen linear layer and its adapter: (…, in) -> (…, out), W x + b + alpha/r B A x.
+    """A linear layer and its adapter: (..., in) -> (..., out), W x + b + (alpha / r) B A x.
 
-    B is zero at first, so that training begins with exactly the source's outputs.
+    B is initially zero, so that training starts with exactly the outputs of the given layer.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig) -> None:
-        nn.Module.__init__(self)  # weight and bias are the base's own: nothing is allocated for them
+        nn.Module.__init__(self)  # uses the weight and the bias of `base`: none are allocated
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight = base.weight
         self.register_parameter("bias", base.bias)
         self.scale, self.dropout = config.alpha / config.rank, Dropout(config.dropout)
-        # Drawn in float32, so that every precision starts alike; variance 1/in keeps the size of A x that of x.
+        # Drawn in float32, so that every precision starts with the same values; variance 1/in preserves that of x.
         first = torch.empty(config.rank, base.in_features, device=base.weight.device)
         self.lora_A = nn.Parameter(nn.init.kaiming_normal_(first, nonlinearity="linear").to(base.weight.dtype))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank))
 
-    def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(self.dropout(x), self.lora_A)  # (…, r)
-        return super().forward(x) + self.scale * F.linear(low, self.lora_B)
+    def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        low = F.linear(self.dropout(x), self.lora_A)  # (..., r)
+        return super().forward(x) + self.scale * F.linear(low, self.lora_B)  # (..., out)
 
 
 def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) -> None:
-    """Freeze the model and give its targets adapters, in place; nothing at all where all parameters train.
+    """Freeze the model and add adapters to the target layers, in place; do nothing if all parameters are trained.
 
-    A classifier's new head trains. First values of A follow from the seed alone.
+    The new head of a classifier is trained too. The initial values of A follow from the seed.
 
     Raises:
-        ValueError: a target that the model doesn't have, or a rank above a layer's sides.
+        ValueError: the model does not have a target, or the rank exceeds a side of a layer.
     """
     if not isinstance(config, LoRAConfig):
         return
-    layers = dict(_own_linear_layers(model))
+    layers = dict(_untied_linear_layers(model))
     config.require_layers(layers)
     targets = {name: layer for name, layer in layers.items() if config.aims_at(name)}
     for name, layer in targets.items():
@@ -73,12 +74,11 @@ def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) 
             setattr(model.get_submodule(parent), leaf, LoRALinear(layer, config))
 
 
-def _own_linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The source's linear layers whose weight is theirs alone: a shared one can't have an adapter in one place."""
+def _untied_linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Linear layers, except the classifier's head, with an untied weight: a merged weight can't stay tied."""
     places = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     for name, module in model.named_modules():
-        own = isinstance(module, nn.Linear) and places[id(module.weight)] == 1
-        if own and not f"{name}.".startswith(HEAD):
+        if isinstance(module, nn.Linear) and places[id(module.weight)] == 1 and not f"{name}.".startswith(HEAD):
             yield name, module
 
 
@@ -91,15 +91,15 @@ def _require_rank(config: LoRAConfig, name: str, layer: nn.Linear) -> None:
 def merged(
     stored: Mapping[str, Tensor], settings: Mapping[str, Any], source: object = "the checkpoint"
 ) -> dict[str, Tensor]:
-    """Plain weights: each adapter added to its weight, W + alpha/r B A, under the names of the model without them.
+    """Weights of the model without adapters: each adapter is added to its weight, W + (alpha / r) B A.
 
     Args:
-        stored: a checkpoint's `model`.
-        settings: its `config`, as plain data; without adapters in it, the weights are given back as they are.
+        stored: `model` of a checkpoint.
+        settings: `config` of the checkpoint, as plain data; if it has no adapters, the weights are returned unchanged.
         source: what errors name.
 
     Raises:
-        ValueError: settings or shapes that don't fit together.
+        ValueError: settings and shapes contradict each other.
     """
     config = from_plain("finetune", completed(settings)["finetune"])
     if not isinstance(config, LoRAConfig):
@@ -117,15 +117,15 @@ def merged(
 
 
 def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """W + scale B A, at least in float32, in W's own type."""
+    """W + scale B A, (out, in), computed in float32 at least and returned in the dtype of W."""
     exact = torch.promote_types(weight.dtype, torch.float32)
     return torch.addmm(weight.to(exact), b.to(exact), a.to(exact), alpha=scale).to(weight.dtype)
 
 
 def _require_whole(stored: Mapping[str, Tensor], layer: str, config: LoRAConfig, source: object) -> None:
-    """Refuse an adapter without its other half or its weight, or whose shapes don't make the weight's."""
+    """Refuse an adapter if A, B or the weight is missing, or if their shapes contradict each other."""
     found = {leaf: tuple(stored[f"{layer}.{leaf}"].shape) for leaf in ("weight", A, B) if f"{layer}.{leaf}" in stored}
     weight = found.get("weight", ())
     if len(weight) != 2 or found != {"weight": weight, A: (config.rank, weight[1]), B: (weight[0], config.rank)}:
-        told = ", ".join(f"{leaf} {found.get(leaf, 'missing')}" for leaf in ("weight", A, B))
-        raise ValueError(f"{source}: the adapter of {layer} doesn't fit finetune.rank={config.rank}: {told}")
+        shapes = ", ".join(f"{leaf} {found.get(leaf, 'missing')}" for leaf in ("weight", A, B))
+        raise ValueError(f"{source}: the adapter of {layer} doesn't fit finetune.rank={config.rank}: {shapes}")

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gptexp.config.tokenizer import TokenizerConfig
-from gptexp.tokenizers.base import END_OF_TEXT, Tokenizer, require_keys, utf8
+from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.byte_level import END_OF_TEXT
 
 __all__ = [
     "END_OF_TEXT",

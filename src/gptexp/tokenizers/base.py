@@ -80,7 +80,7 @@ class Tokenizer(ABC):
         ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens), dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
             wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]
-            raise ValueError(f"token {wrong} doesn't exist: this tokenizer has 0 to {self.vocab_size - 1}")
+            raise ValueError(f"token {wrong} does not exist: the ids are 0 to {self.vocab_size - 1}")
         return b"".join(map(self._table.__getitem__, ids.tolist()))
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers.models import BPE
 
+END_OF_TEXT = "<|endoftext|>"
+
 # A token can double in length with each merge, so a few dozen merges of an untrusted file could need terabytes.
 # Tokens of English text have 5 bytes on average.
-END_OF_TEXT = "<|endoftext|>"
 MAX_TOKEN_BYTES = 4096
 MAX_TABLE_BYTES = 1 << 28
 MAX_SIZE = 10_000_000  # ids
@@ -91,7 +92,7 @@ def _require_ids(vocabulary: Vocabulary) -> None:
     if len(set(ids)) < len(ids):
         raise ValueError("two tokens have the same id")
     if vocabulary.eot is not None and vocabulary.eot not in vocabulary.special.values():
-        raise ValueError(f"the end of a text, id {vocabulary.eot}, is no special token")
+        raise ValueError(f"the end of a text, id {vocabulary.eot}, is not a special token")
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:

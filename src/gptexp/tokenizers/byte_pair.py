@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gptexp.tokenizers.base import END_OF_TEXT, Tokenizer, utf8
+from gptexp.tokenizers.base import Tokenizer, utf8
+from gptexp.tokenizers.byte_level import END_OF_TEXT
 from gptexp.tokenizers.long_runs import cut_runs, has_long_runs
 
 # The split of encoder.py in OpenAI's repository gpt-2: contractions, letters, digits, other characters, white space.

@@ -30,7 +30,7 @@ class CharTokenizer(Tokenizer):
             utf8(piece)
             symbols.update(piece)
         if not symbols:
-            raise ValueError("tokenizer=char: the text is empty, so there is no alphabet to take from it")
+            raise ValueError("tokenizer=char: the text is empty, so it has no alphabet")
         return cls("".join(sorted(symbols)))
 
     @classmethod
@@ -38,7 +38,7 @@ class CharTokenizer(Tokenizer):
         require_keys(state, "alphabet")
         alphabet = state["alphabet"]
         if not isinstance(alphabet, str) or not alphabet or "".join(sorted(set(alphabet))) != alphabet:
-            raise ValueError("a saved char tokenizer has an alphabet: different characters, sorted, at least one")
+            raise ValueError("a saved char tokenizer has an alphabet: at least one character, sorted, each once")
         return cls(alphabet)
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class CharTokenizer(Tokenizer):
         line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
         raise ValueError(
             f"character {text[place]!r} (U+{ord(text[place]):04X}) at line {line}, column {column}: "
-            f"this tokenizer knows {self.vocab_size} symbols, the alphabet of its corpus, and not this one; "
-            "leave it out, or train with tokenizer=byte or tokenizer=bpe, which know every character"
+            f"not among the {self.vocab_size} characters of this tokenizer's corpus; "
+            "remove it, or train with tokenizer=byte or tokenizer=bpe, which encode every character"
         )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from gptexp.config.tokenizer import FilesTokenizerConfig
 from gptexp.tokenizers import load_tokenizer
-from gptexp.tokenizers.base import END_OF_TEXT, Tokenizer, require_keys
-from gptexp.tokenizers.byte_level import Vocabulary, bpe_model, token_bytes
+from gptexp.tokenizers.base import Tokenizer, require_keys
+from gptexp.tokenizers.byte_level import END_OF_TEXT, Vocabulary, bpe_model, token_bytes
 from gptexp.tokenizers.byte_pair import BytePairTokenizer
 from gptexp.tokenizers.huggingface_files import has_files, read_state, sha256_of
 from gptexp.util.files import user_path
@@ -87,7 +87,9 @@ def _state(config: FilesTokenizerConfig) -> dict[str, Any]:
         raise ValueError(f"tokenizer.path={config.path}: no tokenizer.json in it, nor vocab.json and merges.txt")
     state = read_state(folder)
     if config.sha256 and sha256_of(folder) != config.sha256:
-        raise ValueError(f"tokenizer.path={config.path}: its files aren't those that were chosen (tokenizer.sha256)")
+        raise ValueError(
+            f"tokenizer.path={config.path}: its files do not match tokenizer.sha256; restore the files of that run"
+        )
     return state
 
 

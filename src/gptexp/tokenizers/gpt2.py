@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.tokenizer import GPT2TokenizerConfig
-from gptexp.tokenizers.base import END_OF_TEXT, require_keys
-from gptexp.tokenizers.byte_level import Vocabulary, byte_symbols
+from gptexp.tokenizers.base import require_keys
+from gptexp.tokenizers.byte_level import END_OF_TEXT, Vocabulary, byte_symbols
 from gptexp.tokenizers.byte_pair import TiktokenTokenizer
 from gptexp.util.text import install_extra
 
@@ -28,9 +28,9 @@ FOLDER = Path("data/gpt2")  # the user's copy, below the current directory
 NAMES = ("vocab.bpe", "merges.txt")  # OpenAI's name, and Hugging Face's for the same file
 
 MISSING = (
-    "tokenizer=gpt2: GPT-2's vocabulary isn't on this machine, and its download failed ({}); "
-    "{} brings it, or put vocab.bpe (the merges.txt of Hugging Face's gpt2 is the same file) "
-    "into {}, or fill tiktoken's cache where there is a network: tiktoken.get_encoding('gpt2')"
+    "tokenizer=gpt2: GPT-2's vocabulary is not on this machine, and its download failed ({}); "
+    "install it with {}, or put vocab.bpe (the merges.txt of Hugging Face's gpt2 is the same file) "
+    "into {}, or fill tiktoken's cache on a machine with a network: tiktoken.get_encoding('gpt2')"
 )
 
 
@@ -139,8 +139,8 @@ def _require_openais(content: bytes, source: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise ValueError(
-            f"tokenizer=gpt2: {source} isn't OpenAI's vocab.bpe (SHA-256 {found}, expected {SHA256}); "
-            "replace it, or remove it"
+            f"tokenizer=gpt2: {source} is not OpenAI's vocab.bpe (SHA-256 {found}, expected {SHA256}); "
+            "replace it or remove it"
         )
 
 

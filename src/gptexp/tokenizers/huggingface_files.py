@@ -14,8 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gptexp.tokenizers.base import END_OF_TEXT
-from gptexp.tokenizers.byte_level import MAX_SIZE, Merge, Vocabulary, byte_symbols, joins_by_bytes, token_bytes
+from gptexp.tokenizers.byte_level import (
+    END_OF_TEXT,
+    MAX_SIZE,
+    Merge,
+    Vocabulary,
+    byte_symbols,
+    joins_by_bytes,
+    token_bytes,
+)
 from gptexp.util.files import MIB, read_bytes, read_json
 from gptexp.util.text import shown
 
@@ -108,11 +115,11 @@ def _vocabulary(folder: Path, vocab: object, merges: object, added: dict[str, in
         raise ValueError("its vocabulary must give a whole number for each token")
     symbols = byte_symbols()
     for value, symbol in enumerate(symbols):
-        _require(symbol in vocab, "vocab", f"has no token for the byte 0x{value:02X}, so not every text has tokens")
+        _require(symbol in vocab, "vocab", f"has no token for the byte 0x{value:02X}, so some texts cannot be encoded")
     of_text, listed = set(symbols), list[Merge]()
     for left, right in _pairs(merges):
         if unknown := [token for token in (left, right, left + right) if token not in vocab]:
-            raise ValueError(f"merges: {shown(left)} {shown(right)}: {shown(unknown[0])} isn't in the vocabulary")
+            raise ValueError(f"merges: {shown(left)} {shown(right)}: {shown(unknown[0])} is not in the vocabulary")
         listed.append((vocab[left], vocab[right], vocab[left + right]))
         of_text.add(left + right)
     special = {token: i for token, i in vocab.items() if token not in of_text} | added
@@ -158,7 +165,7 @@ def _added(found: dict[str, Any]) -> dict[str, int]:
         _require(
             token.get("special") is True,
             "added_tokens",
-            f"{shown(token['content'])!r} isn't special, so it would be looked for in every text before byte pairs are",
+            f"{shown(token['content'])!r} is not special, so transformers would replace it in every text",
         )
     return {token["content"]: token["id"] for token in tokens}
 
@@ -166,7 +173,9 @@ def _added(found: dict[str, Any]) -> dict[str, int]:
 def _added_map(folder: Path) -> dict[str, int]:
     """The added tokens of the older files. ValueError: a class that may split a text in another way."""
     kind = _given(folder / CONFIG).get("tokenizer_class")
-    _require(kind in GPT2_CLASSES, f"{CONFIG}: tokenizer_class", f"{shown(kind)} may split a text unlike GPT-2")
+    _require(
+        kind in GPT2_CLASSES, f"{CONFIG}: tokenizer_class", f"{shown(kind)} may split a text in another way than GPT-2"
+    )
     added = _given(folder / ADDED)
     _require(all(type(token) is int for token in added.values()), ADDED, "must give a whole number for each token")
     return added
@@ -180,13 +189,13 @@ def _end_of_text(folder: Path, special: dict[str, int]) -> int | None:
     """The id of the token that ends a text: the named eos_token, else <|endoftext|>, else none."""
     settings = _given(folder / CONFIG)
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
-        _require(not settings.get(name), f"{CONFIG}: {name}", f"{shown(settings.get(name))}, which GPT-2 hasn't")
+        _require(not settings.get(name), f"{CONFIG}: {name}", f"{shown(settings.get(name))}; GPT-2 does not use it")
     for given in (settings, _given(folder / SPECIAL)):
         if "eos_token" in given:
             eos = given["eos_token"]
             eos = eos.get("content") if isinstance(eos, dict) else eos
             known = eos is None or (isinstance(eos, str) and eos in special)
-            _require(known, "eos_token", f"{shown(eos)} is no special token here")
+            _require(known, "eos_token", f"{shown(eos)} is not a special token of this tokenizer")
             return None if eos is None else special[eos]
     return special.get(END_OF_TEXT)
 
@@ -195,20 +204,20 @@ def _require_gpt2(found: dict[str, Any]) -> None:
     """Refuse, by name, each setting that gives other tokens than GPT-2 would with the same vocabulary."""
     model, splitter = found.get("model"), _only(found.get("pre_tokenizer"), "pretokenizers")
     if not isinstance(model, dict) or model.get("type") != "BPE":
-        raise ValueError(f"model.type={shown(_type(model))}: must be BPE, as GPT-2's")
+        raise ValueError(f"model.type={shown(_type(model))}: must be BPE, as in GPT-2")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
-        _require(not model.get(name), f"model.{name}", f"{shown(model.get(name))}, which GPT-2 hasn't")
+        _require(not model.get(name), f"model.{name}", f"{shown(model.get(name))}; GPT-2 does not use it")
     _require(found.get("normalizer") is None, "normalizer", f"{shown(_type(found.get('normalizer')))}: GPT-2 has none")
     _require(
-        _type(splitter) == "ByteLevel", "pre_tokenizer", f"{shown(_type(splitter))}: must be ByteLevel, as GPT-2's"
+        _type(splitter) == "ByteLevel", "pre_tokenizer", f"{shown(_type(splitter))}: must be ByteLevel, as in GPT-2"
     )
     for name, right in (("add_prefix_space", False), ("use_regex", True)):
         value = splitter.get(name, True)
-        _require(value is right, f"pre_tokenizer.{name}", f"{shown(value)}: must be {shown(right)}, as GPT-2's")
+        _require(value is right, f"pre_tokenizer.{name}", f"{shown(value)}: must be {shown(right)}, as in GPT-2")
     after = _only(found.get("post_processor"), "processors")
     silent = _type(after) == "TemplateProcessing" and after.get("special_tokens") == {}
     quiet = after is None or _type(after) == "ByteLevel" or silent
-    _require(quiet, "post_processor", f"{shown(_type(after))}: puts tokens around each text, as GPT-2 doesn't")
+    _require(quiet, "post_processor", f"{shown(_type(after))}: adds tokens to each text; GPT-2 does not")
 
 
 def _only(part: Any, of: str) -> Any:
@@ -227,9 +236,9 @@ def _alphabet(found: dict[str, Any]) -> str:
     vocab = found["model"].get("vocab")
     letters = isinstance(vocab, dict) and all(len(letter) == 1 for letter in vocab)
     if not letters or found.get("pre_tokenizer") != CHAR_SPLITTER or found.get("added_tokens") or not vocab:
-        raise ValueError("model.type=WordLevel: must have one token a character, or else be BPE, as GPT-2's")
+        raise ValueError("model.type=WordLevel: must have one token per character; else it must be BPE")
     if list(vocab.values()) != list(range(len(vocab))) or sorted(vocab) != list(vocab):
-        raise ValueError("model.vocab: characters must be sorted, their ids count from 0")
+        raise ValueError("model.vocab: the characters must be sorted, and their ids must count from 0")
     return "".join(vocab)
 
 

@@ -17,6 +17,7 @@ from gptexp.config.conversion import to_plain
 from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.generation.streaming import plain_text
 from gptexp.machine import hardware, rank_environment, ranks, slurm
+from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.report.run_curves import draw_run
 from gptexp.runs import writing
 from gptexp.runs.checkpoint import BEST
@@ -88,7 +89,7 @@ def fit(experiment: Experiment) -> None:
         Interrupted: a signal came.
     """
     try:
-        with hardware.full_width_products(hardware.accelerator_of(experiment.config)):
+        with fastest_kernels(experiment.model, hardware.accelerator_of(experiment.config)):
             experiment.trainer.fit(experiment.lit, datamodule=experiment.datamodule)
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None
@@ -225,7 +226,7 @@ def _timed(a: torch.Tensor, b: torch.Tensor, products: int) -> float:
 
 def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
     """Where the run lies, a sample, and what to type next."""
-    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.told)
+    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.headline)
     run = "latest" if e.config.paths.logs == "logs" else shlex.quote(display_path(e.folder))
     if e.samples and e.samples.text:
         say(console, f"\n{plain_text(e.samples.text)}\n")

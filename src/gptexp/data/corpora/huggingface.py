@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import StreamBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, hash_contents
 from gptexp.data.corpora._rows import BUILDERS, explain, open_rows, require_rows
+from gptexp.data.corpora.base import StreamBase
 from gptexp.util.files import user_path
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

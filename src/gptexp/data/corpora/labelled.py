@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptexp.config.data import HuggingFaceConfig, LabelledConfig
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
 from gptexp.data.corpora._rows import BUILDERS as BUILTIN
 from gptexp.data.corpora._rows import explain, open_rows, require_rows
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
 from gptexp.util.files import user_path
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+from gptexp.data.corpora.base import CorpusBase
 
 
 class PydocsCorpus(CorpusBase):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._reading import Contents, clean, cut_pieces, hash_contents
+from gptexp.data.corpora.base import CorpusBase
 
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, hash_contents, read_text
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.util.files import user_path
 
 _EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}

@@ -99,7 +99,7 @@ class Checkpoints(pl.Callback):
                 "last": lit.score.metrics() if lit.score else None,
                 "best": self.record.best,
                 "seconds": self.record.throughput.elapsed(),
-                "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
+                "sums": lit.score.sums() if lit.score and lit.validates(lit.step) else None,
             },
             precision=str(lit.trainer.precision),
             history=self.record.history.until(lit.step),
