@@ -110,7 +110,7 @@ def test_each_value_of_a_sweep_keeps_its_typed_form(override: str, values: list[
 @pytest.mark.parametrize("override", ["++model.n_layer=1,2", "model.n_layer=1,2", "model=glob(b*)", "+seed=1,2"])
 def test_a_sweep_names_its_jobs_in_every_form_of_hydras_grammar(workplace: Path, override: str) -> None:
     if override.startswith("+seed"):
-        with pytest.raises(ConfigError, match=r"^\+seed=1: is there already; leave the plus out"):
+        with pytest.raises(ConfigError, match=r"^\+seed=1: already exists; remove the plus"):
             plan([override])
         return
     key = override.partition("=")[0].strip("+").rpartition(".")[2]
