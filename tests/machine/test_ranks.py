@@ -265,13 +265,12 @@ def test_lost_standard_error_does_not_stop_reading_from_ranks(monkeypatch: pytes
 def test_no_rank_exits_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp.runs import checkpoint
-    from gptexp.training.callbacks.bundle import Bundle
+    from gptexp.training.callbacks import bundle
     from gptexp.training.module import LitGPT
     from gptexp.training.nonfinite import NonFiniteLoss
 
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(1, 2, 1, 2))
-    monkeypatch.setattr(checkpoint, "weights", lambda model: {})
+    monkeypatch.setattr(bundle, "model_tensors", lambda model: {})
     written: list[bool] = []
 
     def write() -> None:
@@ -280,7 +279,7 @@ def test_no_rank_exits_before_the_bundle_is_written(
 
     threading.Timer(0.1, write).start()
     error = NonFiniteLoss("train/loss is nan", 3, before_update=True)
-    Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
+    bundle.Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
     assert written
 
 
