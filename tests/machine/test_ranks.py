@@ -266,7 +266,6 @@ def test_no_rank_exits_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from gptexp.training.callbacks import bundle
-    from gptexp.training.callbacks.bundle import Bundle
     from gptexp.training.module import LitGPT
     from gptexp.training.nonfinite import NonFiniteLoss
 
@@ -280,7 +279,7 @@ def test_no_rank_exits_before_the_bundle_is_written(
 
     threading.Timer(0.1, write).start()
     error = NonFiniteLoss("train/loss is nan", 3, before_update=True)
-    Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
+    bundle.Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
     assert written
 
 
