@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptexp.runs.layout import METRICS
 from gptexp.util.files import read_rows
 
 if TYPE_CHECKING:
@@ -139,14 +140,15 @@ class Run:
     def _rows(self) -> list[dict[str, str]]:
         if self.folder is None:
             return []
-        return read_rows(self.folder / "metrics.csv")
+        return read_rows(self.folder / METRICS)
 
     @property
     def result(self) -> dict[str, Any]:
-        """What result.json says; {} where the run has not ended."""
-        from gptexp.runs.result import read_result
+        """The content of result.json; {} before the run has ended."""
+        from gptexp.runs.result import Result, find_result
 
-        return read_result(self.folder) if self.folder else {}
+        result = find_result(self.folder) if self.folder else Result()
+        return {} if result.status is None else result.as_plain()
 
     def samples(self) -> list[tuple[int, str]]:
         """(step, what the model wrote then)."""

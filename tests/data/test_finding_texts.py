@@ -106,9 +106,9 @@ def test_pipes_and_sockets_are_refused_without_waiting(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("~nobody-of-this-name/x", "no home folder of ~nobody-of-this-name is known"),
-        ("x" * 300, "the name is too long for a file"),
-        ("a\0b", "holds a null character"),
+        ("~nobody-of-this-name/x", "the home folder of ~nobody-of-this-name is unknown"),
+        ("x" * 300, "the file name is too long"),
+        ("a\0b", "contain a null character"),
     ],
 )
 def test_impossible_file_names_give_a_one_line_error(path: str, reason: str) -> None:
@@ -151,7 +151,7 @@ def refusal(path: Path, content: bytes, encoding: str = "utf-8") -> str:
         (b"{\\rtf1\\ansi", "is an RTF document, not text; save it as plain text"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
-            "is a pointer of git-lfs, not the file itself",
+            "is a git-lfs pointer, not the file",
         ),
     ],
 )

@@ -59,7 +59,7 @@ def test_rows_in_another_encoding_name_file_position_and_hint(tmp_path: Path) ->
     [
         ("text,label\nabc,a\n".encode("utf-16-le"), "full of null characters; it looks like utf-16-le"),
         (b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "is an Office document, not text; save it as plain text"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a pointer of git-lfs"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a git-lfs pointer"),
     ],
 )
 def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:

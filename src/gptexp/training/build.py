@@ -101,7 +101,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     size = measure_model(make, config.model.block_size, config.finetune)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
-    precision = hardware.choose_precision(config, began=source.precision if source and config.resume else None)
+    precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
     model = seeded(make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights come in, which would be rounded otherwise

@@ -18,7 +18,7 @@ from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.history import History, segment
-from gptexp.runs.layout import run_folder
+from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
 
 
@@ -101,11 +101,11 @@ def best_file(source: ckpt.Checkpoint, config: Config) -> Path | None:
     """The file of the best step until now, where it stands beside the source's checkpoint."""
     assert config.resume is not None
     taken = find_checkpoint(config.resume)
-    best = taken.with_name(ckpt.BEST)
+    best = taken.with_name(BEST)
     if not best.is_file():
         return None
     step = (source.metrics.get("best") or {}).get("step")
-    return best if taken.name == ckpt.LAST or load(best).step == step else None  # else of a later step
+    return best if taken.name == LAST or load(best).step == step else None  # else of a later step
 
 
 def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
