@@ -291,7 +291,7 @@ def test_an_export_is_whole_or_absent_and_never_overwrites(
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "llama"}, "model_type=llama: must be gpt2"),
-    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06: gptexp's GPT has 1e-05 only"),
+    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06: gptexp's GPT supports only 1e-05"),
     ({"scale_attn_weights": False}, "scale_attn_weights=false: "),
     ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=true: "),
     ({"add_cross_attention": True}, "add_cross_attention=true: "),
@@ -359,7 +359,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(
     folder = make(store=pickled)
     monkeypatch.chdir(folder)
     torch.save({"wte.weight": Evil()}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: holds more than tensors and plain data") as caught:
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: contains more than tensors and plain data") as caught:
         ours_of(folder)
     assert "\n" not in str(caught.value)
     assert not (folder / "evil-was-here").exists()
@@ -393,7 +393,7 @@ def test_an_index_of_shards_can_only_name_files_in_its_folder(
 def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
     (good / name).write_text(pointer, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"{name}: is a pointer of git-lfs.*git lfs pull") as caught:
+    with pytest.raises(ValueError, match=rf"{name}: is a git-lfs pointer.*git lfs pull") as caught:
         ours_of(good)
     assert "\n" not in str(caught.value)
 
@@ -421,7 +421,7 @@ def test_integers_are_refused_as_weights(good: Path) -> None:
     stored = load_file(good / "model.safetensors")
     stored["transformer.ln_f.weight"] = stored["transformer.ln_f.weight"].long()
     save_file(stored, good / "model.safetensors")
-    with pytest.raises(ValueError, match=r"transformer\.ln_f\.weight holds whole numbers"):
+    with pytest.raises(ValueError, match=r"transformer\.ln_f\.weight contains integers"):
         ours_of(good)
 
 
@@ -479,11 +479,11 @@ def test_settings_of_a_weights_folder_cannot_be_changed_or_resumed(good: Path, w
 def test_without_tokenizer_files_the_vocabulary_must_have_gpt2s_size(good: Path) -> None:
     for path in good.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"311 tokens, which aren't GPT-2's 50,257.*put tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"311 tokens instead of GPT-2's 50,257.*put tokenizer\.json"):
         ours_of(good)
     config = json.loads((good / "config.json").read_text(encoding="utf-8"))
     (good / "config.json").write_text(json.dumps(config | {"vocab_size": 50257}), encoding="utf-8")
-    assert huggingface.read_settings(good)["tokenizer"] == {"kind": "gpt2"}
+    assert huggingface.model_settings(good)["tokenizer"] == {"kind": "gpt2"}
 
 
 def test_a_folder_without_weights_names_the_expected_files(good: Path) -> None:

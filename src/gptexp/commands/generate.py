@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.runs.finding import find_checkpoint
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 if TYPE_CHECKING:
     from gptexp.generation.decoding import Decoder
@@ -150,7 +150,7 @@ def converse(writer: Writer) -> None:
             print("\n(stopped; Ctrl-D ends)", file=sys.stderr)
             continue
         except ValueError as error:
-            print(f"error: {plain(str(error))}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
         finally:
             seed += writer.arguments.num_samples
 

@@ -99,7 +99,7 @@ def _show_table(found: Iterator[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gptexp.util.text import plain
+    from gptexp.util.text import printable
 
     table = Table("text", "label", "probabilities")
     for prediction in found:
@@ -108,5 +108,5 @@ def _show_table(found: Iterator[dict[str, Any]]) -> None:
         shown += " · …" if len(likely) > SHOWN else ""
         text = " ".join(prediction["text"].split())
         cells = (text[:60] + "…" if len(text) > 60 else text, str(prediction["label"]), shown)
-        table.add_row(*(Text(plain(cell)) for cell in cells))  # a text may hold what rich takes for markup
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # a text may hold what rich takes for markup
     Console(highlight=False).print(table)

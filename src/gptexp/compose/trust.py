@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptexp.util.text import shown
+from gptexp.util.text import typed_value
 
 PLACES = ("path", "val_path", "data_files")  # of settings data.*: what is read
 LOCAL = ("text", "json", "csv", "parquet")  # names of data sets that are readers of local files
@@ -59,4 +59,4 @@ def _plugins(settings: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 def named(data: Mapping[str, Any]) -> str:
     """What settings data.* name, for a message: data.kind=text data.path=/**."""
     names = ("kind", "dataset", *PLACES)
-    return " ".join(f"data.{name}={shown(data[name])[:80]}" for name in names if data.get(name) is not None)
+    return " ".join(f"data.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)

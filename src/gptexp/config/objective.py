@@ -24,12 +24,14 @@ class ObjectiveConfig:
 
     metrics: the metrics that validation computes, named as in logs and tables, the loss first.
     best_by: the one of them that selects best.ckpt and that a search optimizes.
+    unit: what the loss is a mean over, token or text.
     """
 
     kind: str = ""
     """Name of the implementation in gptexp/objectives/. The preset sets it."""
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
+    unit: ClassVar[str] = "token"
 
     @property
     def causal(self) -> bool:
@@ -89,6 +91,7 @@ class ClassificationConfig(ObjectiveConfig):
     """Whether attention is bidirectional. init_from=RUN sets it where RUN was trained with objective=mlm."""
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/accuracy", "val/macro_f1")
     best_by: ClassVar[str] = "val/loss"
+    unit: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         require_at_least(0, "objective", self, "lm_weight")

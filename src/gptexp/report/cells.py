@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptexp.config.objective import HIGHER
-from gptexp.report import naming, statistics
+from gptexp.report import comparable, naming, statistics
 from gptexp.report.budget import time
 from gptexp.report.comparison import TOLERANCE, Comparison
 from gptexp.report.effects import Effect, Level
@@ -32,8 +32,8 @@ def better_side(metric: str) -> str:
 
 
 def unit_of(c: Comparison) -> str:
-    """Of the metric; the loss of a classifier is one of whole texts."""
-    texts = c.metric == "val/loss" and c.runs[0].settings.get("objective.kind") == "classification"
+    """Return the unit of the metric."""
+    texts = c.metric == "val/loss" and comparable.unit_of(c.runs[0]) == "text"
     return "nats a text" if texts else UNITS.get(c.metric, "")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gptexp.config import KINDS
 from gptexp.config.fingerprint import matters, settings_that_matter
-from gptexp.config.objective import UNSAID
+from gptexp.config.objective import UNSAID, ObjectiveConfig
 from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run
 from gptexp.util.errors import RunError
@@ -62,7 +63,7 @@ def comparable(
     kept = _keep_one(kept, objective_of, f"another objective, whose {metric} is of something else", preferred, reasons)
     of_one_objective = kept
     kept = _keep_one(kept, _text, "scored on another validation text", preferred, reasons)
-    if metric in PER_TOKEN and not any(objective_of(run) == "classification" for run in kept):  # there it is of a text
+    if metric in PER_TOKEN and all(unit_of(run) == "token" for run in kept):
         why = f"another tokenizer, and {metric} is of a token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
@@ -78,6 +79,12 @@ def comparable(
 def objective_of(run: Run) -> str:
     """What a run was trained for; one of before there was a choice was a language model."""
     return str(run.settings.get("objective.kind", UNSAID["kind"]))
+
+
+def unit_of(run: Run) -> str:
+    """Return what the loss of a run is a mean over: token or text."""
+    schema: type[ObjectiveConfig] = KINDS["objective"].get(objective_of(run), ObjectiveConfig)
+    return schema.unit
 
 
 def _without(run: Run, metric: str) -> str:

@@ -6,10 +6,10 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,11 +19,14 @@ from gptexp.config.fingerprint import completed, flatten
 from gptexp.report.curves import Curve, read_curve
 from gptexp.runs import history, samples
 from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
+from gptexp.runs.provenance import provenance_files, read_provenance
+from gptexp.runs.result import COMPLETED, FAILED, Metrics, Result, read_result
 from gptexp.util.errors import RunError
-from gptexp.util.files import read_json, read_yaml
+from gptexp.util.files import read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
 EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to
+Number = TypeVar("Number", int, float)
 LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
 
@@ -129,16 +132,20 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
     Raises:
         Unreadable: unfinished or damaged.
     """
-    result = _json(folder / RESULT)
-    if result.get("status") == "failed":
-        raise Unreadable(f"failed: {' '.join(str(result.get('error')).split())[:160]}")
-    if result.get("status") != "completed":
-        raise Unreadable(f"unfinished: its status is {result.get('status')!r}")
+    try:
+        result = read_result(folder)
+    except FileNotFoundError:
+        raise Unreadable(f"unfinished: no {RESULT}") from None
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{RESULT} is damaged: {_first_line(error, folder / RESULT)}") from None
+    if result.status == FAILED:
+        raise Unreadable(f"failed: {' '.join(str(result.error).split())[:160]}")
+    if result.status != COMPLETED:
+        raise Unreadable(f"unfinished: its status is {result.status!r}")
     try:
         return _run(folder, settings, result)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise Unreadable(f"{RESULT} is damaged: {what}") from None
+    except ValueError as error:
+        raise Unreadable(f"{RESULT} is damaged: {error}") from None
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -176,58 +183,46 @@ def _natural_lr(model: dict[str, Any]) -> float | None:
         return None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise Unreadable(f"unfinished: no {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"{path.name} is damaged: {_first_line(error, path)}") from None
-
-
-def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def _as_computed(settings: dict[str, Any], result: Result) -> dict[str, Any]:
     """The settings with what they came to: `auto` and null as values, and where an extended run was extended.
 
     bf16 on one machine and float32 on another are two experiments, as are two peak learning rates.
     """
     found = dict(settings)
-    if isinstance(chosen := result.get("precision"), str):
-        found["trainer.precision"] = chosen
-    if EFFECTIVE_LR in settings and result.get("peak_lr") is not None:
-        found[EFFECTIVE_LR] = _number(result, "peak_lr")
-    if extended := history.extension(_history(result)):
+    if result.precision is not None:
+        found["trainer.precision"] = result.precision
+    if EFFECTIVE_LR in settings and result.peak_lr is not None:
+        found[EFFECTIVE_LR] = float(result.peak_lr)
+    if extended := history.extension(result.history or []):
         found["schedule.extended"] = extended
     return found
 
 
-def _history(result: dict[str, Any]) -> list[history.Segment]:
-    """Which code and learning rates trained the run; older results don't say."""
-    return history.checked(result["history"]) if result.get("history") is not None else []
-
-
-def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
-    steps, tokens = _count(result, "steps"), _count(result, "tokens")
-    rate = _number(result, "tokens_per_second")
+def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
+    steps, tokens = _needed("steps", result.steps), _needed("tokens", result.tokens)
+    rate = float(_needed("tokens_per_second", result.tokens_per_second))
     curve, problem = read_curve(folder, tokens_per_step=tokens / steps)
-    sha = result["val"]["text_sha256"]
+    val_tokens, sha = result.val.get("texts", result.val.get("tokens")), result.val.get("text_sha256")
     if not isinstance(sha, str):
-        raise TypeError("text_sha256 is no text")
+        raise ValueError("no text_sha256")
+    if type(val_tokens) is not int or not 0 < val_tokens < 2**63:
+        raise ValueError(f"the size of its validation text is {val_tokens!r}")
     code, commits = _code(folder, result)
     return Run(
         folder=folder,
         settings=_as_computed(settings, result),
         seed=settings["seed"],
-        metrics=_metrics(result["metrics"]),
-        best=_metrics(result.get("best") or {}),
+        metrics=_metrics(result.metrics),
+        best=_metrics(result.best),
         text_sha256=sha,
-        val_tokens=_count(result["val"], "texts" if "texts" in result["val"] else "tokens"),
+        val_tokens=val_tokens,
         steps=steps,
         tokens=tokens,
-        parameters=_count(result, "parameters"),
+        parameters=_needed("parameters", result.parameters),
         seconds=_seconds(result, curve, tokens, rate),
         tokens_per_second=rate,
-        bytes_per_token=_optional(result, "bytes_per_token"),
-        flops_per_token=_optional(result, "flops_per_token", zero=True),  # a bigram only looks up
+        bytes_per_token=result.bytes_per_token,
+        flops_per_token=result.flops_per_token,
         curve=curve,
         curve_problem=problem,
         origin=_origin(folder / PROVENANCE),
@@ -237,68 +232,46 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
     )
 
 
-def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: float) -> float:
+def _seconds(result: Result, curve: Curve | None, tokens: int, rate: float) -> float:
     """Training seconds of the whole run; result.json counts those since the last resume."""
     if curve is not None and curve.seconds is not None and not curve.seconds_derived:
         return float(curve.seconds[-1])
-    if result.get("resumed_from"):
+    if result.resumed_from:
         return tokens / rate
-    return _number(result, "training_seconds" if "training_seconds" in result else "seconds", zero=True)
+    return float(_needed("seconds", result.seconds if result.training_seconds is None else result.training_seconds))
 
 
-def _count(values: Mapping[str, Any], name: str) -> int:
-    value = values[name]
-    if type(value) is not int or not (0 < value < 2**63):
-        raise ValueError(f"{name} is {value!r}")
+def _needed(name: str, value: Number | None) -> Number:
+    if value is None:
+        raise ValueError(f"no {name}")
     return value
 
 
-def _number(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float:
-    """A finite number above 0; zero: 0 is one too."""
-    value = values[name]
-    if type(value) not in (int, float) or not (0 < value < math.inf or (zero and value == 0)):
-        raise ValueError(f"{name} is {value!r}")
-    return float(value)
-
-
-def _optional(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float | None:
-    """None where an older run didn't record it."""
-    return None if values.get(name) is None else _number(values, name, zero=zero)
-
-
-def _metrics(values: Any) -> dict[str, float]:
-    """null, which stands for what is no finite number, becomes nan."""
-    if not isinstance(values, dict):
-        raise TypeError("metrics are no object")
-    known = {str(name): math.nan if value is None else value for name, value in values.items()}
-    if not all(type(value) in (int, float) for value in known.values()):
-        raise TypeError("a metric is no number")
-    return {name: float(value) if abs(value) < LARGEST else math.nan for name, value in known.items()}
+def _metrics(values: Metrics) -> dict[str, float]:
+    """Return the metrics with nan for each value that is not finite."""
+    return {name: math.nan if x is None or not abs(x) < LARGEST else float(x) for name, x in values.items()}
 
 
 def _origin(path: Path) -> dict[str, str]:
-    """What provenance.json says of device and data; missing or damaged, it says nothing."""
+    """Return device and data from provenance.json; nothing if it is missing or damaged."""
     try:
-        facts = _json(path)
-        hardware, data = ((facts.get(part) or {}) for part in ("hardware", "data"))
-        gpus = hardware.get("gpus")
-        cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
-        device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
-        found = {"device": device, "data": data.get("fingerprint")}
-    except (Unreadable, AttributeError, KeyError, TypeError):
+        found = read_provenance(path)
+    except (OSError, ValueError):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    hardware, gpus = found.hardware, found.hardware.get("gpus")
+    cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
+    known = {"device": f"{len(gpus)} × {gpus[0]}" if gpus else cpu, "data": found.data.get("fingerprint")}
+    return {name: value for name, value in known.items() if value is not None}
 
 
-def _code(folder: Path, result: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
+def _code(folder: Path, result: Result) -> tuple[tuple[str, ...], dict[str, str]]:
     """The versions of the code that trained a run, and their commits where both are known.
 
     A version is a hash of the code, since a commit may change something else; a commit where that is all there is.
     A resumed run writes provenance-<step>.json beside provenance.json, so all of them are read.
     """
-    paths = sorted(folder.glob(f"{Path(PROVENANCE).stem}*.json"), key=lambda path: natural(path.stem))
-    commits = dict(filter(None, map(_commit, paths)))
-    hashes = [sha for part in _history(result) if (sha := part.get("code_sha256"))]
+    commits = dict(filter(None, map(_commit, provenance_files(folder))))
+    hashes = [sha for part in result.history or [] if (sha := part.get("code_sha256"))]
     named = [sha[:8] for sha in hashes] or commits.values()
     return tuple(dict.fromkeys(named)), {sha[:8]: commits[sha] for sha in hashes if sha in commits}
 
@@ -306,12 +279,14 @@ def _code(folder: Path, result: dict[str, Any]) -> tuple[tuple[str, ...], dict[s
 def _commit(path: Path) -> tuple[str, str] | None:
     """The code's hash (or the file's name, where there is none) and its commit, as a provenance file says them."""
     try:
-        facts = _json(path)
-        commit, diff = facts["git"]["commit"], facts["git"].get("diff")
-        changes = f" with changes {hashlib.sha256(diff.encode()).hexdigest()[:4]}" if diff else ""
-        return str(facts.get("code_sha256") or path.name), f"commit {commit[:7]}{changes}"
-    except (Unreadable, AttributeError, KeyError, TypeError, ValueError):
+        found = read_provenance(path)
+    except (OSError, ValueError):
         return None
+    if found.git is None:
+        return None
+    diff = (found.git.diff or "").encode(errors="surrogatepass")
+    changes = f" with changes {hashlib.sha256(diff).hexdigest()[:4]}" if diff else ""
+    return found.code_sha256 or path.name, f"commit {found.git.commit[:7]}{changes}"
 
 
 def last_sample(folder: Path) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 # Okabe and Ito (2008), without the yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -109,7 +109,7 @@ def styled() -> Iterator[None]:
 
 def _advice(missing: Sequence[str]) -> str:
     """What to install so that labels are no empty boxes."""
-    named = " ".join(map(plain, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
+    named = " ".join(map(printable, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
     return (
         f"plots show boxes for characters that no font here has: {named}; install Noto Sans CJK (Debian: "
         f"fonts-noto-cjk) or another font that has them, then delete {mpl.get_cachedir()}/fontlist-*.json"
@@ -138,5 +138,5 @@ def picture(fig: Figure, form: str = "png") -> bytes:
 
 def literal(text: str) -> str:
     """Text that matplotlib shows as it is: no formulas, and no labels hidden by a leading underscore."""
-    text = "\n".join(map(plain, text.split("\n"))).replace("$", r"\$")
+    text = "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")
     return f"\u2009{text}" if text.startswith("_") else text

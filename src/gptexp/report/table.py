@@ -17,7 +17,7 @@ from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 WIDEST_SETTING = 28
 LONGEST_WORD = 16
@@ -89,4 +89,4 @@ def print_left_out(console: Console, left_out: Sequence[LeftOut]) -> None:
 
 
 def _say(console: Console, text: str, indent: int = 0, style: str = "") -> None:
-    console.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent), expand=False))
+    console.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent), expand=False))

@@ -9,7 +9,7 @@ from typing import Any
 from gptexp.report.comparison import Comparison
 from gptexp.report.naming import differing
 from gptexp.report.rows import Row
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -31,7 +31,7 @@ def _harmless(cell: Any) -> Any:
     """Text without control characters; what a spreadsheet would take for a formula gets an apostrophe."""
     if not isinstance(cell, str):
         return cell
-    return f"'{plain(cell)}" if cell.startswith(FORMULA) else plain(cell)
+    return f"'{printable(cell)}" if cell.startswith(FORMULA) else printable(cell)
 
 
 def _settings(c: Comparison, row: Row) -> dict[str, Any]:

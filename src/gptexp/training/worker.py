@@ -31,7 +31,7 @@ class Composition(TypedDict):
 def main() -> None:
     """Train as the rank given by the environment, with the settings read from standard input."""
     outlive_readers()
-    with ranks.ending_whole():
+    with ranks.exit_without_finalization():
         composition = _read_composition()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         _train(composition)
@@ -48,7 +48,7 @@ def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambd
         started = rank_environment.started()
     if started is None:
         return lead()
-    with ranks.ending_whole():
+    with ranks.exit_without_finalization():
         refuse(started)
         if started.rank > 0:
             follow()
@@ -62,7 +62,7 @@ def follow() -> None:
     """Receive the composition and the folder from rank 0 and train."""
     with one_line_errors():
         ranks.connect()
-        composition: Composition = ranks.hear(ranks.COMPOSITION)
+        composition: Composition = ranks.receive(ranks.COMPOSITION)
     _train(composition)
 
 
