@@ -427,7 +427,7 @@ def test_a_failed_compilation_gives_one_line_with_a_remedy() -> None:
     experiment = Mock(model=nn.Linear(1, 1), compiled=(True, "as asked"), config=compose(["trainer=cpu"]))
     experiment.trainer.fit.side_effect = error
     expected = (
-        r"^trainer\.compile: torch can't .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"
+        r"^trainer\.compile: torch cannot .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"
     )
     with pytest.raises(ValueError, match=expected):
         run.fit(experiment)
