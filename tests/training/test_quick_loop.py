@@ -102,7 +102,7 @@ def test_auto_compiles_only_if_it_saves_time(
     config = compose(["model=mini_gpt"])
     config.trainer.compile, config.trainer.strategy, config.trainer.accelerator = wanted, strategy, Accelerator.auto
     monkeypatch.setattr(hardware, "accelerator_of", lambda config: device)
-    monkeypatch.setattr(hardware, "_lacks_for_compiling", lambda: None)
+    monkeypatch.setattr(hardware, "_missing_for_compiling", lambda: None)
     chosen, why = hardware.choose_compile(config, flops)
     assert chosen is compiled
     assert why

@@ -426,9 +426,7 @@ def test_a_failed_compilation_gives_one_line_with_a_remedy() -> None:
     error = theirs("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
     experiment = Mock(model=nn.Linear(1, 1), compiled=(True, "as asked"), config=compose(["trainer=cpu"]))
     experiment.trainer.fit.side_effect = error
-    expected = (
-        r"^trainer\.compile: torch cannot .* \(InvalidCxxCompiler: No .* found\); use trainer\.compile=false, .*delete /"
-    )
+    expected = r"^trainer\.compile: torch cannot .* \(InvalidCxx.* found\); use trainer\.compile=false, .*delete /"
     with pytest.raises(ValueError, match=expected):
         run.fit(experiment)
     experiment.compiled = (False, "too short")
