@@ -80,10 +80,10 @@ def test_a_text_on_the_command_line_is_read_like_a_row(tmp_path: Path) -> None:
 def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n,b\nno,\n")
     corpus = open_corpus(LabelledConfig(path=str(tmp_path / "rows.csv")), tmp_path)
-    with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are left out"):
+    with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are skipped"):
         assert [text for _, text in corpus.pieces()] == ["yes"]
     stream = HuggingFaceConfig(dataset="csv", data_files=str(tmp_path / "rows.csv"))
-    with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are left out"):
+    with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are skipped"):
         assert [text for _, text in open_corpus(stream, tmp_path).pieces()] == ["yes", "no"]
 
 

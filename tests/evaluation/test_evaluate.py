@@ -194,10 +194,10 @@ WRONG = [
     (["--encoding", "utf-8"], "--encoding=utf-8: goes with --text FILE"),
     (["--text", "some.txt", "--encoding", "utf-9"], "--encoding=utf-9: unknown text encoding; try utf-8"),
     (["--text", "some.txt", "--encoding", "base64"], "--encoding=base64: unknown text encoding; try utf-8"),
-    (["--text", "/dev/null"], "/dev/null: is no regular file, and a text is read several times; write it to a file"),
+    (["--text", "/dev/null"], "/dev/null: is not a regular file, and a text is read several times; write it to a file"),
     (["--text", "some.txt", "--max-tokens", "9"], "--max-tokens=9: goes with the run's own corpus, not with some.txt"),
     (["--text", "latin.txt"], "latin.txt: byte 3 (line 1) can't be read as --encoding=utf-8; it looks like"),
-    (["--text", "new.txt"], "new.txt: character '雪' (U+96EA) at line 2, column 3: this tokenizer knows "),
+    (["--text", "new.txt"], "new.txt: character '雪' (U+96EA) at line 2, column 3: not among the "),
     (["--lambada", "some.txt"], "some.txt, line 1: is no JSON (Expecting value)"),
     (["--hellaswag", "mark.txt"], "mark.txt: has no lines, so there is nothing to score"),
 ]

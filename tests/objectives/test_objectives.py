@@ -293,7 +293,7 @@ def test_every_kind_of_file_gives_the_same_rows(suffix: str, train: Train, tmp_p
         for part in (found.train, found.val)
         for i in range(len(part))
     }
-    assert decoded == {row for row in rows if row[0]}  # rows without a text are left out
+    assert decoded == {row for row in rows if row[0]}  # rows without a text are skipped
 
 
 def _write_as(suffix: str, rows: list[tuple[str, str]]) -> None:
@@ -345,18 +345,18 @@ def test_the_split_does_not_depend_on_the_seed_or_the_order_of_rows(train: Train
     [
         (["data.path=none.csv"], r"data.path=none.csv: no such file \(looked in .*\)"),
         (["data.path=."], r"data.path=.: is a folder; name a file or a glob in it \(.csv, "),
-        (["data.path=notes.txt"], r"data.path=notes.txt: notes.txt: no kind of file that is known here"),
+        (["data.path=notes.txt"], r"data.path=notes.txt: notes.txt: unknown kind of file; give one of"),
         (
             ["data.text_column=review"],
             r"data.text_column=review: no such column in data.path=texts.csv; there are text",
         ),
         (["data.label_column=stars"], r"data.label_column=stars: no such column in data.path=texts.csv; there are"),
         (["data.path=one.csv"], r"data.label_column=label: the training texts all have the label 'glad'; at least 2"),
-        (["data.path=floats.jsonl"], r"data.path=floats.jsonl: row 1: data.label_column=label holds 0.5, a float"),
+        (["data.path=floats.jsonl"], r"data.path=floats.jsonl: row 1: data.label_column=label is 0.5, a float"),
         (["data.path=empty.csv"], r"data.path=empty.csv: has no row with a text in text and a label in label"),
         (["data.path=broken.parquet"], r"data.path=broken.parquet: can't be read \("),
         (["data.val_path=val.csv"], r"data.label_column=label: validation has 1 text of 'angry', training none; give"),
-        (["data.dataset=csv", "data.path=null"], r"data.dataset=csv: files of your own are given by data.path"),
+        (["data.dataset=csv", "data.path=null"], r"data.dataset=csv: use data.path for local files"),
     ],
 )
 def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str, train: Train) -> None:
@@ -491,7 +491,7 @@ def test_mlm_masks_15_percent_of_tokens_as_80_10_10() -> None:
     hidden, swapped, kept = 0, 0, 0
     for number, window in enumerate(tokens):
         window[7] = 3  # <|endoftext|>
-        shown, targets = masking.hide(window, (1, number))
+        shown, targets = masking.mask(window, (1, number))
         chosen = targets != IGNORED
         assert chosen.sum() == round(0.15 * 64)
         assert targets[7] == IGNORED
