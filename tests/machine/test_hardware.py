@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import sysconfig
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
 from gptexp.compose.composition import compose
-from gptexp.config import Accelerator
+from gptexp.config.training import Accelerator
 from gptexp.machine import hardware
 
 
@@ -39,9 +43,9 @@ def test_a_long_run_is_compiled_on_a_gpu_that_supports_it(tmp_path: Path, monkey
     monkeypatch.setattr(hardware, "accelerator_of", lambda config: "cuda")
     monkeypatch.delenv("CC", raising=False)
     tools: dict[str, object] = {"triton": True, "gcc": "/usr/bin/gcc"}
-    monkeypatch.setattr(hardware.importlib.util, "find_spec", tools.get)
-    monkeypatch.setattr(hardware.shutil, "which", tools.get)
-    monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", tools.get)
+    monkeypatch.setattr(shutil, "which", tools.get)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     config = compose([])
 
     def chosen() -> tuple[bool, str]:
@@ -72,7 +76,7 @@ def test_a_resumed_run_keeps_its_precision_on_another_machine(bf16: bool, monkey
     )
 
 
-MATMUL = torch.backends.mkldnn.matmul
+MATMUL = cast(Any, torch.backends.mkldnn).matmul  # missing in torch's stubs
 
 
 @pytest.mark.parametrize(("maker", "amx"), [("AuthenticAMD", False), ("AuthenticAMD", True), ("GenuineIntel", False)])

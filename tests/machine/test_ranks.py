@@ -16,7 +16,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from gptexp.machine import rank_environment, rank_process, ranks, slurm
 from gptexp.machine.rank_process import RankProcess

@@ -37,7 +37,7 @@ def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
     assert "transformer.wte.weight" in saved.model
     assert "lm_head.weight" not in saved.model
     model, tokenizer = load_model(saved, "here")
-    assert model.lm_head.weight is model.transformer.wte.weight
+    assert model.get_parameter("lm_head.weight") is model.get_parameter("transformer.wte.weight")
     assert tokenizer.vocab_size == 257
     tokens = torch.arange(8)[None]
     again = build_model(compose([*SMALL, "tokenizer=byte"]).model, 257, seed=3)
@@ -177,7 +177,7 @@ def test_only_positions_are_cropped_to_a_smaller_block_size() -> None:
     config = compose([*SMALL, "model.block_size=4"]).model
     model = build_model(config, 257, seed=9)
     load_weights(model, stored, "there")
-    assert torch.equal(model.transformer.wpe.weight, stored["transformer.wpe.weight"][:4])
+    assert torch.equal(model.get_parameter("transformer.wpe.weight"), stored["transformer.wpe.weight"][:4])
     wider = build_model(compose([*SMALL, "model.n_embd=16"]).model, 257, seed=9)
     before = model_tensors(wider)
     with pytest.raises(ValueError, match=r"there: .+ is \(.+\), the model's is \(.+\)"):

@@ -54,7 +54,7 @@ def test_a_run_is_extended_only_if_its_learning_rates_differ(found: list[history
 def test_a_run_resumed_without_changes_stays_one_segment() -> None:
     first, own = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
     assert history.History([first], {**own, "from": 10}).until(15) == [{**own, "to": 15}]
-    other = {**own, "from": 10, "code_sha256": "b"}
+    other: history.Segment = {**own, "from": 10, "code_sha256": "b"}
     going_on = history.History([first], other)
     assert going_on.until(10) == [first]
     assert going_on.until(15) == [first, {**other, "to": 15}]

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gptexp.commands.export import export
 from gptexp.compose.composition import compose
-from gptexp.config import GPTConfig
 from gptexp.config.conversion import to_plain
+from gptexp.config.model import Activation, BigramConfig, GPTConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
 from gptexp.generation.decoding import stream_tokens
 from gptexp.models.build import build_model
@@ -81,7 +81,7 @@ def make(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
     return folder_of
 
 
-def half(model: GPT2LMHeadModel, folder: Path) -> None:
+def half(model: Any, folder: Path) -> None:
     model.half().save_pretrained(folder)
 
 
@@ -98,7 +98,7 @@ def pickled(model: GPT2LMHeadModel, folder: Path) -> None:
 def pickled_in_parts(model: GPT2LMHeadModel, folder: Path) -> None:
     """The format of large models in transformers before safetensors."""
     model.config.save_pretrained(folder)
-    stored, places = model.state_dict(), {}
+    stored, places = model.state_dict(), dict[str, str]()
     for part, names in enumerate((list(stored)[:9], list(stored)[9:]), 1):
         file = f"pytorch_model-{part:05d}-of-00002.bin"
         torch.save({name: stored[name] for name in names}, folder / file)
@@ -122,11 +122,12 @@ def ours_of(run: object) -> tuple[torch.nn.Module, Any]:
     return load_model(open_checkpoint(path), path)
 
 
-def theirs_of(folder: Path, **settings: Any) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **settings).eval()
+def theirs_of(folder: Path, **settings: Any) -> Any:
+    model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **settings)
+    return model.eval()
 
 
-def assert_same(ours: torch.nn.Module, theirs: torch.nn.Module, vocab: int = VOCAB, length: int = 19) -> None:
+def assert_same(ours: torch.nn.Module, theirs: Any, vocab: int = VOCAB, length: int = 19) -> None:
     """The logits of every position, and the greedy text of each model."""
     tokens = torch.randint(vocab, (3, length), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -214,12 +215,11 @@ def test_a_gptexp_model_gives_the_same_logits_in_transformers(
 
 
 def test_other_settings_are_also_exported(run: Callable[..., Path], tmp_path: Path) -> None:
-    from gptexp.config.model import Activation
-
     config = replace(OURS, bias=True, tie_weights=False, activation=Activation.gelu, dropout=0.2, attn_dropout=0.1)
     path = run(config, dtype=torch.float64)
     export(str(path), tmp_path / "out")
-    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
+    theirs: Any = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    theirs.eval()
     assert theirs.dtype == torch.float64
     assert (theirs.config.resid_pdrop, theirs.config.embd_pdrop, theirs.config.attn_pdrop) == (0.2, 0.2, 0.1)
     tokens = torch.arange(24)[None]
@@ -256,7 +256,6 @@ def test_settings_that_transformers_gpt2_lacks_are_refused_by_name(
 
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
-    from gptexp.config import BigramConfig
     from gptexp.runs.huggingface.config import require_gpt2
 
     with pytest.raises(ValueError, match=r"model\.kind=bigram: can't be exported"):

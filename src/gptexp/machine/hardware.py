@@ -17,7 +17,8 @@ from typing import Any, TypedDict, cast
 import psutil
 import torch
 
-from gptexp.config import Accelerator, Config, Strategy
+from gptexp.config import Config
+from gptexp.config.training import Accelerator, Strategy
 from gptexp.machine import rank_environment
 from gptexp.machine.cgroups import available_memory
 

@@ -92,6 +92,8 @@ if PACKAGE not in sys.modules:
             del sys.modules[name]
 
 import lightning.pytorch as pl  # noqa: E402
-from lightning.pytorch.plugins import environments  # noqa: E402
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment  # noqa: E402
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: E402
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment  # noqa: E402
 
-__all__ = ["environments", "pl"]
+__all__ = ["LightningEnvironment", "SLURMEnvironment", "TorchElasticEnvironment", "pl"]

@@ -42,7 +42,7 @@ _connected: list[bool] = []
 @cache
 def _store() -> Any:
     """Return the launcher's store; without one, a store that rank 0 serves and the process group shares."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     who = current()
     assert who is not None

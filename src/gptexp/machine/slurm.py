@@ -74,10 +74,10 @@ def _has_terminal() -> bool:
 
 
 def _first_node(environment: Mapping[str, str]) -> str:
-    from gptexp.machine.lightning import environments
+    from gptexp.machine.lightning import SLURMEnvironment
 
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "127.0.0.1")
-    return environments.SLURMEnvironment.resolve_root_node_address(nodes)
+    return SLURMEnvironment.resolve_root_node_address(nodes)
 
 
 def requeue() -> None:

@@ -50,7 +50,7 @@ class Provenance(CodeVersion):
 
     command: str = ""
     directory: str | None = None
-    hardware: Hardware = field(default_factory=dict)
+    hardware: Hardware = field(default_factory=lambda: cast("Hardware", {}))
     data: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,9 +78,7 @@ def write_provenance(folder: Path, first_step: int, data: dict[str, str], hardwa
 
 def provenance_files(folder: Path) -> list[Path]:
     """Return the provenance files of a run, in the order of the steps at which they start."""
-    found = (
-        {path: match for path in folder.iterdir() if (match := _FILE.fullmatch(path.name))} if folder.is_dir() else {}
-    )
+    found = {path: match for path in folder.glob("*.json") if (match := _FILE.fullmatch(path.name))}
     return sorted(found, key=lambda path: int(found[path][1] or -1))
 
 

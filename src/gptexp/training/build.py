@@ -21,7 +21,7 @@ from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
 from gptexp.machine import hardware, rank_environment, ranks
-from gptexp.machine.lightning import environments, pl
+from gptexp.machine.lightning import LightningEnvironment, TorchElasticEnvironment, pl
 from gptexp.models import flops
 from gptexp.models.build import Measured, measure_model, seeded
 from gptexp.models.lora import adapt, merged
@@ -204,7 +204,7 @@ def build_trainer(
     quiet()
     settings, who = config.trainer, rank_environment.current()
     # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
-    plugins: list[Any] = [environments.TorchElasticEnvironment() if who else environments.LightningEnvironment()]
+    plugins: list[Any] = [TorchElasticEnvironment() if who else LightningEnvironment()]
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
         plugins.append(pl.plugins.DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))

@@ -94,9 +94,8 @@ def _size(given: dict[str, Any], name: str, default: int) -> int:
     known = [alias for alias in (name, *ALIASES.get(name, ())) if alias in given]
     found = known[0] if known else name
     value = given.get(found, default)
-    right = type(value) is int and 1 <= value <= LARGEST
-    _require(right, found, value, "must be a whole number from 1")
-    return value
+    _require(type(value) is int and 1 <= value <= LARGEST, found, value, "must be a whole number from 1")
+    return int(value)
 
 
 def _dropout(given: dict[str, Any], name: str) -> float:

@@ -15,6 +15,7 @@ import torch
 from gptexp.runs import huggingface
 from gptexp.runs.archive import open_archive, require_dense
 from gptexp.runs.checkpoint import Checkpoint
+from gptexp.runs.huggingface.config import CONFIG
 from gptexp.util.files import LFS_POINTER, require_no_pointer
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
@@ -46,8 +47,8 @@ def _require_same_head(path: Path, head: torch.Tensor, embedding: torch.Tensor |
     """Refuse a stored output layer that differs from the embedding it is tied to, because it would be ignored."""
     if embedding is not None and not torch.equal(head.detach().float(), embedding):
         raise ValueError(
-            f"{path}: {HEAD} differs from {EMBEDDING}, but {huggingface.CONFIG} ties them; if the model has a "
-            f'separate output layer, write "tie_word_embeddings": false into {huggingface.CONFIG}'
+            f"{path}: {HEAD} differs from {EMBEDDING}, but {CONFIG} ties them; if the model has a "
+            f'separate output layer, write "tie_word_embeddings": false into {CONFIG}'
         )
 
 
