@@ -1,11 +1,9 @@
-"""Run folders as values: settings, final metrics, costs, validation curve; or why a folder can't be read."""
+"""Reads run folders: settings, final metrics, costs and validation curve, or the reason why a run is excluded."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,28 +15,30 @@ from omegaconf.errors import OmegaConfBaseException
 from gptexp.config import KINDS
 from gptexp.config.fingerprint import completed, flatten
 from gptexp.report.curves import Curve, read_curve
+from gptexp.report.origin import code_versions, natural, origin
 from gptexp.runs import history, samples
 from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
 from gptexp.util.errors import RunError
 from gptexp.util.files import read_json, read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
-EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to
-LARGEST = 1e100  # a metric beyond it is no number to reckon with
+EFFECTIVE_LR = "optimizer.effective_lr"  # the rate that `optimizer.lr: null` resolved to
+LARGEST = 1e100  # a larger metric counts as diverged; its square would overflow
 
 
 class Unreadable(ValueError):
-    """Why a run folder can't take part; the message completes "left out: FOLDER: …"."""
+    """A run folder cannot be included; the message completes "left out: FOLDER: …"."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One finished run.
 
-    metrics, best: by name (val/bpb …), of the last step and of the best; nan where it was no finite number.
-    flops_per_token: as the run recorded it, or None; bytes_per_token: of the training text, or None.
+    metrics, best: by name (val/bpb …), of the last and of the best step; nan if not finite.
+    val_tokens: scored in validation, or texts if the objective scores texts.
+    flops_per_token: as recorded, or None. bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
-    code: names of the versions of the code that trained it, in order; commits: of those that are hashes, the commit.
+    code: names of the versions of the code that trained it, in order. commits: the commits of those that are hashes.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that takes no part, and why; its flat settings where they could be read."""
+    """An excluded run with the reason, and its flat settings if they could be read."""
 
     folder: Path
     reason: str
@@ -73,18 +73,18 @@ class LeftOut:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """The run folders among and below these folders, each once, in natural order.
+    """Return the run folders among and below these folders, each once, in natural order.
 
-    A folder with no run in it comes last, as itself, so that it is left out with the reason.
+    A folder without a run comes last, so that it is excluded with the reason.
 
     Raises:
-        RunError: a folder that isn't there, or no run in any.
+        RunError: a folder that does not exist, or no run in any.
     """
     found: dict[Path, Path] = {}
     empty: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise RunError(f"{folder}: no such folder; give run folders, or folders that hold some")
+            raise RunError(f"{folder}: no such folder; give run folders, or folders that contain some")
         runs = list(_below(folder))
         if not runs:
             empty.append(folder)
@@ -96,7 +96,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Folders with a config.yaml; what lies inside one belongs to it."""
+    """Folders with a config.yaml; folders inside them belong to the same run."""
     for place, folders, files in os.walk(folder):
         if CONFIG in files:
             folders.clear()
@@ -105,18 +105,13 @@ def _below(folder: Path) -> Iterator[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts job 2 before job 10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
-
-
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
-    """Read each folder; what can't be read, or hasn't finished, is named with its reason."""
+    """Read each folder; return the complete runs, and the others with the reason."""
     runs, left_out = [], []
     for folder in folders:
         settings = None
         try:
-            settings = read_settings(folder)
+            settings = read_flat_settings(folder)
             runs.append(read_run(folder, settings))
         except Unreadable as reason:
             left_out.append(LeftOut(folder, str(reason), settings))
@@ -124,7 +119,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def read_run(folder: Path, settings: dict[str, Any]) -> Run:
-    """Read the result of a run whose settings have been read.
+    """Read the result of a run with these flat settings.
 
     Raises:
         Unreadable: unfinished or damaged.
@@ -141,32 +136,32 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
         raise Unreadable(f"{RESULT} is damaged: {what}") from None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """config.yaml, flat.
+def read_flat_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings in config.yaml, by dotted name.
 
     Raises:
-        Unreadable: not there, damaged, or of another program.
+        Unreadable: missing, damaged, or of another program.
     """
     if not (folder / CONFIG).exists():
         raise Unreadable(NO_RUN)
     try:
         settings = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{CONFIG} can't be read: {_first_line(error, folder / CONFIG)}") from None
+        raise Unreadable(f"{CONFIG} cannot be read: {_first_line(error, folder / CONFIG)}") from None
     groups = ("model", "tokenizer", "data", "trainer")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
-        raise Unreadable(f"{CONFIG} holds no settings of a gptexp run")
+        raise Unreadable(f"{CONFIG} has no settings of a gptexp run")
     if type(settings.get("seed")) is not int:
-        raise Unreadable(f"{CONFIG} holds no seed")
+        raise Unreadable(f"{CONFIG} has no seed")
     scalar = (type(None), bool, int, float, str)
     flat = flatten(completed(settings))
-    if flat.get("optimizer.lr") is None:  # both are kept: a rate that follows the model is another choice
+    if flat.get("optimizer.lr") is None:  # keep null as well: it follows the model, unlike an equal number
         flat[EFFECTIVE_LR] = _natural_lr(settings["model"])
     return {key: value if isinstance(value, scalar) else str(value) for key, value in flat.items()}
 
 
 def _natural_lr(model: dict[str, Any]) -> float | None:
-    """What `optimizer.lr: null` means for a model; None where its settings are not those of a known kind."""
+    """The rate that `optimizer.lr: null` resolves to, or None for an unknown kind of model or unresolved settings."""
     schema = KINDS["model"].get(str(model.get("kind")))
     if schema is None or "${" in str(model):
         return None
@@ -186,9 +181,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """The settings with what they came to: `auto` and null as values, and where an extended run was extended.
+    """The settings with `auto` and null resolved, and with the step at which an extended run was extended.
 
-    bf16 on one machine and float32 on another are two experiments, as are two peak learning rates.
+    bf16 on one machine and float32 on another are two configurations, as are two peak learning rates.
     """
     found = dict(settings)
     if isinstance(chosen := result.get("precision"), str):
@@ -201,7 +196,7 @@ def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, 
 
 
 def _history(result: dict[str, Any]) -> list[history.Segment]:
-    """Which code and learning rates trained the run; older results don't say."""
+    """The segments of the run's history; older results have none."""
     return history.checked(result["history"]) if result.get("history") is not None else []
 
 
@@ -211,8 +206,8 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
     curve, problem = read_curve(folder, tokens_per_step=tokens / steps)
     sha = result["val"]["text_sha256"]
     if not isinstance(sha, str):
-        raise TypeError("text_sha256 is no text")
-    code, commits = _code(folder, result)
+        raise TypeError("text_sha256 is not a text")
+    code, commits = code_versions(folder, _history(result))
     return Run(
         folder=folder,
         settings=_as_computed(settings, result),
@@ -227,10 +222,10 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
         seconds=_seconds(result, curve, tokens, rate),
         tokens_per_second=rate,
         bytes_per_token=_optional(result, "bytes_per_token"),
-        flops_per_token=_optional(result, "flops_per_token", zero=True),  # a bigram only looks up
+        flops_per_token=_optional(result, "flops_per_token", zero=True),  # a bigram model has none
         curve=curve,
         curve_problem=problem,
-        origin=_origin(folder / PROVENANCE),
+        origin=origin(folder / PROVENANCE),
         code=code,
         commits=commits,
         finished=(folder / RESULT).stat().st_mtime,
@@ -238,7 +233,7 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
 
 
 def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: float) -> float:
-    """Training seconds of the whole run; result.json counts those since the last resume."""
+    """Training seconds of the whole run; those in result.json count from the last resume."""
     if curve is not None and curve.seconds is not None and not curve.seconds_derived:
         return float(curve.seconds[-1])
     if result.get("resumed_from"):
@@ -254,7 +249,7 @@ def _count(values: Mapping[str, Any], name: str) -> int:
 
 
 def _number(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float:
-    """A finite number above 0; zero: 0 is one too."""
+    """A finite number above 0, or from 0 if `zero`."""
     value = values[name]
     if type(value) not in (int, float) or not (0 < value < math.inf or (zero and value == 0)):
         raise ValueError(f"{name} is {value!r}")
@@ -262,60 +257,22 @@ def _number(values: Mapping[str, Any], name: str, *, zero: bool = False) -> floa
 
 
 def _optional(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float | None:
-    """None where an older run didn't record it."""
+    """A number, or None if an older run did not record it."""
     return None if values.get(name) is None else _number(values, name, zero=zero)
 
 
 def _metrics(values: Any) -> dict[str, float]:
-    """null, which stands for what is no finite number, becomes nan."""
+    """Metrics by name; null, which stands for a number that is not finite, becomes nan."""
     if not isinstance(values, dict):
-        raise TypeError("metrics are no object")
+        raise TypeError("metrics are not an object")
     known = {str(name): math.nan if value is None else value for name, value in values.items()}
     if not all(type(value) in (int, float) for value in known.values()):
-        raise TypeError("a metric is no number")
+        raise TypeError("a metric is not a number")
     return {name: float(value) if abs(value) < LARGEST else math.nan for name, value in known.items()}
 
 
-def _origin(path: Path) -> dict[str, str]:
-    """What provenance.json says of device and data; missing or damaged, it says nothing."""
-    try:
-        facts = _json(path)
-        hardware, data = ((facts.get(part) or {}) for part in ("hardware", "data"))
-        gpus = hardware.get("gpus")
-        cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
-        device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
-        found = {"device": device, "data": data.get("fingerprint")}
-    except (Unreadable, AttributeError, KeyError, TypeError):
-        return {}
-    return {name: value for name, value in found.items() if isinstance(value, str)}
-
-
-def _code(folder: Path, result: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The versions of the code that trained a run, and their commits where both are known.
-
-    A version is a hash of the code, since a commit may change something else; a commit where that is all there is.
-    A resumed run writes provenance-<step>.json beside provenance.json, so all of them are read.
-    """
-    paths = sorted(folder.glob(f"{Path(PROVENANCE).stem}*.json"), key=lambda path: natural(path.stem))
-    commits = dict(filter(None, map(_commit, paths)))
-    hashes = [sha for part in _history(result) if (sha := part.get("code_sha256"))]
-    named = [sha[:8] for sha in hashes] or commits.values()
-    return tuple(dict.fromkeys(named)), {sha[:8]: commits[sha] for sha in hashes if sha in commits}
-
-
-def _commit(path: Path) -> tuple[str, str] | None:
-    """The code's hash (or the file's name, where there is none) and its commit, as a provenance file says them."""
-    try:
-        facts = _json(path)
-        commit, diff = facts["git"]["commit"], facts["git"].get("diff")
-        changes = f" with changes {hashlib.sha256(diff.encode()).hexdigest()[:4]}" if diff else ""
-        return str(facts.get("code_sha256") or path.name), f"commit {commit[:7]}{changes}"
-    except (Unreadable, AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
 def last_sample(folder: Path) -> str:
-    """What the model wrote at its last validation; empty where there is nothing readable."""
+    """Return the text sample of the last validation, or "" if there is none."""
     try:
         written = samples.read(folder)
     except OSError:
