@@ -22,8 +22,8 @@ def save(path: Path, figures: Any, device: str = "cpu", *, quiet: bool = False) 
 
     path.parent.mkdir(parents=True, exist_ok=True)
     code = code_version()
-    commit = (code["git"] or {}).get("commit")
-    about = {"date": time.strftime("%Y-%m-%d"), "commit": commit, "versions": code["versions"]}
+    commit = code.git and code.git.commit
+    about = {"date": time.strftime("%Y-%m-%d"), "commit": commit, "versions": code.versions}
     write_json(path, {**about, "machine": describe(device), "figures": figures})
     if not quiet:
         print(path)

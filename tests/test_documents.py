@@ -250,7 +250,7 @@ def matters_again(line: str, later: list[Command]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_every_documented_command_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workplace.lay(tmp_path)
     failures: list[str] = []

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptexp.runs.layout import METRICS
 from gptexp.util.files import read_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from gptexp.data.prepare import PreparedData
+    from gptexp.data.prepare import TextData
     from gptexp.tokenizers import Tokenizer
 
 BUDGET = "GPTEXP_BUDGET"
@@ -87,7 +88,7 @@ def command(line: str) -> None:
         raise RuntimeError(f"exit code {code}: {line}")
 
 
-def open_data(*overrides: str) -> PreparedData:
+def open_data(*overrides: str) -> TextData:
     """Tokenizer and tokens of a corpus as a run with these overrides has them: `open_data("tokenizer=bpe")`.
 
     Raises:
@@ -139,14 +140,15 @@ class Run:
     def _rows(self) -> list[dict[str, str]]:
         if self.folder is None:
             return []
-        return read_rows(self.folder / "metrics.csv")
+        return read_rows(self.folder / METRICS)
 
     @property
     def result(self) -> dict[str, Any]:
-        """What result.json says; {} where the run has not ended."""
-        from gptexp.runs.result import read_result
+        """The content of result.json; {} before the run has ended."""
+        from gptexp.runs.result import Result, find_result
 
-        return read_result(self.folder) if self.folder else {}
+        result = find_result(self.folder) if self.folder else Result()
+        return {} if result.status is None else result.as_plain()
 
     def samples(self) -> list[tuple[int, str]]:
         """(step, what the model wrote then)."""

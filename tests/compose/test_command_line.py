@@ -110,7 +110,7 @@ def test_each_value_of_a_sweep_keeps_its_typed_form(override: str, values: list[
 @pytest.mark.parametrize("override", ["++model.n_layer=1,2", "model.n_layer=1,2", "model=glob(b*)", "+seed=1,2"])
 def test_a_sweep_names_its_jobs_in_every_form_of_hydras_grammar(workplace: Path, override: str) -> None:
     if override.startswith("+seed"):
-        with pytest.raises(ConfigError, match=r"^\+seed=1: is there already; leave the plus out"):
+        with pytest.raises(ConfigError, match=r"^\+seed=1: already exists; remove the plus"):
             plan([override])
         return
     key = override.partition("=")[0].strip("+").rpartition(".")[2]
@@ -138,8 +138,8 @@ WRONG = [
     (["seed=1", "--seed=3", "--cfg", "job"], "--seed=3: a setting has no dashes; write seed=3"),
     (["--dry-run"], "--dry-run: a setting has no dashes; write dry_run=true"),
     (["--compile"], "--compile: a setting has no dashes; did you mean trainer.compile?"),
-    (["tokenizer=files", "tokenizer.path=~nobody-here/x"], "tokenizer.path=~nobody-here/x: no home folder of"),
-    (["resume=~nobody-here/x"], "resume=~nobody-here/x: no home folder of"),
+    (["tokenizer=files", "tokenizer.path=~nobody-here/x"], "tokenizer.path=~nobody-here/x: the home folder of"),
+    (["resume=~nobody-here/x"], "resume=~nobody-here/x: the home folder of"),
     (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
 ]
 
@@ -324,7 +324,7 @@ def test_a_dry_run_of_one_experiment_prints_its_cost_only(
 OPTION_ERRORS = [
     ("generate", ["latest", "--max-tokens", "5"], "--max-tokens: no such option; did you mean --max-new-tokens?"),
     ("generate", ["latest", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
-    ("generate", ["latest", "Harry", "said"], "Harry: one argument too many; a text with spaces needs quotes"),
+    ("generate", ["latest", "Harry", "said"], "Harry: unexpected argument; quote text that contains spaces"),
     ("evaluate", [], "the following arguments are required: RUN"),
     ("compare", ["logs", "--sort"], "--sort: no such option"),
     ("export", ["latest", "--out"], "--out: expected one argument"),
@@ -338,7 +338,7 @@ def test_a_wrong_option_gives_a_one_line_error(
     with pytest.raises(SystemExit) as stop:
         import_module(f"gptexp.{module}").parser().parse_args(arguments)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == f"error: {reported}; `python -m gptexp.{module} --help` lists what it takes\n"
+    assert capsys.readouterr().err == f"error: {reported}; `python -m gptexp.{module} --help` lists the options\n"
 
 
 @pytest.mark.parametrize("setting", ["paths.logs", "paths.data", "paths.cache"])
@@ -349,12 +349,14 @@ def test_a_path_with_a_tilde_is_in_the_home_folder(
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     config = compose([f"{setting}=~/elsewhere"])
     assert getattr(config.paths, setting.removeprefix("paths.")) == str(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=rf"^{setting}=~nobody-here/x: no home folder of ~nobody-here is known"):
+    with pytest.raises(ValueError, match=rf"^{setting}=~nobody-here/x: the home folder of ~nobody-here is unknown"):
         compose([f"{setting}=~nobody-here/x"])
 
 
 def test_a_folder_of_runs_instead_of_a_run_names_the_newest_run(tmp_path: Path) -> None:
     (tmp_path / "mine/2026-01-01/checkpoints").mkdir(parents=True)
     (tmp_path / "mine/2026-01-01/checkpoints/last.ckpt").touch()
-    with pytest.raises(RunError, match=r"/mine: is no run folder, but holds some; the newest is .*/mine/2026-01-01$"):
+    with pytest.raises(
+        RunError, match=r"/mine: is not a run folder, but contains some; the newest is .*/mine/2026-01-01$"
+    ):
         find_checkpoint(str(tmp_path / "mine"))

@@ -44,7 +44,7 @@ def in_training(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], a
         after()
         return trained
 
-    monkeypatch.setattr("gptexp.data.build.train_tokenizer", train)
+    monkeypatch.setattr("gptexp.data.make_shards.train_tokenizer", train)
     monkeypatch.setattr("gptexp.data.labelled.train_tokenizer", train)
 
 

@@ -120,7 +120,7 @@ def test_a_folder_with_only_a_readme_counts_as_empty(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "README.md").write_text("Put your books here.")
     corpus = open_corpus(HarryPotterConfig(path=str(folder)), tmp_path)
-    with pytest.raises(ValueError, match="data=harrypotter: no text there yet") as caught:
+    with pytest.raises(ValueError, match="data=harrypotter: no text found") as caught:
         corpus.check()
     for part in (str(folder), "any number of .txt files", "data=pydocs"):
         assert part in str(caught.value)
@@ -205,7 +205,7 @@ def test_shakespeare_is_downloaded_once_and_verified(tmp_path: Path, monkeypatch
     corpus = open_corpus(ShakespeareConfig(), tmp_path / "cache")
     corpus.check()
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(ValueError, match=r"sent another text.*data\.path"):
+    with pytest.raises(ValueError, match=r"returned another text.*data\.path"):
         documents(corpus)
     assert not (tmp_path / "cache").exists()
     monkeypatch.setattr(shakespeare, "SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
@@ -285,7 +285,7 @@ def test_scripts_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "set.py").write_text("raise SystemExit")
     for name in ("own/set.py", "own", "./own", "other.py", "/etc", "a/b/c"):
-        with pytest.raises(ValueError, match="scripts and local folders are not run"):
+        with pytest.raises(ValueError, match="scripts and local folders are not supported"):
             open_corpus(HuggingFaceConfig(dataset=name), tmp_path).check()
     with pytest.raises(ValueError, match=r"data\.data_files=None"):
         open_corpus(HuggingFaceConfig(dataset="json"), tmp_path).check()

@@ -99,16 +99,16 @@ def test_pipes_and_sockets_are_refused_without_waiting(tmp_path: Path, monkeypat
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.txt")
         for path in ("pipe.txt", "socket.txt", "*.txt", ".", "/dev/zero"):
-            with pytest.raises(ValueError, match="is no regular file, and a text is read several times"):
+            with pytest.raises(ValueError, match="is not a regular file, and a text is read several times"):
                 find_files(path)
 
 
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("~nobody-of-this-name/x", "no home folder of ~nobody-of-this-name is known"),
-        ("x" * 300, "the name is too long for a file"),
-        ("a\0b", "holds a null character"),
+        ("~nobody-of-this-name/x", "the home folder of ~nobody-of-this-name is unknown"),
+        ("x" * 300, "the file name is too long"),
+        ("a\0b", "contain a null character"),
     ],
 )
 def test_impossible_file_names_give_a_one_line_error(path: str, reason: str) -> None:
@@ -151,7 +151,7 @@ def refusal(path: Path, content: bytes, encoding: str = "utf-8") -> str:
         (b"{\\rtf1\\ansi", "is an RTF document, not text; save it as plain text"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
-            "is a pointer of git-lfs, not the file itself",
+            "is a git-lfs pointer, not the file",
         ),
     ],
 )
@@ -212,5 +212,5 @@ def test_an_encoding_hint_never_names_the_failed_encoding(tmp_path: Path) -> Non
     assert likely_encoding(b"", TEXTS["gb18030"].encode("gb18030"), "gb18030") is None
     damaged = "他们说\n".encode() * 50 + b"\xff\n"
     assert refusal(tmp_path / "a.txt", damaged).endswith("the text around it is utf-8, so the file is damaged there")
-    assert refusal(tmp_path / "b.txt", codecs.BOM_UTF8 + b"\xff\x01\x02\x03").endswith("it doesn't look like text")
+    assert refusal(tmp_path / "b.txt", codecs.BOM_UTF8 + b"\xff\x01\x02\x03").endswith("it does not look like text")
     assert "for example cp1252, cp1250" in refusal(tmp_path / "c.txt", UNKNOWN["cp1250"].encode("cp1250"))

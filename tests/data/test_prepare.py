@@ -15,10 +15,10 @@ import xxhash
 
 from gptexp.config.data import HuggingFaceConfig, TextConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig, TokenizerConfig
-from gptexp.data import build, shards, tokenise
+from gptexp.data import make_shards, manifest, shards, tokenizing
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
 from gptexp.data.corpora.text import TextCorpus
-from gptexp.data.prepare import PreparedData, prepare
+from gptexp.data.prepare import TextData, prepare
 from gptexp.data.split import DocumentSplit, by_characters, first_bytes
 from gptexp.tokenizers import load_tokenizer
 
@@ -54,7 +54,7 @@ def text_config(path: Path, **settings: Any) -> TextConfig:
     return TextConfig(**{"path": str(path), "val_bytes": None, **settings})
 
 
-def text_of(prepared: PreparedData, part: str) -> str:
+def text_of(prepared: TextData, part: str) -> str:
     store = getattr(prepared, part)
     return prepared.tokenizer.decode(store.read(0, len(store)))
 
@@ -75,8 +75,8 @@ def test_validation_is_the_last_tenth_of_the_text_in_whole_characters(
     assert text_of(prepared, "train") == text[:n_train]
     assert text_of(prepared, "val") == expected
     assert prepared.text_sha256 == hashlib.sha256(expected.encode()).hexdigest()
-    assert prepared.val_bytes == len(expected.encode())
-    assert prepared.train_bytes == len(text[:n_train].encode())
+    assert prepared.val_text_bytes == len(expected.encode())
+    assert prepared.train_text_bytes == len(text[:n_train].encode())
     assert prepared.documents == 3
 
 
@@ -87,7 +87,7 @@ def test_the_scored_text_is_independent_of_tokenizer_and_block_size(books: Path,
             prepared = prepare(text_config(books, val_bytes=61), tokenizer, tmp_path / "cache", block_size=block_size)
             tokens = prepared.val.read(0, len(prepared.val))
             counted = sum(len(prepared.tokenizer.decode_bytes([token])) for token in tokens.tolist())
-            assert counted == prepared.val_bytes == int(prepared.tokenizer.token_bytes[tokens].sum())
+            assert counted == prepared.val_text_bytes == int(prepared.tokenizer.token_bytes[tokens].sum())
             seen.add((prepared.text_sha256, counted))
     assert len(seen) == 1
     assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == len(TOKENIZERS)
@@ -114,7 +114,7 @@ def test_max_tokens_limits_training_tokens_and_never_ends_at_end_of_text(
     prepared = prepare(config, ByteConfig(), tmp_path / "cache")
     assert prepared.train.read(0, 99).tolist() == [256 if c == "|" else ord(c) for c in expected]
     assert text_of(prepared, "val") == "ghij"
-    assert prepared.train_bytes == len(expected.replace("|", ""))
+    assert prepared.train_text_bytes == len(expected.replace("|", ""))
 
 
 @pytest.mark.parametrize("n", [20, 30, 70, 90, 99, 100, 110, 190, 1000])
@@ -148,7 +148,7 @@ def test_small_batches_and_shards_give_the_same_tokens(
     for tokenizer in TOKENIZERS:
         whole = prepare(text_config(books), tokenizer, tmp_path / "cache")
         with monkeypatch.context() as patch:
-            patch.setattr(tokenise, "BATCH", 10)
+            patch.setattr(tokenizing, "BATCH", 10)
             patch.setattr(shards, "SHARD_TOKENS", 64)
             split = prepare(text_config(books), tokenizer, tmp_path / "cache")
         assert len(split.train.shards) > 2
@@ -215,7 +215,7 @@ def test_a_cache_folder_without_manifest_is_rebuilt(
     books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(make_shards, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(text_config(books), CharConfig(), tmp_path / "cache")
     (folder,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
@@ -227,7 +227,7 @@ def test_a_cache_folder_without_manifest_is_rebuilt(
 
 
 def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> None:
-    original = build.build
+    original = make_shards.make_shards
 
     def counted(*arguments: Any) -> None:
         with log.open("a") as file:
@@ -236,7 +236,7 @@ def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> Non
 
     from gptexp.data import prepare as module
 
-    module.build = counted  # type: ignore[attr-defined]
+    module.make_shards = counted  # type: ignore[attr-defined]
     barrier.wait()
     assert len(prepare(text_config(books), CharConfig(), cache).train) > 0
 
@@ -310,14 +310,14 @@ def test_a_stream_is_split_by_document_hash(rows: Path, tmp_path: Path, tokenize
 def test_a_stream_stops_when_both_parts_are_full(
     rows: Path, tmp_path: Path, tokenizer: TokenizerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenise, "BATCH", 50)
+    monkeypatch.setattr(tokenizing, "BATCH", 50)
     read: list[Any] = []
     original = HuggingFaceCorpus._text
     monkeypatch.setattr(HuggingFaceCorpus, "_text", lambda self, row: read.append(row) or original(self, row))
     prepared = prepare(stream_config(rows, max_tokens=300, val_bytes=60), tokenizer, tmp_path / "cache")
     assert len(prepared.train) == 300
     assert len(read) < (2 if prepared.tokenizer.eot is None else 1) * 40
-    assert prepared.train_bytes == len(text_of(prepared, "train").encode())
+    assert prepared.train_text_bytes == len(text_of(prepared, "train").encode())
     train = "".join(row for row in ROWS if not in_validation(row))
     assert train.startswith(text_of(prepared, "train"))
     if prepared.tokenizer.eot is None:
@@ -330,10 +330,10 @@ def test_a_stream_stops_when_both_parts_are_full(
 def test_an_interrupted_stream_resumes_to_the_same_result(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: TokenizerConfig, fail_at: int
 ) -> None:
-    monkeypatch.setattr(tokenise, "BATCH", 100)
+    monkeypatch.setattr(tokenizing, "BATCH", 100)
     monkeypatch.setattr(shards, "SHARD_TOKENS", 128)
     whole = prepare(stream_config(rows), tokenizer, tmp_path / "whole")
-    original, calls, first_docs = build._save_progress, [], []
+    original, calls, first_docs = make_shards._save_progress, [], []
 
     def failing(*arguments: Any) -> None:
         original(*arguments)
@@ -341,22 +341,41 @@ def test_an_interrupted_stream_resumes_to_the_same_result(
         if len(calls) == fail_at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_save_progress", failing)
+    monkeypatch.setattr(make_shards, "_save_progress", failing)
     with pytest.raises(KeyboardInterrupt):
         prepare(stream_config(rows), tokenizer, tmp_path / "cache")
     assert len(calls) == fail_at
-    stream_pieces = build._stream_pieces
+    stream_pieces = make_shards._stream_pieces
 
     def watched(*arguments: Any) -> Any:
         for piece in stream_pieces(*arguments):
             first_docs.append(piece.text)
             yield piece
 
-    monkeypatch.setattr(build, "_stream_pieces", watched)
+    monkeypatch.setattr(make_shards, "_stream_pieces", watched)
     resumed = prepare(stream_config(rows), tokenizer, tmp_path / "cache")
     assert first_docs[0] != ROWS[0]  # it did not restart
     assert resumed.train.shards == whole.train.shards
     assert resumed.val.shards == whole.val.shards
-    numbers = ("fingerprint", "text_sha256", "val_bytes", "train_bytes", "documents")
+    numbers = ("fingerprint", "text_sha256", "val_text_bytes", "train_text_bytes", "documents")
     assert [getattr(resumed, name) for name in numbers] == [getattr(whole, name) for name in numbers]
     assert not list(resumed.folder.glob(".*")) + list(resumed.folder.glob("progress.json"))
+
+
+def test_a_manifest_without_a_schema_number_is_opened(books: Path, tmp_path: Path) -> None:
+    first = prepare(text_config(books), CharConfig(), tmp_path / "cache")
+    path = first.folder / manifest.FILE
+    plain = json.loads(path.read_bytes())
+    assert plain.pop("schema") == manifest.SCHEMA == 1
+    path.write_text(json.dumps({"format": 1, "request": "0" * 64, **plain}))
+    before = {file: file.stat().st_mtime_ns for file in first.folder.iterdir()}
+    assert prepare(text_config(books), CharConfig(), tmp_path / "cache").fingerprint == first.fingerprint
+    assert {file: file.stat().st_mtime_ns for file in first.folder.iterdir()} == before  # nothing was rebuilt
+
+
+def test_a_manifest_of_a_later_schema_is_refused(books: Path, tmp_path: Path) -> None:
+    folder = prepare(text_config(books), CharConfig(), tmp_path / "cache").folder
+    path = folder / manifest.FILE
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "schema": 2}))
+    with pytest.raises(ValueError, match=r"has schema 2, and this gptexp reads 1; delete the folder"):
+        prepare(text_config(books), CharConfig(), tmp_path / "cache")

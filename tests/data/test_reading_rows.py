@@ -59,7 +59,7 @@ def test_rows_in_another_encoding_name_file_position_and_hint(tmp_path: Path) ->
     [
         ("text,label\nabc,a\n".encode("utf-16-le"), "full of null characters; it looks like utf-16-le"),
         (b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "is an Office document, not text; save it as plain text"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a pointer of git-lfs"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a git-lfs pointer"),
     ],
 )
 def test_rows_of_another_format_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
@@ -80,10 +80,10 @@ def test_a_text_on_the_command_line_is_read_like_a_row(tmp_path: Path) -> None:
 def test_rows_without_a_text_or_a_label_are_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nyes,a\n,b\nno,\n")
     corpus = open_corpus(LabelledConfig(path=str(tmp_path / "rows.csv")), tmp_path)
-    with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are left out"):
+    with pytest.warns(UserWarning, match=r"rows\.csv: 2 of 3 rows lack a text or a label and are skipped"):
         assert [text for _, text in corpus.pieces()] == ["yes"]
     stream = HuggingFaceConfig(dataset="csv", data_files=str(tmp_path / "rows.csv"))
-    with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are left out"):
+    with pytest.warns(UserWarning, match=r"data\.text_column=text: 1 of 3 rows have no text and are skipped"):
         assert [text for _, text in open_corpus(stream, tmp_path).pieces()] == ["yes", "no"]
 
 

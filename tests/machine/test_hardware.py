@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import sysconfig
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
 from gptexp.compose.composition import compose
-from gptexp.config import Accelerator
+from gptexp.config.training import Accelerator
 from gptexp.machine import hardware
 
 
@@ -39,24 +43,24 @@ def test_a_long_run_is_compiled_on_a_gpu_that_supports_it(tmp_path: Path, monkey
     monkeypatch.setattr(hardware, "accelerator_of", lambda config: "cuda")
     monkeypatch.delenv("CC", raising=False)
     tools: dict[str, object] = {"triton": True, "gcc": "/usr/bin/gcc"}
-    monkeypatch.setattr(hardware.importlib.util, "find_spec", tools.get)
-    monkeypatch.setattr(hardware.shutil, "which", tools.get)
-    monkeypatch.setattr(hardware.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", tools.get)
+    monkeypatch.setattr(shutil, "which", tools.get)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     config = compose([])
 
     def chosen() -> tuple[bool, str]:
         return hardware.choose_compile(config, 1e18)
 
-    assert chosen() == (False, f"{tmp_path / 'Python.h'} is not there")
+    assert chosen() == (False, f"{tmp_path / 'Python.h'} is missing")
     (tmp_path / "Python.h").touch()
-    assert chosen() == (True, "pays back in a run this long")
-    assert hardware.choose_compile(config, 1e15) == (False, "the run is too short to pay it back")
+    assert chosen() == (True, "the run is long enough")
+    assert hardware.choose_compile(config, 1e15) == (False, "the run is too short")
     del tools["gcc"]
-    assert chosen() == (False, "a C compiler is not there")
+    assert chosen() == (False, "a C compiler is missing")
     monkeypatch.setenv("CC", "clang-19")
     assert chosen()[0]
     del tools["triton"]
-    assert chosen() == (False, "the package triton is not there")
+    assert chosen() == (False, "the package triton is missing")
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -65,14 +69,14 @@ def test_a_resumed_run_keeps_its_precision_on_another_machine(bf16: bool, monkey
     config = compose(["model.n_embd=768", "trainer=cpu"])
     here, why = hardware.choose_precision(config)
     other = {"bf16-mixed": "32-true", "32-true": "bf16-mixed"}[here]
-    assert hardware.choose_precision(config, began=here) == (here, why)
-    assert hardware.choose_precision(config, began=other) == (
+    assert hardware.choose_precision(config, source=here) == (here, why)
+    assert hardware.choose_precision(config, source=other) == (
         other,
-        f"as the run began; a new one would take {here} here: {why}",
+        f"as before; a new run would use {here} here: {why}",
     )
 
 
-MATMUL = torch.backends.mkldnn.matmul
+MATMUL = cast(Any, torch.backends.mkldnn).matmul  # missing in torch's stubs
 
 
 @pytest.mark.parametrize(("maker", "amx"), [("AuthenticAMD", False), ("AuthenticAMD", True), ("GenuineIntel", False)])
@@ -126,12 +130,12 @@ def test_auto_uses_the_most_gpus_that_divide_the_batch(
     config = compose([f"data.global_batch_size={batch}"])
     with warnings.catch_warnings(record=True) as reported:
         assert hardware.processes_of(config) == taken
-    assert [f"takes {taken} of {gpus} GPUs" in str(notice.message) for notice in reported] == [True] * (taken < gpus)
+    assert [f"uses {taken} of {gpus} GPUs" in str(notice.message) for notice in reported] == [True] * (taken < gpus)
 
 
 def test_auto_respects_an_explicit_micro_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 8)
-    with pytest.warns(UserWarning, match="takes 3 of 8 GPUs"):
+    with pytest.warns(UserWarning, match="uses 3 of 8 GPUs"):
         assert hardware.processes_of(compose(["data.micro_batch_size=4"])) == 3
 
 
@@ -145,7 +149,7 @@ def test_an_explicit_number_of_gpus_is_checked_before_any_process_starts(
     monkeypatch.setattr(launch, "_spawn", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(ValueError, match=r"data\.global_batch_size=12: must be a multiple of 8"):
         compose(["trainer.devices=8"])
-    with pytest.raises(ValueError, match=r"^trainer\.devices=6: torch sees 4 GPUs on this machine$"):
+    with pytest.raises(ValueError, match=r"^trainer\.devices=6: torch finds 4 GPUs on this machine$"):
         run_experiment(compose(["trainer.devices=6"]), tmp_path / "run")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptexp.machine.lightning import _late
+from gptexp.machine.lightning import _lazy
 
 pytest.importorskip("matplotlib")
 
@@ -66,7 +66,7 @@ def test_a_lazy_module_is_executed_at_the_first_missing_name(tmp_path: Path, mon
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "late_example", raising=False)
-    module = _late("late_example")
+    module = _lazy("late_example")
     vars(module)["own"] = 7
     assert importlib.import_module("late_example").own == 7
     with pytest.raises(FileNotFoundError):
@@ -80,4 +80,4 @@ def test_a_lazy_module_is_executed_at_the_first_missing_name(tmp_path: Path, mon
 
 def test_a_lazy_module_that_is_not_installed_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        _late("no_such_module")
+        _lazy("no_such_module")

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from gptexp.machine import rank_environment, rank_process, ranks, slurm
 from gptexp.machine.rank_process import RankProcess
@@ -53,9 +53,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
         ({"LOCAL_RANK": "2"}, r"^LOCAL_RANK=2: must be below LOCAL_WORLD_SIZE=2; "),
         ({"LOCAL_WORLD_SIZE": "3"}, r"^WORLD_SIZE=4: must be a multiple of LOCAL_WORLD_SIZE=3; "),
         ({"MASTER_PORT": "70000"}, r"^MASTER_PORT=70000: must be from 1 to 65535; "),
-        ({"MASTER_ADDR": ""}, r"^RANK=1, .*: set, but not MASTER_ADDR; if no launcher .*unset RANK .*torchrun"),
-        ({"RANK": None}, r": set, but not RANK; "),
-        ({"LOCAL_RANK": None, "MASTER_PORT": None}, r": set, but not LOCAL_RANK, MASTER_PORT; "),
+        ({"MASTER_ADDR": ""}, r"^RANK=1, .*: set, but MASTER_ADDR missing; if no launcher .*unset RANK .*torchrun"),
+        ({"RANK": None}, r": set, but RANK missing; "),
+        ({"LOCAL_RANK": None, "MASTER_PORT": None}, r": set, but LOCAL_RANK, MASTER_PORT missing; "),
     ],
 )
 def test_an_incomplete_set_of_launcher_variables_is_refused(change: dict[str, str | None], message: str) -> None:
@@ -82,7 +82,7 @@ def test_a_leftover_launcher_variable_gives_a_one_line_error(
         monkeypatch.setenv(name, value)
     done = command("train", *sweep, *TINY, "data.path=story.txt", cwd=workplace)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: RANK=0, WORLD_SIZE=4: set, but not LOCAL_RANK, ")
+    assert done.stderr.startswith("error: RANK=0, WORLD_SIZE=4: set, but LOCAL_RANK, ")
 
 
 def test_a_sweep_under_torchrun_is_refused_in_one_line(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,25 +140,25 @@ def test_a_waiting_rank_names_the_missing_ranks_and_times_out(
 
 
 def test_a_waiting_rank_ends_if_another_rank_fails(store: HashStore) -> None:
-    with pytest.raises(SystemExit) as stop, ranks.ending_by_telling():
+    with pytest.raises(SystemExit) as stop, ranks.notify_on_failure():
         sys.exit(2)
     assert stop.value.code == 2
     with pytest.raises(SystemExit) as stop:
-        ranks.hear("what never comes", patience=ranks.NO_LIMIT)
+        ranks.receive("what never comes", timeout=ranks.NO_LIMIT)
     assert stop.value.code == 2
 
 
 def test_ctrl_c_ends_a_waiting_rank(store: HashStore) -> None:
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        ranks.hear("what never comes", patience=ranks.NO_LIMIT)
+        ranks.receive("what never comes", timeout=ranks.NO_LIMIT)
 
 
 def test_a_busy_master_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         for address in ("127.0.0.1", "another.host"):
-            with pytest.raises(ValueError, match=f"^MASTER_PORT={port}: in use on this machine; give all ranks"):
+            with pytest.raises(ValueError, match=f"^MASTER_PORT={port}: in use on this machine; set another port"):
                 ranks._listen(address, port)
 
 
@@ -211,7 +211,7 @@ def test_a_stopped_rank_is_named_and_the_wait_is_limited(
     children = started(SLEEPS, SLEEPS)
     children[1].process.send_signal(signal.SIGSTOP)
     ended(children)
-    assert capsys.readouterr().err.startswith("notice: rank 1 is stopped, and the others wait for it; `kill -CONT ")
+    assert capsys.readouterr().err.startswith("notice: rank 1 is stopped and the others wait for it; `kill -CONT ")
     with pytest.raises(ValueError, match=r"^rank 1 had not ended 0 seconds after it was stopped \(SIGSTOP\)"):
         launch._conclude(children, [])
 
@@ -221,7 +221,7 @@ def test_a_signal_reaches_a_stopped_rank_and_has_a_limit(monkeypatch: pytest.Mon
         "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(file=sys.stderr, flush=True); time.sleep(9)"
     )
     children = started(SLEEPS, deaf)
-    while not children[1]._spoke:
+    while not children[1]._last_output:
         pass
     children[0].process.send_signal(signal.SIGSTOP)
     with launch._forwarding(children) as received:
@@ -265,13 +265,12 @@ def test_lost_standard_error_does_not_stop_reading_from_ranks(monkeypatch: pytes
 def test_no_rank_exits_before_the_bundle_is_written(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp.runs import checkpoint
-    from gptexp.training.callbacks.bundle import Bundle
+    from gptexp.training.callbacks import bundle
     from gptexp.training.module import LitGPT
     from gptexp.training.nonfinite import NonFiniteLoss
 
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(1, 2, 1, 2))
-    monkeypatch.setattr(checkpoint, "weights", lambda model: {})
+    monkeypatch.setattr(bundle, "model_tensors", lambda model: {})
     written: list[bool] = []
 
     def write() -> None:
@@ -280,7 +279,7 @@ def test_no_rank_exits_before_the_bundle_is_written(
 
     threading.Timer(0.1, write).start()
     error = NonFiniteLoss("train/loss is nan", 3, before_update=True)
-    Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
+    bundle.Bundle(tmp_path, {}, Mock()).on_exception(Mock(is_global_zero=False), Mock(spec=LitGPT, model=None), error)
     assert written
 
 
@@ -302,7 +301,7 @@ def test_a_lock_on_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: py
         return got
 
     monkeypatch.setattr(FileLock, "acquire", late)
-    with writing.open_run(folder, resumes=None), pytest.raises(Timeout):
+    with writing.claim_run_folder(folder, resumes=None), pytest.raises(Timeout):
         acquire(FileLock(folder / LOCK), timeout=0)
     assert not folder.exists()
 
@@ -313,7 +312,7 @@ def test_start_up_removes_partial_files_of_a_killed_process(tmp_path: Path) -> N
     (tmp_path / CHECKPOINTS).mkdir()
     for leftover in (tmp_path / ".nonfinite-step-2.pt.0123.tmp", tmp_path / CHECKPOINTS / ".last.ckpt.0123.tmp"):
         leftover.touch()
-    with writing.open_run(tmp_path, resumes=None):
+    with writing.claim_run_folder(tmp_path, resumes=None):
         assert list(tmp_path.rglob("*.tmp")) == []
     assert kept.exists()
 
@@ -347,12 +346,12 @@ def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeyp
     broken = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer\nmore")
     reported = ranks.lost_contact(broken)
     assert reported is not None
-    assert reported.startswith("ranks 1, 3 ended, or gave no answer ([/gloo/transport/tcp/pair.cc:553] Connection cl")
+    assert reported.startswith("ranks 1, 3 ended or did not respond ([/gloo/transport/tcp/pair.cc:553] Connection cl")
     assert ranks.lost_contact(RuntimeError("shapes do not fit")) is None
 
 
 def test_a_dead_rank_is_reported_before_those_that_lost_contact() -> None:
-    echo = f"raise SystemExit('error: rank 1 {ranks.ECHO} (gloo); see what was said there')"
+    echo = f"raise SystemExit('error: rank 1 {ranks.LOST} (gloo); see its output')"
     children = ended(started(echo, "import os, time; time.sleep(0.2); os.kill(os.getpid(), 9)"))
     with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGKILL"):
         launch._conclude(children, [])

@@ -29,6 +29,7 @@ from gptexp.data.examples import TrainTexts, pad
 from gptexp.data.labelled import prepare_labelled, split
 from gptexp.data.masking import MaskedTrain, Masking
 from gptexp.data.order import ExampleOrder
+from gptexp.data.prepared import DataFacts, LabelFacts
 from gptexp.models.losses import IGNORED
 from gptexp.objectives import implementation
 from gptexp.objectives.classification import Classification, Score, text_nats
@@ -171,7 +172,7 @@ def test_the_table_shows_texts_and_labels_literally(capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         ([], "--text: give a text to label, or --file with many"),
-        (["--text", " "], "--text: is empty, so there is nothing to read its label from"),
+        (["--text", " "], "--text: is empty, so no label can be predicted"),
         (["--text", "The söng"], "the text 'The söng': character 'ö'"),
         (["--file", "none.csv"], "--file=none.csv: no such file"),
         (["--file", "texts.csv", "--text-column", "txt"], "--file=texts.csv: no column txt; there are text, label"),
@@ -292,7 +293,7 @@ def test_every_kind_of_file_gives_the_same_rows(suffix: str, train: Train, tmp_p
         for part in (found.train, found.val)
         for i in range(len(part))
     }
-    assert decoded == {row for row in rows if row[0]}  # rows without a text are left out
+    assert decoded == {row for row in rows if row[0]}  # rows without a text are skipped
 
 
 def _write_as(suffix: str, rows: list[tuple[str, str]]) -> None:
@@ -315,7 +316,7 @@ def test_labels_can_be_numbers_and_are_sorted_numerically(train: Train, tmp_path
     data = compose([*CLASSIFY, "data.path=stars.csv"]).data
     found = prepare_labelled(data, compose().tokenizer, tmp_path / "cache")
     assert found.labels == [1, 2, 10]
-    assert found.facts["counts"] == [9, 9, 9]
+    assert found.facts.counts == [9, 9, 9]
 
 
 def test_the_split_is_stratified_and_keeps_copies_together() -> None:
@@ -344,18 +345,18 @@ def test_the_split_does_not_depend_on_the_seed_or_the_order_of_rows(train: Train
     [
         (["data.path=none.csv"], r"data.path=none.csv: no such file \(looked in .*\)"),
         (["data.path=."], r"data.path=.: is a folder; name a file or a glob in it \(.csv, "),
-        (["data.path=notes.txt"], r"data.path=notes.txt: notes.txt: no kind of file that is known here"),
+        (["data.path=notes.txt"], r"data.path=notes.txt: notes.txt: unknown kind of file; give one of"),
         (
             ["data.text_column=review"],
             r"data.text_column=review: no such column in data.path=texts.csv; there are text",
         ),
         (["data.label_column=stars"], r"data.label_column=stars: no such column in data.path=texts.csv; there are"),
         (["data.path=one.csv"], r"data.label_column=label: the training texts all have the label 'glad'; at least 2"),
-        (["data.path=floats.jsonl"], r"data.path=floats.jsonl: row 1: data.label_column=label holds 0.5, a float"),
+        (["data.path=floats.jsonl"], r"data.path=floats.jsonl: row 1: data.label_column=label is 0.5, a float"),
         (["data.path=empty.csv"], r"data.path=empty.csv: has no row with a text in text and a label in label"),
         (["data.path=broken.parquet"], r"data.path=broken.parquet: can't be read \("),
         (["data.val_path=val.csv"], r"data.label_column=label: validation has 1 text of 'angry', training none; give"),
-        (["data.dataset=csv", "data.path=null"], r"data.dataset=csv: files of your own are given by data.path"),
+        (["data.dataset=csv", "data.path=null"], r"data.dataset=csv: use data.path for local files"),
     ],
 )
 def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str, train: Train) -> None:
@@ -372,7 +373,7 @@ def test_wrong_files_are_refused_in_one_line(overrides: list[str], message: str,
 
 def test_all_labels_have_the_same_type() -> None:
     with pytest.raises(
-        ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); make them one kind"
+        ValueError, match=r"data.label_column: holds words \('a'\) and numbers \(1\); use only one of them"
     ):
         labelled._whole_numbers([("x", "a"), ("y", 1)])
 
@@ -384,14 +385,44 @@ def test_a_separate_validation_file_is_scored_completely(train: Train, tmp_path:
     assert (len(found.train), len(found.val)) == (200, 33)
 
 
+def test_an_earlier_manifest_of_labelled_texts_is_opened(train: Train, tmp_path: Path) -> None:
+    config = compose(CLASSIFY)
+    first = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    path = first.folder / "manifest.json"
+    plain = json.loads(path.read_bytes())
+    plain = {"format": 1, **{name: value for name, value in plain.items() if name != "schema"}, "cuts_runs": True}
+    for part in ("train", "val"):
+        del plain[part]["documents"], plain[part]["cuts_runs"]
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    again = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    assert again.facts.counts == first.facts.counts
+    assert again.fingerprint != first.fingerprint  # the rule for cutting long words counts now
+
+
 # ---------------------------------------------------------------------------- loss and score
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_scores_add_up_and_are_restored_from_their_sums(batches: int) -> None:
+    objective, model = _untrained()
+    model = model.double().eval().requires_grad_(False)
+    texts = [np.array([5, 6, 7]), np.array([8, 9]), np.array([10])]
+    parts = [(*pad(texts[i::batches]), torch.tensor([0, 1, 1][i::batches])) for i in range(batches)]
+    first, *others = (objective.measure(model, part) for part in parts)
+    score = sum(others, first)
+    assert score.confusion.sum(axis=1).tolist() == [1, 2]
+    assert score.sums() == [score.nats, *score.confusion.flatten().tolist()]
+    assert len(score.sums()) == 1 + 4
+    assert objective.score(score.sums()).record() == score.record()
+    whole = objective.measure(model, (*pad(texts), torch.tensor([0, 1, 1])))
+    assert score.nats == pytest.approx(whole.nats, rel=1e-12)
 
 
 def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
     config = SimpleNamespace(
         class_weights=compose([*CLASSIFY, "objective.class_weights=balanced"]).objective.class_weights
     )
-    objective = Classification(config, None, {"labels": ["rare", "usual"], "counts": [10, 90]})
+    objective = Classification(config, None, LabelFacts(labels=["rare", "usual"], counts=[10, 90]))
     assert objective._weights.tolist() == pytest.approx([5.0, 100 / 180])
     assert float((objective._weights * torch.tensor([10, 90])).sum()) == pytest.approx(100)
 
@@ -446,7 +477,7 @@ def _untrained(*overrides: str) -> tuple[Classification, Any]:
 
     config = compose([*CLASSIFY, "tokenizer=byte", *overrides])
     objective = Classification(
-        config.objective, train_tokenizer(config.tokenizer), {"labels": ["a", "b"], "counts": [1, 1]}
+        config.objective, train_tokenizer(config.tokenizer), LabelFacts(labels=["a", "b"], counts=[1, 1])
     )
     return objective, seeded(lambda: objective.make_model(config.model), seed=1)
 
@@ -460,7 +491,7 @@ def test_mlm_masks_15_percent_of_tokens_as_80_10_10() -> None:
     hidden, swapped, kept = 0, 0, 0
     for number, window in enumerate(tokens):
         window[7] = 3  # <|endoftext|>
-        shown, targets = masking.hide(window, (1, number))
+        shown, targets = masking.mask(window, (1, number))
         chosen = targets != IGNORED
         assert chosen.sum() == round(0.15 * 64)
         assert targets[7] == IGNORED
@@ -563,11 +594,11 @@ def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str,
         with pytest.raises(SystemExit):
             program.main(arguments)  # type: ignore[attr-defined]
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "was trained with objective=mlm: it finds hidden tokens from both sides" in error
+        assert "was trained with objective=mlm: it predicts masked tokens from both sides" in error
     with pytest.raises(SystemExit):
         predict.main(["masked", "--text", "The"])
-    assert "was trained with objective=mlm, and knows no labels" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="gives a label"):
+    assert "was trained with objective=mlm, which has no labels" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="predicts a label"):
         load_model(_as_classifier(load(Path("masked/checkpoints/last.ckpt"))), "run")
 
 
@@ -735,7 +766,7 @@ class Beginning:
 )
 def test_the_suggested_command_has_a_prompt_from_the_text(text: str, option: str) -> None:
     tokenizer = train_tokenizer(CharConfig(), [text], [text])
-    objective = implementation("lm")(LMConfig(), tokenizer, {})
+    objective = implementation("lm")(LMConfig(), tokenizer, DataFacts())
     command = objective.next_command("latest", SimpleNamespace(val=Beginning(tokenizer, text)))
     assert command == "python -m gptexp.generate latest" + option
     for prompt in shlex.split(option)[1:]:
@@ -746,5 +777,5 @@ def test_a_suggested_prompt_has_no_partial_character() -> None:
     tokenizer = train_tokenizer(ByteConfig(), [""], [""])
     half = SimpleNamespace(val=Beginning(tokenizer, "水")).val
     half.tokens = half.tokens[1:]
-    command = implementation("lm")(LMConfig(), tokenizer, {}).next_command("latest", SimpleNamespace(val=half))
+    command = implementation("lm")(LMConfig(), tokenizer, DataFacts()).next_command("latest", SimpleNamespace(val=half))
     assert command == "python -m gptexp.generate latest"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptexp.runs.archive import open_plain
+from gptexp.runs.archive import open_archive
 
 
 def write(path: Path, **more: Any) -> Path:
@@ -25,7 +25,7 @@ def content(plain: dict[str, Any]) -> list[Any]:
 def opened(path: Path) -> list[Any] | str:
     """The contents of a file, or the error message."""
     try:
-        return content(open_plain(path))
+        return content(open_archive(path))
     except ValueError as error:
         return str(error)
 
@@ -41,7 +41,7 @@ def pack_again(path: Path, out: Path, compression: int) -> None:
 def test_compressed_records_are_refused_by_name(tmp_path: Path, compression: int, legacy: bool) -> None:
     pack_again(write(tmp_path / "a.ckpt"), tmp_path / "b.ckpt", compression)
     with pytest.raises(ValueError, match=r"b\.ckpt: its record '.*' is compressed, so it was not opened"):
-        open_plain(tmp_path / "b.ckpt", legacy=legacy)
+        open_archive(tmp_path / "b.ckpt", legacy=legacy)
 
 
 def test_compressed_records_are_refused_before_they_are_expanded(
@@ -50,18 +50,18 @@ def test_compressed_records_are_refused_before_they_are_expanded(
     pack_again(write(tmp_path / "a.ckpt", bomb="0" * 10**6), tmp_path / "b.ckpt", zipfile.ZIP_DEFLATED)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("a record was read"))
     with pytest.raises(ValueError, match="is compressed"):
-        open_plain(tmp_path / "b.ckpt")
+        open_archive(tmp_path / "b.ckpt")
 
 
 def test_repacked_uncompressed_records_are_read_correctly(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ckpt")
     pack_again(path, tmp_path / "b.ckpt", zipfile.ZIP_STORED)
-    assert content(open_plain(tmp_path / "b.ckpt")) == content(open_plain(path))
+    assert content(open_archive(tmp_path / "b.ckpt")) == content(open_archive(path))
 
 
 def test_any_flipped_bit_of_the_zip_directory_is_harmless_or_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ckpt")
-    whole, expected = path.read_bytes(), content(open_plain(path))
+    whole, expected = path.read_bytes(), content(open_archive(path))
     with zipfile.ZipFile(path) as archive:
         directory = archive.start_dir
     for bit in range(8 * directory, 8 * len(whole), 7):
@@ -85,19 +85,19 @@ LONG = "x" * 10**6
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"config": nested(30)}, "stands for much more than the file holds"),
-        ({"config": [LONG] * 2000}, "stands for much more than the file holds"),
+        ({"config": nested(30)}, "expands to much more than the size of the file"),
+        ({"config": [LONG] * 2000}, "expands to much more than the size of the file"),
         ({"config": {1: {2: {3: [nested(1)] * 3}}}, "deep": nested(1)}, ""),
-        ({"weights": torch.zeros(1).expand(10**9)}, "has more numbers than the file holds"),
+        ({"weights": torch.zeros(1).expand(10**9)}, "has more numbers than the file contains"),
         ({"weights": [torch.zeros(10**4)[n % 9 :] for n in range(9)]}, ""),
-        ({"weights": dict.fromkeys(map(str, range(2000)), torch.zeros(10**5))}, "stands for much more"),
+        ({"weights": dict.fromkeys(map(str, range(2000)), torch.zeros(10**5))}, "expands to much more"),
         ({"weights": torch.eye(3).to_sparse()}, "more than tensors and plain data"),
         ({"weights": torch.zeros(3, device="meta")}, "more than tensors and plain data"),
         ({"weights": torch.zeros(3, dtype=torch.complex64)}, "more than tensors and plain data"),
         ({"n": 2**64}, "more than 64 bits"),
         ({"n": 10**400}, "more than 64 bits"),
         ({"n": bytearray(3)}, "more than tensors and plain data"),
-        ({(1, 2): 3}, "has a key that is no text"),
+        ({(1, 2): 3}, "has a key that is not a string"),
     ],
 )
 def test_a_small_file_cannot_claim_more_data_than_it_contains(tmp_path: Path, more: dict[Any, Any], why: str) -> None:
@@ -105,17 +105,17 @@ def test_a_small_file_cannot_claim_more_data_than_it_contains(tmp_path: Path, mo
     torch.save({"format": "f", **more}, path)
     if why:
         with pytest.raises(ValueError, match=rf"a\.ckpt: .*{why}"):
-            open_plain(path)
+            open_archive(path)
     else:
-        assert open_plain(path)["format"] == "f"
+        assert open_archive(path)["format"] == "f"
 
 
 def test_a_too_deeply_nested_value_is_refused(tmp_path: Path) -> None:
     value: list[Any] = []
     for _ in range(100):
         value = [value]
-    with pytest.raises(ValueError, match=r"nested more than 32 deep"):
-        open_plain(write(tmp_path / "a.ckpt", config=value))
+    with pytest.raises(ValueError, match=r"nested more than 32 levels deep"):
+        open_archive(write(tmp_path / "a.ckpt", config=value))
 
 
 def _with_pickle(path: Path, pickled: bytes) -> Path:
@@ -133,7 +133,7 @@ def test_a_key_that_is_too_expensive_to_hash_is_refused_unread(tmp_path: Path) -
     head = pickle.dumps([key], protocol=2).removesuffix(b"ae.").removesuffix(b"a.")
     pickled = b"\x80\x02}" + head[2:].split(b"q\x00", 1)[1] + b"K\x01s."
     with pytest.raises(ValueError, match="refers to one tuple several times"):
-        open_plain(_with_pickle(tmp_path / "a.ckpt", pickled))
+        open_archive(_with_pickle(tmp_path / "a.ckpt", pickled))
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_a_key_that_is_too_expensive_to_hash_is_refused_unread(tmp_path: Path) -
 )
 def test_a_pickle_that_allocates_what_it_names_is_refused_unread(tmp_path: Path, pickled: bytes) -> None:
     with pytest.raises(ValueError, match=r"a\.ckpt: "):
-        open_plain(_with_pickle(tmp_path / "a.ckpt", pickled))
+        open_archive(_with_pickle(tmp_path / "a.ckpt", pickled))
 
 
 def test_a_pointer_of_git_lfs_is_named_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: is a pointer of git-lfs.*git lfs pull"):
-        open_plain(path, legacy=True)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: is a git-lfs pointer.*git lfs pull"):
+        open_archive(path, legacy=True)

@@ -54,7 +54,7 @@ def test_a_run_is_extended_only_if_its_learning_rates_differ(found: list[history
 def test_a_run_resumed_without_changes_stays_one_segment() -> None:
     first, own = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
     assert history.History([first], {**own, "from": 10}).until(15) == [{**own, "to": 15}]
-    other = {**own, "from": 10, "code_sha256": "b"}
+    other: history.Segment = {**own, "from": 10, "code_sha256": "b"}
     going_on = history.History([first], other)
     assert going_on.until(10) == [first]
     assert going_on.until(15) == [first, {**other, "to": 15}]
@@ -123,10 +123,9 @@ def test_compare_names_the_versions_of_the_code(tmp_path: Path) -> None:
 
 def test_a_commit_without_code_changes_is_not_another_version(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    from runfolders import age
-
     from gptexp.report.comparison import Question, compare_folders
     from gptexp.report.notes import notes
+    from support.run_folders import age
 
     (part,) = segments("cosine", (100, 100))
     for name, seed, commit in (("old", 1, "c"), ("new", 1, "d"), ("other", 2, "e")):
@@ -156,9 +155,8 @@ def test_compare_distinguishes_uncommitted_changes_of_older_runs(tmp_path: Path)
 
 def test_a_rerun_with_other_code_is_noted_if_it_replaces_a_run(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    from runfolders import age
-
     from gptexp.report.comparison import Question, compare_folders
+    from support.run_folders import age
 
     (part,) = segments("cosine", (100, 100))
     age(make_run(tmp_path / "old", 2.0, result={"history": [part]}), 60)

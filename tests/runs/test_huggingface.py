@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gptexp.commands.export import export
 from gptexp.compose.composition import compose
-from gptexp.config import GPTConfig
 from gptexp.config.conversion import to_plain
+from gptexp.config.model import Activation, BigramConfig, GPTConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
 from gptexp.generation.decoding import stream_tokens
 from gptexp.models.build import build_model
@@ -81,7 +81,7 @@ def make(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
     return folder_of
 
 
-def half(model: GPT2LMHeadModel, folder: Path) -> None:
+def half(model: Any, folder: Path) -> None:
     model.half().save_pretrained(folder)
 
 
@@ -98,7 +98,7 @@ def pickled(model: GPT2LMHeadModel, folder: Path) -> None:
 def pickled_in_parts(model: GPT2LMHeadModel, folder: Path) -> None:
     """The format of large models in transformers before safetensors."""
     model.config.save_pretrained(folder)
-    stored, places = model.state_dict(), {}
+    stored, places = model.state_dict(), dict[str, str]()
     for part, names in enumerate((list(stored)[:9], list(stored)[9:]), 1):
         file = f"pytorch_model-{part:05d}-of-00002.bin"
         torch.save({name: stored[name] for name in names}, folder / file)
@@ -122,11 +122,12 @@ def ours_of(run: object) -> tuple[torch.nn.Module, Any]:
     return load_model(open_checkpoint(path), path)
 
 
-def theirs_of(folder: Path, **settings: Any) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **settings).eval()
+def theirs_of(folder: Path, **settings: Any) -> Any:
+    model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **settings)
+    return model.eval()
 
 
-def assert_same(ours: torch.nn.Module, theirs: torch.nn.Module, vocab: int = VOCAB, length: int = 19) -> None:
+def assert_same(ours: torch.nn.Module, theirs: Any, vocab: int = VOCAB, length: int = 19) -> None:
     """The logits of every position, and the greedy text of each model."""
     tokens = torch.randint(vocab, (3, length), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -214,12 +215,11 @@ def test_a_gptexp_model_gives_the_same_logits_in_transformers(
 
 
 def test_other_settings_are_also_exported(run: Callable[..., Path], tmp_path: Path) -> None:
-    from gptexp.config.model import Activation
-
     config = replace(OURS, bias=True, tie_weights=False, activation=Activation.gelu, dropout=0.2, attn_dropout=0.1)
     path = run(config, dtype=torch.float64)
     export(str(path), tmp_path / "out")
-    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
+    theirs: Any = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    theirs.eval()
     assert theirs.dtype == torch.float64
     assert (theirs.config.resid_pdrop, theirs.config.embd_pdrop, theirs.config.attn_pdrop) == (0.2, 0.2, 0.1)
     tokens = torch.arange(24)[None]
@@ -256,7 +256,6 @@ def test_settings_that_transformers_gpt2_lacks_are_refused_by_name(
 
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
-    from gptexp.config import BigramConfig
     from gptexp.runs.huggingface.config import require_gpt2
 
     with pytest.raises(ValueError, match=r"model\.kind=bigram: can't be exported"):
@@ -291,7 +290,7 @@ def test_an_export_is_whole_or_absent_and_never_overwrites(
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "llama"}, "model_type=llama: must be gpt2"),
-    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06: gptexp's GPT has 1e-05 only"),
+    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06: gptexp's GPT supports only 1e-05"),
     ({"scale_attn_weights": False}, "scale_attn_weights=false: "),
     ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=true: "),
     ({"add_cross_attention": True}, "add_cross_attention=true: "),
@@ -359,7 +358,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(
     folder = make(store=pickled)
     monkeypatch.chdir(folder)
     torch.save({"wte.weight": Evil()}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: holds more than tensors and plain data") as caught:
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: contains more than tensors and plain data") as caught:
         ours_of(folder)
     assert "\n" not in str(caught.value)
     assert not (folder / "evil-was-here").exists()
@@ -393,7 +392,7 @@ def test_an_index_of_shards_can_only_name_files_in_its_folder(
 def test_a_pointer_of_git_lfs_is_named_with_its_remedy(good: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
     (good / name).write_text(pointer, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"{name}: is a pointer of git-lfs.*git lfs pull") as caught:
+    with pytest.raises(ValueError, match=rf"{name}: is a git-lfs pointer.*git lfs pull") as caught:
         ours_of(good)
     assert "\n" not in str(caught.value)
 
@@ -421,7 +420,7 @@ def test_integers_are_refused_as_weights(good: Path) -> None:
     stored = load_file(good / "model.safetensors")
     stored["transformer.ln_f.weight"] = stored["transformer.ln_f.weight"].long()
     save_file(stored, good / "model.safetensors")
-    with pytest.raises(ValueError, match=r"transformer\.ln_f\.weight holds whole numbers"):
+    with pytest.raises(ValueError, match=r"transformer\.ln_f\.weight contains integers"):
         ours_of(good)
 
 
@@ -479,11 +478,11 @@ def test_settings_of_a_weights_folder_cannot_be_changed_or_resumed(good: Path, w
 def test_without_tokenizer_files_the_vocabulary_must_have_gpt2s_size(good: Path) -> None:
     for path in good.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"311 tokens, which aren't GPT-2's 50,257.*put tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"311 tokens instead of GPT-2's 50,257.*put tokenizer\.json"):
         ours_of(good)
     config = json.loads((good / "config.json").read_text(encoding="utf-8"))
     (good / "config.json").write_text(json.dumps(config | {"vocab_size": 50257}), encoding="utf-8")
-    assert huggingface.read_settings(good)["tokenizer"] == {"kind": "gpt2"}
+    assert huggingface.model_settings(good)["tokenizer"] == {"kind": "gpt2"}
 
 
 def test_a_folder_without_weights_names_the_expected_files(good: Path) -> None:
@@ -496,7 +495,7 @@ def test_weights_without_a_run_have_no_corpus_to_score(good: Path) -> None:
     from gptexp.commands.evaluate import evaluate
     from gptexp.evaluate import parser
 
-    with pytest.raises(ValueError, match="theirs: has no corpus of its own"):
+    with pytest.raises(ValueError, match="theirs: has no corpus to score"):
         evaluate(parser().parse_args([str(good)]))
 
 

@@ -48,7 +48,7 @@ COLUMNS = ["step", "train/loss", "val/loss", "val/bpb", "val/perplexity", "lr", 
 
 def nested(**changes: Any) -> dict[str, Any]:
     """SETTINGS with changes; `model__n_layer=3` sets model.n_layer."""
-    settings = json.loads(json.dumps(SETTINGS))
+    settings: dict[str, Any] = json.loads(json.dumps(SETTINGS))
     for name, value in changes.items():
         *groups, leaf = name.split("__")
         place = settings

@@ -230,7 +230,7 @@ def test_a_job_is_not_written_through_a_link(workplace: Path) -> None:
     made = store.join(plan([*BASE, "seed=1,2", "sweep.name=mine"]))
     (workplace / "elsewhere").mkdir()
     made.place(made.jobs[0]).symlink_to(workplace / "elsewhere")
-    with pytest.raises(OSError, match=r"is a link, and nothing is written through one.*seed=1"):
+    with pytest.raises(OSError, match=r"is a link, and gptexp does not write through links.*seed=1"):
         one_job.run(made.folder, 0)
     assert not any((workplace / "elsewhere").iterdir())
 

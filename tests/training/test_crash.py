@@ -197,8 +197,8 @@ def test_a_full_disk_names_the_file_and_keeps_the_last_checkpoint(
     assert in_child(save) == 1
     reported = capfd.readouterr().err
     assert "DiskFullError" in reported
-    assert f"no space to write {tmp_path}/last.ckpt: " in reported
-    assert " bytes are needed, " in reported
+    assert f"{tmp_path}/last.ckpt: the disk is full; the file needs " in reported
+    assert " bytes, " in reported
     assert [load(tmp_path / name).step for name in ("last.ckpt", "best.ckpt")] == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 

@@ -71,7 +71,7 @@ def taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_rank_runs_its_exit_functions_before_it_ends(taken_down: Path, ending: str, code: int) -> None:
     """gloo's threads abort a process that finalizes its interpreter while they run, after its work is done."""
     work = f"import atexit, sys\natexit.register(print, 'exit function')\n{ending}"
-    wrapped = f"from gptexp import ranks\nwith ranks.ending_whole():\n    exec({work!r})"
+    wrapped = f"from gptexp.machine import ranks\nwith ranks.exit_without_finalization():\n    exec({work!r})"
     plain, rank = (
         subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "RANK": name})
         for source, name in ((work, "plain"), (wrapped, "rank"))
@@ -169,7 +169,7 @@ def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
     _, reported = running.communicate(timeout=60)
     assert running.returncode == 143
     step = result(workplace / "run")["steps"]
-    assert reported.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; go on with resume=run"
+    assert reported.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; continue with resume=run"
     done = command("train", "resume=run", f"trainer.max_steps={int(str(step)) + 2}", "trainer=cpu", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert f"going on from step {step}" in done.stdout
@@ -276,5 +276,5 @@ def test_a_rank_of_another_launcher_names_the_one_that_died(workplace: Path) -> 
     started[1].kill()
     reported, _ = (process.communicate(timeout=120)[1] for process in started)
     assert started[0].returncode == 2
-    assert reported.splitlines()[-1].startswith("error: rank 1 ended, or gave no answer (")
+    assert reported.splitlines()[-1].startswith("error: rank 1 ended or did not respond (")
     assert "Traceback" not in reported

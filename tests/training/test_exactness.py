@@ -159,7 +159,7 @@ def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, 
     step = load(workplace / "run/checkpoints/last.ckpt").step
     assert result == {"status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
     assert reported.splitlines()[-1] == (
-        f"interrupted by {signal.Signals(signum).name} after step {step}; go on with resume=run"
+        f"interrupted by {signal.Signals(signum).name} after step {step}; continue with resume=run"
     )
     assert rows(workplace / "run/metrics.csv") == step + 1  # the header, and every step
 
@@ -209,7 +209,7 @@ def test_resume_auto_starts_resumes_and_refuses_a_complete_run(train_here: Train
 
     assert auto().resume is None
     train_here(*TINY_GPT, "trainer.max_steps=4", "name=mine", folder="logs/runs/mine/auto")
-    with pytest.raises(ConfigError, match="holds a finished run, which is never overwritten"):
+    with pytest.raises(ConfigError, match="contains a finished run, which is never overwritten"):
         auto()
     (workplace / "logs/runs/mine/auto/result.json").write_text('{"status": "interrupted"}')
     assert find_checkpoint(str(auto("trainer.max_steps=4").resume)).parts[:4] == ("logs", "runs", "mine", "auto")
@@ -255,7 +255,7 @@ def test_resume_reports_that_a_run_was_killed_without_a_status(train_here: Train
         assert again[name] == whole[name]
     assert again["resumed_from"] == 4
     assert rows(workplace / "run/metrics.csv") == 5
-    with pytest.raises(ValueError, match="holds a finished run"):
+    with pytest.raises(ValueError, match="contains a finished run"):
         run_job(compose(["resume=run", "trainer=cpu"]), Path("run"))
 
 
@@ -384,10 +384,10 @@ def test_settings_that_contradict_the_launcher_are_refused(monkeypatch: pytest.M
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert processes_of(compose(["trainer=ddp", "trainer.accelerator=cpu"])) == 2
-    with pytest.raises(ValueError, match=r"trainer\.devices=4: the launcher started 2 processes a node"):
+    with pytest.raises(ValueError, match=r"trainer\.devices=4: the launcher started 2 processes per node"):
         processes_of(compose(["trainer=ddp", "trainer.devices=4"]))
-    with pytest.raises(ValueError, match=r"trainer\.num_nodes=3: the launcher started 2; leave it out"):
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=3: the launcher started 2; omit the setting"):
         processes_of(compose(["trainer=ddp", "trainer.num_nodes=3"]))
     monkeypatch.delenv("RANK")
-    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2: several nodes are started by torchrun or srun"):
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2: several nodes need torchrun or srun"):
         processes_of(compose(["trainer=ddp", "trainer.num_nodes=2"]))

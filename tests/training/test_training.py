@@ -254,10 +254,10 @@ def test_init_from_uses_weights_and_tokenizer_and_frees_the_rest(train_here: Tra
 
 def test_a_complete_run_and_another_runs_folder_are_never_overwritten(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT)
-    with pytest.raises(ValueError, match="holds a finished run, which is never overwritten"):
+    with pytest.raises(ValueError, match="contains a finished run, which is never overwritten"):
         train_here(*TINY_GPT)
     (workplace / "run/result.json").unlink()
-    with pytest.raises(ValueError, match="holds another run; continue it by resume=run"):
+    with pytest.raises(ValueError, match="contains another run; continue it with resume=run"):
         train_here(*TINY_GPT)
 
 

@@ -12,11 +12,11 @@ import pytest
 from gptexp.report.reading import read_runs
 from gptexp.runs import samples
 from gptexp.runs.finding import stored_settings
-from gptexp.runs.layout import WRITTEN
-from gptexp.runs.result import read_result
-from gptexp.runs.writing import open_run
+from gptexp.runs.layout import SAMPLES, WRITTEN
+from gptexp.runs.result import Result, find_result
+from gptexp.runs.writing import claim_run_folder
 from gptexp.util.errors import RunError
-from gptexp.util.files import append_descriptor, open_append, own_folder, read_bytes, read_json, read_yaml, write_yaml
+from gptexp.util.files import append_descriptor, make_folder, open_append, read_bytes, read_json, read_yaml, write_yaml
 from support.run_folders import make_run
 
 needs_posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices")
@@ -71,9 +71,9 @@ def test_written_yaml_is_read_back_without_aliases(tmp_path: Path) -> None:
 
 def test_too_deeply_nested_json_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("[" * 100_000, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"result\.json: no JSON"):
+    with pytest.raises(ValueError, match=r"result\.json: not valid JSON"):
         read_json(tmp_path / "result.json")
-    assert read_result(tmp_path) == {}
+    assert find_result(tmp_path) == Result()
 
 
 # ------------------------------------------------------------------------------------ samples.md
@@ -96,7 +96,7 @@ def test_sections_are_found_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_incomplete_character_in_samples_drops_only_its_section(tmp_path: Path) -> None:
     torn = samples.section(2, "三国演义").encode()[:-12]
     assert torn.decode(errors="ignore").encode() != torn
-    (tmp_path / samples.FILE).write_bytes(samples.section(1, "三国").encode() + torn)
+    (tmp_path / SAMPLES).write_bytes(samples.section(1, "三国").encode() + torn)
     assert samples.read(tmp_path) == [(1, "三国")]
 
 
@@ -135,7 +135,10 @@ def test_no_file_of_a_run_is_written_through_a_link(tmp_path: Path, name: str) -
     victim, run = tmp_path / "victim", tmp_path / "run"
     run.mkdir()
     (run / name).symlink_to(victim)
-    with pytest.raises(OSError, match=r"is a link, and nothing is written through one"), open_run(run, resumes=None):
+    with (
+        pytest.raises(OSError, match=r"is a link, and gptexp does not write through links"),
+        claim_run_folder(run, resumes=None),
+    ):
         pytest.fail("the folder was opened")
     assert not victim.exists()
 
@@ -148,7 +151,7 @@ def test_appending_follows_no_link(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="is a link"):
             write(tmp_path / "log.txt")
     with pytest.raises(OSError, match="is a link"):
-        own_folder(tmp_path / "checkpoints")
+        make_folder(tmp_path / "checkpoints")
     assert not (tmp_path / "victim").exists()
 
 
@@ -161,7 +164,7 @@ def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
     link = tmp_path / "runs" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="is a link, and nothing is written through one"):
+    with pytest.raises(OSError, match="is a link, and gptexp does not write through links"):
         _report_folder(tmp_path / "runs", "question")
     link.unlink()
     assert _report_folder(tmp_path / "runs", "question") == tmp_path / "runs/report/question"
@@ -171,7 +174,7 @@ def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
 def test_a_run_folder_that_is_a_link_is_written_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    with open_run(tmp_path / "run", resumes=None) as folder:
+    with claim_run_folder(tmp_path / "run", resumes=None) as folder:
         write_yaml(folder / "config.yaml", {})
-        own_folder(folder / "checkpoints")
+        make_folder(folder / "checkpoints")
     assert {"config.yaml", "checkpoints"} <= {path.name for path in (tmp_path / "disk").iterdir()}

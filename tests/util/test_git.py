@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -32,23 +33,24 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_changes_in_any_encoding_are_recorded(checkout: Path, tmp_path: Path) -> None:
     (checkout / "code.py").write_bytes(b"x = '\xff caf\xe9'\n")
-    found = git.state(checkout)
+    found = git.git_state(checkout)
     assert found is not None
-    assert len(found["commit"]) == 40
-    assert "+x = '\ufffd caf\ufffd'" in found["diff"]
-    write_json(tmp_path / "provenance.json", {"git": found, "directory": os.fsdecode(b"\xff")})
+    assert len(found.commit) == 40
+    assert "+x = '\ufffd caf\ufffd'" in (found.diff or "")
+    write_json(tmp_path / "provenance.json", {"git": asdict(found), "directory": os.fsdecode(b"\xff")})
     read = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
-    assert read == {"git": found, "directory": os.fsdecode(b"\xff")}
+    assert read == {"git": asdict(found), "directory": os.fsdecode(b"\xff")}
 
 
 def test_a_long_diff_is_cut_and_an_external_diff_is_not_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (checkout / "code.py").write_text("x = 1\n" * 3000)
     monkeypatch.setenv("GIT_EXTERNAL_DIFF", "touch owned")
     monkeypatch.setattr(git, "DIFF_BYTES", 1000)
-    found = git.state(checkout)
+    found = git.git_state(checkout)
     assert found is not None
-    assert found["diff"].endswith("\n… (cut: the changes are longer)\n")
-    assert 1000 < len(found["diff"]) < 1100
+    assert found.diff is not None
+    assert found.diff.endswith("\n… (cut: the changes are longer)\n")
+    assert 1000 < len(found.diff) < 1100
 
 
 @pytest.mark.parametrize("script", ["exit 3", "printf '\\377\\376'; exit 0", "kill -9 $$", "echo nowhere", None])
@@ -60,7 +62,7 @@ def test_a_failing_or_missing_git_gives_no_output(
         (tmp_path / "bin/git").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin/git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert git.state(checkout) is None
+    assert git.git_state(checkout) is None
 
 
 def test_a_hanging_git_is_killed(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,18 +71,18 @@ def test_a_hanging_git_is_killed(checkout: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "bin/git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(git, "PATIENCE", 0.1)
-    assert git.state(checkout) is None
+    assert git.git_state(checkout) is None
 
 
 def test_a_failed_diff_keeps_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = git._ask
+    ask = git._git
 
     def fails(here: Path, *question: str) -> bytes:
         if question[0] == "diff":
             raise subprocess.CalledProcessError(128, "git")
         return ask(here, *question)
 
-    monkeypatch.setattr(git, "_ask", fails)
-    found = git.state(checkout)
+    monkeypatch.setattr(git, "_git", fails)
+    found = git.git_state(checkout)
     assert found is not None
-    assert (len(found["commit"]), found["diff"]) == (40, None)
+    assert (len(found.commit), found.diff) == (40, None)

@@ -18,7 +18,7 @@ from support.runs import TINY, TINY_GPT
 
 PROGRAM = """
 import sys
-from gptexp.output import outlive_readers
+from gptexp.util.output import outlive_readers
 outlive_readers()
 for name in ("stdout", "stderr"):
     for i in range(3000):
@@ -47,7 +47,7 @@ def test_sighup_saves_and_ends_a_run(
         signal.raise_signal(signal.SIGHUP)
 
     monkeypatch.setattr(Signals, "catch", catch)
-    with pytest.raises(Interrupted, match=r"^interrupted by SIGHUP after step 1; go on with resume=run$"):
+    with pytest.raises(Interrupted, match=r"^interrupted by SIGHUP after step 1; continue with resume=run$"):
         train_here(*TINY_GPT, "trainer.max_steps=9")
     assert Path("run/checkpoints/last.ckpt").is_file()
 

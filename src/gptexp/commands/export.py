@@ -55,7 +55,7 @@ def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, by
     from gptexp.models.weights import model_tensors
     from gptexp.objectives.loading import load_model
     from gptexp.runs.huggingface.config import CONFIG, config_json
-    from gptexp.runs.huggingface.weights import theirs
+    from gptexp.runs.huggingface.weights import exported
     from gptexp.tokenizers.huggingface_export import files_of
 
     model, tokenizer = load_model(checkpoint, path)
@@ -63,7 +63,7 @@ def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, by
     dtype = str(next(iter(stored.values())).dtype).removeprefix("torch.")
     config = config_json(model.config, tokenizer.vocab_size, tokenizer.eot, dtype)  # type: ignore[arg-type]
     texts = files_of(tokenizer, config["n_positions"])
-    return {CONFIG: f"{json.dumps(config, indent=2)}\n".encode(), **texts}, theirs(stored)
+    return {CONFIG: f"{json.dumps(config, indent=2)}\n".encode(), **texts}, exported(stored)
 
 
 def _write_weights(weights: Weights, path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from gptexp.util.text import first_line, plain
+from gptexp.util.text import first_line, printable
 
 SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
 
@@ -16,10 +16,10 @@ SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was found. Exit code 0: the breakdown was found again; 1: it was not."""
     bundle = read_bundle(arguments.bundle)
-    print(plain(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}"))
+    print(printable(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}"))
     found = replay(bundle)
     healthy = "every output, loss and gradient is finite here: the cause lies in other hardware or kernels"
-    print(plain(found or healthy))  # a bundle may be a stranger's
+    print(printable(found or healthy))  # a bundle may be a stranger's
     sys.exit(0 if found else 1)
 
 
@@ -31,10 +31,10 @@ def read_bundle(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    from gptexp.runs.archive import is_format, open_plain, require_weights
+    from gptexp.runs.archive import is_format, open_archive, require_weights
     from gptexp.training.callbacks.bundle import FORMAT, VERSION
 
-    bundle = open_plain(path)
+    bundle = open_archive(path)
     if not is_format(bundle, FORMAT, VERSION):
         raise ValueError(f"{path}: not a bundle of gptexp's, format {VERSION}")
     kinds = {"what": str, "step": int, "seed": int, "precision": str, "model": dict, "config": dict, "batches": list}

@@ -62,4 +62,4 @@ def task(composed: DictConfig) -> float | None:
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with one_line_errors():  # in here, because Hydra announces what escapes from a job
-        return run_experiment(config, folder)["metrics"][config.objective.best_by]
+        return run_experiment(config, folder).metrics[config.objective.best_by]

@@ -18,7 +18,7 @@ from gptexp.compose.composition import compose
 from gptexp.compose.overrides import quoted
 from gptexp.config import Config
 from gptexp.config.override_syntax import key_of, quote
-from gptexp.runs.layout import CHECKPOINTS, VERIFY
+from gptexp.runs.layout import BEST, CHECKPOINTS, EVENTS, LAST, METRICS, VERIFY
 from gptexp.util.errors import ConfigError, RunError
 from gptexp.util.files import display_path, read_rows
 
@@ -96,7 +96,7 @@ def verify(steps: int, kill_at: int, overrides: list[str], place: Path) -> list[
     trace = f"+{TRACE}={{_target_: gptexp.training.callbacks.trace.Trace, kill_at: {{}}}}"
     _train([*settings, trace.replace("{}", "null"), _in(whole)], "straight through")
     _train([*settings, trace.replace("{}", str(kill_at)), _in(killed)], f"until SIGKILL in step {kill_at}", dies=True)
-    if not (killed / CHECKPOINTS / "last.ckpt").exists():
+    if not (killed / CHECKPOINTS / LAST).exists():
         raise RunError(f"no checkpoint was saved before step {kill_at}; take a larger --kill-at")
     _train([*settings, trace.replace("{}", "null"), f"resume={quote(str(killed))}"], "resumed")
     return [
@@ -148,7 +148,7 @@ def _traced(folder: Path, steps: int) -> dict[Any, Any]:
 
 def _logged(folder: Path) -> dict[Any, Any]:
     """metrics.csv by (row, column), so that a doubled or a missing step shows."""
-    rows = read_rows(folder / "metrics.csv")
+    rows = read_rows(folder / METRICS)
     return {
         (f"row {i:06d}", name): value for i, row in enumerate(rows) for name, value in row.items() if name not in TIMED
     }
@@ -159,7 +159,7 @@ def _curves(folder: Path) -> dict[Any, Any]:
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    if not list(folder.glob("events.out.tfevents.*")):
+    if not list(folder.glob(f"{EVENTS}*")):
         return {}
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the steps that were taken twice
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
@@ -175,12 +175,12 @@ def _curves(folder: Path) -> dict[Any, Any]:
 def _checkpoints(whole: Path, killed: Path) -> Iterator[Comparison]:
     from gptexp.runs.opening import load
 
-    for name in ("last", "best"):
-        a, b = (load(folder / CHECKPOINTS / f"{name}.ckpt") for folder in (whole, killed))
-        yield _first(f"weights, {name}.ckpt", _bits(a.model), _bits(b.model))
-        yield _first(f"optimizer, {name}.ckpt", _bits(a.optimizer), _bits(b.optimizer))
+    for name in (LAST, BEST):
+        a, b = (load(folder / CHECKPOINTS / name) for folder in (whole, killed))
+        yield _first(f"weights, {name}", _bits(a.model), _bits(b.model))
+        yield _first(f"optimizer, {name}", _bits(a.optimizer), _bits(b.optimizer))
         scores = [{"step": c.step, **{k: str(v) for k, v in c.metrics.items() if k not in TIMED}} for c in (a, b)]
-        yield _first(f"step and scores, {name}.ckpt", *scores)
+        yield _first(f"step and scores, {name}", *scores)
 
 
 def _bits(tensors: dict[str, Any], prefix: str = "") -> dict[str, str]:

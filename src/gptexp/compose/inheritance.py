@@ -106,7 +106,7 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
     if has_checkpoint(folder):
         if is_finished(folder):
             raise ConfigError(
-                f"resume=auto: {folder} holds a finished run, which is never overwritten; "
+                f"resume=auto: {folder} contains a finished run, which is never overwritten; "
                 f"to train it further, resume={folder} trainer.max_steps=…; for another run, another name=…"
             )
         return [f"resume={quote(str(folder))}", *rest]

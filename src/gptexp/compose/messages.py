@@ -1,23 +1,30 @@
-"""Hydra's and OmegaConf's complaints, retold in one line: the key, the value, what would be right."""
+"""Errors of Hydra and OmegaConf in one line: the key, the value and the remedy."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from difflib import SequenceMatcher, get_close_matches
+from enum import EnumMeta
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from gptexp.compose.other_names import hint, published
 from gptexp.compose.registry import groups, setting_types
 from gptexp.config import KINDS
-from gptexp.config.conversion import first_line
+from gptexp.config.conversion import message_of
 from gptexp.config.override_syntax import parse
 from gptexp.util.errors import ConfigError
 
 
 def check_groups(overrides: list[str]) -> None:
-    """Name an unknown option of a group, with the closest ones."""
+    """Refuse an unknown option of a group.
+
+    Raises:
+        ConfigError: naming the option and similar ones.
+    """
     for override in overrides:
         parsed = parse(override)
         group, options = parsed.key_or_group, groups().get(parsed.key_or_group)
@@ -32,7 +39,7 @@ def check_groups(overrides: list[str]) -> None:
 
 
 def explain(overrides: list[str], error: Exception) -> str:
-    """Turn Hydra's message into one line about the override at fault."""
+    """Return one line about the override that caused an error of Hydra."""
     for override in overrides:
         parsed = parse(override)
         key = parsed.key_or_group
@@ -42,19 +49,19 @@ def explain(overrides: list[str], error: Exception) -> str:
             value = parsed.get_value_element_as_str()
             return f"{key}={value}: no such setting; {hint(key, value) or closest(key, settings())}"
         if parsed.is_add() and f"already at '{key}'" in str(error):
-            return f"{override}: is there already; leave the plus out"
+            return f"{override}: already exists; remove the plus"
         if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
             if kinds := _kinds_with(key):
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
             if parsed.is_delete():
-                return f"{override}: a setting can't be taken away; give it another value"
-    return _of_another_kind(overrides, error) or type_error(error) or first_line(error)
+                return f"{override}: a setting can't be deleted; give it another value"
+    return _of_another_kind(overrides, error) or type_error(error) or message_of(error)
 
 
 def without_dashes(flag: str, following: str | None) -> str:
-    """How what was typed as an option of a command, --seed=3 or --seed 3, is written as a setting."""
+    """Return how an option, --seed=3 or --seed 3, is written as a setting."""
     word, separator, value = flag.partition("=")
     name = word.lstrip("-")
     if not separator:
@@ -66,7 +73,7 @@ def without_dashes(flag: str, following: str | None) -> str:
 
 
 def _kinds_with(key: str) -> str:
-    """The kinds of a group that have a setting, in words; empty where it isn't a group's."""
+    """Return the kinds of a group that have a setting, as in `a model of kind gpt`; empty if none has it."""
     group, _, name = key.rpartition(".")
     kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
     article = "an" if group[:1] in tuple("aeiou") else "a"
@@ -74,7 +81,7 @@ def _kinds_with(key: str) -> str:
 
 
 def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
-    """The experiment sets what the kind that the command line takes instead doesn't have."""
+    """Return an error for an experiment that sets what the kind chosen on the command line doesn't have."""
     cause = error.__context__
     key = getattr(cause, "full_key", None) or ""
     chosen = {parsed.key_or_group: parsed.get_value_element_as_str() for parsed in map(parse, overrides)}
@@ -89,60 +96,54 @@ def _known(key: str) -> bool:
 
 
 def settings() -> tuple[str, ...]:
-    """The dotted name of every setting of every schema."""
+    """Return the dotted name of every setting of every schema, in order."""
     return tuple(sorted(setting_types()))
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """What the user may have meant, or what there is."""
-    from rapidfuzz import fuzz, process
-
+    """Return a question that names similar words, or the words that can be chosen."""
     known = list(known)
     prefix, _, leaf = word.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == prefix] if prefix else known
-    near = [match for match, score, _ in process.extract(word, siblings, scorer=fuzz.ratio, limit=3) if score >= 70]
-    near = [match for match in near if fuzz.ratio(match.rpartition(".")[2], leaf) >= 60]
+    similar = get_close_matches(word, siblings, n=3, cutoff=0.7)
+    near = [name for name in similar if SequenceMatcher(None, name.rpartition(".")[2], leaf).ratio() >= 0.6]
     near = near or [name for name in known if name.rpartition(".")[2] == leaf]  # n_layer, optimizer.n_layer
     if near:
         return f"did you mean {' or '.join(near)}?"
     if siblings and len(siblings) <= 25:
         return f"choose one of {', '.join(siblings)}"
-    return "`python -m gptexp.train --help` lists the groups, `--cfg job` the settings"
+    return "`gptexp train --help` lists the groups, `gptexp train --cfg job` the settings"
 
 
-def type_error(error: Exception) -> str | None:
-    """`Value 'fast' of type 'str' could not be converted to Float` with its key, in our form."""
-    cause = error.__cause__ or error.__context__
-    for candidate in (error, cause):
-        if isinstance(candidate, OmegaConfBaseException) and candidate.full_key:
-            value = candidate.value if candidate.value is not None else "null"
-            return f"{candidate.full_key}={value}: {_plain_message(candidate)}"
-    text = str(error)
-    found = re.search(r"full_key: (\S+)", text)
-    return f"{found.group(1)}: {_plain_message(error)}" if found else None
+def type_error(error: BaseException | None) -> str | None:
+    """Return the key, the value and the type that OmegaConf expected; None if no error in the chain names a key."""
+    while error is not None:
+        if isinstance(error, OmegaConfBaseException) and error.full_key:
+            if isinstance(error, ConfigKeyError):
+                return f"{error.full_key}: no such setting; {closest(error.full_key, settings())}"
+            value = "null" if error.value is None else error.value
+            return f"{error.full_key}={value}: {_expected(error)}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
-_WORDS = {
-    "Integer": "a whole number",
-    "Float": "a number",
-    "Boolean": "true or false",
-}
+# Types as an error names them. Beside another type, a text is always the value auto.
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def _plain_message(error: Exception) -> str:
-    message = first_line(error)
-    if "is not Optional" in message:
+def _expected(error: OmegaConfBaseException) -> str:
+    hints = get_type_hints(error.object_type) if is_dataclass(error.object_type) else {}
+    hint = hints.get(str(error.full_key).rpartition(".")[2])
+    if hint is None:
+        return message_of(error)
+    if error.value is None:
         return "can't be null"
-    if "not a valid bool" in message:
-        return "must be true or false"
-    if "Union[int, str]" in message or "int | str" in message:
-        return "must be a whole number, or auto"
-    if "is not a ListConfig" in message:
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if isinstance(choices[0], EnumMeta):
+        return f"choose one of {', '.join(choices[0].__members__)}"
+    if get_origin(choices[0]) is list:
         return "must be a list, such as [a,b]"
-    found = re.search(r"could not be converted to (\w+)", message)
-    if found and found.group(1) in _WORDS:
-        return f"must be {_WORDS[found.group(1)]}"
-    found = re.search(r"Invalid value '.*', expected one of \[(.*)\]", message)
-    if found:
-        return f"choose one of {found.group(1)}"
-    return message
+    if get_origin(choices[0]) is dict:
+        return "must be a mapping, such as {a: b}"
+    named = ["auto" if choice is str and choice is not choices[0] else _TYPES.get(choice) for choice in choices]
+    return f"must be {' or '.join(name for name in named if name)}" if any(named) else message_of(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gptexp.config.data import DataConfig, LabelledConfig
 from gptexp.config.model import ModelConfig
@@ -14,9 +14,6 @@ ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
 HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics for which larger values are better
 
-# The objective of settings that were stored before there was a choice.
-UNSAID: dict[str, Any] = {"kind": "lm"}
-
 
 @dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
@@ -24,6 +21,7 @@ class ObjectiveConfig:
 
     metrics: the metrics that validation computes, named as in logs and tables, the loss first.
     best_by: the one of them that selects best.ckpt and that a search optimizes.
+    unit: what the loss is a mean over, token or text.
     units: the units of metrics that have one. per_token: metrics that are averages over tokens, which are comparable
     only between runs with the same tokenizer.
     """
@@ -32,6 +30,7 @@ class ObjectiveConfig:
     """Name of the implementation in gptexp/objectives/. The preset sets it."""
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
+    unit: ClassVar[str] = "token"
     units: ClassVar[dict[str, str]] = {"val/loss": "nats per token", "val/bpb": "bits per byte"}
     per_token: ClassVar[tuple[str, ...]] = ("val/loss", "val/perplexity")
 
@@ -95,6 +94,7 @@ class ClassificationConfig(ObjectiveConfig):
     """Whether attention is bidirectional. init_from=RUN sets it where RUN was trained with objective=mlm."""
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/accuracy", "val/macro_f1")
     best_by: ClassVar[str] = "val/loss"
+    unit: ClassVar[str] = "text"
     units: ClassVar[dict[str, str]] = {"val/loss": "nats per text"}
     per_token: ClassVar[tuple[str, ...]] = ()
 

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from gptexp.util.signals import Interrupted
-from gptexp.util.text import install_extra, plain
+from gptexp.util.text import install_extra, printable
 
 Value = int | float | str | tuple[int | float, ...]
 
@@ -145,4 +145,4 @@ def _is_there(need: Need, inputs: Inputs) -> bool:
 
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return plain(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

@@ -127,13 +127,13 @@ def facts(arguments: argparse.Namespace, seconds: float) -> dict[str, str]:
     from gptexp.machine.hardware import describe
 
     machine, code = describe("cpu"), code_version()
-    git = code["git"]
-    commit = "not a checkout" if git is None else git["commit"][:10] + " and uncommitted changes" * bool(git["diff"])
+    git = code.git
+    commit = "not a checkout" if git is None else git.commit[:10] + " and uncommitted changes" * bool(git.diff)
     return {
         "command": command(arguments),
         "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"{machine['torch_threads']} threads; {clock(seconds)}",
-        "versions": ", ".join(f"{name} {version}" for name, version in code["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in code.versions.items()),
         "commit": commit,
     }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptexp.conformance.check import Area, Outcome, Status, Value
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 STYLES = {Status.passed: "green", Status.failed: "bold red", Status.skipped: "dim"}
 WORDS = {Status.passed: "passed", Status.failed: "failed", Status.skipped: "skipped"}
@@ -34,7 +34,7 @@ def print_area(console: Console, area: Area, outcomes: Sequence[Outcome]) -> Non
     for outcome, row in zip(outcomes, cells, strict=True):
         console.print(_row(row, widths, last=STYLES[outcome.status]))
         for line in filter(None, (outcome.check.source, outcome.reason)):
-            console.print(Padding(Text(plain(line), style="dim"), (0, 0, 0, 2)), width=width)
+            console.print(Padding(Text(printable(line), style="dim"), (0, 0, 0, 2)), width=width)
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], *, style: str = "", last: str = "") -> Table:
@@ -84,7 +84,7 @@ def _numbers(outcome: Outcome) -> tuple[str, str, str]:
 def shown(value: Value) -> str:
     """1234567 -> 1,234,567; 2.48192 -> 2.4819; a tuple with spaces; long text shortened, quotes where it has ends."""
     if isinstance(value, str):
-        text = plain(value)
+        text = printable(value)
         text = text if len(text) <= LONGEST_TEXT else f"{text[:12]}…"
         return f"“{text}”" if text != text.strip() else text
     if isinstance(value, tuple):  # tokens have no thousands

@@ -1,1 +1,1 @@
-"""Text -> documents -> token shards -> windows."""
+"""Data: from text to documents, token shards, windows and batches."""

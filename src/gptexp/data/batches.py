@@ -1,4 +1,4 @@
-"""Which windows a device sees in a step, and in how many forward passes: law 1 made into loaders."""
+"""Batches: which windows a device gets in a step, and in how many forward passes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gptexp.machine import slurm
 from gptexp.models.losses import IGNORED
 from gptexp.util.signals import ENDING
 
-# Tensors of int64, the tokens (B, T) first; what follows is the objective's. Here the targets (B, T).
+# Tensors of int64: the tokens (B, T) and those that the objective needs, here the targets (B, T).
 Batch = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How one step's windows are shared out: windows = micro_batch × accumulate × world_size."""
+    """How the windows of a step are divided: windows = micro_batch × accumulate × world_size."""
 
     windows: int
     micro_batch: int
@@ -33,19 +33,19 @@ class BatchPlan:
     world_size: int
 
     def first_sample(self, step: int, micro: int, rank: int) -> int:
-        """The run's number of a micro-batch's first window; step: optimizer steps taken before it."""
-        nth = micro * self.world_size + rank  # micro-batches of a step are dealt to the ranks in turn
+        """Return the number in the run of a micro-batch's first window; step: optimizer steps before it."""
+        nth = micro * self.world_size + rank  # the micro-batches of a step are dealt to the ranks in turn
         return step * self.windows + nth * self.micro_batch
 
 
 def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: int) -> BatchPlan:
-    """Share the global batch over devices and micro-batches.
+    """Divide the global batch among devices and micro-batches.
 
-    memory: bytes of activations that a forward and backward pass may take on one device; an explicit
+    memory: bytes that the activations of a forward and backward pass may take on one device; an explicit
     `data.micro_batch_size` overrides it.
 
     Raises:
-        ValueError: the devices, or an explicit micro batch on them, don't divide the global batch.
+        ValueError: the number of devices, times an explicit micro-batch size, does not divide the global batch.
     """
     config.require_divisible_batch(world_size)
     windows = config.windows_per_step
@@ -55,9 +55,9 @@ def plan_batches(config: Config, *, vocab_size: int, world_size: int, memory: in
 
 
 def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
-    """A token costs its logits (four copies through softmax and back) and 34 floats a layer and channel.
+    """A token needs memory for its logits (four copies in the loss and its gradient) and for the activations.
 
-    34: activations of a block in bytes are 34·s·b·h in 16 bits (arXiv 2205.05198, eq. 1), so 68 in 32.
+    The activations of a layer take 34·s·b·h bytes in 16 bits (arXiv 2205.05198, eq. 1), so 68 per channel in 32 bits.
     """
     model = config.model
     layers, width = getattr(model, "n_layer", 1), getattr(model, "n_embd", 64)
@@ -66,15 +66,15 @@ def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
 
 
 def largest_divisor(number: int, cap: int) -> int:
-    """The largest number up to `cap`, which is at least 1, that divides `number`."""
+    """Return the largest divisor of `number` that is at most `cap`, which is at least 1."""
     return next(d for d in range(min(number, cap), 0, -1) if number % d == 0)
 
 
 class MicroBatches(ABC, Dataset[Batch]):
-    """The micro-batches of one rank, from `first_step` to the end of the run, in order.
+    """The micro-batches of one rank, from `first_step` to `last_step`, in order.
 
-    Item j belongs to step first_step + j // accumulate; which samples it holds follows from
-    (seed, step) alone, so there is no loader state to save.
+    Item j belongs to step first_step + j // accumulate. Its samples follow from (seed, step) alone, so a checkpoint
+    needs no state of the loader.
     """
 
     def __init__(self, plan: BatchPlan, *, rank: int, first_step: int, last_step: int) -> None:
@@ -90,11 +90,11 @@ class MicroBatches(ABC, Dataset[Batch]):
 
     @abstractmethod
     def take(self, first: int) -> Batch:
-        """The micro-batch that begins with the run's sample `first`."""
+        """Return the micro-batch that begins with sample `first` of the run."""
 
 
 class TrainBatches(MicroBatches):
-    """Windows of a text, and the same one token further."""
+    """Windows of a text, and as targets the same windows one token further."""
 
     def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, **which: int) -> None:
         super().__init__(plan, **which)
@@ -104,14 +104,14 @@ class TrainBatches(MicroBatches):
         starts = self.order.starts(first, self.plan.micro_batch)
         windows = torch.from_numpy(self.store.windows(starts, self.order.block_size + 1))
         tokens, targets = windows[:, :-1], windows[:, 1:]
-        return tokens.contiguous(), targets.contiguous()  # views would be copied out of pinned memory first
+        return tokens.contiguous(), targets.contiguous()  # pinning would copy views
 
 
 class ValBatches(Dataset[Batch]):
-    """The validation text in windows that don't overlap; what isn't scored has the target IGNORED.
+    """The validation text in windows that do not overlap; a target that is not scored is IGNORED.
 
-    Ranks take turns at whole batches, and each has the same number of them (a rank without one scores
-    nothing), because sharded models compute together.
+    Batches are dealt to the ranks in turn. Each rank has the same number of them, because sharded models compute
+    together; a rank without a batch scores nothing.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ValBatches(Dataset[Batch]):
     def __getitem__(self, j: int) -> Batch:
         first = (j * self.world_size + self.rank) * self.batch
         starts = self.starts[first : first + self.batch]
-        width = min(self.block_size, max(1, len(self.store) - 1))  # block_size may be any number, the text is at hand
+        width = min(self.block_size, max(1, len(self.store) - 1))  # no wider than the text
         tokens = np.zeros((max(1, len(starts)), width), dtype=np.int64)
         targets = np.full_like(tokens, IGNORED)
         for row, start in enumerate(starts):
@@ -142,7 +142,7 @@ class ValBatches(Dataset[Batch]):
 
 
 def scored(store: TokenStore, token_bytes: np.ndarray, eot: int | None, chunk: int = 2**20) -> tuple[int, int]:
-    """Tokens and UTF-8 bytes that validation scores: all but the first token and <|endoftext|>."""
+    """Return how many tokens and UTF-8 bytes validation scores: all except the first token and <|endoftext|>."""
     tokens = n_bytes = 0
     for start in range(1, len(store), chunk):
         piece = store.read(start, min(start + chunk, len(store)))
@@ -151,8 +151,8 @@ def scored(store: TokenStore, token_bytes: np.ndarray, eot: int | None, chunk: i
     return tokens, n_bytes
 
 
-def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
-    """A loader that adds nothing: the data set's items are batches, in order."""
+def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader[Batch]:
+    """Return a loader of a data set whose items are batches, in their order."""
     return DataLoader(
         dataset,
         batch_size=None,
@@ -165,10 +165,10 @@ def loader(dataset: Dataset[Batch], *, workers: int, pin: bool) -> DataLoader:
 
 
 def _begin_worker(worker: int) -> None:
-    """A Ctrl-C reaches workers too, but the step that it lets end still needs their batches.
+    """Ignore signals and end on a batch that can't be transferred.
 
-    A batch that can't be handed over (shared memory is full) ends the worker, which the main process notices;
-    Python would only print a traceback, and the main process would wait for that batch for ever.
+    Ctrl-C reaches workers too, but the step in progress still needs their batches. If shared memory is full, Python
+    only prints a traceback and the main process waits forever; a worker that ends is noticed.
     """
     for signum in (*ENDING, *slurm.PREEMPTION):
         signal.signal(signum, signal.SIG_IGN)

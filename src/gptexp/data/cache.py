@@ -1,4 +1,4 @@
-"""Folders of the cache: named by what made them, made by one process while the others wait, checked when opened."""
+"""Folders of the cache: named by a fingerprint of their input, made by one process, and verified when opened."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,40 +16,67 @@ from filelock import FileLock, Timeout
 
 from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
+from gptexp.data import manifest
+from gptexp.data.manifest import Manifest, damaged
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 from gptexp.tokenizers.long_runs import LONGEST
+from gptexp.util.files import atomic_write
 
-
-def tokenizer_key(tokenizer: TokenizerConfig | Tokenizer) -> Any:
-    """What decides the tokenizer: itself if it exists, else its settings and, for bpe, the trainer's version."""
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer.fingerprint
-    trainer = importlib.metadata.version("tokenizers") if tokenizer.kind == "bpe" else None
-    return [asdict(tokenizer), trainer]
+TOKENIZER = "tokenizer.json"
 
 
 def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def data_fingerprint(source: str, tokenizer: Tokenizer, cuts_runs: bool) -> str:
-    """Fingerprint of the tokens. How long runs are cut counts only for a text that has some: others have one way."""
-    return digest([source, tokenizer.fingerprint, *([f"runs {LONGEST}"] if cuts_runs else [])])
+def request_digest(source: str, tokenizer: TokenizerConfig | Tokenizer) -> str:
+    """Fingerprint of a source and of what determines the tokenizer.
+
+    That is the tokenizer if it exists, else its settings and, for bpe, the version of the trainer.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return digest([source, tokenizer.fingerprint])
+    trainer = importlib.metadata.version("tokenizers") if tokenizer.kind == "bpe" else None
+    return digest([source, [asdict(tokenizer), trainer]])
 
 
-def find(cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, source: str) -> Path | None:
-    """The folder that already holds this corpus by this very tokenizer, whoever trained it."""
+def data_fingerprint(found: Manifest) -> str:
+    """Fingerprint of the tokens. The rule for cutting long words counts only for a text that has such words."""
+    return digest([found.source, found.tokenizer, *([f"runs {LONGEST}"] if found.cuts_runs else [])])
+
+
+def open_or_make(
+    cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, source: str, make: Callable[[Path], None]
+) -> Path:
+    """Return the folder of a source and tokenizer, after `make` filled it if it did not exist.
+
+    Of processes that ask at the same time, one makes the folder and the others wait.
+    """
+    name = f"{data.kind}-{tokenizer.kind}-{request_digest(source, tokenizer)[:12]}"
+    folder = _find(cache, data, tokenizer, source) or cache / name
+    if not (folder / manifest.FILE).exists():
+        with _lock(folder):
+            if not (folder / manifest.FILE).exists():
+                print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
+                make(folder)
+    return folder
+
+
+def _find(cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer, source: str) -> Path | None:
+    """Return the folder that already contains this source with this tokenizer, whichever request made it."""
     if not isinstance(tokenizer, Tokenizer):
         return None
-    for path in sorted(cache.glob(f"{data.kind}-{tokenizer.kind}-*/manifest.json")):
-        manifest = read_json(path)
-        if manifest.get("source") == source and manifest.get("tokenizer") == tokenizer.fingerprint:
-            return path.parent
+    for path in sorted(cache.glob(f"{data.kind}-{tokenizer.kind}-*/{manifest.FILE}")):
+        with suppress(ValueError):
+            found = Manifest.read(path.parent)
+            if (found.source, found.tokenizer) == (source, tokenizer.fingerprint):
+                return path.parent
     return None
 
 
-def lock(folder: Path) -> Any:
-    """The lock beside the folder, held; says so once when another process has it."""
+def _lock(folder: Path) -> AbstractContextManager[object]:
+    """Acquire the lock beside the folder; print a notice if another process holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
@@ -57,20 +86,25 @@ def lock(folder: Path) -> Any:
         return lock.acquire()
 
 
-def saved_tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
-    try:
-        tokenizer = load_tokenizer(read_json(folder / "tokenizer.json"))
-    except ValueError:
-        tokenizer = None
-    if tokenizer is None or tokenizer.fingerprint != fingerprint:
-        raise ValueError(f"{folder / 'tokenizer.json'} is damaged; delete the folder {folder}, it is rebuilt")
-    return tokenizer
+def read_manifest(folder: Path, source: str, *columns: str) -> Manifest:
+    """Read the manifest of a folder that was made from `source` and has these columns. ValueError: it is damaged."""
+    found = Manifest.read(folder)
+    if found.source != source or not all({*columns} <= {*part.columns} for part in (found.train, found.val)):
+        raise damaged(folder / manifest.FILE)
+    return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; {} where there is none that can be read."""
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Store the tokenizer of a folder atomically."""
+    atomic_write(folder / TOKENIZER, json.dumps(tokenizer.state_dict()).encode())
+
+
+def read_tokenizer(folder: Path, fingerprint: str | None = None) -> Tokenizer:
+    """Read the tokenizer of a folder. ValueError: it is damaged, or does not have this fingerprint."""
     try:
-        value = json.loads(path.read_bytes())
+        tokenizer = load_tokenizer(json.loads((folder / TOKENIZER).read_bytes()))
     except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        raise damaged(folder / TOKENIZER) from None
+    if fingerprint is not None and tokenizer.fingerprint != fingerprint:
+        raise damaged(folder / TOKENIZER)
+    return tokenizer

@@ -1,11 +1,10 @@
-"""Tokenised texts with labels, and the batches made of them."""
+"""Tokenized texts with labels, and batches of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +13,18 @@ from torch.utils.data import Dataset
 from gptexp.data.batches import Batch, BatchPlan, MicroBatches
 from gptexp.data.corpora.labelled import Label
 from gptexp.data.order import ExampleOrder
+from gptexp.data.prepared import LabelFacts
 from gptexp.data.shards import TokenStore
 from gptexp.models.losses import IGNORED
 from gptexp.tokenizers import Tokenizer
 
 
 class Examples:
-    """Tokenised texts and the numbers of their labels."""
+    """Tokenized texts and the classes of their labels."""
 
     def __init__(self, tokens: TokenStore, lengths: TokenStore, labels: TokenStore) -> None:
         self.tokens = tokens
-        self.lengths = lengths.read(0, len(lengths)).astype(np.int64)  # (n,), of the whole texts
+        self.lengths = lengths.read(0, len(lengths)).astype(np.int64)  # (n,), tokens of each text
         self.labels = labels.read(0, len(labels)).astype(np.int64)  # (n,)
         self._ends = np.cumsum(self.lengths)
 
@@ -32,24 +32,24 @@ class Examples:
         return len(self.labels)
 
     def text(self, index: int, block_size: int) -> np.ndarray:
-        """The last block_size tokens of a text: where it is cut its end is kept, which the label is read from.
+        """The last block_size tokens of a text, (n,): the label is predicted from the end.
 
-        (Of reviews, the end alone serves better than the beginning alone: arXiv 1905.05583, table 2.)
+        For reviews, the end alone is better than the beginning alone (arXiv 1905.05583, table 2).
         """
         end = int(self._ends[index])
         return self.tokens.read(end - min(int(self.lengths[index]), block_size), end)
 
     def seen_tokens(self, block_size: int) -> int:
-        """Tokens of all texts, as far as they fit into block_size."""
+        """Tokens of all texts after each is cut to block_size."""
         return int(np.minimum(self.lengths, block_size).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledData:
-    """Examples of one source by one tokenizer.
+    """Labelled texts of one source by one tokenizer: a `PreparedData`.
 
-    labels: their names, sorted; an example holds a place in this list. text_sha256: of the validation
-    part, texts and labels, so it tells what was scored.
+    labels: sorted; the class of an example is a position in this list. text_sha256: of the validation part, texts and
+    labels.
     """
 
     tokenizer: Tokenizer
@@ -58,8 +58,8 @@ class LabelledData:
     val: Examples
     fingerprint: str
     text_sha256: str
-    train_bytes: int
-    val_bytes: int
+    train_text_bytes: int
+    val_text_bytes: int
     folder: Path
 
     @property
@@ -67,14 +67,18 @@ class LabelledData:
         return len(self.train.tokens)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the objective must know of its data besides the tokenizer; checkpoints carry it."""
+    def facts(self) -> LabelFacts:
         counts = np.bincount(self.train.labels, minlength=len(self.labels))
-        return {"labels": list(self.labels), "counts": counts.tolist()}
+        return LabelFacts(
+            fingerprint=self.fingerprint,
+            text_sha256=self.text_sha256,
+            labels=list(self.labels),
+            counts=counts.tolist(),
+        )
 
 
 def pad(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Texts of at least one token each -> tokens (B, T), padded on the right to the longest, and lengths (B,)."""
+    """Pad texts, each of at least one token, on the right to the longest: tokens (B, T) and lengths (B,)."""
     lengths = [len(text) for text in texts]
     tokens = np.zeros((len(texts), max(lengths)), dtype=np.int64)
     for row, text in zip(tokens, texts, strict=True):
@@ -83,7 +87,7 @@ def pad(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class TrainTexts(MicroBatches):
-    """Tokens (B, T), lengths and labels (B,)."""
+    """Training batches: tokens (B, T), lengths (B,) and labels (B,)."""
 
     def __init__(
         self, examples: Examples, order: ExampleOrder, plan: BatchPlan, *, block_size: int, **which: int
@@ -96,7 +100,10 @@ class TrainTexts(MicroBatches):
 
 
 class ValTexts(Dataset[Batch]):
-    """All validation texts, in batches that ranks take in turns; a rank without one gets a text that isn't scored."""
+    """All validation texts, in batches that are dealt to the ranks in turn.
+
+    A rank without a batch gets a text that is not scored, because sharded models compute together.
+    """
 
     def __init__(self, examples: Examples, *, block_size: int, batch: int, rank: int = 0, world_size: int = 1) -> None:
         self.examples, self.block_size, self.batch = examples, block_size, batch

@@ -1,6 +1,6 @@
-"""Texts with labels -> a folder of tokens, lengths and labels in the cache; and which of the texts validate.
+"""Labelled texts: the choice of validation texts, and a cache folder of tokens, lengths and labels.
 
-All three are kept as token shards are, so they are mapped, not read, and checked on every opening.
+All three columns are stored as token shards, so they are memory-mapped and verified whenever they are opened.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -24,27 +21,27 @@ import xxhash
 from gptexp.config.data import LabelledConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
-from gptexp.data.cache import data_fingerprint, digest, find, lock, read_json, saved_tokenizer, tokenizer_key
+from gptexp.data.cache import data_fingerprint, digest, open_or_make, read_manifest, read_tokenizer, write_tokenizer
 from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora.labelled import Label, LabelledCorpus, Row
 from gptexp.data.examples import Examples, LabelledData
-from gptexp.data.shards import Shard, ShardWriter, TokenStore, token_dtype
+from gptexp.data.manifest import FILE, Manifest, Part, damaged
+from gptexp.data.shards import ShardWriter, TokenStore, token_dtype
 from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
-from gptexp.util.files import atomic_write
 
-FORMAT = 1
+FORMAT = 1  # of the shards; part of every fingerprint
 COLUMNS = ("tokens", "lengths", "labels")
-LENGTHS = 2**32  # a text has fewer tokens
-MOST_LABELS = 1_000  # a confusion matrix has their square
+LENGTHS = 2**32  # every text has fewer tokens
+MOST_LABELS = 1_000  # a confusion matrix has the square of this number of cells
 
 
 def prepare_labelled(data: LabelledConfig, tokenizer: TokenizerConfig | Tokenizer, cache: Path) -> LabelledData:
-    """Open the examples of a source, after making them if they aren't in the cache.
+    """Open the labelled texts of a source, after preparing them if they are not in the cache.
 
-    tokenizer: a config, to make or train one; or one that exists, to use as it is.
+    tokenizer: settings to make or train one, or a tokenizer to use as it is.
 
     Raises:
-        ValueError: a column is missing, fewer than two labels, a label of the validation that training lacks, …
+        ValueError: a column is missing, fewer than two labels, validation has a label that training lacks, …
     """
     corpus = open_corpus(data, cache)
     assert isinstance(corpus, LabelledCorpus)
@@ -53,20 +50,14 @@ def prepare_labelled(data: LabelledConfig, tokenizer: TokenizerConfig | Tokenize
         tokenizer = train_tokenizer(tokenizer)
     settings = [str(data.val_fraction), data.val_bytes, data.max_tokens, data.split_seed]
     source = digest([corpus.fingerprint(), "examples", *settings, FORMAT, shards.SHARD_TOKENS])
-    request = digest([source, tokenizer_key(tokenizer)])
-    folder = find(cache, data, tokenizer, source) or cache / f"{data.kind}-{tokenizer.kind}-{request[:12]}"
-    if not (folder / "manifest.json").exists():
-        with lock(folder):
-            if not (folder / "manifest.json").exists():
-                print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
-                _build(folder, source, data, corpus, tokenizer)
+    folder = open_or_make(cache, data, tokenizer, source, lambda folder: _make(folder, source, data, corpus, tokenizer))
     return _open(folder, source)
 
 
-def _build(
+def _make(
     folder: Path, source: str, data: LabelledConfig, corpus: LabelledCorpus, tokenizer: TokenizerConfig | Tokenizer
 ) -> None:
-    """Read all rows, choose those that validate, tokenise, write the manifest last. Labelled texts fit into memory."""
+    """Read all rows, choose the validation texts, tokenize. Labelled texts must fit into memory."""
     train, val = _parts(data, corpus)
     _label_list(data, train, val)
     if not isinstance(tokenizer, Tokenizer):
@@ -75,29 +66,22 @@ def _build(
     corpus.require_unchanged()
     train = _first_tokens(train, tokenizer, data.max_tokens)
     labels = _label_list(data, train, val)
-    if folder.exists():  # without a manifest, so it was never finished
+    if folder.exists():  # without a manifest, so it is incomplete
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    written = {
-        "train": _write(folder, "train", train, labels, tokenizer),
-        "val": _write(folder, "val", val, labels, tokenizer),
-    }
-    atomic_write(folder / "tokenizer.json", json.dumps(tokenizer.state_dict()).encode())
-    digest_of_text = hashlib.sha256(json.dumps(val, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
-    manifest = {
-        "format": FORMAT,
-        "source": source,
-        "tokenizer": tokenizer.fingerprint,
-        "text_sha256": digest_of_text,
-        "labels": labels,
-        "cuts_runs": any(tokenizer.cuts_runs(text) for text, _ in (*train, *val)),
-        **written,
-    }
-    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_tokenizer(folder, tokenizer)
+    Manifest(
+        source=source,
+        tokenizer=tokenizer.fingerprint,
+        text_sha256=hashlib.sha256(json.dumps(val, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest(),
+        labels=labels,
+        train=_write(folder, "train", train, labels, tokenizer),
+        val=_write(folder, "val", val, labels, tokenizer),
+    ).write(folder)
 
 
 def _parts(data: LabelledConfig, corpus: LabelledCorpus) -> tuple[list[Row], list[Row]]:
-    """The rows that train and those that validate, each in the order of a hash, which no sorted file can spoil.
+    """Split the rows into training and validation, each sorted by a hash, so that the order of a file is irrelevant.
 
     Raises:
         ValueError: one of the parts is empty.
@@ -111,7 +95,7 @@ def _parts(data: LabelledConfig, corpus: LabelledCorpus) -> tuple[list[Row], lis
     if not train:
         raise ValueError(f"{place}: has no row with a text in {data.text_column} and a label in {data.label_column}")
     if not val:
-        raise ValueError(f"{place}: no text is left to validate; every label needs two, or give data.val_path")
+        raise ValueError(f"{place}: has no text for validation; each label needs at least two, or give data.val_path")
     rows = _whole_numbers([row for _, row in (*train, *val)])
     return rows[: len(train)], _first_bytes(rows[len(train) :], data.val_bytes)
 
@@ -125,10 +109,11 @@ def _hashed(rows: Iterable[Row], seed: int) -> list[Hashed]:
 
 
 def split(rows: Sequence[Hashed], val_fraction: float) -> tuple[list[Hashed], list[Hashed]]:
-    """Of each label the texts with the smallest hashes validate: val_fraction of them, to the nearest text.
+    """Split rows, sorted by hash, into training and validation, separately for each label.
 
-    At least one where there are two, so that every label is scored. Copies of a text stay on one side, so that
-    no text is scored that was trained on; and a label's last training text stays in training.
+    Validation gets the texts with the smallest hashes: val_fraction of them to the nearest text, and at least one of
+    two. Copies of a text stay in one part, so that no scored text was trained on. The last training text of a label
+    stays in training.
     """
     left = Counter(label for _, (_, label) in rows)
     quota = {label: max(1, round(n * Decimal(str(val_fraction)))) for label, n in left.items()}
@@ -146,7 +131,7 @@ def split(rows: Sequence[Hashed], val_fraction: float) -> tuple[list[Hashed], li
 
 
 def _whole_numbers(rows: list[Row]) -> list[Row]:
-    """Labels that are all whole numbers written as text (a csv knows nothing else) become numbers.
+    """Convert labels to numbers if all are whole numbers written as text, as in a csv.
 
     Raises:
         ValueError: some labels are words and others numbers.
@@ -154,7 +139,7 @@ def _whole_numbers(rows: list[Row]) -> list[Row]:
     kinds = {type(label) for _, label in rows}
     if kinds == {str, int}:
         word, number = (next(label for _, label in rows if type(label) is kind) for kind in (str, int))
-        raise ValueError(f"data.label_column: holds words ({word!r}) and numbers ({number}); make them one kind")
+        raise ValueError(f"data.label_column: holds words ({word!r}) and numbers ({number}); use only one of them")
     if kinds == {str} and all(_is_number(str(label)) for _, label in rows):
         return [(text, int(label)) for text, label in rows]
     return rows
@@ -166,7 +151,7 @@ def _is_number(text: str) -> bool:
 
 
 def _first_bytes(rows: list[Row], limit: int | None) -> list[Row]:
-    """The first texts that take at most `limit` bytes together, at least one."""
+    """The first texts that have at most `limit` bytes together, at least one."""
     if limit is None:
         return rows
     ends = np.cumsum([len(text.encode("utf-8", "surrogatepass")) for text, _ in rows])
@@ -177,7 +162,7 @@ def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[
     """All labels of the training part, sorted.
 
     Raises:
-        ValueError: fewer than two, far too many, or validation has one that training lacks, which no model could know.
+        ValueError: fewer than two, more than MOST_LABELS, or validation has one that training lacks.
     """
     counts = Counter(label for _, label in train)
     column = f"data.label_column={data.label_column}"
@@ -196,21 +181,21 @@ def _label_list(data: LabelledConfig, train: list[Row], val: list[Row]) -> list[
         others = f", and {len(unseen) - 1} other labels" if len(unseen) > 1 else ""
         raise ValueError(
             f"{column}: validation has {number} text{'s' * (number > 1)} of {label!r}{others}, training none; "
-            "give training texts of it, or take it out of validation"
+            "give training texts of it, or remove it from validation"
         )
     return sorted(counts)
 
 
 def _first_tokens(rows: list[Row], tokenizer: Tokenizer, limit: int | None) -> list[Row]:
-    """The first texts that take at most `limit` tokens together, at least one."""
+    """The first texts that have at most `limit` tokens together, at least one."""
     if limit is None:
         return rows
     ends = np.cumsum([len(_encode(tokenizer, text)) for text, _ in rows])
     return rows[: max(1, int(np.searchsorted(ends, limit, side="right")))]
 
 
-def _write(folder: Path, part: str, rows: list[Row], labels: list[Label], tokenizer: Tokenizer) -> dict[str, Any]:
-    """The three files of a part."""
+def _write(folder: Path, part: str, rows: list[Row], labels: list[Label], tokenizer: Tokenizer) -> Part:
+    """Write the columns of a part."""
     place = {label: number for number, label in enumerate(labels)}
     sizes = {"tokens": tokenizer.vocab_size, "lengths": LENGTHS, "labels": max(len(labels), 2)}
     writers = {name: ShardWriter(folder, f"{part}-{name}", size) for name, size in sizes.items()}
@@ -221,7 +206,12 @@ def _write(folder: Path, part: str, rows: list[Row], labels: list[Label], tokeni
             n_bytes += len(text.encode())
             for name, values in zip(COLUMNS, (tokens, [len(tokens)], [place[label]]), strict=True):
                 writers[name].write(np.asarray(values))
-    return {"bytes": n_bytes, **{name: [asdict(shard) for shard in writer.shards] for name, writer in writers.items()}}
+    return Part(
+        columns={name: writer.shards for name, writer in writers.items()},
+        bytes=n_bytes,
+        documents=len(rows),
+        cuts_runs=any(tokenizer.cuts_runs(text) for text, _ in rows),
+    )
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -232,30 +222,30 @@ def _encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 
 def _open(folder: Path, source: str) -> LabelledData:
-    """Read a finished folder. ValueError names what is damaged."""
-    manifest = read_json(folder / "manifest.json")
-    parts = [manifest.get(part) for part in ("train", "val")]
-    whole = all(isinstance(part, dict) and {"bytes", *COLUMNS} <= set(part) for part in parts)
-    if not whole or manifest.get("source") != source or not {"tokenizer", "text_sha256", "labels"} <= set(manifest):
-        raise ValueError(f"{folder / 'manifest.json'} is damaged; delete the folder {folder}, it is rebuilt")
-    tokenizer, labels = saved_tokenizer(folder, manifest["tokenizer"]), manifest["labels"]
+    """Open a complete folder. ValueError names what is damaged."""
+    manifest = read_manifest(folder, source, *COLUMNS)
+    if manifest.labels is None:
+        raise damaged(folder / FILE)
+    tokenizer, labels = read_tokenizer(folder, manifest.tokenizer), manifest.labels
     sizes = (tokenizer.vocab_size, LENGTHS, max(len(labels), 2))
-    examples = {}
-    for name in ("train", "val"):
-        stores = [
-            TokenStore(folder, [Shard(**shard) for shard in manifest[name][column]], token_dtype(size))
-            for column, size in zip(COLUMNS, sizes, strict=True)
-        ]
-        for store in stores:
-            store.verify()
-        examples[name] = Examples(*stores)
+    train, val = (_examples(folder, part, sizes) for part in (manifest.train, manifest.val))
     return LabelledData(
         tokenizer=tokenizer,
         labels=labels,
-        **examples,
-        fingerprint=data_fingerprint(source, tokenizer, bool(manifest.get("cuts_runs"))),
-        text_sha256=manifest["text_sha256"],
-        train_bytes=manifest["train"]["bytes"],
-        val_bytes=manifest["val"]["bytes"],
+        train=train,
+        val=val,
+        fingerprint=data_fingerprint(manifest),
+        text_sha256=manifest.text_sha256,
+        train_text_bytes=manifest.train.bytes,
+        val_text_bytes=manifest.val.bytes,
         folder=folder,
     )
+
+
+def _examples(folder: Path, part: Part, sizes: tuple[int, int, int]) -> Examples:
+    stores = [
+        TokenStore(folder, part.columns[column], token_dtype(size)) for column, size in zip(COLUMNS, sizes, strict=True)
+    ]
+    for store in stores:
+        store.verify()
+    return Examples(*stores)

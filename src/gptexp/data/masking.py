@@ -1,12 +1,13 @@
-"""Windows with hidden tokens, for masked language modelling (BERT, arXiv 1810.04805, section 3.1).
+"""Windows with masked tokens, for masked language modelling (BERT, arXiv 1810.04805, section 3.1).
 
-Of each window the same share of tokens is chosen, as in BERT's own program, so that the mean over a batch doesn't
-depend on how it is cut into micro-batches. Of the chosen ones 80 % are shown as the mask, 10 % as a random
-token, 10 % as they are. What is chosen and shown follows from (seed, number of the window in the run) alone.
+The same fraction of each window is selected, as in BERT's code, so that the mean over a batch does not depend on how it
+is divided into micro-batches. Of the selected tokens 80 % become the mask, 10 % a random token, and 10 % are
+unchanged. The selection follows from (seed, number of the window in the run) alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,37 +19,40 @@ from gptexp.data.order import WindowOrder
 from gptexp.data.shards import TokenStore
 from gptexp.models.losses import IGNORED
 
-HIDDEN, SWAPPED = 0.8, 0.1  # shares of the chosen tokens; the rest stays
+MASKED, REPLACED = 0.8, 0.1  # fractions of the selected tokens; the others stay unchanged
 
-_DOMAIN, _VAL_DOMAIN = 0x6D61736B, 0x6D766C64  # keep these draws apart from others made of (seed, number)
+_DOMAIN, _VAL_DOMAIN = 0x6D61736B, 0x6D766C64  # distinguish these draws from others of (seed, number)
 
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """How tokens are hidden. The tokenizer's tokens are 0 … vocab_size - 1, and the mask is vocab_size itself."""
+    """How tokens are masked. The tokenizer's tokens are 0 … vocab_size - 1, and the mask token is vocab_size.
+
+    fraction: of the tokens of a window that are selected. eot: <|endoftext|>, which is never selected.
+    """
 
     fraction: float
     vocab_size: int
-    eot: int | None  # is context only: never to be found again
+    eot: int | None
 
-    def hide(self, tokens: np.ndarray, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (T,) as they are shown, and targets (T,): IGNORED but for the chosen ones. A pure function."""
+    def mask(self, tokens: np.ndarray, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs (T,) and the targets (T,), which are IGNORED except for the selected tokens."""
         draws = np.random.default_rng(np.random.SeedSequence(key))
-        open_to_choice = np.arange(len(tokens)) if self.eot is None else np.flatnonzero(tokens != self.eot)
+        candidates = np.arange(len(tokens)) if self.eot is None else np.flatnonzero(tokens != self.eot)
         count = max(1, round(self.fraction * len(tokens)))
-        order = np.argsort(draws.random(len(open_to_choice)), kind="stable")
-        chosen = open_to_choice[order[:count]]
-        kind = draws.random(len(chosen))
-        shown, targets = tokens.copy(), np.full_like(tokens, IGNORED)
-        targets[chosen] = tokens[chosen]
-        shown[chosen[kind < HIDDEN]] = self.vocab_size
-        swapped = chosen[(kind >= HIDDEN) & (kind < HIDDEN + SWAPPED)]
-        shown[swapped] = draws.integers(self.vocab_size, size=len(swapped))
-        return shown, targets
+        order = np.argsort(draws.random(len(candidates)), kind="stable")
+        selected = candidates[order[:count]]
+        kind = draws.random(len(selected))
+        inputs, targets = tokens.copy(), np.full_like(tokens, IGNORED)
+        targets[selected] = tokens[selected]
+        inputs[selected[kind < MASKED]] = self.vocab_size
+        replaced = selected[(kind >= MASKED) & (kind < MASKED + REPLACED)]
+        inputs[replaced] = draws.integers(self.vocab_size, size=len(replaced))
+        return inputs, targets
 
 
 class MaskedTrain(MicroBatches):
-    """Tokens and targets (B, T), lengths (B,). The windows are a language model's."""
+    """Training batches: tokens and targets (B, T), lengths (B,). The windows are those of language modelling."""
 
     def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, masking: Masking, **which: int) -> None:
         super().__init__(plan, **which)
@@ -57,11 +61,12 @@ class MaskedTrain(MicroBatches):
     def take(self, first: int) -> Batch:
         starts = self.order.starts(first, self.plan.micro_batch)
         windows = self.store.windows(starts, self.order.block_size)
-        return _batch(list(windows), [(self.order.seed, first + row, _DOMAIN) for row in range(len(windows))], self)
+        keys = [(self.order.seed, first + row, _DOMAIN) for row in range(len(windows))]
+        return _batch(list(windows), keys, self.masking)
 
 
 class MaskedVal(Dataset[Batch]):
-    """The validation text in windows that don't overlap, the last may be short; hidden alike for every run and seed."""
+    """The validation text in windows that do not overlap; the last may be short. All runs and seeds mask it alike."""
 
     def __init__(
         self,
@@ -84,15 +89,15 @@ class MaskedVal(Dataset[Batch]):
         first = (j * self.world_size + self.rank) * self.batch
         starts = range(first * self.block_size, len(self.store), self.block_size)[: self.batch]
         windows = [self.store.read(start, start + self.block_size).astype(np.int64) for start in starts]
-        if not windows:  # this rank's turn comes no more: nothing of it is scored
+        if not windows:  # sharded models compute together, so a rank without a batch gets one that is not scored
             return torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[IGNORED]]), torch.ones(1, dtype=torch.int64)
-        return _batch(windows, [(first + row, _VAL_DOMAIN) for row in range(len(windows))], self)
+        return _batch(windows, [(first + row, _VAL_DOMAIN) for row in range(len(windows))], self.masking)
 
 
-def _batch(windows: list[np.ndarray], keys: list[tuple[int, ...]], of: MaskedTrain | MaskedVal) -> Batch:
+def _batch(windows: list[np.ndarray], keys: Sequence[tuple[int, ...]], masking: Masking) -> Batch:
     lengths = [len(window) for window in windows]
     tokens = np.zeros((len(windows), max(lengths)), dtype=np.int64)
     targets = np.full_like(tokens, IGNORED)
     for row, (window, key) in enumerate(zip(windows, keys, strict=True)):
-        tokens[row, : len(window)], targets[row, : len(window)] = of.masking.hide(window, key)
+        tokens[row, : len(window)], targets[row, : len(window)] = masking.mask(window, key)
     return torch.from_numpy(tokens), torch.from_numpy(targets), torch.tensor(lengths)

@@ -1,36 +1,31 @@
-"""Corpus and tokenizer -> a folder of token shards in the cache, made once and checked on every opening.
+"""Token shards of a text: made once, stored in the cache, and verified whenever they are opened.
 
-The folder is named by a fingerprint of everything that made it (law 2), so stale tokens can't be used.
-Inside: tokenizer.json, train-00000.bin …, val-00000.bin …, and manifest.json, written last.
+The folder is named by a fingerprint of everything that determines its content, so outdated tokens are never used. It
+contains tokenizer.json, train-00000.bin …, val-00000.bin … and manifest.json.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gptexp.config.data import DataConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
-from gptexp.data.build import build
-from gptexp.data.cache import data_fingerprint, digest, find, lock, read_json, saved_tokenizer, tokenizer_key
+from gptexp.data.cache import data_fingerprint, digest, open_or_make, read_manifest, read_tokenizer
 from gptexp.data.corpora import CorpusBase, open_corpus
-from gptexp.data.shards import Shard, TokenStore, token_dtype
+from gptexp.data.make_shards import FORMAT, Request, make_shards
+from gptexp.data.prepared import DataFacts
+from gptexp.data.shards import TokenStore, token_dtype
 from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedData:
-    """Tokens of one corpus by one tokenizer.
+class TextData:
+    """Tokens of one text by one tokenizer: a `PreparedData`.
 
-    fingerprint: of the source bytes, the settings of the split and the tokenizer itself, so it is the
-    same whether the tokenizer was trained here or came with a checkpoint. text_sha256: of the UTF-8
-    text that validation scores. Bytes are UTF-8 bytes of the text in the stores, <|endoftext|> not
-    counted; documents: those of which the stores hold the beginning.
+    text_sha256: of the UTF-8 text that validation scores. Numbers of bytes do not count <|endoftext|>. documents: how
+    many begin in the stores.
     """
 
     tokenizer: Tokenizer
@@ -38,8 +33,8 @@ class PreparedData:
     val: TokenStore
     fingerprint: str
     text_sha256: str
-    val_bytes: int
-    train_bytes: int
+    val_text_bytes: int
+    train_text_bytes: int
     documents: int
     folder: Path
 
@@ -48,9 +43,8 @@ class PreparedData:
         return len(self.train)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What an objective must know of its data besides the tokenizer; text alone has no more to say."""
-        return {}
+    def facts(self) -> DataFacts:
+        return DataFacts(fingerprint=self.fingerprint, text_sha256=self.text_sha256)
 
 
 def prepare(
@@ -60,14 +54,13 @@ def prepare(
     progress: bool = True,
     *,
     block_size: int = 1,
-) -> PreparedData:
-    """Open the token shards of a corpus, after making them if they aren't in the cache.
-
-    Of processes that ask at the same time one works and the others wait.
+) -> TextData:
+    """Open the token shards of a corpus, after making them if they are not in the cache.
 
     Args:
-        tokenizer: a config, to make or train one; or one that exists, to use as it is.
-        block_size: the training part must hold a window of this many tokens and its target.
+        tokenizer: settings to make or train one, or a tokenizer to use as it is.
+        progress: show a progress bar on a terminal.
+        block_size: the training part must contain a window of this many tokens and its target.
 
     Raises:
         ValueError: no text, too little text for block_size, a damaged shard.
@@ -78,75 +71,47 @@ def prepare(
     if not isinstance(tokenizer, Tokenizer) and not needs_training(tokenizer):
         tokenizer = train_tokenizer(tokenizer)
     source = _source(data, corpus)
-    request = digest([source, tokenizer_key(tokenizer)])
-    folder = find(cache, data, tokenizer, source) or cache / f"{data.kind}-{tokenizer.kind}-{request[:12]}"
-    if not (folder / "manifest.json").exists():
-        _make_once(folder, request, source, data, corpus, tokenizer, progress)
+    request = Request(source=source, data=data, corpus=corpus, tokenizer=tokenizer, progress=progress)
+    folder = open_or_make(cache, data, tokenizer, source, lambda folder: make_shards(folder, request))
     prepared = _open(folder, source)
     _require_enough(data, prepared, block_size)
     return prepared
 
 
 def _source(data: DataConfig, corpus: CorpusBase) -> str:
-    """Fingerprint of the text and of everything about the shards but the tokenizer."""
+    """Fingerprint of the text and of all settings of the shards except the tokenizer."""
     settings = [data.kind, str(data.val_fraction), data.val_bytes, data.max_tokens, FORMAT, shards.SHARD_TOKENS]
     return digest([corpus.fingerprint(), *settings])
 
 
-def _make_once(
-    folder: Path,
-    request: str,
-    source: str,
-    data: DataConfig,
-    corpus: CorpusBase,
-    tokenizer: TokenizerConfig | Tokenizer,
-    progress: bool,
-) -> None:
-    with lock(folder):
-        if not (folder / "manifest.json").exists():
-            print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
-            build(folder, {"format": FORMAT, "request": request, "source": source}, data, corpus, tokenizer, progress)
-
-
-def _open(folder: Path, source: str) -> PreparedData:
-    """Read a finished folder. ValueError names what is damaged."""
-    manifest = _manifest(folder, source)
-    tokenizer = saved_tokenizer(folder, manifest["tokenizer"])
+def _open(folder: Path, source: str) -> TextData:
+    """Open a complete folder. ValueError names what is damaged."""
+    manifest = read_manifest(folder, source, "shards")
+    tokenizer = read_tokenizer(folder, manifest.tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
-    stores = {
-        part: TokenStore(folder, [Shard(**shard) for shard in manifest[part]["shards"]], dtype)
-        for part in ("train", "val")
-    }
-    for store in stores.values():
+    train, val = (TokenStore(folder, part.columns["shards"], dtype) for part in (manifest.train, manifest.val))
+    for store in (train, val):
         store.verify()
-    return PreparedData(
+    return TextData(
         tokenizer=tokenizer,
-        **stores,
-        fingerprint=data_fingerprint(source, tokenizer, any(manifest[p].get("cuts_runs") for p in ("train", "val"))),
-        text_sha256=manifest["text_sha256"],
-        val_bytes=manifest["val"]["bytes"],
-        train_bytes=manifest["train"]["bytes"],
-        documents=manifest["train"]["documents"] + manifest["val"]["documents"],
+        train=train,
+        val=val,
+        fingerprint=data_fingerprint(manifest),
+        text_sha256=manifest.text_sha256,
+        val_text_bytes=manifest.val.bytes,
+        train_text_bytes=manifest.train.bytes,
+        documents=manifest.train.documents + manifest.val.documents,
         folder=folder,
     )
 
 
-def _manifest(folder: Path, source: str) -> dict[str, Any]:
-    manifest = read_json(folder / "manifest.json")
-    parts = [manifest.get(part) for part in ("train", "val")]
-    whole = all(isinstance(part, dict) and {"shards", "bytes", "documents"} <= set(part) for part in parts)
-    if not whole or manifest.get("source") != source or not {"tokenizer", "text_sha256"} <= set(manifest):
-        raise ValueError(f"{folder / 'manifest.json'} is damaged; delete the folder {folder}, it is rebuilt")
-    return manifest
-
-
-def _require_enough(data: DataConfig, prepared: PreparedData, block_size: int) -> None:
-    """Refuse a text that has no window to train on, or nothing to score."""
+def _require_enough(data: DataConfig, prepared: TextData, block_size: int) -> None:
+    """Refuse a text that has no window to train on, or no token to score."""
     n_train, n_val = len(prepared.train), len(prepared.val)
     if n_train < block_size + 1:
-        cap = f", capped by data.max_tokens={data.max_tokens}" if data.max_tokens is not None else ""
+        limit = f", capped by data.max_tokens={data.max_tokens}" if data.max_tokens is not None else ""
         raise ValueError(
-            f"data={data.kind}: the training part has {n_train} tokens{cap}, but model.block_size={block_size} "
+            f"data={data.kind}: the training part has {n_train} tokens{limit}, but model.block_size={block_size} "
             f"needs at least {block_size + 1}; give more text or a smaller model.block_size"
         )
     if n_val < 2:

@@ -1,4 +1,4 @@
-"""Token shards: raw little-endian files of token ids, written atomically and read by memory map."""
+"""Token shards: raw little-endian files of token ids, written atomically and memory-mapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD_TOKENS = 2**26
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One finished file of tokens."""
+    """One complete file of tokens."""
 
     file: str
     tokens: int
@@ -28,15 +28,15 @@ class Shard:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every id: uint16 up to 65,536 tokens, else uint32; little-endian."""
+    """Return the smallest unsigned type for all ids: uint16 up to 65,536 tokens, else uint32; little-endian."""
     return np.dtype("<u2" if vocab_size <= 65536 else "<u4")
 
 
 class ShardWriter:
-    """Fills <folder>/<prefix>-00000.bin, -00001.bin … with shard_tokens tokens each; the last may be shorter.
+    """Writes <folder>/<prefix>-00000.bin, -00001.bin … with shard_tokens tokens each; the last may be shorter.
 
-    A context manager: on leaving, the last shard is finished; after an error it is dropped. A shard
-    has its name only once it is whole.
+    A context manager: the last shard is completed at the end, and dropped after an error. A shard gets its name when it
+    is complete.
     """
 
     def __init__(self, folder: Path, prefix: str, vocab_size: int, shard_tokens: int | None = None) -> None:
@@ -54,14 +54,14 @@ class ShardWriter:
     def write(self, tokens: np.ndarray) -> None:
         """Append tokens (n,) of any integer type."""
         if tokens.size and (int(tokens.min()) < 0 or int(tokens.max()) >= self.vocab_size):
-            raise ValueError(f"tokens from {tokens.min()} to {tokens.max()} don't fit vocab_size={self.vocab_size}")
+            raise ValueError(f"tokens from {tokens.min()} to {tokens.max()} do not fit vocab_size={self.vocab_size}")
         while len(tokens):
             part = tokens[: self.shard_tokens - self._filled]
             self._append(part.astype(self.dtype))
             tokens = tokens[len(part) :]
 
     def state_dict(self) -> dict[str, Any]:
-        """Finished shards, and the tokens of the one begun, as plain data."""
+        """Return the complete shards and the tokens of the unfinished one, as plain data."""
         pending = b""
         if self._file is not None:
             self._file.flush()
@@ -69,7 +69,7 @@ class ShardWriter:
         return {"shards": [asdict(shard) for shard in self.shards], "pending": base64.b64encode(pending).decode()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another writer was; its finished shards lie in the folder."""
+        """Continue from the state of another writer, whose complete shards are in the folder."""
         self.shards = [Shard(**shard) for shard in state["shards"]]
         self.write(np.frombuffer(base64.b64decode(state["pending"]), dtype=self.dtype))
 
@@ -113,9 +113,10 @@ class TokenStore:
     """A read-only sequence of token ids over memory-mapped shards; cheap to pickle for loader workers."""
 
     def __init__(self, folder: Path, shards: list[Shard], dtype: str | np.dtype, length: int | None = None) -> None:
-        """Map the shards; length: show only so many tokens of them.
+        """Map the shards; length: use only this many tokens.
 
-        ValueError names a shard that is missing or has another size than it should.
+        Raises:
+            ValueError: a shard is missing or has the wrong size.
         """
         self.folder, self.shards, self.dtype = Path(folder), list(shards), np.dtype(dtype)
         for shard in self.shards:
@@ -130,11 +131,11 @@ class TokenStore:
     def __getitem__(self, span: slice) -> np.ndarray:
         start, stop, step = span.indices(len(self))
         if step != 1:
-            raise ValueError("a TokenStore is sliced in steps of 1")
+            raise ValueError(f"step={step}: a TokenStore can only be sliced in steps of 1")
         return self.read(start, stop)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens start..stop-1, across shard borders, cut at the end of the store; in the store's own type."""
+        """Return tokens start … stop - 1 across shards, at most to the end of the store, in the dtype of the store."""
         start, stop = max(start, 0), min(stop, len(self))
         if stop <= start:
             return np.empty(0, dtype=self.dtype)
@@ -149,11 +150,11 @@ class TokenStore:
         return np.concatenate(parts)
 
     def head(self, count: int) -> TokenStore:
-        """The first `count` tokens as a store of their own, over the same files."""
+        """Return a store of the first `count` tokens, over the same files."""
         return TokenStore(self.folder, self.shards, self.dtype, min(count, len(self)))
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Tokens of the windows at `starts`, (len(starts), length) int64; after the last token comes the first."""
+        """Return the windows at `starts`, (len(starts), length) int64; the first token follows the last one."""
         result = np.empty((len(starts), length), dtype=np.int64)
         starts = starts % len(self)
         shards = np.searchsorted(self._ends, starts, side="right") - 1
@@ -167,10 +168,10 @@ class TokenStore:
         return result
 
     def verify(self) -> None:
-        """Compare every shard with its recorded size and checksum. ValueError names the first that differs."""
+        """Compare every shard with its recorded size and checksum. ValueError: the first that differs."""
         for shard in self.shards:
             self._check_size(shard)
-            with (self.folder / shard.file).open("rb") as file:  # read, because mapped pages would stay in memory
+            with (self.folder / shard.file).open("rb") as file:  # not mapped, because mapped pages would stay in memory
                 found = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
             if found != shard.xxh3_128:
                 raise self._damaged(shard, f"has changed: xxh3_128 {found}, expected {shard.xxh3_128}")
@@ -193,7 +194,7 @@ class TokenStore:
         return ValueError(f"{self.folder / shard.file} {what}; delete the folder {self.folder}, it is rebuilt")
 
     def _map(self, shard: Shard) -> np.ndarray:
-        # A plain view: slices of np.memmap itself carry its bookkeeping along and cost three times as much.
+        # An ndarray view, because slicing np.memmap takes three times as long.
         return np.memmap(self.folder / shard.file, dtype=self.dtype, mode="r").view(np.ndarray)
 
     def __getstate__(self) -> tuple[Path, list[Shard], str, int]:

@@ -1,4 +1,7 @@
-"""Which text is for training and which for validation: law 3, before any tokenizer sees it."""
+"""Which text is for training and which for validation, decided before any tokenizer is involved.
+
+All tokenizers are therefore scored on the same text, and bits per byte can be compared.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from gptexp.data.corpora import CorpusBase
+from gptexp.data.corpora.base import CorpusBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class Piece:
 
 
 def by_characters(corpus: CorpusBase, n_train: int, val_bytes: int | None) -> Iterator[Piece]:
-    """The first n_train characters are for training, the rest for validation, up to val_bytes bytes of it."""
-    position, room = 0, val_bytes
+    """The first n_train characters are for training, the rest for validation, at most val_bytes bytes of it."""
+    position, left = 0, val_bytes
     for starts, text in corpus.pieces():
         border = min(max(n_train - position, 0), len(text))
         position += len(text)
@@ -29,37 +32,37 @@ def by_characters(corpus: CorpusBase, n_train: int, val_bytes: int | None) -> It
             yield Piece(False, starts, text[:border])
         rest = text[border:]
         if rest:
-            cut = first_bytes(rest, room)
+            cut = first_bytes(rest, left)
             if cut:
                 yield Piece(True, starts and border == 0, cut)
             if len(cut) < len(rest):
                 return
-            room = None if room is None else room - len(cut.encode())
+            left = None if left is None else left - len(cut.encode())
 
 
 class DocumentSplit:
     """Validation is the first val_bytes bytes of the documents whose hash falls below val_fraction.
 
-    Documents of that kind that come later are dropped, so they are never trained on.
+    Later documents with such a hash are dropped, so they are never trained on.
     """
 
     def __init__(self, val_fraction: float, val_bytes: int, val_full: bool = False) -> None:
         self.limit = int(val_fraction * 2**64)
-        self.room = val_bytes
+        self.left = val_bytes
         self.val_full = val_full
 
     def assign(self, text: str) -> Piece | None:
-        """The document as a piece of its part; None: dropped."""
+        """Return the document as a piece of its part; None: it is dropped."""
         if xxhash.xxh3_64_intdigest(text.encode()) >= self.limit:
             return Piece(False, True, text)
-        cut = "" if self.val_full else first_bytes(text, self.room)
-        self.room -= len(cut.encode())
-        self.val_full = self.val_full or len(cut) < len(text) or self.room == 0
+        cut = "" if self.val_full else first_bytes(text, self.left)
+        self.left -= len(cut.encode())
+        self.val_full = self.val_full or len(cut) < len(text) or self.left == 0
         return Piece(True, True, cut) if cut else None
 
 
 def first_bytes(text: str, limit: int | None) -> str:
-    """The longest beginning of whole characters that takes at most `limit` bytes of UTF-8."""
+    """Return the longest beginning of whole characters that takes at most `limit` bytes of UTF-8."""
     if limit is None or len(text) * 4 <= limit:
         return text
     return text[:limit].encode()[:limit].decode("utf-8", errors="ignore")

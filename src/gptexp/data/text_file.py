@@ -1,4 +1,4 @@
-"""A text file as a model sees it: decoded as every corpus is (law 3), tokenized in pieces, its words counted."""
+"""A text file to score: decoded as a corpus is, tokenized in pieces, its words counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptexp.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Survey:
-    """What a text consists of. words: runs of characters between white space (Unicode's, as str.split cuts)."""
+    """Size and hash of a text. words: runs of characters between white space, as str.split cuts."""
 
     tokens: int
     words: int
@@ -23,7 +23,7 @@ class Survey:
 
 
 def require_text(path: Path) -> None:
-    """Refuse what can be seen without reading.
+    """Refuse a file that is unusable, without reading it.
 
     Raises:
         ValueError: not a file, or an empty one.
@@ -33,19 +33,19 @@ def require_text(path: Path) -> None:
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if not path.is_file():
-        raise ValueError(f"{path}: is no regular file, and a text is read several times; write it to a file first")
+        raise ValueError(f"{path}: is not a regular file, and a text is read several times; write it to a file first")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty, so there is nothing to score")
 
 
 def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, allow_special: bool = False) -> Survey:
-    """Read and tokenize the text once, keeping nothing, so that what is wrong in it shows before the work begins.
+    """Read and tokenize the text once without keeping it, so that an error in it is found before the scoring.
 
-    contents: through which the text is read here and later, so that a change in between is an error.
+    contents: reads the text here and later, so that a change in between is an error.
     allow_special: <|endoftext|> in the text is the token, not ordinary text.
 
     Raises:
-        ValueError: naming the file and the place of what can't be decoded or has no token.
+        ValueError: the place of a byte that can't be decoded or of a character without a token.
     """
     encode = tokenizer.encode_special if allow_special else tokenizer.encode
     tokens = words = line = 0
@@ -68,7 +68,7 @@ def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, 
 def tokens_of(
     path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None = None, allow_special: bool = False
 ) -> Iterator[np.ndarray]:
-    """The tokens (n,) of the text, piece by piece."""
+    """Yield the tokens of the text in pieces (n,)."""
     for text in _pieces(path, encoding, contents):
         yield tokenizer.encode_special(text) if allow_special else tokenizer.encode(text)
 

@@ -1,4 +1,4 @@
-"""What the machine has, and what follows from it: device, precision, whether the model fits."""
+"""The hardware, and the choices that depend on it: device, precision, compilation, whether the model fits."""
 
 from __future__ import annotations
 
@@ -12,130 +12,131 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import psutil
 import torch
 
-from gptexp.config import Accelerator, Config, Strategy
+from gptexp.config import Config
+from gptexp.config.training import Accelerator, Strategy
 from gptexp.machine import rank_environment
-from gptexp.machine.cgroups import memory_room
+from gptexp.machine.cgroups import available_memory
 
 GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
-WIDE, WIDE_FOR_AMX = 64, 256  # n_embd from which bf16 gains more than its conversions cost
-WORTH_COMPILING = 1e17  # FLOPs of a run: some ten minutes of a GPU; compiling takes about one
+WIDE, WIDE_FOR_AMX = 64, 256  # n_embd from which bf16 is faster in spite of its conversions
+WORTH_COMPILING = 1e17  # FLOPs of a run: about ten minutes of a GPU; compiling takes about one minute
 
 
 def accelerator_of(config: Config) -> str:
-    """The device type that `trainer.accelerator` means here: cuda, mps or cpu.
+    """Return the device type of `trainer.accelerator` on this machine: cuda, mps or cpu.
 
     Raises:
-        ValueError: asked for, but not there.
+        ValueError: the machine lacks the device.
     """
     wanted = config.trainer.accelerator
     if wanted is Accelerator.gpu and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator=gpu: this machine has no CUDA GPU that torch sees; use trainer=cpu")
+        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA GPU on this machine; use trainer=cpu")
     if wanted is Accelerator.mps and not torch.backends.mps.is_available():
-        raise ValueError("trainer.accelerator=mps: no Apple GPU that torch sees; use trainer=cpu")
+        raise ValueError("trainer.accelerator=mps: torch finds no Apple GPU on this machine; use trainer=cpu")
     if wanted is Accelerator.auto:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return "cuda" if wanted is Accelerator.gpu else wanted.name
 
 
 def processes_of(config: Config) -> int:
-    """Processes on this node: as torchrun or srun started them, else as `trainer.devices` says.
+    """Return the number of processes on this node, as torchrun or srun started them or as `trainer.devices` sets it.
 
     Raises:
-        ValueError: the setting and the launcher contradict each other, several nodes have no launcher, or there are
-            fewer GPUs.
+        ValueError: the setting contradicts the launcher, several nodes have no launcher, or there are fewer GPUs.
     """
     wanted, nodes, who = config.trainer.devices, config.trainer.num_nodes, rank_environment.current()
     if who is not None:
         if wanted not in ("auto", who.local_size):
             raise ValueError(
-                f"trainer.devices={wanted}: the launcher started {who.local_size} processes a node; leave it out"
+                f"trainer.devices={wanted}: the launcher started {who.local_size} processes per node; omit the setting"
             )
         if nodes not in (1, who.nodes):
-            raise ValueError(f"trainer.num_nodes={nodes}: the launcher started {who.nodes}; leave it out")
+            raise ValueError(f"trainer.num_nodes={nodes}: the launcher started {who.nodes}; omit the setting")
         return who.local_size
     if nodes > 1:
         raise ValueError(
-            f"trainer.num_nodes={nodes}: several nodes are started by torchrun or srun on each of them; "
+            f"trainer.num_nodes={nodes}: several nodes need torchrun or srun on each of them: "
             f"torchrun --nnodes {nodes} … -m gptexp.train …"
         )
     gpus = torch.cuda.device_count() if accelerator_of(config) == "cuda" else None
     if wanted == "auto":
-        return 1 if gpus is None else _gpus_that_share_the_batch(config, gpus)
+        return 1 if gpus is None else _usable_gpus(config, gpus)
     if gpus is not None and int(wanted) > gpus:
-        raise ValueError(f"trainer.devices={wanted}: torch sees {gpus} GPU{'s' * (gpus != 1)} on this machine")
+        raise ValueError(f"trainer.devices={wanted}: torch finds {gpus} GPU{'s' * (gpus != 1)} on this machine")
     return int(wanted)
 
 
-def _gpus_that_share_the_batch(config: Config, gpus: int) -> int:
-    """The most of them that divide the global batch evenly."""
+def _usable_gpus(config: Config, gpus: int) -> int:
+    """Return the largest number of GPUs that divides the global batch evenly."""
     micro, windows = config.data.micro_batch_size or 1, config.windows_per_step
     taken = next(n for n in range(gpus, 0, -1) if windows % (n * micro) == 0)
     if taken < gpus:
         warnings.warn(
-            f"trainer.devices=auto: takes {taken} of {gpus} GPUs, because a global batch of {windows} windows can't be "
-            f"shared evenly by more; a multiple of {gpus * micro} windows would use all of them",
+            f"trainer.devices=auto: uses {taken} of {gpus} GPUs, because more can't share a global batch of {windows} "
+            f"windows evenly; a multiple of {gpus * micro} windows uses all of them",
             stacklevel=1,
         )
     return taken
 
 
-def choose_precision(config: Config, began: str | None = None) -> tuple[str, str]:
-    """`trainer.precision` as Lightning's name, and why `auto` chose it.
+def choose_precision(config: Config, source: str | None = None) -> tuple[str, str]:
+    """Return the precision by Lightning's name, and the reason for the choice.
 
-    began: of the run that is resumed. It goes on in that, on whichever machine: its curve is of one precision.
+    source: precision of the run that is resumed. `auto` keeps it on every machine, so that a run has one precision.
     """
     wanted = config.trainer.precision
     if wanted != "auto":
-        return wanted, "as asked"
+        return wanted, "as set"
     chosen, why = _precision_for(config)
-    if began is None or began == chosen:
+    if source in (None, chosen):
         return chosen, why
-    return began, f"as the run began; a new one would take {chosen} here: {why}"
+    assert source is not None
+    return source, f"as before; a new run would use {chosen} here: {why}"
 
 
 def _precision_for(config: Config) -> tuple[str, str]:
-    """The fastest for this model on this device that keeps what is learned, and why."""
+    """Return the fastest precision that preserves the result for this model and device, and the reason."""
     device = accelerator_of(config)
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16-mixed", "this GPU computes in bf16"
-        return "32-true", "this GPU has no bf16"
+            return "bf16-mixed", "this GPU supports bf16"
+        return "32-true", "this GPU lacks bf16"
     if device == "mps":
         return "32-true", "on an Apple GPU"
     if not cpu_has_bf16():
-        return "32-true", "this CPU has no bf16 instructions"
+        return "32-true", "this CPU lacks bf16 instructions"
     if getattr(config.model, "n_embd", 0) < (WIDE_FOR_AMX if cpu_has_amx() else WIDE):
         return "32-true", "layers this narrow gain nothing from bf16"
     return "bf16-mixed", "this CPU multiplies matrices in bf16"
 
 
 def choose_compile(config: Config, total_flops: float) -> tuple[bool, str]:
-    """`trainer.compile`, and why `auto` chose it; total_flops: of the whole run.
+    """Return whether to compile the model, and the reason for the choice.
 
-    It follows from settings and device alone, so that a run that is resumed goes on as it began.
+    total_flops: of the whole run. The choice depends only on settings and device, so a resumed run keeps it.
     """
     wanted, device = config.trainer.compile, accelerator_of(config)
     if wanted != "auto":
-        return bool(wanted), "as asked"
+        return bool(wanted), "as set"
     if device != "cuda":
-        return False, "gains little on a CPU" if device == "cpu" else "not tried on an Apple GPU"
+        return False, "gains little on a CPU" if device == "cpu" else "not tested on an Apple GPU"
     if config.trainer.strategy is Strategy.fsdp:
-        return False, "with sharded parameters only where asked"
+        return False, "sharded parameters are compiled only if trainer.compile=true"
     if total_flops < WORTH_COMPILING:
-        return False, "the run is too short to pay it back"
-    if lacking := _lacks_for_compiling():
-        return False, f"{lacking} is not there"
-    return True, "pays back in a run this long"
+        return False, "the run is too short"
+    if missing := _missing_for_compiling():
+        return False, f"{missing} is missing"
+    return True, "the run is long enough"
 
 
-def _lacks_for_compiling() -> str | None:
-    """What torch.compile needs on a GPU and this machine doesn't have; a long run is not to die of it."""
+def _missing_for_compiling() -> str | None:
+    """Return what torch.compile needs on a GPU and this machine lacks."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton"
     if not (os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))):
@@ -145,12 +146,12 @@ def _lacks_for_compiling() -> str | None:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 matrices natively (AMX or AVX512-BF16)."""
+    """Return whether the CPU multiplies bf16 matrices natively (AMX or AVX512-BF16)."""
     return cpu_has_amx() or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def cpu_has_amx() -> bool:
-    """Whether the CPU multiplies tiles of bf16 (Intel's since 2023)."""
+    """Return whether the CPU has bf16 tile instructions (Intel since 2023)."""
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
@@ -162,7 +163,7 @@ def full_width_products(device: str = "cpu") -> Iterator[bool]:
     but torch calls it only where rounding to bf16 is allowed. oneDNN rounds only on CPUs with AMX; a product is
     computed first to verify that it does not. A setting that somebody made before stays as it is.
     """
-    matmul = cast(Any, torch.backends.mkldnn).matmul  # torch's stubs leave it out
+    matmul = cast(Any, torch.backends.mkldnn).matmul  # missing in torch's stubs
     before = matmul.fp32_precision
     capable = device == "cpu" and not cpu_has_amx() and "AuthenticAMD" in _cpu_line("vendor_id")
     if not capable or before not in ("none", "ieee"):
@@ -180,17 +181,17 @@ def full_width_products(device: str = "cpu") -> Iterator[bool]:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that can still be allocated on the device."""
+    """Return the bytes that can still be allocated on the device."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    return min(psutil.virtual_memory().available, memory_room())
+    return min(psutil.virtual_memory().available, available_memory())
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for the next step: a step frees and takes the same gigabytes again.
+    """Let glibc keep freed memory for the next step, which allocates the same gigabytes again; no effect elsewhere.
 
-    GNU's gives large pieces back at once, and each page that comes anew costs a fault and is filled with zeros: of
-    GPT-2's step on a CPU, an eighth. Elsewhere nothing happens.
+    By default glibc returns large blocks at once, and each new page costs a fault and is filled with zeros. This takes
+    an eighth of a training step of GPT-2 on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -199,10 +200,12 @@ def keep_freed_memory() -> None:
 
 
 def require_memory(n_params: int, bytes_needed: int, config: Config, world_size: int) -> None:
-    """Refuse, before allocating, a model whose weights, gradients and optimizer can't fit.
+    """Refuse a model whose weights, gradients and optimizer state do not fit into memory, before allocating it.
+
+    bytes_needed: of all three, without sharding.
 
     Raises:
-        ValueError: naming both sizes and what to try.
+        ValueError: the message names both sizes and remedies.
     """
     device = accelerator_of(config)
     sharded = config.trainer.strategy.name == "fsdp" and world_size > 1
@@ -212,13 +215,27 @@ def require_memory(n_params: int, bytes_needed: int, config: Config, world_size:
         raise ValueError(
             f"model: {n_params:,} parameters need {needed / GIB:.1f} GiB for weights, gradients and optimizer, "
             f"but {free / GIB:.1f} GiB are free on this {'GPU' if device == 'cuda' else 'machine'}; "
-            f"take a smaller model, a tokenizer with fewer tokens, or more devices with trainer=fsdp"
+            f"use a smaller model, a tokenizer with fewer tokens, or more devices with trainer=fsdp"
         )
 
 
-def describe(device: str) -> dict[str, Any]:
-    """Hardware for provenance.json."""
-    facts: dict[str, Any] = {"device": device, "cpu": _cpu_line("model name"), "cores": psutil.cpu_count(logical=True)}
+class Hardware(TypedDict, total=False):
+    """The hardware of a run, as provenance.json stores it. gpus, cuda: only with device=cuda."""
+
+    machine: str
+    system: str
+    device: str
+    cpu: str
+    cores: int | None
+    torch_threads: int
+    memory_gib: float
+    gpus: list[str]
+    cuda: str | None
+
+
+def describe(device: str) -> Hardware:
+    """Return the hardware for provenance.json."""
+    facts: Hardware = {"device": device, "cpu": _cpu_line("model name"), "cores": psutil.cpu_count(logical=True)}
     facts["torch_threads"] = torch.get_num_threads()
     facts["memory_gib"] = round(psutil.virtual_memory().total / GIB, 1)
     if device == "cuda":
@@ -228,7 +245,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def _cpu_line(field: str) -> str:
-    """What Linux says of the CPU; elsewhere what Python knows, which names make and maker."""
+    """Return a field of /proc/cpuinfo; outside Linux, Python's name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field))

@@ -1,16 +1,17 @@
-"""How many jobs this machine runs at a time, and which GPU each gets (no torch)."""
+"""The number of concurrent jobs on this machine, and the GPU of each (no torch)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-SHARED = "GPTEXP_SHARE_GPUS"  # set where several jobs run at a time on several GPUs
+from filelock import FileLock, Timeout
+
+SHARED = "GPTEXP_SHARE_GPUS"  # environment variable: the GPUs that concurrent jobs share
 
 
 def gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use, as CUDA numbers them."""
+    """Return the NVIDIA GPUs that this process may use, by their CUDA numbers."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
@@ -21,18 +22,16 @@ def gpus() -> list[str]:
 
 
 def job_slots() -> int:
-    """Jobs at a time: one a GPU, or, without, one a core: small models gain little from a second one."""
+    """Return the number of concurrent jobs: one per GPU, or one per core without a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, len(gpus()) or cores)
 
 
-_taken: list[Any] = []  # the lock of this process's GPU, held until it ends
+_taken: list[FileLock] = []  # the lock of this process's GPU, held until the process ends
 
 
 def take_gpu(folder: Path) -> None:
-    """Let this process, for all its jobs, see one GPU that no other job of the sweep uses."""
-    from filelock import FileLock, Timeout
-
+    """Give this process one GPU that no other job of the sweep uses."""
     if _taken or not os.environ.get(SHARED):
         return
     for gpu in os.environ[SHARED].split(","):

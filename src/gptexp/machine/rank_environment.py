@@ -1,6 +1,6 @@
-"""Which of several processes this one is, by the environment variables of whoever started them (no torch).
+"""The rank of this process, from the environment variables of its launcher (no torch).
 
-torchrun, srun and gptexp's own launcher all say it by RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE.
+torchrun, gptexp's launcher and, after `slurm.adopt`, srun set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from gptexp.machine import slurm
 
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # which rank a process is
-MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where the ranks meet
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+ADDRESS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One process of `size`, spread over nodes of `local_size` each."""
+    """One of `size` processes, with `local_size` processes per node."""
 
     rank: int
     size: int
@@ -30,7 +30,7 @@ class Rank:
 
 
 def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
-    """This process among its ranks; None where no launcher has started several."""
+    """Return the rank of this process; None for a single process."""
     if not environment.get("RANK") or int(environment.get("WORLD_SIZE") or 1) < 2:
         return None
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
@@ -39,27 +39,27 @@ def current(environment: Mapping[str, str] = os.environ) -> Rank | None:
 
 
 def drop_empty(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Unset the launchers' variables that are empty: Lightning, when it is imported, takes them for numbers."""
-    for name in (*PLACE, *MEETING, "SLURM_PROCID", "SLURM_LOCALID"):
+    """Unset empty variables of launchers, which Lightning would parse as numbers when it is imported."""
+    for name in (*RANK_VARIABLES, *ADDRESS_VARIABLES, "SLURM_PROCID", "SLURM_LOCALID"):
         if not environment.get(name, "-").strip():
             del environment[name]
 
 
 def require_whole(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Check the launcher's variables together; empty ones count as unset.
+    """Check the launcher's variables; empty ones count as unset.
 
     Raises:
-        ValueError: some are missing or contradict each other: naming them, and what to do.
+        ValueError: some are missing or contradict each other.
     """
     drop_empty(environment)
-    given = [name for name in PLACE if name in environment]
+    given = [name for name in RANK_VARIABLES if name in environment]
     numbers = {name: _whole_number(environment, name) for name in given}
     if not given or (numbers.get("WORLD_SIZE") == 1 and numbers.get("RANK", 0) == 0):
-        return  # alone
-    missing = [name for name in (*PLACE, *MEETING) if name not in environment]
+        return  # a single process
+    missing = [name for name in (*RANK_VARIABLES, *ADDRESS_VARIABLES) if name not in environment]
     if missing:
         known = ", ".join(f"{name}={environment[name]}" for name in given)
-        raise ValueError(f"{known}: set, but not {', '.join(missing)}; {remedy(environment)}")
+        raise ValueError(f"{known}: set, but {', '.join(missing)} missing; {remedy(environment)}")
     _require_consistent(numbers, _whole_number(environment, "MASTER_PORT"), environment)
 
 
@@ -70,7 +70,7 @@ def _whole_number(environment: Mapping[str, str], name: str) -> int:
 
 
 def _require_consistent(place: dict[str, int], port: int, environment: Mapping[str, str]) -> None:
-    rank, size, local_rank, local_size = (place[name] for name in PLACE)
+    rank, size, local_rank, local_size = (place[name] for name in RANK_VARIABLES)
     for holds, what in (
         (rank < size, f"RANK={rank}: must be below WORLD_SIZE={size}"),
         (local_rank < local_size, f"LOCAL_RANK={local_rank}: must be below LOCAL_WORLD_SIZE={local_size}"),
@@ -85,16 +85,16 @@ def _require_consistent(place: dict[str, int], port: int, environment: Mapping[s
 
 
 def remedy(environment: Mapping[str, str] = os.environ) -> str:
-    """What to do about variables that don't fit together."""
-    names = " ".join(name for name in (*PLACE, *MEETING) if name in environment)
+    """Return the remedy for inconsistent variables."""
+    names = " ".join(name for name in (*RANK_VARIABLES, *ADDRESS_VARIABLES) if name in environment)
     return f"if no launcher started this process: unset {names}; else use torchrun or srun, which set all of them"
 
 
 def started() -> Rank | None:
-    """This process among its ranks, once at its start; tasks of an `srun` count as ranks.
+    """Check the environment at the start of the process, and return its rank; tasks of `srun` count as ranks.
 
     Raises:
-        ValueError: the environment holds a part of what a launcher sets.
+        ValueError: the launcher's variables are incomplete or contradict each other.
     """
     drop_empty()
     slurm.adopt()

@@ -1,8 +1,7 @@
-"""What the ranks of a run tell each other, whoever started them (no torch at import).
+"""Communication between the ranks of a run (no torch at import).
 
-Before the ranks form a process group they share a key-value store at MASTER_ADDR:MASTER_PORT. Over it
-rank 0 hands on what it alone has composed, so that all train with the same settings in one folder, and
-they compare what each of them has read for itself.
+Before the ranks form a process group, they share a key-value store at MASTER_ADDR:MASTER_PORT. Rank 0 sends the
+composed settings and the folder through it, and the ranks compare the data, code and libraries that each one has.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from functools import cache
 from typing import Any
 
 from gptexp.machine.rank_environment import Rank, current, remedy
+from gptexp.util.errors import USER_ERROR
 from gptexp.util.text import first_line
 
-START_TIMEOUT = timedelta(minutes=10)  # for nodes that start later than others
-NO_LIMIT = timedelta(days=30)  # a large corpus takes as long as it takes; the end of any rank ends the wait
-LINGER = 10.0  # seconds that a rank 0 that has failed stays for those who come later
-ROLL_CALL = 3.0  # seconds in which ranks that have lost contact say that they are there
-ECHO = "ended, or gave no answer"  # of a rank that ends because of another
+START_TIMEOUT = timedelta(minutes=10)  # nodes may start at different times
+NO_LIMIT = timedelta(days=30)  # preparing a large corpus takes long; the end of any rank ends the wait
+LINGER = 10.0  # seconds that a failed rank 0 waits, so that ranks that start later learn of the failure
+ROLL_CALL = 3.0  # seconds in which ranks that lost contact report that they are alive
+LOST = "ended or did not respond"  # part of the error of a rank that ends because of another
 BACKLOG = 1024  # ranks that may connect at once
-NOTICE = 10.0  # seconds of waiting after which a rank says for whom
+NOTICE = 10.0  # seconds of waiting until a rank reports for whom it waits
 COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
-USER_ERROR = 2  # as the commands' exit code
 
 
 # ------------------------------------------------------------------------------------- store
@@ -42,8 +41,8 @@ _connected: list[bool] = []
 
 @cache
 def _store() -> Any:
-    """The launcher's store, or, where the launcher has none, one that rank 0 serves and its process group shares."""
-    from torch.distributed import PrefixStore, TCPStore
+    """Return the launcher's store; without one, a store that rank 0 serves and the process group shares."""
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     who = current()
     assert who is not None
@@ -60,99 +59,99 @@ def _store() -> Any:
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    """A listening socket; on the loopback alone where all ranks must be on this machine."""
+    """Return a listening socket; only on the loopback interface if all ranks are on this machine."""
     try:
         if address == "localhost" or address.startswith("127."):
             return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
-        with suppress(OSError):  # IPv6 may be switched off, or the port be in use
+        with suppress(OSError):  # IPv6 may be disabled, or the port in use
             return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
         return socket.create_server(("", port), backlog=BACKLOG)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise ValueError(f"MASTER_PORT={port}: in use on this machine; give all ranks another one") from None
+        raise ValueError(f"MASTER_PORT={port}: in use on this machine; set another port for all ranks") from None
 
 
 def _await_port(who: Rank, address: str, port: int) -> None:
-    """Until somebody listens there. torch's own client waits in silence, and deaf to Ctrl-C."""
+    """Wait until a server listens there. torch's client would wait silently and ignore Ctrl-C."""
     patience = _Patience(START_TIMEOUT)
     while True:
         try:
             socket.create_connection((address, port), timeout=2).close()
             return
         except OSError as error:
-            patience.spend(f"rank {who.rank}", "rank 0", f"no answer there: {error.strerror or error}")
+            patience.spend(f"rank {who.rank}", "rank 0", f"no answer: {error.strerror or error}")
 
 
 class _Patience:
-    """The time that a rank waits for others: a notice after ten seconds, an error at the end."""
+    """The time that a rank waits for others: a notice after ten seconds, an error after the limit."""
 
     def __init__(self, limit: timedelta) -> None:
-        self.limit, self.began, self.told = limit.total_seconds(), time.monotonic(), False
+        self.limit, self.began, self.notified = limit.total_seconds(), time.monotonic(), False
 
     def spend(self, waiting: str, missing: str, detail: str = "") -> None:
         """Sleep for a moment.
 
         Raises:
-            ValueError: the time is over.
+            ValueError: the limit is exceeded.
         """
         waited = time.monotonic() - self.began
         place = f"at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}{f' ({detail})' if detail else ''}"
         if waited > self.limit:
             raise ValueError(f"{waiting} has not heard from {missing} in {waited / 60:.0f} minutes {place}; {remedy()}")
-        if waited > NOTICE and not self.told:
-            self.told = True
+        if waited > NOTICE and not self.notified:
+            self.notified = True
             advice = f"; {remedy()}" if self.limit <= START_TIMEOUT.total_seconds() else ""
             print(f"notice: {waiting} waits for {missing} {place}{advice}", file=sys.stderr)
         time.sleep(min(1.0, max(0.02, waited / 20)))
 
 
 def prefix(attempt: str = "0") -> str:
-    """Where our keys stand, apart from the process group's; a restart by torchrun begins anew."""
+    """Return the prefix of gptexp's keys; each restart by torchrun has a new one."""
     return f"gptexp/{attempt}"
 
 
 def serve() -> None:
-    """Rank 0: let the others find the store before anything else is done.
+    """Start the store on rank 0, so that the other ranks can connect.
 
     Raises:
-        ValueError: MASTER_PORT is in use, or nobody answers there.
+        ValueError: MASTER_PORT is in use, or the launcher's store does not answer.
     """
     _store()
 
 
 def connect() -> None:
-    """Join the other ranks: rank 0 waits for all of them, they wait for its store.
+    """Wait for the other ranks: rank 0 for all of them, the others for its store.
 
     Raises:
-        ValueError: somebody isn't there.
+        ValueError: a rank is missing.
     """
     who = current()
     assert who is not None
     if who.rank:
-        tell(f"here/{who.rank}", True)
+        send(f"here/{who.rank}", True)
     else:
         _await([f"here/{rank}" for rank in range(1, who.size)], START_TIMEOUT)
 
 
-def tell(key: str, value: object) -> None:
-    """Hand plain data on to the other ranks."""
+def send(key: str, value: object) -> None:
+    """Send plain data to the other ranks."""
     _store().set(key, json.dumps(value))
 
 
-def hear(key: str, *, patience: timedelta = START_TIMEOUT) -> Any:
-    """Wait for what rank 0 tells.
+def receive(key: str, *, timeout: timedelta = START_TIMEOUT) -> Any:
+    """Wait for plain data from rank 0, and return it.
 
     Raises:
-        ValueError: nothing came.
-        SystemExit: another rank has failed, and has said why.
+        ValueError: nothing arrived.
+        SystemExit: another rank failed and reported the error.
     """
-    _await([key], patience)
+    _await([key], timeout)
     return json.loads(_store().get(key))
 
 
 def _await(keys: Sequence[str], limit: timedelta) -> None:
-    """Until all keys are there. A key `…/3` is told by rank 3, any other by rank 0."""
+    """Wait until all keys exist. Rank 3 sends the keys `…/3`, rank 0 those without a number."""
     who, patience = current(), _Patience(limit)
     missing = list(keys)
     try:
@@ -161,77 +160,77 @@ def _await(keys: Sequence[str], limit: timedelta) -> None:
                 sys.exit(USER_ERROR)
             named = [key.partition("/")[2] or "0" for key in missing]
             patience.spend(f"rank {who.rank if who else 0}", f"rank{'s' * (len(named) > 1)} {', '.join(named)}")
-    except RuntimeError:  # the store has gone, with the process that served it
+    except RuntimeError:  # the process that served the store has ended
         sys.exit(USER_ERROR)
 
 
 @contextmanager
 def first_then_others(key: str) -> Iterator[None]:
-    """A context that rank 0 passes first; the others enter when it is through."""
+    """A context that the other ranks enter after rank 0 has left it."""
     who = current()
     if who is not None and who.rank > 0:
-        hear(key, patience=NO_LIMIT)
+        receive(key, timeout=NO_LIMIT)
     yield
     if who is not None and who.rank == 0:
-        tell(key, True)
+        send(key, True)
 
 
 def require_alike(facts: Mapping[str, str]) -> None:
-    """Compare what each rank has found for itself with what rank 0 has.
+    """Compare the facts of each rank with those of rank 0.
 
     Raises:
-        ValueError: on rank 0, naming the rank, the fact and both values. The others end.
+        ValueError: on rank 0, for the first difference. The other ranks end.
     """
     who = current()
     if who is None:
         return
     if who.rank:
-        tell(f"facts/{who.rank}", facts)
-        hear(ALIKE, patience=NO_LIMIT)
+        send(f"facts/{who.rank}", facts)
+        receive(ALIKE, timeout=NO_LIMIT)
         return
     _await([f"facts/{rank}" for rank in range(1, who.size)], NO_LIMIT)
     for rank in range(1, who.size):
-        theirs = json.loads(_store().get(f"facts/{rank}"))
-        for name in sorted(facts.keys() | theirs.keys()):
-            if theirs.get(name) != facts.get(name):
+        others = json.loads(_store().get(f"facts/{rank}"))
+        for name in sorted(facts.keys() | others.keys()):
+            if others.get(name) != facts.get(name):
                 raise ValueError(
-                    f"rank {rank}: its {name} is {theirs.get(name)}, but rank 0 has {facts.get(name)}; "
-                    "all ranks need the same text, code and libraries"
+                    f"rank {rank}: its {name} is {others.get(name)}, but rank 0 has {facts.get(name)}; "
+                    "all ranks need the same data, code and libraries"
                 )
-    tell(ALIKE, True)
+    send(ALIKE, True)
 
 
 def lost_contact(error: RuntimeError) -> str | None:
-    """What a collective that broke off means for the user: which ranks have gone; None for another error."""
-    who, said = current(), str(error)
-    if who is None or not ("gloo" in said or type(error).__name__.startswith("Dist")):
+    """Return a message that names the lost ranks if a collective failed; None for another error."""
+    who, message = current(), str(error)
+    if who is None or not ("gloo" in message or type(error).__name__.startswith("Dist")):
         return None
     missing = _silent(who)
     names = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}" if missing else "another rank"
-    return f"{names} {ECHO} ({first_line(error).split('. ')[0]}); see what was said there"
+    return f"{names} {LOST} ({first_line(error).split('. ')[0]}); see its output"
 
 
 def _silent(who: Rank) -> list[int]:
-    """The ranks that don't come upon the same error in a moment."""
+    """Return the ranks that do not report the same error within a few seconds."""
     began, others = time.monotonic(), [rank for rank in range(who.size) if rank != who.rank]
     try:
-        tell(f"alive/{who.rank}", True)
+        send(f"alive/{who.rank}", True)
         while others and time.monotonic() - began < ROLL_CALL:
             others = [rank for rank in others if not _store().check([f"alive/{rank}"])]
             time.sleep(0.05)
     except RuntimeError:
-        return [0]  # the store has gone, with the process that served it
+        return [0]  # the process that served the store has ended
     return others
 
 
 # --------------------------------------------------------------------------------------- end
 
 
-def _tell_end() -> None:
-    """Tell ranks that wait; where this one serves the store, those that are still starting shall read it."""
+def _send_end() -> None:
+    """Notify waiting ranks of the end; if this rank serves the store, wait for ranks that are still starting."""
     if not _connected:
         return
-    tell(ENDED, True)
+    send(ENDED, True)
     who, began = current(), time.monotonic()
     if who is not None and _serves(who):
         keys = [f"here/{rank}" for rank in range(1, who.size)]
@@ -241,19 +240,19 @@ def _tell_end() -> None:
 
 
 def _serves(who: Rank) -> bool:
-    """Whether this rank serves the store; torchrun's agent and gptexp's own launcher have one."""
+    """Return whether this rank serves the store, which torchrun's agent and gptexp's launcher do themselves."""
     return who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 @contextmanager
-def ending_whole() -> Iterator[None]:
-    """All that a rank does: its process then ends after its exit functions, without taking the interpreter down.
+def exit_without_finalization() -> Iterator[None]:
+    """Let the process of a rank end after its exit functions, without finalizing the interpreter.
 
-    A thread of gloo's may hold a tensor's last reference for longer than the main thread lives. To let go of it
-    while the interpreter is being taken down aborts the process, with all its work done (pytorch/pytorch#179291).
-    To be entered early, because exit functions run in reverse and this one is to be the last.
+    A thread of gloo may hold the last reference to a tensor after the main thread has ended. Releasing it while the
+    interpreter is finalized aborts the process after its work is done (pytorch/pytorch#179291). Enter this context
+    early: exit functions run in reverse order, and this one must be the last.
     """
-    code = 1  # of an exception that nobody catches
+    code = 1  # of an uncaught exception
 
     def leave() -> None:
         try:
@@ -264,7 +263,7 @@ def ending_whole() -> Iterator[None]:
 
     atexit.register(leave)
     try:
-        with ending_by_telling():
+        with notify_on_failure():
             yield
         code = 0
     except SystemExit as stop:
@@ -273,14 +272,14 @@ def ending_whole() -> Iterator[None]:
 
 
 @contextmanager
-def ending_by_telling() -> Iterator[None]:
-    """Ranks that wait for this one are told when it fails."""
+def notify_on_failure() -> Iterator[None]:
+    """Notify the waiting ranks if this rank fails."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, SystemExit) or _exit_code(error):
-            with suppress(RuntimeError):  # the store may have gone
-                _tell_end()
+            with suppress(RuntimeError):  # the store may have ended
+                _send_end()
         raise
 
 
@@ -289,9 +288,9 @@ def _exit_code(stop: SystemExit) -> int:
 
 
 class Agreement:
-    """Small numbers of which every rank learns the largest, one call later, so that no step waits for another rank.
+    """The maximum of small integers over all ranks, one call late, so that no step waits for another rank.
 
-    All ranks must call `exchange` equally often. Alone, a rank agrees with itself at once.
+    All ranks must call `exchange` equally often. A single process gets its numbers back at once.
     """
 
     def __init__(self) -> None:
@@ -303,7 +302,7 @@ class Agreement:
         self._numbers: Any = None
 
     def exchange(self, *numbers: int) -> list[int]:
-        """What all ranks together said in the last call; say these for the next one."""
+        """Return the maximum over all ranks of the numbers of the previous call, and start the exchange of these."""
         if self._group is None:
             return list(numbers)
         import torch
@@ -316,7 +315,7 @@ class Agreement:
         return agreed
 
     def settle(self) -> list[int]:
-        """Wait for what is under way; nothing is afterwards."""
+        """Wait for the pending exchange and return its result; [] without one."""
         if self._work is None:
             return []
         self._work.wait()

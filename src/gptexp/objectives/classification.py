@@ -1,13 +1,13 @@
 """The label of a text: GPT-1's supervised fine-tuning (Radford et al. 2018, section 3.2).
 
-A linear head reads the hidden state of each text's last token; beside the label's loss stands, with the weight
-`objective.lm_weight`, that of the text's own tokens. Texts longer than block_size keep their end. Losses are means over
-texts, and within a text over its tokens, so they don't depend on how a batch is cut into micro-batches.
+A linear head reads the hidden state of each text's last token. The loss of the label is added to that of the text's
+tokens times `objective.lm_weight`. Texts longer than block_size keep their end. Losses are means over texts, and within
+a text over its tokens, so they do not depend on how a batch is divided into micro-batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,44 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptexp.config import ClassWeights, Config, GPTConfig, LabelledConfig, ModelConfig
+from gptexp.config import Config
+from gptexp.config.data import LabelledConfig
+from gptexp.config.model import GPTConfig, ModelConfig
+from gptexp.config.objective import ClassWeights
+from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data.batches import Batch, BatchPlan
+from gptexp.data.corpora.labelled import Label
 from gptexp.data.examples import LabelledData, TrainTexts, ValTexts, pad
+from gptexp.data.labelled import prepare_labelled
 from gptexp.data.order import ExampleOrder
+from gptexp.data.prepared import LabelFacts
 from gptexp.models.build import plain_model
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.losses import IGNORED
-from gptexp.objectives import Objective
-from gptexp.objectives import Score as ScoreBase
+from gptexp.objectives.base import Objective
+from gptexp.objectives.base import Score as ScoreBase
+from gptexp.tokenizers import Tokenizer
 from gptexp.util.text import quantity
-
-Label = str | int
 
 
 @dataclass(frozen=True)
 class Score(ScoreBase):
-    """nats: sum over the texts, of the right label. confusion (K, K): texts by their label (row) and the one found."""
+    """How well the labels of texts are predicted.
+
+    nats: sum over the texts, of the correct label. confusion (K, K): numbers of texts by correct label (row) and
+    predicted label (column).
+    """
 
     nats: float
     confusion: np.ndarray
     labels: list[Label]
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.nats + other.nats, self.confusion + other.confusion, self.labels)
+
+    def sums(self) -> list[float]:
+        return [float(self.nats), *self.confusion.flatten().tolist()]
 
     @property
     def texts(self) -> int:
@@ -50,10 +66,9 @@ class Score(ScoreBase):
 
     @property
     def macro_f1(self) -> float:
-        """The mean over labels of 2·hits / (texts of it + texts taken for it); a label with neither doesn't count."""
-        hits, of, taken = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
-        known = of + taken > 0
-        return float((2 * hits[known] / (of + taken)[known]).mean())
+        """Mean over labels of 2·hits / (texts with the label + predictions of it); labels without both are left out."""
+        hits, both = np.diag(self.confusion), self.confusion.sum(axis=1) + self.confusion.sum(axis=0)
+        return float((2 * hits[both > 0] / both[both > 0]).mean())
 
     def metrics(self) -> dict[str, float]:
         return {"val/loss": self.nats / self.texts, "val/accuracy": self.accuracy, "val/macro_f1": self.macro_f1}
@@ -63,17 +78,18 @@ class Score(ScoreBase):
         return {"texts": self.texts, "nats": self.nats, "labels": self.labels, "confusion": confusion}
 
 
-class Classification(Objective):
-    """Batches: tokens (B, T) padded on the right, lengths (B,), labels (B,) as places in the list of labels."""
+class Classification(Objective[LabelledData]):
+    """Batches: tokens (B, T) padded on the right, lengths (B,), labels (B,) as positions in the list of labels."""
 
-    gives = "it gives a label (python -m gptexp.predict), and no text"
+    facts_type = LabelFacts
+    why_no_text = "it predicts a label (python -m gptexp.predict) and no text"
     parts = ("tokens", "lengths", "labels")
-    told = ("val/accuracy", "val/macro_f1", "val/loss")
-    after = 'python -m gptexp.predict RUN --text "…"'
+    headline = ("val/accuracy", "val/macro_f1", "val/loss")
+    next_step = 'python -m gptexp.predict RUN --text "…"'
 
-    def __init__(self, config: Any, tokenizer: Any, facts: Mapping[str, Any]) -> None:
+    def __init__(self, config: Any, tokenizer: Tokenizer, facts: LabelFacts) -> None:
         super().__init__(config, tokenizer, facts)
-        self.labels, self.counts = _labels(facts)
+        self.labels, self.counts = facts.labels, facts.counts
         self._weights = torch.ones(len(self.labels))
         if config.class_weights is ClassWeights.balanced:
             counts = torch.tensor(self.counts, dtype=torch.float32)
@@ -82,9 +98,7 @@ class Classification(Objective):
     # ------------------------------------------------------------------------------ data
 
     @staticmethod
-    def prepare(config: Config, tokenizer: Any, cache: Path) -> LabelledData:
-        from gptexp.data.labelled import prepare_labelled
-
+    def prepare(config: Config, tokenizer: TokenizerConfig | Tokenizer, cache: Path) -> LabelledData:
         assert isinstance(config.data, LabelledConfig)
         return prepare_labelled(config.data, tokenizer, cache)
 
@@ -106,19 +120,19 @@ class Classification(Objective):
         return ValTexts(data.val, block_size=block_size, batch=size, rank=rank, world_size=plan.world_size)
 
     def tokens_per_step(self, data: LabelledData, config: Config, plan: BatchPlan) -> int:
-        """On the average, which over an epoch is exact."""
+        """Return the mean number of tokens, which is exact over an epoch."""
         return max(1, round(plan.windows * data.train.seen_tokens(config.model.block_size) / len(data.train)))
 
     def describe(self, data: LabelledData, config: Config, plan: BatchPlan) -> tuple[str, str]:
         n, steps = len(data.train), config.trainer.max_steps
         cut = int((data.train.lengths > config.model.block_size).sum())
-        words = (
+        learned = (
             f"{n:,} training texts, {len(self.labels):,} labels · {steps:,} steps × {plan.windows:,} texts = "
             f"{quantity(steps * plan.windows)} texts ({steps * plan.windows / n:.1f} epochs)"
         )
         if cut:
-            words += f"\n{cut / n:.0%} are longer than {config.model.block_size:,} tokens and keep their end"
-        return words, f"{len(data.val):,} texts"
+            learned += f"\n{cut / n:.0%} are longer than {config.model.block_size:,} tokens and keep their end"
+        return learned, f"{len(data.val):,} texts"
 
     # ------------------------------------------------------------------------------ model
 
@@ -130,37 +144,38 @@ class Classification(Objective):
     # --------------------------------------------------------------------- loss and score
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The mean over texts of w(label)·nats of the label, plus lm_weight times that of the nats of its tokens."""
+        """Return the mean over texts of w(label) · nats of the label, plus lm_weight · mean nats of its tokens."""
         tokens, lengths, labels = batch
         logits, token_logits = model(tokens, lengths)
-        nats = F.cross_entropy(_wide(logits), labels, reduction="none")  # (B,)
+        nats = F.cross_entropy(_at_least_float32(logits), labels, reduction="none")  # (B,)
         loss = (nats * self._weights.to(nats)[labels]).mean()
         if token_logits is None:
             return loss
         return loss + self.config.auxiliary * text_nats(token_logits, tokens, lengths, self.tokenizer.eot).mean()
 
-    def measure(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Nats of the right labels, and the confusion matrix row by row."""
+    def measure(self, model: nn.Module, batch: Batch) -> Score:
+        """Score the texts whose label is not ignored."""
         tokens, lengths, labels = batch
         logits, _ = model(tokens, lengths)
-        nats = float(F.cross_entropy(_wide(logits), labels, ignore_index=IGNORED, reduction="sum"))
+        nats = float(F.cross_entropy(_at_least_float32(logits), labels, ignore_index=IGNORED, reduction="sum"))
         counted, n = labels != IGNORED, len(self.labels)
         pairs = (labels * n + logits.argmax(-1))[counted].cpu()
-        return torch.cat((torch.tensor([nats], dtype=torch.float64), torch.bincount(pairs, minlength=n * n).double()))
+        confusion = torch.bincount(pairs, minlength=n * n).reshape(n, n).double().numpy()
+        return Score(nats, confusion, self.labels)
 
-    def score(self, sums: torch.Tensor) -> Score:
+    def score(self, sums: list[float]) -> Score:
         n = len(self.labels)
-        return Score(float(sums[0]), sums[1:].reshape(n, n).numpy(), self.labels)
+        return Score(sums[0], np.array(sums[1:], dtype=np.float64).reshape(n, n), self.labels)
 
-    # -------------------------------------------------------------------------- predicting
+    # -------------------------------------------------------------------------- prediction
 
     @torch.inference_mode()
     def probabilities(self, model: nn.Module, texts: Sequence[str]) -> torch.Tensor:
-        """Of each label for each text, (len(texts), K). ValueError: a text is empty, or can't be tokenised."""
+        """Return the probability of each label for each text, (B, K). ValueError: a text has no tokens."""
         config = model.config
         assert isinstance(config, GPTConfig)
         tokens, lengths = pad([self._encode(text, config.block_size) for text in texts])
-        return _wide(model(tokens, lengths)[0]).softmax(-1)
+        return _at_least_float32(model(tokens, lengths)[0]).softmax(-1)
 
     def _encode(self, text: str, block_size: int) -> np.ndarray:
         try:
@@ -168,36 +183,23 @@ class Classification(Objective):
         except ValueError as error:
             raise ValueError(f"the text {text[:40]!r}: {error}") from None
         if not len(tokens):
-            raise ValueError("a text is empty, so there is nothing to read its label from")
+            raise ValueError("a text is empty, so no label can be predicted")
         return tokens
 
 
 def text_nats(logits: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor, eot: int | None) -> torch.Tensor:
-    """Mean nats of each text's tokens but its first, (B,), under logits (B, T, V); 0 for a text of one token."""
+    """Return the mean nats of each text's tokens except the first, (B,), under logits (B, T, V); 0 for one token."""
     targets = tokens[:, 1:]  # (B, T - 1)
     places = torch.arange(targets.shape[1], device=tokens.device)
-    scored = places < (lengths - 1)[:, None]  # padding doesn't count
+    scored = places < (lengths - 1)[:, None]  # without padding
     if eot is not None:
         scored = scored & (targets != eot)
-    nats = F.cross_entropy(_wide(logits[:, :-1]).flatten(0, 1), targets.flatten(), reduction="none")
+    nats = F.cross_entropy(_at_least_float32(logits[:, :-1]).flatten(0, 1), targets.flatten(), reduction="none")
     return (nats.view_as(targets) * scored).sum(1) / scored.sum(1).clamp(min=1)
 
 
-def _wide(logits: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _labels(facts: Mapping[str, Any]) -> tuple[list[Label], list[int]]:
-    """The labels and how many training texts each had. ValueError: a checkpoint says something else."""
-    labels, counts = facts.get("labels"), facts.get("counts")
-    if not isinstance(labels, list) or not isinstance(counts, list):
-        raise ValueError("a classifier has lists of its labels and of their counts")
-    plain = len(labels) > 1 and all(type(label) in (str, int) for label in labels)
-    if not plain or not len(counts) == len(labels) == len(set(labels)):
-        raise ValueError("a classifier has a list of at least two different labels, and a count for each")
-    if not all(type(count) is int and 0 < count < 2**63 for count in counts):
-        raise ValueError("the counts of a classifier's labels are whole numbers from 1")
-    return labels, counts
 
 
 Implementation = Classification

@@ -1,4 +1,4 @@
-"""The next token: language modelling, scored in nats a token and bits a byte."""
+"""The next token of a text: language modelling, scored in nats per token and bits per byte."""
 
 from __future__ import annotations
 
@@ -13,45 +13,52 @@ from torch import nn
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, scored
 from gptexp.data.order import WindowOrder
-from gptexp.data.prepare import PreparedData
+from gptexp.data.prepare import TextData
 from gptexp.models.losses import IGNORED, cross_entropy
-from gptexp.objectives import Objective
-from gptexp.objectives import Score as ScoreBase
+from gptexp.objectives.base import Objective
+from gptexp.objectives.base import Score as ScoreBase
 from gptexp.util.text import quantity
 
 
 def nats_of(model: nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:
-    """Of the targets, their mean or their sum; by the model itself, where it takes targets."""
+    """Return the mean or the sum of the nats of the targets, (); computed by the model itself if it takes targets."""
     tokens, targets = batch
     if getattr(model, "takes_targets", False):
-        return model(tokens, targets=targets, reduction=reduction)
+        nats: torch.Tensor = model(tokens, targets=targets, reduction=reduction)
+        return nats
     return cross_entropy(model(tokens), targets, reduction)
 
 
 @dataclass(frozen=True)
 class Score(ScoreBase):
-    """How well a model predicts a text; law 3: the text is the same for every tokenizer and block size.
+    """How well a model predicts a text, which is the same for every tokenizer and block size.
 
-    nats: sum over the scored tokens. tokens: how many. bytes: UTF-8 bytes that these tokens stand for.
+    nats: sum over the scored tokens. tokens: number of scored tokens. bytes: UTF-8 bytes of these tokens.
     """
 
     nats: float
     tokens: int
     bytes: int
 
+    def __add__(self, other: Score) -> Score:
+        return Score(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+
+    def sums(self) -> list[float]:
+        return [float(self.nats), float(self.tokens), float(self.bytes)]
+
     @property
     def loss(self) -> float:
-        """Nats a token: comparable between runs of one tokenizer only."""
+        """Nats per token: comparable only between runs with the same tokenizer."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); inf where that overflows."""
+        """exp(loss); inf if that overflows."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     @property
     def bpb(self) -> float:
-        """Bits a byte of the raw text: comparable across tokenizers."""
+        """Bits per byte of the raw text: comparable across tokenizers."""
         return self.nats / math.log(2) / self.bytes
 
     def metrics(self) -> dict[str, float]:
@@ -64,30 +71,30 @@ class Score(ScoreBase):
         return f"val/bpb {self.bpb:.3f} · val/loss {self.loss:.3f} · perplexity {self.perplexity:,.1f}"
 
 
-class LanguageModelling(Objective):
+class LanguageModelling(Objective[TextData]):
     """Batches: tokens (B, T) and the token after each, (B, T)."""
 
     parts = ("tokens", "targets")
-    writes = True
-    told = ("val/bpb", "val/loss")
-    after = "python -m gptexp.generate RUN"
+    generates = True
+    headline = ("val/bpb", "val/loss")
+    next_step = "python -m gptexp.generate RUN"
 
-    def next_command(self, run: str, data: PreparedData) -> str:
-        """With a prompt from the validation text, because a tokenizer may know no other characters.
+    def next_command(self, run: str, data: TextData) -> str:
+        """Return the command with a prompt from the validation text, whose characters every tokenizer knows.
 
-        It is a word, as every shell takes it in double quotes. Writing that has no spaces is cut.
+        The prompt is a word, which every shell accepts in double quotes. In a script without spaces it is cut.
         """
         beginning = self.tokenizer.decode(data.val.read(0, min(256, len(data.val))).tolist())
         word = re.search(r"\w+", beginning)
         return super().next_command(run, data) + (f' --prompt "{word[0][:12]}"' if word else "")
 
     def train_batches(
-        self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+        self, data: TextData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
     ) -> TrainBatches:
         order = WindowOrder(len(data.train), config.model.block_size, config.seed)
         return TrainBatches(data.train, order, plan, rank=rank, first_step=first_step, last_step=last_step)
 
-    def val_batches(self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int) -> ValBatches:
+    def val_batches(self, data: TextData, config: Config, plan: BatchPlan, *, rank: int) -> ValBatches:
         return ValBatches(
             data.val,
             config.model.block_size,
@@ -97,27 +104,27 @@ class LanguageModelling(Objective):
             world_size=plan.world_size,
         )
 
-    def describe(self, data: PreparedData, config: Config, plan: BatchPlan) -> tuple[str, str]:
+    def describe(self, data: TextData, config: Config, plan: BatchPlan) -> tuple[str, str]:
         _, n_bytes = scored(data.val, self.tokenizer.token_bytes, self.tokenizer.eot)
-        return windows_in_words(data, config, plan), f"{n_bytes:,} bytes"
+        return describe_windows(data, config, plan), f"{n_bytes:,} bytes"
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return nats_of(model, batch)
 
-    def measure(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Nats, tokens and bytes of the targets that count."""
+    def measure(self, model: nn.Module, batch: Batch) -> Score:
+        """Score the targets that are not ignored."""
         targets = batch[1]
         counted = targets[targets != IGNORED].cpu().numpy()
         n_bytes = int(self.tokenizer.token_bytes[counted].sum())
-        return torch.tensor([float(nats_of(model, batch, "sum")), len(counted), n_bytes], dtype=torch.float64)
+        return Score(float(nats_of(model, batch, "sum")), len(counted), n_bytes)
 
-    def score(self, sums: torch.Tensor) -> Score:
-        nats, tokens, n_bytes = sums.tolist()
+    def score(self, sums: list[float]) -> Score:
+        nats, tokens, n_bytes = sums
         return Score(nats, round(tokens), round(n_bytes))
 
 
-def windows_in_words(data: PreparedData, config: Config, plan: BatchPlan) -> str:
-    """What a run learns from, of an objective whose batches are windows of a text."""
+def describe_windows(data: TextData, config: Config, plan: BatchPlan) -> str:
+    """Return what a run learns from if its batches are windows of a text."""
     steps, block_size = config.trainer.max_steps, config.model.block_size
     tokens = steps * plan.windows * block_size
     return (

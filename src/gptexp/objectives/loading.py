@@ -1,64 +1,82 @@
-"""Settings -> model, checkpoint -> model and tokenizer (no Lightning, so that `generate` starts quickly)."""
+"""From a checkpoint to its model, objective and tokenizer (without Lightning, so that `generate` starts quickly)."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
+import torch
 from torch import nn
 
-from gptexp.config import FinetuneConfig, ObjectiveConfig
 from gptexp.config.conversion import from_plain
+from gptexp.config.finetune import FinetuneConfig
 from gptexp.config.fingerprint import completed
+from gptexp.config.objective import ObjectiveConfig
 from gptexp.models.build import build_on_meta, require_stored
+from gptexp.models.classifier import HEAD
 from gptexp.models.lora import merged
 from gptexp.models.weights import adopt_weights
+from gptexp.objectives import Objective, implementation
 from gptexp.runs import checkpoint as ckpt
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
-if TYPE_CHECKING:
-    from gptexp.objectives import Objective
+HEADS = (HEAD, "lm_head.")
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
-    """The language model and tokenizer of a checkpoint: all that generating takes.
+    """Return the language model and the tokenizer of a checkpoint, which is all that generating text needs.
 
     Raises:
-        ValueError: its settings, tokenizer or weights don't fit together; it was trained for something else.
+        ValueError: its settings, tokenizer or weights do not match, or its objective does not generate text.
     """
-    from gptexp.objectives import implementation
-
     kind = objective_of(checkpoint).kind
-    if not implementation(kind).writes:
-        raise ValueError(f"{source}: was trained with objective={kind}: {implementation(kind).gives}")
+    if not implementation(kind).generates:
+        raise ValueError(f"{source}: was trained with objective={kind}: {implementation(kind).why_no_text}")
     objective, model = load_trained(checkpoint, source)
     return model, objective.tokenizer
 
 
 def objective_of(checkpoint: ckpt.Checkpoint) -> ObjectiveConfig:
-    """The settings objective.* of a checkpoint; those of before there was a choice have none."""
-    return from_plain("objective", completed(checkpoint.config)["objective"])
+    """Return the objective's settings of a checkpoint; a checkpoint without them is a language model."""
+    settings: ObjectiveConfig = from_plain("objective", completed(checkpoint.config)["objective"])
+    return settings
 
 
-def load_trained(checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = True) -> tuple[Objective, nn.Module]:
-    """The objective and the model of a checkpoint, whatever it was trained for.
+def load_trained(
+    checkpoint: ckpt.Checkpoint, source: object, *, merge: bool = True
+) -> tuple[Objective[Any], nn.Module]:
+    """Return the objective and the model of a checkpoint with any objective.
 
-    merge: add adapters to their weights, so that the model is a plain one; False leaves it as it was trained.
+    merge: add adapters to their weights, so that the model has no adapters; False keeps them separate.
 
     Raises:
-        ValueError: its settings, tokenizer or weights don't fit together.
+        ValueError: its settings, tokenizer or weights do not match.
     """
-    from gptexp.objectives import implementation
-
-    config, wanted = from_plain("model", checkpoint.config.get("model")), objective_of(checkpoint)
+    config, settings = from_plain("model", checkpoint.config.get("model")), objective_of(checkpoint)
+    kind = implementation(settings.kind)
     try:
-        objective = implementation(wanted.kind)(wanted, load_tokenizer(checkpoint.tokenizer), checkpoint.data)
+        objective = kind(settings, load_tokenizer(checkpoint.tokenizer), kind.facts_type.from_plain(checkpoint.data))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     require_stored(config, checkpoint.model, source)
     finetune = FinetuneConfig() if merge else from_plain("finetune", completed(checkpoint.config)["finetune"])
-    # Nothing is allocated for a stranger's numbers.
+    # No memory is allocated for sizes that an untrusted file asks for.
     model = build_on_meta(partial(objective.make_model, config), finetune, source)
     stored = merged(checkpoint.model, checkpoint.config, source) if merge else checkpoint.model
     adopt_weights(model, stored, source)
     return objective, model.eval()
+
+
+def initial_weights(stored: dict[str, torch.Tensor], model: nn.Module, tokens: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a run for `init_from` in a model whose objective may have another head.
+
+    The weights of the transformer are kept. A head that the model does not have is dropped. A classifier's head keeps
+    its new weights, because its labels differ. The mask token's row is dropped if the model has only `tokens` rows.
+    """
+    parameters = dict(model.named_parameters())
+    weights = {name: tensor for name, tensor in stored.items() if name in parameters or not name.startswith(HEADS)}
+    weights |= {name: parameter.detach() for name, parameter in parameters.items() if name.startswith(HEAD)}
+    for name in ("transformer.wte.weight", "lm_head.weight"):
+        if name in parameters and name in weights and len(weights[name]) == tokens + 1 > len(parameters[name]):
+            weights[name] = weights[name][:tokens]
+    return weights

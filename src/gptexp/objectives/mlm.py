@@ -1,7 +1,7 @@
-"""Hidden tokens from what stands on both sides: BERT's masked language modelling (arXiv 1810.04805, section 3.1).
+"""Masked tokens from the tokens on both sides: BERT's masked language modelling (arXiv 1810.04805, section 3.1).
 
-The loss is of the hidden tokens, given others that a reader from left to right hasn't seen yet. It is no
-likelihood of the text, so it has names of its own and is never turned into bits a byte.
+The loss is not a likelihood of the text, because the model also sees the tokens that follow. Therefore its metrics have
+separate names, and it is never converted to bits per byte.
 """
 
 from __future__ import annotations
@@ -13,25 +13,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from gptexp.config import Config, ModelConfig
+from gptexp.config import Config
+from gptexp.config.model import ModelConfig
 from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.masking import MaskedTrain, MaskedVal, Masking
 from gptexp.data.order import WindowOrder
-from gptexp.data.prepare import PreparedData
+from gptexp.data.prepare import TextData
 from gptexp.models.build import plain_model
 from gptexp.models.losses import IGNORED, cross_entropy
-from gptexp.objectives import Objective
-from gptexp.objectives import Score as ScoreBase
-from gptexp.objectives.lm import windows_in_words
+from gptexp.objectives.base import Objective
+from gptexp.objectives.base import Score as ScoreBase
+from gptexp.objectives.lm import describe_windows
 
 
 @dataclass(frozen=True)
 class Score(ScoreBase):
-    """How well hidden tokens were found. nats, found: sums over the hidden tokens, of which there are `tokens`."""
+    """How well masked tokens are predicted.
+
+    nats: sum over the masked tokens. found: how many the likeliest token is right for. tokens: number of masked tokens.
+    """
 
     nats: float
     found: int
     tokens: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.nats + other.nats, self.found + other.found, self.tokens + other.tokens)
+
+    def sums(self) -> list[float]:
+        return [float(self.nats), float(self.found), float(self.tokens)]
 
     def metrics(self) -> dict[str, float]:
         if not self.tokens:
@@ -42,16 +52,16 @@ class Score(ScoreBase):
         return {"tokens": self.tokens, "found": self.found, "mlm_nats": self.nats}
 
 
-class MaskedLanguageModelling(Objective):
-    """Batches: tokens (B, T) of which some are hidden, targets (B, T), lengths (B,).
+class MaskedLanguageModelling(Objective[TextData]):
+    """Batches: tokens (B, T) of which some are masked, targets (B, T), lengths (B,).
 
-    The mask is one token more than the tokenizer has, the last row of wte; it stands for no text.
+    The mask token is an additional token, the last row of wte; it represents no text.
     """
 
-    gives = "it finds hidden tokens from both sides, and gives no next token to generate and no likelihood to score"
+    why_no_text = "it predicts masked tokens from both sides, so it can neither generate text nor give its likelihood"
     parts = ("tokens", "targets", "lengths")
-    told = ("val/mlm_loss", "val/mlm_accuracy")
-    after = "python -m gptexp.train init_from=RUN objective=classification data=labelled data.path=FILE.csv"
+    headline = ("val/mlm_loss", "val/mlm_accuracy")
+    next_step = "python -m gptexp.train init_from=RUN objective=classification data=labelled data.path=FILE.csv"
 
     @property
     def vocab_size(self) -> int:
@@ -65,12 +75,12 @@ class MaskedLanguageModelling(Objective):
         return plain_model(config, self.vocab_size, causal=False)
 
     def train_batches(
-        self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+        self, data: TextData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
     ) -> MaskedTrain:
         order = WindowOrder(len(data.train), config.model.block_size, config.seed)
         return MaskedTrain(data.train, order, plan, self.masking, rank=rank, first_step=first_step, last_step=last_step)
 
-    def val_batches(self, data: PreparedData, config: Config, plan: BatchPlan, *, rank: int) -> MaskedVal:
+    def val_batches(self, data: TextData, config: Config, plan: BatchPlan, *, rank: int) -> MaskedVal:
         return MaskedVal(
             data.val,
             self.masking,
@@ -80,25 +90,25 @@ class MaskedLanguageModelling(Objective):
             world_size=plan.world_size,
         )
 
-    def describe(self, data: PreparedData, config: Config, plan: BatchPlan) -> tuple[str, str]:
-        hidden = f"{self.config.mask_fraction:.0%} of {len(data.val):,} tokens"
-        return windows_in_words(data, config, plan), hidden
+    def describe(self, data: TextData, config: Config, plan: BatchPlan) -> tuple[str, str]:
+        masked = f"{self.config.mask_fraction:.0%} of {len(data.val):,} tokens"
+        return describe_windows(data, config, plan), masked
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         tokens, targets, lengths = batch
         return cross_entropy(model(tokens, lengths=lengths), targets)
 
-    def measure(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Nats, hits and number of the hidden tokens."""
+    def measure(self, model: nn.Module, batch: Batch) -> Score:
+        """Score the masked tokens."""
         tokens, targets, lengths = batch
-        logits = model(tokens, lengths=lengths)
+        logits = model(tokens, lengths=lengths)  # (B, T, V)
         nats = float(cross_entropy(logits, targets, reduction="sum"))
-        hidden = targets != IGNORED
-        found = int((logits.argmax(-1) == targets)[hidden].sum())
-        return torch.tensor([nats, found, int(hidden.sum())], dtype=torch.float64)
+        masked = targets != IGNORED
+        found = int((logits.argmax(-1) == targets)[masked].sum())
+        return Score(nats, found, int(masked.sum()))
 
-    def score(self, sums: torch.Tensor) -> Score:
-        nats, found, tokens = sums.tolist()
+    def score(self, sums: list[float]) -> Score:
+        nats, found, tokens = sums
         return Score(nats, round(found), round(tokens))
 
 

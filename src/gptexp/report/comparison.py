@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gptexp.config.fingerprint import ABSENT, flatten, matters, settings_that_matter
+from gptexp.config.fingerprint import DEFAULT_KINDS, matters, settings_that_matter
 from gptexp.report import budget, naming, overrides, statistics
 from gptexp.report.budget import Reading
 from gptexp.report.comparable import NotComparable, comparable, diverged, key_of, require_metric, separate_by_text
@@ -37,7 +37,6 @@ class Question:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """All values of --baseline."""
         return (self.baseline,) if isinstance(self.baseline, str) else tuple(self.baseline or ())
 
 
@@ -239,9 +238,9 @@ def _make_rows(
 
 
 def _compared(settings: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
-    """The settings of a row, with the defaults that settings_that_matter omits: other rows may differ in them."""
-    defaults = {key: settings.get(key, value) for key, value in flatten(ABSENT).items()}
-    return settings_that_matter(settings, also) | defaults
+    """The settings of a row, with the default kinds that settings_that_matter omits: other rows may differ in them."""
+    kinds = {f"{group}.kind": settings.get(f"{group}.kind", kind) for group, kind in DEFAULT_KINDS.items()}
+    return settings_that_matter(settings, also) | kinds
 
 
 def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], also: Sequence[str]) -> list[LeftOut]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gptexp.runs.layout import METRICS
 from gptexp.util.files import read_rows
 
-METRICS_FILE = "metrics.csv"
 Floats = NDArray[np.float64]
 
 
@@ -40,12 +40,12 @@ class Curve:
 def read_curve(folder: Path, tokens_per_step: float) -> tuple[Curve | None, str]:
     """Return the curve and "", or None and what is wrong with the file."""
     try:
-        return _curve(read_rows(folder / METRICS_FILE, strict=True), tokens_per_step), ""
+        return _curve(read_rows(folder / METRICS, strict=True), tokens_per_step), ""
     except FileNotFoundError:
-        return None, f"it has no {METRICS_FILE}"
+        return None, f"it has no {METRICS}"
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
-        return None, f"its {METRICS_FILE} is damaged: {what}"
+        return None, f"its {METRICS} is damaged: {what}"
 
 
 def _curve(rows: list[dict[str, str]], tokens_per_step: float) -> Curve:

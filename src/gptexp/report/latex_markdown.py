@@ -9,7 +9,7 @@ from gptexp.report.columns import Column, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -30,7 +30,7 @@ MARKDOWN = r"\`*_{}[]<>#|~$&@:"  # special in CommonMark, or in tables, formulas
 
 def latex(c: Comparison) -> str:
     """Return a booktabs tabular for each table, with the notes as comments."""
-    comments = "".join(f"% {plain(line)}\n" for line in [*verdicts(c), *notes(c)])
+    comments = "".join(f"% {printable(line)}\n" for line in [*verdicts(c), *notes(c)])
     return "% \\usepackage{booktabs}\n" + "\n".join(map(_tabular, _tables(c))) + comments
 
 
@@ -69,10 +69,10 @@ def _rows(part: Sequence[Column]) -> list[list[str]]:
 
 
 def _latex(text: str) -> str:
-    escaped = "".join(LATEX.get(sign, sign) for sign in plain(text))
+    escaped = "".join(LATEX.get(sign, sign) for sign in printable(text))
     return re.sub(r"^-(?=\d)", "$-$", escaped)  # a minus sign instead of a hyphen
 
 
 def _markdown(text: str) -> str:
-    escaped = "".join(f"\\{sign}" if sign in MARKDOWN else sign for sign in plain(text))
+    escaped = "".join(f"\\{sign}" if sign in MARKDOWN else sign for sign in printable(text))
     return re.sub(r"(?i)\bwww\.", r"www\\.", escaped)  # GitHub would make it a link

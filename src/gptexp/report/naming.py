@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from gptexp.config.fingerprint import matters
 from gptexp.report.comparable import NotComparable
 from gptexp.report.overrides import GROUPS
-from gptexp.util.text import plain, shown
+from gptexp.util.text import printable, typed_value
 
 Settings = Mapping[str, Any]
 MOST_COLUMNS = 3  # settings with a column each; more share one column
@@ -34,7 +34,7 @@ N = TypeVar("N", bound=Named)
 def value_in(settings: Settings, key: str) -> str:
     """Return a setting as text; null and absent are both –, since configurations of one kind never differ in that."""
     value = settings.get(key)
-    return ABSENT if value is None else shown(value)
+    return ABSENT if value is None else typed_value(value)
 
 
 def differing(configurations: Sequence[Settings]) -> list[str]:
@@ -90,7 +90,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         key: (group if leaf == "kind" else leaf) or key for key in keys for group, _, leaf in [key.rpartition(".")]
     }
     counts = list(names.values())
-    return {key: plain(name if counts.count(name) == 1 else key) for key, name in names.items()}
+    return {key: printable(name if counts.count(name) == 1 else key) for key, name in names.items()}
 
 
 def label(settings: Settings, keys: Sequence[str]) -> str:
@@ -175,13 +175,13 @@ def in_order(configurations: Sequence[Settings], keys: Sequence[str]) -> list[in
     columns = []
     for key in keys:
         values = [settings.get(key) for settings in configurations]
-        found = list(dict.fromkeys(map(shown, values)))
+        found = list(dict.fromkeys(map(typed_value, values)))
         numbers = [number(value) for value in values]
         is_number = all(n is not None or value is None for n, value in zip(numbers, values, strict=True))
         columns.append(
             [-float("inf") if n is None else n for n in numbers]
             if is_number
-            else [-1 if v is None else found.index(shown(v)) for v in values]
+            else [-1 if v is None else found.index(typed_value(v)) for v in values]
         )
     return sorted(range(len(configurations)), key=lambda index: [column[index] for column in columns])
 
@@ -246,4 +246,4 @@ def _same(value: object, text: str) -> bool:
             return float(text) == known
         except ValueError:
             return False
-    return shown(value) == text or (value is None and text == ABSENT)
+    return typed_value(value) == text or (value is None and text == ABSENT)

@@ -13,7 +13,7 @@ from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import main_effects
 from gptexp.util.files import display_path
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 ENOUGH = 10  # seeds; with fewer, a bootstrap interval is too narrow
 MOST_NAMES = 4  # in one line
@@ -153,7 +153,7 @@ def _before_decay(reading: Reading) -> bool:
 
 def _confounded(c: Comparison) -> Iterator[str]:
     if c.along:
-        names = ", ".join(plain(key) for key in c.along)
+        names = ", ".join(printable(key) for key in c.along)
         keys = ", ".join(naming.short_names(c.keys).values())
         yield f"confounded: {names} vary together with {keys}"
 
@@ -179,12 +179,12 @@ def _missing(c: Comparison) -> Iterator[str]:
 def _origins(c: Comparison) -> Iterator[str]:
     devices = sorted({run.origin["device"] for run in c.runs if "device" in run.origin})
     if len(devices) > 1:
-        yield f"tokens/s and time come from different machines: {'; '.join(map(plain, devices))}"
+        yield f"tokens/s and time come from different machines: {'; '.join(map(printable, devices))}"
     code = Counter(name for run in c.runs for name in run.code)
     if len(code) > 1:
         commits = {name: f" ({commit})" for run in c.runs for name, commit in run.commits.items()}
         names = [f"{name}{commits.get(name, '')}: {_plural(count, 'run')}" for name, count in code.most_common()]
-        yield f"the runs were made by {len(code)} versions of the code: {plain(listed(names))}"
+        yield f"the runs were made by {len(code)} versions of the code: {printable(listed(names))}"
 
 
 def _plural(n: int, word: str) -> str:

@@ -6,25 +6,21 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from gptexp.runs.history import Segment
-from gptexp.runs.layout import PROVENANCE
-from gptexp.util.files import read_json
+from gptexp.runs.provenance import provenance_files, read_provenance
 
 
 def origin(path: Path) -> dict[str, str]:
-    """Return the device and the fingerprint of the data in provenance.json; {} if it cannot be read."""
+    """Return the device and the fingerprint of the data in provenance.json; {} if it is missing or damaged."""
     try:
-        facts = read_json(path)
-        hardware, data = ((facts.get(part) or {}) for part in ("hardware", "data"))
-        gpus = hardware.get("gpus")
-        cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
-        device = f"{len(gpus)} × {gpus[0]}" if gpus else cpu
-        found: dict[str, Any] = {"device": device, "data": data.get("fingerprint")}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        found = read_provenance(path)
+    except (OSError, ValueError):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    hardware, gpus = found.hardware, found.hardware.get("gpus")
+    cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
+    known = {"device": f"{len(gpus)} × {gpus[0]}" if gpus else cpu, "data": found.data.get("fingerprint")}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def code_versions(folder: Path, history: Iterable[Segment]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -33,8 +29,7 @@ def code_versions(folder: Path, history: Iterable[Segment]) -> tuple[tuple[str, 
     A version is named by the hash of the code, or by its commit if no hash is known. A resumed run writes
     provenance-<step>.json besides provenance.json, so all of them are read.
     """
-    paths = sorted(folder.glob(f"{Path(PROVENANCE).stem}*.json"), key=lambda path: natural(path.stem))
-    commits = dict(filter(None, map(_commit, paths)))
+    commits = dict(filter(None, map(_commit, provenance_files(folder))))
     hashes = [sha for part in history if (sha := part.get("code_sha256"))]
     names = [sha[:8] for sha in hashes] or commits.values()
     return tuple(dict.fromkeys(names)), {sha[:8]: commits[sha] for sha in hashes if sha in commits}
@@ -43,12 +38,14 @@ def code_versions(folder: Path, history: Iterable[Segment]) -> tuple[tuple[str, 
 def _commit(path: Path) -> tuple[str, str] | None:
     """The hash of the code, or the file's name without one, and the commit in a provenance file."""
     try:
-        facts = read_json(path)
-        commit, diff = facts["git"]["commit"], facts["git"].get("diff")
-        changes = f" with changes {hashlib.sha256(diff.encode()).hexdigest()[:4]}" if diff else ""
-        return str(facts.get("code_sha256") or path.name), f"commit {commit[:7]}{changes}"
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        found = read_provenance(path)
+    except (OSError, ValueError):
         return None
+    if found.git is None:
+        return None
+    diff = (found.git.diff or "").encode(errors="surrogatepass")
+    changes = f" with changes {hashlib.sha256(diff).hexdigest()[:4]}" if diff else ""
+    return found.code_sha256 or path.name, f"commit {found.git.commit[:7]}{changes}"
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from gptexp.config.override_syntax import by_key
-from gptexp.runs.layout import PROVENANCE
+from gptexp.runs.layout import PROVENANCE, SWEEP
+from gptexp.runs.provenance import read_provenance
 from gptexp.runs.result import is_finished
-from gptexp.util.files import TEXT_BYTES, read_json, read_yaml
+from gptexp.util.files import TEXT_BYTES, read_yaml
 
-SWEEP = "sweep.yaml"
 GROUPS = ("model", "tokenizer", "data", "objective", "finetune", "optimizer", "schedule")
 PRESET = re.compile(r"[\w-]+")
 
@@ -68,8 +68,8 @@ def unfinished_sweeps(folders: Iterable[Path]) -> list[Progress]:
 def _command(folder: Path) -> list[tuple[str, str]]:
     """The `key=value` words of the command line in provenance.json, or none if it cannot be read."""
     try:
-        words = shlex.split(read_json(folder / PROVENANCE)["command"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        words = shlex.split(read_provenance(folder / PROVENANCE).command)
+    except (OSError, ValueError):
         return []
     return [(key, value) for key, equals, value in (word.partition("=") for word in words) if equals]
 

@@ -19,7 +19,7 @@ from gptexp.report.effects import Effect, main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 LONGEST_SAMPLE = 3000  # characters
 CAPTIONS = {
@@ -37,14 +37,14 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
     return template.render(
         title=f"{c.metric} by {names}" if names else c.metric,
         subtitle=f"{len(c.rows)} configurations, {len(c.runs)} runs; {better_side(c.metric)} is better",
-        verdicts=[plain(line) for line in verdicts(c)],
+        verdicts=[printable(line) for line in verdicts(c)],
         columns=columns(c),
         rows=list(_rows(c)),
         effects=[_effect(effect, decimals(c)) for effect in main_effects(c)],
-        notes=[plain(line) for line in notes(c)],
+        notes=[printable(line) for line in notes(c)],
         images=[_image(name, data) for name, data in images.items()],
         samples=list(_samples(c)),
-        left_out=[{"folder": plain(str(lost.folder)), "reason": plain(lost.reason)} for lost in c.left_out],
+        left_out=[{"folder": printable(str(lost.folder)), "reason": printable(lost.reason)} for lost in c.left_out],
         differing=list(_differing(c)),
     )
 
@@ -82,10 +82,10 @@ def _samples(c: Comparison) -> Iterator[dict[str, Any]]:
 
 def _visible(text: str) -> str:
     """Escape control characters, including right-to-left marks, except line breaks and tabs."""
-    return "".join(character if character in "\n\t" else plain(character) for character in text)
+    return "".join(character if character in "\n\t" else printable(character) for character in text)
 
 
 def _differing(c: Comparison) -> Iterator[str]:
     for key in differing([row.settings for row in c.rows]):
         values = "; ".join(f"{row.label}: {value_in(row.settings, key)}" for row in c.rows)
-        yield plain(f"{key} · {values}")
+        yield printable(f"{key} · {values}")

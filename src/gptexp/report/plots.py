@@ -18,7 +18,7 @@ from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.style import Look, figure, literal, looks, picture, styled
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 LETTERS_PER_INCH = 11  # of a legend's font
 LEGEND_LINE = 44  # letters
@@ -148,7 +148,7 @@ def _legend_inches(names: Sequence[str], columns: int) -> float:
 
 def _wrapped(text: str) -> str:
     """A name broken into lines for a legend; a name above MOST_LINES lines is cut."""
-    lines = textwrap.wrap(plain(text), LEGEND_LINE, max_lines=MOST_LINES, placeholder=" …", break_on_hyphens=False)
+    lines = textwrap.wrap(printable(text), LEGEND_LINE, max_lines=MOST_LINES, placeholder=" …", break_on_hyphens=False)
     return "\n".join(lines) or text
 
 

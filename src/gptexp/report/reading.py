@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,12 +18,14 @@ from gptexp.report.curves import Curve, read_curve
 from gptexp.report.origin import code_versions, natural, origin
 from gptexp.runs import history, samples
 from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
+from gptexp.runs.result import COMPLETED, FAILED, Metrics, Result, read_result
 from gptexp.util.errors import RunError
-from gptexp.util.files import read_json, read_yaml
+from gptexp.util.files import read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
 EFFECTIVE_LR = "optimizer.effective_lr"  # the rate that `optimizer.lr: null` resolved to
 LARGEST = 1e100  # a larger metric counts as diverged; its square would overflow
+Number = TypeVar("Number", int, float)
 
 
 class Unreadable(ValueError):
@@ -32,10 +34,10 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One finished run.
+    """One complete run.
 
     metrics, best: by name (val/bpb …), of the last and of the best step; nan if not finite.
-    val_tokens: scored in validation, or texts if the objective scores texts.
+    val_tokens: tokens scored in validation, or texts if the objective scores texts.
     flops_per_token: as recorded, or None. bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
     code: names of the versions of the code that trained it, in order. commits: the commits of those that are hashes.
@@ -124,16 +126,20 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
     Raises:
         Unreadable: unfinished or damaged.
     """
-    result = _json(folder / RESULT)
-    if result.get("status") == "failed":
-        raise Unreadable(f"failed: {' '.join(str(result.get('error')).split())[:160]}")
-    if result.get("status") != "completed":
-        raise Unreadable(f"unfinished: its status is {result.get('status')!r}")
+    try:
+        result = read_result(folder)
+    except FileNotFoundError:
+        raise Unreadable(f"unfinished: no {RESULT}") from None
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{RESULT} is damaged: {_first_line(error, folder / RESULT)}") from None
+    if result.status == FAILED:
+        raise Unreadable(f"failed: {' '.join(str(result.error).split())[:160]}")
+    if result.status != COMPLETED:
+        raise Unreadable(f"unfinished: its status is {result.status!r}")
     try:
         return _run(folder, settings, result)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise Unreadable(f"{RESULT} is damaged: {what}") from None
+    except ValueError as error:
+        raise Unreadable(f"{RESULT} is damaged: {error}") from None
 
 
 def read_flat_settings(folder: Path) -> dict[str, Any]:
@@ -171,58 +177,46 @@ def _natural_lr(model: dict[str, Any]) -> float | None:
         return None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise Unreadable(f"unfinished: no {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"{path.name} is damaged: {_first_line(error, path)}") from None
-
-
-def _as_computed(settings: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def _as_computed(settings: dict[str, Any], result: Result) -> dict[str, Any]:
     """The settings with `auto` and null resolved, and with the step at which an extended run was extended.
 
     bf16 on one machine and float32 on another are two configurations, as are two peak learning rates.
     """
     found = dict(settings)
-    if isinstance(chosen := result.get("precision"), str):
-        found["trainer.precision"] = chosen
-    if EFFECTIVE_LR in settings and result.get("peak_lr") is not None:
-        found[EFFECTIVE_LR] = _number(result, "peak_lr")
-    if extended := history.extension(_history(result)):
+    if result.precision is not None:
+        found["trainer.precision"] = result.precision
+    if EFFECTIVE_LR in settings and result.peak_lr is not None:
+        found[EFFECTIVE_LR] = float(result.peak_lr)
+    if extended := history.extension(result.history or []):
         found["schedule.extended"] = extended
     return found
 
 
-def _history(result: dict[str, Any]) -> list[history.Segment]:
-    """The segments of the run's history; older results have none."""
-    return history.checked(result["history"]) if result.get("history") is not None else []
-
-
-def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
-    steps, tokens = _count(result, "steps"), _count(result, "tokens")
-    rate = _number(result, "tokens_per_second")
+def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
+    steps, tokens = _needed("steps", result.steps), _needed("tokens", result.tokens)
+    rate = float(_needed("tokens_per_second", result.tokens_per_second))
     curve, problem = read_curve(folder, tokens_per_step=tokens / steps)
-    sha = result["val"]["text_sha256"]
+    val_tokens, sha = result.val.get("texts", result.val.get("tokens")), result.val.get("text_sha256")
     if not isinstance(sha, str):
-        raise TypeError("text_sha256 is not a text")
-    code, commits = code_versions(folder, _history(result))
+        raise ValueError("no text_sha256")
+    if type(val_tokens) is not int or not 0 < val_tokens < 2**63:
+        raise ValueError(f"the size of its validation text is {val_tokens!r}")
+    code, commits = code_versions(folder, result.history or [])
     return Run(
         folder=folder,
         settings=_as_computed(settings, result),
         seed=settings["seed"],
-        metrics=_metrics(result["metrics"]),
-        best=_metrics(result.get("best") or {}),
+        metrics=_metrics(result.metrics),
+        best=_metrics(result.best),
         text_sha256=sha,
-        val_tokens=_count(result["val"], "texts" if "texts" in result["val"] else "tokens"),
+        val_tokens=val_tokens,
         steps=steps,
         tokens=tokens,
-        parameters=_count(result, "parameters"),
+        parameters=_needed("parameters", result.parameters),
         seconds=_seconds(result, curve, tokens, rate),
         tokens_per_second=rate,
-        bytes_per_token=_optional(result, "bytes_per_token"),
-        flops_per_token=_optional(result, "flops_per_token", zero=True),  # a bigram model has none
+        bytes_per_token=result.bytes_per_token,
+        flops_per_token=result.flops_per_token,
         curve=curve,
         curve_problem=problem,
         origin=origin(folder / PROVENANCE),
@@ -232,43 +226,24 @@ def _run(folder: Path, settings: dict[str, Any], result: dict[str, Any]) -> Run:
     )
 
 
-def _seconds(result: dict[str, Any], curve: Curve | None, tokens: int, rate: float) -> float:
+def _seconds(result: Result, curve: Curve | None, tokens: int, rate: float) -> float:
     """Training seconds of the whole run; those in result.json count from the last resume."""
     if curve is not None and curve.seconds is not None and not curve.seconds_derived:
         return float(curve.seconds[-1])
-    if result.get("resumed_from"):
+    if result.resumed_from:
         return tokens / rate
-    return _number(result, "training_seconds" if "training_seconds" in result else "seconds", zero=True)
+    return float(_needed("seconds", result.seconds if result.training_seconds is None else result.training_seconds))
 
 
-def _count(values: Mapping[str, Any], name: str) -> int:
-    value = values[name]
-    if type(value) is not int or not (0 < value < 2**63):
-        raise ValueError(f"{name} is {value!r}")
+def _needed(name: str, value: Number | None) -> Number:
+    if value is None:
+        raise ValueError(f"no {name}")
     return value
 
 
-def _number(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float:
-    """A finite number above 0, or from 0 if `zero`."""
-    value = values[name]
-    if type(value) not in (int, float) or not (0 < value < math.inf or (zero and value == 0)):
-        raise ValueError(f"{name} is {value!r}")
-    return float(value)
-
-
-def _optional(values: Mapping[str, Any], name: str, *, zero: bool = False) -> float | None:
-    """A number, or None if an older run did not record it."""
-    return None if values.get(name) is None else _number(values, name, zero=zero)
-
-
-def _metrics(values: Any) -> dict[str, float]:
-    """Metrics by name; null, which stands for a number that is not finite, becomes nan."""
-    if not isinstance(values, dict):
-        raise TypeError("metrics are not an object")
-    known = {str(name): math.nan if value is None else value for name, value in values.items()}
-    if not all(type(value) in (int, float) for value in known.values()):
-        raise TypeError("a metric is not a number")
-    return {name: float(value) if abs(value) < LARGEST else math.nan for name, value in known.items()}
+def _metrics(values: Metrics) -> dict[str, float]:
+    """Return the metrics with nan for each value that is not finite."""
+    return {name: math.nan if x is None or not abs(x) < LARGEST else float(x) for name, x in values.items()}
 
 
 def last_sample(folder: Path) -> str:

@@ -7,10 +7,9 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from gptexp.runs.layout import CURVES, METRICS
 from gptexp.util.files import atomic_write, read_rows
 
-METRICS = "metrics.csv"
-FILE = "curves.png"
 LEAST_VALIDATIONS = 2  # fewer make no curve
 
 
@@ -21,7 +20,7 @@ def draw_run(folder: Path) -> None:
     with suppress(Exception):
         series = _series(folder)
         if sum(name.startswith("val/") and len(points) >= LEAST_VALIDATIONS for name, points in series.items()):
-            atomic_write(folder / FILE, _picture(series))
+            atomic_write(folder / CURVES, _picture(series))
 
 
 def _series(folder: Path) -> dict[str, list[tuple[int, float]]]:

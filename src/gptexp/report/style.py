@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 # Okabe and Ito (2008), without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -108,7 +108,7 @@ def styled() -> Iterator[None]:
 
 def _advice(missing: Sequence[str]) -> str:
     """The warning about missing characters, with the fonts to install."""
-    named = " ".join(map(plain, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
+    named = " ".join(map(printable, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
     return (
         f"plots show boxes for characters that no font here has: {named}; install Noto Sans CJK (Debian: "
         f"fonts-noto-cjk) or another font that has them, then delete {mpl.get_cachedir()}/fontlist-*.json"
@@ -137,5 +137,5 @@ def picture(fig: Figure, form: str = "png") -> bytes:
 
 def literal(text: str) -> str:
     """Return text that matplotlib shows literally: without formulas, and without labels hidden by an underscore."""
-    text = "\n".join(map(plain, text.split("\n"))).replace("$", r"\$")
+    text = "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")
     return f"\u2009{text}" if text.startswith("_") else text

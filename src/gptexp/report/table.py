@@ -20,7 +20,7 @@ from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 WIDEST_SETTING = 28
 LONGEST_WORD = 16
@@ -93,7 +93,7 @@ def print_left_out(console: Console, left_out: Sequence[LeftOut]) -> None:
 
 
 def _print_line(console: Console, text: str, indent: int = 0, style: str = "") -> None:
-    console.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent), expand=False))
+    console.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent), expand=False))
 
 
 def to_csv(c: Comparison) -> str:
@@ -113,7 +113,7 @@ def _escaped(cell: Cell) -> Cell:
     """Text without control characters, and with an apostrophe before what a spreadsheet would read as a formula."""
     if not isinstance(cell, str):
         return cell
-    return f"'{plain(cell)}" if cell.startswith(FORMULA) else plain(cell)
+    return f"'{printable(cell)}" if cell.startswith(FORMULA) else printable(cell)
 
 
 def _settings(c: Comparison, row: Row) -> dict[str, Cell]:

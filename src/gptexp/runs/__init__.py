@@ -1,1 +1,1 @@
-"""Package runs."""
+"""Run folders: layout, results, provenance, checkpoints, and finding and opening them."""

@@ -1,19 +1,19 @@
-"""One file that carries a run whole: weights, optimizer, step, settings, tokenizer, data fingerprint.
+"""A checkpoint: one self-contained file with weights, optimizer state, settings, tokenizer and data fingerprint.
 
     format       "gptexp checkpoint"          version      1
-    step         optimizer steps taken        metrics      of the last validation, and which step is best
-    model        {name: tensor}: weights, tied ones once, and persistent buffers; no wrapper's prefix
+    step         optimizer steps taken        metrics      of the last validation, and the best step
+    model        {name: tensor}: weights (tied ones once) and persistent buffers
     optimizer    {parameter name: {"step", "exp_avg", …: tensor}}
-    config       the experiment's settings, resolved        tokenizer    its state, plain data
-    data         {"fingerprint", "text_sha256"}, and what the objective must know of it: a classifier's labels
-    precision    what it was trained in, where the settings may say `auto`; none in files of before it was kept
-    history      which code and which learning rates trained it (gptexp.runs.history); none in older files
-    callbacks    {name: {"settings", "state"}} of plug-ins that change what is computed, such as early stopping and
-                 its patience; none in older files
-    stopped      whether a plug-in had ended the training after this step
+    config       settings of the experiment, resolved
+    tokenizer    its state as plain data
+    data         {"fingerprint", "text_sha256"}, and facts for the objective, such as a classifier's labels
+    precision    of the training, where the settings may say `auto`
+    history      code and learning rates of each step (gptexp.runs.history)
+    callbacks    {name: {"settings", "state"}} of plug-ins that affect the computation, such as early stopping
+    stopped      whether a plug-in ended the training after this step
 
-Everything in it is a tensor or plain data, so it opens with `weights_only=True`: a stranger's file runs
-no code. It is written under another name, flushed and renamed (law 2), and a previous generation stays.
+A file contains only tensors and plain data, so loading an untrusted checkpoint executes no code. A key that an older
+file lacks has the default of `Checkpoint`.
 """
 
 from __future__ import annotations
@@ -26,45 +26,42 @@ from typing import Any
 import torch
 
 from gptexp.config.training import PRECISIONS
-from gptexp.runs.archive import is_format, require_weights
-from gptexp.runs.history import checked
-from gptexp.util.files import atomic_path, flush, fsync_dir, link, open_new, own_folder, sweep_leftovers
+from gptexp.runs.archive import PlainData, is_format, require_weights
+from gptexp.runs.history import Segment, checked
+from gptexp.runs.layout import BEST, LAST, PREVIOUS
+from gptexp.util.files import atomic_path, flush, fsync_dir, link, make_folder, open_new, sweep_leftovers
 
 FORMAT = "gptexp checkpoint"
 VERSION = 1
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-
-Plain = dict[str, Any]
-
 
 @dataclass(kw_only=True, slots=True)
 class Checkpoint:
-    """What a checkpoint file holds, in memory."""
+    """The content of a checkpoint file."""
 
     step: int
     model: dict[str, torch.Tensor]
-    optimizer: Plain
-    config: Plain
-    tokenizer: Plain
-    data: Plain
-    metrics: Plain
+    optimizer: PlainData
+    config: PlainData
+    tokenizer: PlainData
+    data: PlainData
+    metrics: PlainData
     precision: str | None = None
-    history: list[Plain] | None = None
-    callbacks: Plain | None = None
+    history: list[Segment] | None = None
+    callbacks: PlainData | None = None
     stopped: bool = False
 
     @property
-    def plugins(self) -> Plain | None:
-        """The settings of plug-ins that change what is computed, by name; None where the file doesn't say."""
+    def plugins(self) -> PlainData | None:
+        """The settings of plug-ins that affect the computation, by name; None in older files."""
         return None if self.callbacks is None else {name: part["settings"] for name, part in self.callbacks.items()}
 
-    def as_plain(self) -> Plain:
+    def as_plain(self) -> PlainData:
         values = {name: getattr(self, name) for name in self.__slots__}
         return {"format": FORMAT, "version": VERSION, **values}
 
 
-_TYPES: dict[str, type] = {
+_REQUIRED: dict[str, type] = {
     "step": int,
     "model": dict,
     "optimizer": dict,
@@ -76,34 +73,35 @@ _TYPES: dict[str, type] = {
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically: `path` is the old file or the new one, whole, at every moment."""
+    """Write a checkpoint atomically: at every moment `path` is the complete old file or the complete new one."""
     plain = _checked(checkpoint)
     with atomic_path(path, needs=_size(checkpoint)) as temporary:
         _write(plain, temporary)
 
 
-def _write(plain: Plain, path: Path) -> None:
+def _write(plain: PlainData, path: Path) -> None:
     with open_new(path) as file:
         try:
             torch.save(plain, file)
-        except RuntimeError as error:  # how torch's writer reports that a write fell short
+        except RuntimeError as error:  # torch reports an incomplete write like this
             raise OSError(errno.ENOSPC, str(error)) from None
 
 
 def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
-    """Save as last.ckpt; the former last becomes previous.ckpt, and best.ckpt is a second name of the best.
+    """Save as last.ckpt and rename the former last.ckpt to previous.ckpt.
 
-    At every moment two whole generations stand, from the second save on. best.ckpt comes first: a process
-    killed before last.ckpt follows takes the same steps again, and finds the same best.
+    best: make best.ckpt a second name of this file. It is written before last.ckpt: a process killed in between
+    repeats the same steps when resumed and finds the same best. From the second save on, two complete generations
+    exist at every moment.
     """
-    sweep_leftovers(own_folder(folder))
+    sweep_leftovers(make_folder(folder))
     last, former = folder / LAST, folder / f".{LAST}.former.tmp"
     plain = _checked(checkpoint)
     with atomic_path(last, needs=_size(checkpoint)) as temporary:
         _write(plain, temporary)
         flush(temporary)
         if best:
-            link(temporary, folder / BEST)  # the same step is written once
+            link(temporary, folder / BEST)  # written once, with two names
         if last.exists():
             link(last, former)
     if former.exists():
@@ -111,27 +109,32 @@ def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
         fsync_dir(folder)
 
 
-def _checked(checkpoint: Checkpoint) -> Plain:
+def _checked(checkpoint: Checkpoint) -> PlainData:
     plain = checkpoint.as_plain()
     _require_plain("", plain)
     return plain
 
 
 def _size(checkpoint: Checkpoint) -> int:
-    """Bytes of its tensors, which are nearly all of the file."""
+    """Return the bytes of the tensors, which are nearly the whole file."""
     return sum(t.numel() * t.element_size() for t in [*checkpoint.model.values(), *_tensors(checkpoint.optimizer)])
 
 
-def _tensors(state: Plain) -> list[torch.Tensor]:
+def _tensors(state: PlainData) -> list[torch.Tensor]:
     return [value for part in state.values() for value in part.values() if isinstance(value, torch.Tensor)]
 
 
-def _from_plain(path: Path, plain: Plain) -> Checkpoint:
+def from_plain(path: Path, plain: PlainData) -> Checkpoint:
+    """Check the content of the file `path` and return it as a checkpoint.
+
+    Raises:
+        ValueError: not a checkpoint, or of a later version.
+    """
     if not is_format(plain, FORMAT):
         raise ValueError(f"{path}: not a gptexp checkpoint")
     if not is_format(plain, FORMAT, VERSION):
         raise ValueError(f"{path}: has format {plain.get('version')}, this gptexp reads {VERSION}")
-    for name, kind in _TYPES.items():
+    for name, kind in _REQUIRED.items():
         if not isinstance(plain.get(name), kind):
             raise ValueError(f"{path}: its `{name}` is {type(plain.get(name)).__name__}, not {kind.__name__}")
     require_weights(path, plain["model"])
@@ -139,14 +142,14 @@ def _from_plain(path: Path, plain: Plain) -> Checkpoint:
     chosen = [name for name in PRECISIONS if name != "auto"]
     precision = plain.get("precision")
     if not (precision is None or (isinstance(precision, str) and precision in chosen)):
-        raise ValueError(f"{path}: its `precision` is none of {', '.join(chosen)}")
-    return Checkpoint(**{name: plain[name] for name in _TYPES}, precision=precision, **_younger(path, plain))
+        raise ValueError(f"{path}: its `precision` is not one of {', '.join(chosen)}")
+    return Checkpoint(**{name: plain[name] for name in _REQUIRED}, precision=precision, **_optional(path, plain))
 
 
-def _require_metrics(path: Path, metrics: Plain) -> None:
+def _require_metrics(path: Path, metrics: PlainData) -> None:
     best, sums = metrics.get("best"), metrics.get("sums")
     if not (best is None or (_are_numbers(best) and any(str(name).startswith("val/") for name in best))):
-        raise ValueError(f"{path}: its `metrics` hold no score for the best step")
+        raise ValueError(f"{path}: its `metrics` have no score for the best step")
     numbers = {name: metrics[name] for name in ("seconds", "nats") if metrics.get(name) is not None}
     if not (_are_numbers(numbers) and (sums is None or _are_numbers(dict(enumerate(_list(sums)))))):
         raise ValueError(f"{path}: its `metrics` are not those of a checkpoint")
@@ -160,12 +163,12 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [None]
 
 
-def _younger(path: Path, plain: Plain) -> Plain:
-    """The parts that files of before they were kept don't have."""
+def _optional(path: Path, plain: PlainData) -> PlainData:
+    """Return the parts that older files lack."""
     history, callbacks, stopped = (plain.get(name) for name in ("history", "callbacks", "stopped"))
     parts = list(callbacks.values()) if isinstance(callbacks, dict) else [callbacks] * (callbacks is not None)
-    whole = all(isinstance(part, dict) and isinstance(part.get("settings"), dict) for part in parts)
-    if not whole or type(stopped) not in (type(None), bool):
+    valid = all(isinstance(part, dict) and isinstance(part.get("settings"), dict) for part in parts)
+    if not valid or type(stopped) not in (type(None), bool):
         raise ValueError(f"{path}: its `callbacks` or `stopped` are not those of a checkpoint")
     try:
         history = None if history is None else checked(history)
@@ -175,7 +178,7 @@ def _younger(path: Path, plain: Plain) -> Plain:
 
 
 def _require_plain(where: str, value: object) -> None:
-    """Our own bug if it fails: numpy scalars, paths and enums would break `weights_only=True`."""
+    """Assert that a value is plain data: NumPy scalars, paths and enums would break `weights_only=True`."""
     if isinstance(value, dict):
         for key, child in value.items():
             assert type(key) in (str, int), f"{where}: key {key!r}"

@@ -1,4 +1,4 @@
-"""One hash of the code that a process runs: the package's Python files and those of plug-ins (no torch)."""
+"""One hash of the code that a process runs: the Python files of gptexp and of its plug-ins (no torch)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from gptexp.config.plugins import PLUGINS
 from gptexp.util.package import PACKAGE
 
-INSTALLED = ("gptexp", "lightning")  # the hash covers gptexp's files anyway; versions tell about lightning
+NOT_PLUGINS = ("gptexp", "lightning")  # gptexp's files are hashed anyway; provenance has lightning's version
 
 
 @cache
 def code_sha256() -> str:
-    """The hash of the code that this process started with: computed once, because files may change later."""
+    """Return the hash of the code that this process started with. It is computed once because files may change."""
     return hash_files([*package_files(PACKAGE), *plugin_files()])
 
 
 def package_files(package: Path) -> Iterator[tuple[str, Path]]:
-    """The Python files of a package, by their path in it; not what editors hide beside them."""
+    """Yield (relative path, path) of a package's Python files, without hidden files."""
     for path in package.rglob("*.py"):
         name = path.relative_to(package)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
@@ -29,19 +29,19 @@ def package_files(package: Path) -> Iterator[tuple[str, Path]]:
 
 
 def plugin_files() -> Iterator[tuple[str, Path]]:
-    """The files of plug-in classes that a user added to `PLUGINS` from a package of their own, by module name."""
+    """Yield (module, path) of the plug-in classes that a user added to `PLUGINS`."""
     modules = {target.rpartition(".")[0] for targets in PLUGINS.values() for target in targets}
-    for module in sorted(module for module in modules if module.partition(".")[0] not in INSTALLED):
+    for module in sorted(module for module in modules if module.partition(".")[0] not in NOT_PLUGINS):
         try:
             spec = find_spec(module)
-        except (ImportError, ValueError):  # the plug-in is listed, but not installed
+        except (ImportError, ValueError):  # listed, but not installed
             continue
         if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
             yield module, Path(spec.origin)
 
 
 def hash_files(files: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 of names and contents; the ends of lines don't count, which a checkout on Windows changes."""
+    """Return the SHA-256 of names and contents. Line ends don't count, because a checkout on Windows changes them."""
     digest = hashlib.sha256()
     for name, path in sorted(files):
         content = path.read_bytes().replace(b"\r\n", b"\n")

@@ -1,30 +1,34 @@
-"""The files of a run folder, each name once."""
+"""The files of a run folder. Each name is defined here and nowhere else."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-CHECKPOINTS, CONFIG, RESULT, PROVENANCE = "checkpoints", "config.yaml", "result.json", "provenance.json"
-
-
+CONFIG = "config.yaml"  # the settings, resolved and complete
+PROVENANCE = "provenance.json"  # provenance-<step>.json for a run resumed at that step
+RESULT = "result.json"  # written last
+METRICS = "metrics.csv"
+SAMPLES = "samples.md"
+CURVES = "curves.png"
+EVENTS = "events.out.tfevents."  # prefix of TensorBoard's files
+CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # inside CHECKPOINTS
+GENERATIONS = (LAST, PREVIOUS)  # a run resumes from the first one that it has
 LOCK = ".lock"
+JOB_LOG = "log.txt"  # output of a sweep's job
 
+WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, METRICS, SAMPLES)
 
-WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, "metrics.csv", "samples.md")  # by a run, in its folder
-
-
-VERIFY = "verify"  # below logs/: runs of verify_resume, which nobody means by `latest`
-
-
-NAMES = ("last.ckpt", "previous.ckpt")
+SWEEP = "sweep.yaml"  # in the folder of a sweep, which holds the run folders of its jobs
+VERIFY = "verify"  # folder below logs/ for the runs of verify-resume, which `latest` skips
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run can go on in its folder."""
-    return any((folder / CHECKPOINTS / name).is_file() for name in NAMES)
+    """Return whether a run folder has a checkpoint to resume from."""
+    return any((folder / CHECKPOINTS / name).is_file() for name in GENERATIONS)
 
 
 def run_folder(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint file stands in, if it stands in one."""
+    """Return the run folder that contains a checkpoint file; None if the file is not in a run folder."""
     folder = checkpoint.parent.parent
     return folder if checkpoint.parent.name == CHECKPOINTS and (folder / CONFIG).is_file() else None

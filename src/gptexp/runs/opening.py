@@ -1,44 +1,42 @@
-"""Opening a checkpoint file or a folder in Hugging Face's form."""
+"""Opening a checkpoint file or a Hugging Face folder."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 
-from gptexp.runs.archive import open_plain
-from gptexp.runs.checkpoint import LAST, PREVIOUS, Checkpoint, _from_plain
+from gptexp.runs.archive import open_archive
+from gptexp.runs.checkpoint import Checkpoint, from_plain
+from gptexp.runs.huggingface.weights import load_folder
+from gptexp.runs.layout import GENERATIONS, LAST, PREVIOUS
 
 
 def load(path: Path) -> Checkpoint:
-    """Open a checkpoint, or a folder in Hugging Face's form; no code in it can run.
+    """Open a checkpoint file or a Hugging Face folder; this executes no code.
 
     Raises:
-        ValueError: not a checkpoint, damaged (the record is named), or of a later format.
-        FileNotFoundError: nothing there.
+        ValueError: not a checkpoint, damaged, or of a later format.
+        FileNotFoundError: the path does not exist.
     """
-    if Path(path).is_dir():
-        from gptexp.runs.huggingface.weights import load_folder
-
-        return load_folder(Path(path))
-    return _from_plain(Path(path), open_plain(Path(path)))
+    return load_folder(path) if path.is_dir() else from_plain(path, open_archive(path))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """`load`, but where a run's last checkpoint is damaged the generation before it, with a notice.
+    """Open a checkpoint as `load` does; if last.ckpt is damaged, open previous.ckpt with a warning.
 
     Raises:
-        ValueError: as `load`; with the remedy where no generation can be read.
-        FileNotFoundError: nothing there.
+        ValueError: as `load`, with the remedy if no generation is readable.
+        FileNotFoundError: the path does not exist.
     """
     try:
         return load(path)
     except ValueError as error:
-        if path.name not in (LAST, PREVIOUS):
+        if path.name not in GENERATIONS:
             raise
-        return _generation_before(path, error)
+        return _previous_generation(path, error)
 
 
-def _generation_before(path: Path, damage: ValueError) -> Checkpoint:
+def _previous_generation(path: Path, damage: ValueError) -> Checkpoint:
     previous, also = path.with_name(PREVIOUS), ""
     if path.name == LAST and previous.is_file():
         try:
@@ -46,9 +44,9 @@ def _generation_before(path: Path, damage: ValueError) -> Checkpoint:
         except ValueError as error:
             also = f"; {PREVIOUS}: {str(error).removeprefix(f'{previous}: ')}"
         else:
-            warnings.warn(f"{damage}; taking {PREVIOUS} instead", stacklevel=1)
+            warnings.warn(f"{damage}; using {PREVIOUS} instead", stacklevel=1)
             return found
     raise ValueError(
-        f"{damage}{also}. Copy {LAST} or {PREVIOUS} back from a backup, or delete both, and the run starts from its "
-        "beginning when its command is given again"
+        f"{damage}{also}. Copy {LAST} or {PREVIOUS} back from a backup. Without a backup, delete both; the run then "
+        "starts from step 0"
     )

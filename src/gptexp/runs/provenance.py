@@ -1,70 +1,156 @@
-"""provenance.json: command, code, versions, machine and data of a run."""
+"""provenance.json: command, code, versions, machine and data of a run.
+
+`write_provenance` is its only writer, `read_provenance` its only reader.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gptexp.runs.code_hash import code_sha256
-from gptexp.runs.layout import (
-    PROVENANCE,
-)
-from gptexp.util import git
+from gptexp.runs.layout import PROVENANCE
 from gptexp.util.entry_point import program_words
-from gptexp.util.files import (
-    read_json,
-)
+from gptexp.util.files import read_json, write_json
+from gptexp.util.git import GitState, git_state
 from gptexp.util.package import PACKAGE
 
-COMMAND = "GPTEXP_COMMAND"  # the user's command line, for the processes that it starts
+if TYPE_CHECKING:
+    from gptexp.machine.hardware import Hardware  # imports torch
+
+SCHEMA = 1
+COMMAND = "GPTEXP_COMMAND"  # environment variable: the user's command line, for child processes
+DEPENDENCIES = ("gptexp", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "tiktoken", "tokenizers")
+
+_FILE = re.compile(rf"{Path(PROVENANCE).stem}(?:-(\d+))?\.json", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeVersion:
+    """The code of a process: its hash, its commit if it runs from a checkout, and the versions of the dependencies."""
+
+    code_sha256: str | None = None
+    git: GitState | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance(CodeVersion):
+    """The origin of a run. A key that a file lacks has the default.
+
+    directory: None if it was deleted before the run started. data: fingerprint of the data, hash of the scored text.
+    """
+
+    command: str = ""
+    directory: str | None = None
+    hardware: Hardware = field(default_factory=lambda: cast("Hardware", {}))
+    data: dict[str, str] = field(default_factory=dict)
+
+
+def write_provenance(folder: Path, first_step: int, data: dict[str, str], hardware: Hardware) -> None:
+    """Write the provenance of this process; a process that resumes the run gets a second file.
+
+    first_step: the step at which this process starts.
+    """
+    path = folder / PROVENANCE
+    if path.exists():
+        path = path.with_stem(f"{path.stem}-{first_step}")
+    try:
+        directory = str(Path.cwd())
+    except OSError:  # it was deleted
+        directory = None
+    found = Provenance(
+        command=os.environ.get(COMMAND) or command_line(),
+        directory=directory,
+        **vars(code_version()),
+        hardware={"machine": platform.machine(), "system": platform.platform(), **hardware},
+        data=data,
+    )
+    write_json(path, {"schema": SCHEMA, "command": found.command, "directory": found.directory, **asdict(found)})
+
+
+def provenance_files(folder: Path) -> list[Path]:
+    """Return the provenance files of a run, in the order of the steps at which they start."""
+    found = {path: match for path in folder.glob("*.json") if (match := _FILE.fullmatch(path.name))}
+    return sorted(found, key=lambda path: int(found[path][1] or -1))
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Return the content of a provenance file.
+
+    Raises:
+        OSError: the file is missing or unreadable.
+        ValueError: the file is damaged or has a later schema.
+    """
+    stored = read_json(path)
+    schema = stored.get("schema", SCHEMA)
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema={schema!r}: this version of gptexp reads schema {SCHEMA}")
+    hardware, commit = stored.get("hardware") or {}, stored.get("git")
+    texts = [stored.get("command") or "", stored.get("directory") or "", stored.get("code_sha256") or ""]
+    if not all(isinstance(text, str) for text in texts) or not _is_hardware(hardware):
+        raise ValueError(f"{path}: damaged")
+    return Provenance(
+        command=texts[0],
+        directory=stored.get("directory"),
+        code_sha256=stored.get("code_sha256"),
+        git=None if commit is None else _git(path, commit),
+        versions=_texts(stored.get("versions")),
+        hardware=cast("Hardware", hardware),
+        data=_texts(stored.get("data")),
+    )
+
+
+def _is_hardware(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    gpus = value.get("gpus", [])
+    return isinstance(gpus, list) and all(isinstance(name, str) for name in [*gpus, value.get("cpu", "")])
+
+
+def _git(path: Path, stored: object) -> GitState:
+    if not isinstance(stored, dict) or not isinstance(stored.get("commit"), str):
+        raise ValueError(f"{path}: damaged")
+    diff = stored.get("diff")
+    return GitState(stored["commit"], diff if isinstance(diff, str) else None)
+
+
+def _texts(stored: Any) -> dict[str, str]:
+    values = stored.items() if isinstance(stored, dict) else ()
+    return {name: value for name, value in values if isinstance(value, str)}
 
 
 def last_code(folder: Path) -> str | None:
-    """The hash of the code that a run was last trained with, where its provenance files say it."""
-    steps = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("provenance-[0-9]*.json")}
-    path = steps[max(steps)] if steps else folder / PROVENANCE
+    """Return the hash of the code that last trained a run; None if its provenance files don't give it."""
+    files = provenance_files(folder)
     try:
-        code = read_json(path).get("code_sha256")
+        return read_provenance(files[-1]).code_sha256 if files else None
     except (OSError, ValueError):
         return None
-    return code if isinstance(code, str) else None
 
 
-def provenance(data: dict[str, Any], hardware: dict[str, Any]) -> dict[str, Any]:
-    """What is needed to repeat the run: command, code, versions, machine, data."""
-    try:
-        directory = str(Path.cwd())
-    except OSError:  # it has been deleted
-        directory = None
-    return {
-        "command": os.environ.get(COMMAND) or command_line(),
-        "directory": directory,
-        **code_version(),
-        "hardware": {"machine": platform.machine(), "system": platform.platform(), **hardware},
-        "data": data,
-    }
-
-
-def code_version() -> dict[str, Any]:
-    """The code that runs: its hash, commit and uncommitted changes where it is a checkout, and versions."""
-    return {"code_sha256": code_sha256(), "git": git.state(PACKAGE), "versions": versions()}
+def code_version() -> CodeVersion:
+    """Return the code that runs."""
+    return CodeVersion(code_sha256=code_sha256(), git=git_state(PACKAGE), versions=versions())
 
 
 def command_line() -> str:
     """Return the command line as typed: `python -m gptexp.train …` or `gptexp train …`."""
     line = shlex.join([*program_words(), *sys.argv[1:]])
-    return line.encode(errors="backslashreplace").decode()  # names of files that are no UTF-8
+    return line.encode(errors="backslashreplace").decode()  # file names that are not UTF-8
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
-    for package in ("gptexp", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "tiktoken", "tokenizers"):
+    for package in DEPENDENCIES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

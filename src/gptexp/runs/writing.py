@@ -1,7 +1,4 @@
-"""Run folders: finding one, opening one for writing, and what stands in it (no torch).
-
-config.yaml, provenance.json, checkpoints/, metrics.csv, samples.md, events.out.tfevents.*, result.json.
-"""
+"""Claiming a run folder for one process, and writing its settings (no torch)."""
 
 from __future__ import annotations
 
@@ -11,36 +8,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.layout import (
+    BEST,
     CHECKPOINTS,
     CONFIG,
+    EVENTS,
     LOCK,
+    METRICS,
     PROVENANCE,
+    SAMPLES,
     WRITTEN,
     has_checkpoint,
     run_folder,
 )
 from gptexp.runs.result import is_finished
 from gptexp.util.errors import RunError
-from gptexp.util.files import (
-    require_no_link,
-    sweep_leftovers,
-    write_yaml,
-)
-
-# ---------------------------------------------------------------------------------- finding
-
-
-# ---------------------------------------------------------------------------------- writing
+from gptexp.util.files import require_no_link, sweep_leftovers, write_yaml
 
 
 @contextmanager
-def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
-    """Take a run folder for one process: made, locked, and refused if a run other than `resumes` is in it.
+def claim_run_folder(folder: Path, *, resumes: str | None) -> Iterator[Path]:
+    """Create and lock a run folder for this process.
+
+    resumes: the run that the process resumes; a folder that contains another run is refused.
 
     Raises:
-        RunError: finished, another run's, or in use.
+        RunError: the folder contains a finished run or another run, or another process uses it.
     """
     for name in WRITTEN:
         require_no_link(folder / name)
@@ -53,21 +49,19 @@ def open_run(folder: Path, *, resumes: str | None) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, name: str, error: Exception) -> Iterator[None]:
-    """A folder, made where there is none, for one process; where nothing was written it goes again.
+    """Create a folder and hold a lock in it; a folder that stays empty is removed again.
 
-    The lock's file is removed only by who holds it, and a lock on a file that has been removed is none.
+    Only the holder of the lock removes its file, so a lock on a removed file is not valid and is taken again.
 
     Raises:
-        error: another process holds it.
+        error: another process holds the lock.
     """
-    from filelock import FileLock, Timeout
-
     path = folder / name
     lock = FileLock(path)
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         require_no_link(path)
-        with suppress(FileNotFoundError):  # the folder or the file was removed meanwhile
+        with suppress(FileNotFoundError):  # another process removed the folder or the file in the meantime
             path.touch()
             before = path.stat()
             try:
@@ -85,21 +79,22 @@ def locked(folder: Path, name: str, error: Exception) -> Iterator[None]:
 
 
 def _require_free(folder: Path, resumes: str | None) -> None:
-    """Refuse a folder that holds a run; what a run left that died before its first checkpoint is cleared away."""
+    """Refuse a folder that contains another run; remove the files of a run that died before its first checkpoint."""
     if is_finished(folder):
-        raise RunError(f"{folder}: holds a finished run, which is never overwritten; choose another hydra.run.dir")
-    own = resumes is not None and run_folder(find_checkpoint(resumes))
-    if has_checkpoint(folder) and not (own and own.resolve() == folder.resolve()):
-        raise RunError(f"{folder}: holds another run; continue it by resume={folder}, or choose another hydra.run.dir")
-    if not own and (folder / PROVENANCE).exists():
-        curves = (folder / "metrics.csv", folder / "samples.md", *folder.glob("events.out.tfevents.*"))
-        for leftover in (*curves, folder / CHECKPOINTS / "best.ckpt"):  # best is linked before last stands
+        raise RunError(f"{folder}: contains a finished run, which is never overwritten; choose another hydra.run.dir")
+    resumed = resumes is not None and run_folder(find_checkpoint(resumes))
+    if has_checkpoint(folder) and not (resumed and resumed.resolve() == folder.resolve()):
+        raise RunError(
+            f"{folder}: contains another run; continue it with resume={folder}, or choose another hydra.run.dir"
+        )
+    if not resumed and (folder / PROVENANCE).exists():
+        curves = (folder / METRICS, folder / SAMPLES, *folder.glob(f"{EVENTS}*"))
+        for leftover in (*curves, folder / CHECKPOINTS / BEST):  # best.ckpt is written before last.ckpt
             leftover.unlink(missing_ok=True)
 
 
 def _remove_if_empty(folder: Path, lock: str) -> None:
-    """A run that was refused before it began leaves no folder behind."""
-    with suppress(OSError):  # Windows removes no open file; a folder above it holds other runs
+    with suppress(OSError):  # Windows can't remove an open file; the parent may contain other runs
         if [path.name for path in folder.iterdir()] == [lock]:
             (folder / lock).unlink()
             folder.rmdir()
@@ -107,5 +102,5 @@ def _remove_if_empty(folder: Path, lock: str) -> None:
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
-    """config.yaml: resolved and complete."""
+    """Write config.yaml, resolved and complete."""
     write_yaml(folder / CONFIG, settings)

@@ -16,15 +16,14 @@ from typing import Any
 from gptexp.compose.composition import config_from_plain
 from gptexp.machine import job_slots
 from gptexp.runs.code_hash import code_sha256
-from gptexp.runs.layout import LOCK, RESULT, has_checkpoint
-from gptexp.runs.result import is_finished
+from gptexp.runs.layout import JOB_LOG, LOCK, has_checkpoint
+from gptexp.runs.result import FAILED, Result, is_finished, write_result
 from gptexp.sweep import store
 from gptexp.training.experiment import run_experiment
 from gptexp.training.worker import lead_or_follow
 from gptexp.util.errors import RunError, one_line_errors
-from gptexp.util.files import append_descriptor, own_folder, require_no_link, write_json
+from gptexp.util.files import append_descriptor, make_folder, require_no_link
 
-LOG = "log.txt"
 PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
 GRACE = 30.0  # seconds that a job gets to end its step and save, when the sweep has ended before it
 
@@ -44,11 +43,11 @@ def _lead(folder: Path, number: int) -> float | None:
     job_slots.take_gpu(folder)
     sweep = store.read(folder)
     job = sweep.jobs[number]
-    place = own_folder(sweep.place(job))
+    place = make_folder(sweep.place(job))
     with _alone(place):
         for attempt in range(1 + sweep.retries):
             if not is_finished(place):
-                with _output_to(place / LOG):
+                with _output_to(place / JOB_LOG):
                     _attempt(job.config, place, code=sweep.code, last=attempt == sweep.retries)
     return sweep.value(job)
 
@@ -62,7 +61,7 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
     try:
         if code not in (None, code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
-        with one_line_errors(stopping_only=True):
+        with one_line_errors(signals_only=True):
             going_on = has_checkpoint(place)
             run_experiment(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
     except Exception as error:
@@ -71,7 +70,7 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
             return
         message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         seconds = round(time.time() - began, 3)
-        write_json(place / RESULT, {"status": "failed", "error": message[:500], "seconds": seconds})
+        write_result(place, Result(status=FAILED, error=message[:500], seconds=seconds))
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gptexp.runs.layout import CHECKPOINTS, RESULT
+from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
 from gptexp.training.callbacks.progress import clock, duration, quantity
-from gptexp.util.files import display_path
+from gptexp.util.files import display_path, read_rows
 
 STEPS = 6  # of which the first half warms up
 
@@ -79,16 +79,16 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     short["callbacks"]["samples"]["tokens"] = 0
     short["logger"]["tensorboard"] = False
     with tempfile.TemporaryDirectory(prefix="gptexp-probe-") as place, contextlib.redirect_stdout(io.StringIO()):
-        run_experiment(config_from_plain(short), Path(place) / "run")
-        result = json.loads((Path(place) / "run" / RESULT).read_text(encoding="utf-8"))
-        last = (Path(place) / "run" / CHECKPOINTS / "last.ckpt").stat().st_size
-        rows = (Path(place) / "run" / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    rate = float(rows[-1].split(",")[rows[0].split(",").index("tokens_per_second")])  # of the second half
+        run = Path(place) / "run"
+        result = run_experiment(config_from_plain(short), run)
+        rows = read_rows(run / METRICS)
+        last = (run / CHECKPOINTS / LAST).stat().st_size
+    rate = float(rows[-1]["tokens_per_second"])  # of the second half
     return {
         "tokens_per_second": rate,
-        "tokens_per_step": result["tokens"] / result["steps"],
-        "parameters": result["parameters"],
-        "flops_per_token": result["flops_per_token"],
+        "tokens_per_step": result.tokens / result.steps,
+        "parameters": result.parameters,
+        "flops_per_token": result.flops_per_token,
         "bytes": 3 * last,  # last, the one before, and the best, which is seldom one of them
     }
 

@@ -7,16 +7,14 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gptexp.report import compare_command
-from gptexp.runs.layout import RESULT
-from gptexp.runs.result import read_result
-from gptexp.sweep.job import LOG
+from gptexp.runs.layout import JOB_LOG, RESULT
+from gptexp.runs.result import COMPLETED, FAILED, Result, find_result
 from gptexp.sweep.plan import Job
 from gptexp.sweep.store import Sweep, read
 from gptexp.util.files import display_path
@@ -69,17 +67,17 @@ class Progress:
             path = self.sweep.place(job) / RESULT
             if job.name in self.ended or not path.exists() or path.stat().st_mtime < self.began:
                 continue
-            result = read_result(path.parent)
-            if result.get("status") not in ("completed", "failed"):
+            result = find_result(path.parent)
+            if result.status not in (COMPLETED, FAILED):
                 continue
-            self.ended[job.name] = str(result["status"])
+            self.ended[job.name] = result.status
             self.console.print(Text(self._line(job, result)), soft_wrap=True)
 
-    def _line(self, job: Job, result: dict[str, Any]) -> str:
+    def _line(self, job: Job, result: Result) -> str:
         name, metric = job.name, self.sweep.best_by(job)
         place = f"{len(self.ended)}/{self.sweep.total}"
-        if result["status"] == "failed":
-            return f"failed {place} · {name} · {result.get('error')}"
+        if result.status == FAILED:
+            return f"failed {place} · {name} · {result.error}"
         return (
             f"done {place} · {name} · {metric} {_number(self.sweep.value(job))} · "
             f"{_seconds(result) or 0} s{self._left()}"
@@ -103,7 +101,7 @@ class Progress:
         )
 
     def _has_begun(self, name: str) -> bool:
-        log = self.sweep.folder / name / LOG
+        log = self.sweep.folder / name / JOB_LOG
         return log.exists() and log.stat().st_mtime > self.began
 
 
@@ -115,12 +113,12 @@ def summary(sweep: Sweep, console: Console) -> int:
         column.justify = "right"
     failed = []
     for job in sweep.jobs:
-        result, status = read_result(sweep.place(job)), sweep.status(job)
+        result, status = find_result(sweep.place(job)), sweep.status(job)
         value = _number(sweep.value(job)) if status == "completed" else ""
         seconds = _seconds(result)
-        table.add_row(Text(job.name), status, value, str(result.get("steps", "")), seconds)
+        table.add_row(Text(job.name), status, value, str(result.steps or ""), seconds)
         if status == "failed":
-            failed.append(f"{job.name}: {result.get('error')} (see {display_path(sweep.place(job) / LOG)})")
+            failed.append(f"{job.name}: {result.error} (see {display_path(sweep.place(job) / JOB_LOG)})")
     console.print(table)
     if sweep.search is not None and (best := _best(sweep)):
         console.print(Text(best), soft_wrap=True)
@@ -134,7 +132,7 @@ def summary(sweep: Sweep, console: Console) -> int:
 
 def _best(sweep: Sweep) -> str:
     found = [(sweep.value(job), job) for job in sweep.jobs]
-    scored = [(value, job) for value, job in found if isinstance(value, float)]
+    scored = [(value, job) for value, job in found if value is not None]
     if not scored:
         return ""
     value, job = min(scored, key=lambda pair: pair[0])
@@ -146,10 +144,9 @@ def _metric(sweep: Sweep) -> str:
     return " or ".join(dict.fromkeys(sweep.best_by(job) for job in sweep.jobs)) or "val/bpb"
 
 
-def _seconds(result: dict[str, Any]) -> str:
-    seconds = result.get("seconds")
-    return f"{seconds:.0f}" if isinstance(seconds, (int, float)) else ""
+def _seconds(result: Result) -> str:
+    return "" if result.seconds is None else f"{result.seconds:.0f}"
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "not finite"
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_RESUME
-from gptexp.config import KINDS, UNSAID, best_by
-from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from gptexp.config import KINDS, best_by
+from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identity, settings_that_matter
 from gptexp.config.sweep import OtherCode
 from gptexp.runs.code_hash import code_sha256
-from gptexp.runs.layout import CHECKPOINTS, NAMES
+from gptexp.runs.layout import SWEEP, has_checkpoint
 from gptexp.runs.provenance import code_version, command_line, last_code
-from gptexp.runs.result import read_result
+from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
 from gptexp.runs.writing import locked
 from gptexp.sweep.plan import Job, Plan, belongs, safe_name, text_key
 from gptexp.util.errors import ConfigError
 from gptexp.util.files import TEXT_BYTES, display_path, read_yaml, write_yaml
 
-FILE, LOCK, FORMAT = "sweep.yaml", ".sweep.lock", 1
+LOCK, FORMAT = ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6
 
 
@@ -47,13 +47,12 @@ class Sweep:
 
     def best_by(self, job: Job) -> str:
         """What a job's objective is judged by: val/bpb of a language model."""
-        kinds, kind = KINDS["objective"], job.config.get("objective", UNSAID).get("kind")
-        return best_by(kinds[kind if kind in kinds else UNSAID["kind"]])
+        kinds, kind = KINDS["objective"], job.config["objective"].get("kind")
+        return best_by(kinds[kind if kind in kinds else DEFAULT_KINDS["objective"]])
 
-    def value(self, job: Job) -> Any:
-        """That metric of a job that has ended; None where there is none."""
-        metrics = read_result(self.place(job)).get("metrics")
-        return metrics.get(self.best_by(job)) if isinstance(metrics, dict) else None
+    def value(self, job: Job) -> float | None:
+        """Return that metric of a job that has ended; None without one."""
+        return find_result(self.place(job)).metrics.get(self.best_by(job))
 
     def place(self, job: Job) -> Path:
         """The job's run folder."""
@@ -62,10 +61,10 @@ class Sweep:
     def status(self, job: Job) -> str:
         """completed, failed, interrupted, started (has a checkpoint) or waiting."""
         place = self.place(job)
-        status = read_result(place).get("status")
-        if status in ("completed", "failed", "interrupted"):
-            return str(status)
-        return "started" if any((place / CHECKPOINTS / name).exists() for name in NAMES) else "waiting"
+        status = find_result(place).status
+        if status in (COMPLETED, FAILED, INTERRUPTED):
+            return status
+        return "started" if has_checkpoint(place) else "waiting"
 
     def other_code(self) -> list[Job]:
         """The jobs that were last trained by other code than that of this process."""
@@ -82,7 +81,7 @@ def read(folder: Path) -> Sweep:
     Raises:
         ConfigError: none, or not readable.
     """
-    path = folder / FILE
+    path = folder / SWEEP
     try:
         stored = read_yaml(path, at_most=TEXT_BYTES)
     except OSError as error:
@@ -150,7 +149,7 @@ def join(plan: Plan) -> Sweep:
         ConfigError: the folder's jobs were made with other settings or another text; the differences are named.
     """
     jobs, texts = list(plan.jobs), plan.texts
-    if (plan.folder / FILE).exists():
+    if (plan.folder / SWEEP).exists():
         stored = read(plan.folder)
         if differences := _differences(stored, plan):
             if not plan.settings.overwrite:
@@ -203,18 +202,17 @@ def write(sweep: Sweep) -> None:
         "search": sweep.search,
         "jobs": [asdict(job) for job in sweep.jobs],
     }
-    write_yaml(sweep.folder / FILE, plain)
+    write_yaml(sweep.folder / SWEEP, plain)
 
 
 def _code() -> dict[str, Any]:
     """Which code composed the sweep; each run's provenance.json says it in full."""
     code = code_version()
-    git = code["git"] or {}
     return {
-        "gptexp": code["versions"]["gptexp"],
-        "sha256": code["code_sha256"],
-        "commit": git.get("commit"),
-        "changed": bool(git.get("diff")),
+        "gptexp": code.versions["gptexp"],
+        "sha256": code.code_sha256,
+        "commit": code.git and code.git.commit,
+        "changed": bool(code.git and code.git.diff),
     }
 
 
@@ -265,7 +263,7 @@ def _put_aside(folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}")
     aside.mkdir()
     paths = [path for path in folder.iterdir() if path.name != LOCK]
-    for path in sorted(paths, key=lambda path: path.name == FILE):  # sweep.yaml last: killed before, it is done again
+    for path in sorted(paths, key=lambda path: path.name == SWEEP):  # sweep.yaml last: killed before, it is done again
         path.replace(aside / path.name)
 
 

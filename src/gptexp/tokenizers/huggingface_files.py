@@ -24,7 +24,7 @@ from gptexp.tokenizers.byte_level import (
     token_bytes,
 )
 from gptexp.util.files import MIB, read_bytes, read_json
-from gptexp.util.text import shown
+from gptexp.util.text import typed_value
 
 WHOLE, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -119,13 +119,15 @@ def _vocabulary(folder: Path, vocab: object, merges: object, added: dict[str, in
     of_text, listed = set(symbols), list[Merge]()
     for left, right in _pairs(merges):
         if unknown := [token for token in (left, right, left + right) if token not in vocab]:
-            raise ValueError(f"merges: {shown(left)} {shown(right)}: {shown(unknown[0])} is not in the vocabulary")
+            raise ValueError(
+                f"merges: {typed_value(left)} {typed_value(right)}: {typed_value(unknown[0])} is not in the vocabulary"
+            )
         listed.append((vocab[left], vocab[right], vocab[left + right]))
         of_text.add(left + right)
     special = {token: i for token, i in vocab.items() if token not in of_text} | added
     for token, i in added.items():
         clash = token in of_text or vocab.get(token, i) != i
-        _require(not clash, "added_tokens", f"{shown(token)} is in the vocabulary as another token, too")
+        _require(not clash, "added_tokens", f"{typed_value(token)} is in the vocabulary as another token, too")
     return Vocabulary(
         size=max([*vocab.values(), *added.values()]) + 1,
         byte_ids=[vocab[symbol] for symbol in symbols],
@@ -142,7 +144,7 @@ def _pairs(merges: object) -> Iterator[tuple[str, str]]:
     for merge in merges:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
-            raise ValueError(f"merges: {shown(str(merge)[:80])}: must be two tokens")
+            raise ValueError(f"merges: {typed_value(str(merge)[:80])}: must be two tokens")
         yield pair[0], pair[1]
 
 
@@ -165,7 +167,7 @@ def _added(found: dict[str, Any]) -> dict[str, int]:
         _require(
             token.get("special") is True,
             "added_tokens",
-            f"{shown(token['content'])!r} is not special, so transformers would replace it in every text",
+            f"{typed_value(token['content'])!r} is not special, so transformers would replace it in every text",
         )
     return {token["content"]: token["id"] for token in tokens}
 
@@ -174,7 +176,9 @@ def _added_map(folder: Path) -> dict[str, int]:
     """The added tokens of the older files. ValueError: a class that may split a text in another way."""
     kind = _given(folder / CONFIG).get("tokenizer_class")
     _require(
-        kind in GPT2_CLASSES, f"{CONFIG}: tokenizer_class", f"{shown(kind)} may split a text in another way than GPT-2"
+        kind in GPT2_CLASSES,
+        f"{CONFIG}: tokenizer_class",
+        f"{typed_value(kind)} may split a text in another way than GPT-2",
     )
     added = _given(folder / ADDED)
     _require(all(type(token) is int for token in added.values()), ADDED, "must give a whole number for each token")
@@ -189,13 +193,15 @@ def _end_of_text(folder: Path, special: dict[str, int]) -> int | None:
     """The id of the token that ends a text: the named eos_token, else <|endoftext|>, else none."""
     settings = _given(folder / CONFIG)
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
-        _require(not settings.get(name), f"{CONFIG}: {name}", f"{shown(settings.get(name))}; GPT-2 does not use it")
+        _require(
+            not settings.get(name), f"{CONFIG}: {name}", f"{typed_value(settings.get(name))}; GPT-2 does not use it"
+        )
     for given in (settings, _given(folder / SPECIAL)):
         if "eos_token" in given:
             eos = given["eos_token"]
             eos = eos.get("content") if isinstance(eos, dict) else eos
             known = eos is None or (isinstance(eos, str) and eos in special)
-            _require(known, "eos_token", f"{shown(eos)} is not a special token of this tokenizer")
+            _require(known, "eos_token", f"{typed_value(eos)} is not a special token of this tokenizer")
             return None if eos is None else special[eos]
     return special.get(END_OF_TEXT)
 
@@ -204,20 +210,26 @@ def _require_gpt2(found: dict[str, Any]) -> None:
     """Refuse, by name, each setting that gives other tokens than GPT-2 would with the same vocabulary."""
     model, splitter = found.get("model"), _only(found.get("pre_tokenizer"), "pretokenizers")
     if not isinstance(model, dict) or model.get("type") != "BPE":
-        raise ValueError(f"model.type={shown(_type(model))}: must be BPE, as in GPT-2")
+        raise ValueError(f"model.type={typed_value(_type(model))}: must be BPE, as in GPT-2")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
-        _require(not model.get(name), f"model.{name}", f"{shown(model.get(name))}; GPT-2 does not use it")
-    _require(found.get("normalizer") is None, "normalizer", f"{shown(_type(found.get('normalizer')))}: GPT-2 has none")
+        _require(not model.get(name), f"model.{name}", f"{typed_value(model.get(name))}; GPT-2 does not use it")
     _require(
-        _type(splitter) == "ByteLevel", "pre_tokenizer", f"{shown(_type(splitter))}: must be ByteLevel, as in GPT-2"
+        found.get("normalizer") is None, "normalizer", f"{typed_value(_type(found.get('normalizer')))}: GPT-2 has none"
+    )
+    _require(
+        _type(splitter) == "ByteLevel",
+        "pre_tokenizer",
+        f"{typed_value(_type(splitter))}: must be ByteLevel, as in GPT-2",
     )
     for name, right in (("add_prefix_space", False), ("use_regex", True)):
         value = splitter.get(name, True)
-        _require(value is right, f"pre_tokenizer.{name}", f"{shown(value)}: must be {shown(right)}, as in GPT-2")
+        _require(
+            value is right, f"pre_tokenizer.{name}", f"{typed_value(value)}: must be {typed_value(right)}, as in GPT-2"
+        )
     after = _only(found.get("post_processor"), "processors")
     silent = _type(after) == "TemplateProcessing" and after.get("special_tokens") == {}
     quiet = after is None or _type(after) == "ByteLevel" or silent
-    _require(quiet, "post_processor", f"{shown(_type(after))}: adds tokens to each text; GPT-2 does not")
+    _require(quiet, "post_processor", f"{typed_value(_type(after))}: adds tokens to each text; GPT-2 does not")
 
 
 def _only(part: Any, of: str) -> Any:

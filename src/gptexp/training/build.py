@@ -18,18 +18,21 @@ from gptexp.config import Config, Strategy
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
 from gptexp.data.batches import BatchPlan, plan_batches, scored
+from gptexp.data.prepared import PreparedData
+from gptexp.data.shards import TokenStore
 from gptexp.machine import hardware, rank_environment, ranks
-from gptexp.machine.lightning import environments, pl
+from gptexp.machine.lightning import LightningEnvironment, TorchElasticEnvironment, pl
 from gptexp.models import flops
 from gptexp.models.build import Measured, measure_model, seeded
 from gptexp.models.lora import adapt, merged
 from gptexp.models.weights import load_weights
-from gptexp.objectives import Objective, carried_over, implementation
+from gptexp.objectives import Objective, implementation
+from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import CHECKPOINTS
 from gptexp.runs.provenance import versions
-from gptexp.tokenizers import load_tokenizer
+from gptexp.tokenizers import Tokenizer, load_tokenizer
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -59,8 +62,8 @@ class Experiment:
 
     config: Config
     folder: Path
-    objective: Objective
-    data: Any
+    objective: Objective[Any]
+    data: PreparedData
     model: nn.Module
     lit: LitGPT
     trainer: pl.Trainer
@@ -98,7 +101,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     size = measure_model(make, config.model.block_size, config.finetune)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
-    precision = hardware.choose_precision(config, began=source.precision if source and config.resume else None)
+    precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
     model = seeded(make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights come in, which would be rounded otherwise
@@ -112,8 +115,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     lit = LitGPT(model, config, plan, objective, first_step)
     ended = source is not None and bool(config.resume) and has_ended(source, config)
     if source and ended:
-        lit.sums = torch.tensor(last_sums(source, data), dtype=torch.float64)
-        lit.score = objective.score(lit.sums)
+        lit.score = objective.score(last_sums(source, data))
     best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
@@ -125,7 +127,7 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
         history=history_since(config, source if first_step else None),
         first_step=first_step,
     )
-    samples = _samples(config, folder, data) if objective.writes else None
+    samples = _samples(config, folder, data) if objective.generates else None
     identity = _identity(config, data)
     datamodule = Windows(config, objective, data, plan, first_step)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
@@ -170,7 +172,7 @@ def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Conf
     """Give a new model the source's weights; adapters come after these, or with them on resume."""
     if source and not config.resume:
         plain = merged(source.model, source.config, config.init_from)
-        load_weights(model, carried_over(plain, model, vocab_size), config.init_from)
+        load_weights(model, initial_weights(plain, model, vocab_size), config.init_from)
     adapt(model, config.finetune, seed=config.seed)
     if source and config.resume:
         load_weights(model, source.model, config.resume)
@@ -202,7 +204,7 @@ def build_trainer(
     quiet()
     settings, who = config.trainer, rank_environment.current()
     # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
-    plugins: list[Any] = [environments.TorchElasticEnvironment() if who else environments.LightningEnvironment()]
+    plugins: list[Any] = [TorchElasticEnvironment() if who else LightningEnvironment()]
     if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
         plugins.append(pl.plugins.DoublePrecision())
     accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
@@ -266,7 +268,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
 
 
-def _found_here(data: Any, source: ckpt.Checkpoint | None) -> dict[str, str]:
+def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """What each process reads for itself and no setting says, as the ranks of a run compare it."""
     found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
     found |= {f"version of {package}": version for package, version in versions().items()}
@@ -293,37 +295,41 @@ def _peak_flops(config: Config, precision: str) -> float | None:
     return flops.peak_flops(device, precision)
 
 
-def _facts(config: Config, data: Any, size: Measured, source: ckpt.Checkpoint | None, has_best: bool) -> dict[str, Any]:
+def _facts(
+    config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
+) -> dict[str, Any]:
     """What the record says besides what it measures. has_best: whether the best step's checkpoint is at hand."""
     facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
     facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
-    facts["bytes_per_token"] = data.train_bytes / data.train_tokens
+    facts["bytes_per_token"] = data.train_text_bytes / data.train_tokens
     if source:
         best = source.metrics.get("best") if has_best else None
         facts |= {"best": best, "seconds": source.metrics.get("seconds", 0.0)}
     return facts
 
 
-def _identity(config: Config, data: Any) -> dict[str, Any]:
+def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
     return {
         "config": {name: group for name, group in to_plain(config).items() if name not in GROUPS},
         "tokenizer": data.tokenizer.state_dict(),
-        "data": {"fingerprint": data.fingerprint, "text_sha256": data.text_sha256, **data.facts},
+        "data": data.facts.as_plain(),
     }
 
 
-def _samples(config: Config, folder: Path, data: Any) -> TextSamples:
-    tokens, _ = scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot)
-    return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data), tokens)
+def _samples(config: Config, folder: Path, data: PreparedData) -> TextSamples:
+    val = data.val
+    assert isinstance(val, TokenStore)  # the objective generates text
+    tokens, _ = scored(val, data.tokenizer.token_bytes, data.tokenizer.eot)
+    return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data.tokenizer, val), tokens)
 
 
-def _prompt(config: Config, data: Any) -> str:
+def _prompt(config: Config, tokenizer: Tokenizer, val: TokenStore) -> str:
     """The user's, or the first few characters of the validation text."""
     if prompt := config.callbacks.samples.prompt:
         try:
-            data.tokenizer.encode(prompt)
+            tokenizer.encode(prompt)
         except ValueError as error:
             raise ValueError(f"callbacks.samples.prompt={prompt}: {error}") from None
         return prompt
-    head = data.val.read(0, min(64, len(data.val)))
-    return data.tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"
+    head = val.read(0, min(64, len(val)))
+    return tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"

@@ -6,6 +6,7 @@ from typing import Any
 
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan, loader
+from gptexp.data.prepared import PreparedData
 from gptexp.machine.lightning import pl
 from gptexp.objectives import Objective
 
@@ -15,7 +16,9 @@ Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), …} for ea
 class Windows(pl.LightningDataModule):
     """The loaders of law 1: exactly as long as the run, resumed by their first step alone."""
 
-    def __init__(self, config: Config, objective: Objective, data: Any, plan: BatchPlan, first_step: int) -> None:
+    def __init__(
+        self, config: Config, objective: Objective[Any], data: PreparedData, plan: BatchPlan, first_step: int
+    ) -> None:
         super().__init__()
         self.config, self.objective, self.data, self.plan = config, objective, data, plan
         self.first_step = first_step
@@ -52,5 +55,5 @@ def _items(batches: Any) -> list[Batch]:
     return [batches[j] for j in range(len(batches))]
 
 
-def _named(objective: Objective, batch: Batch) -> dict[str, Any]:
+def _named(objective: Objective[Any], batch: Batch) -> dict[str, Any]:
     return {name: tensor.contiguous() for name, tensor in zip(objective.parts, batch, strict=True)}

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.machine import rank_environment, ranks
-from gptexp.runs.result import read_result
-from gptexp.runs.writing import open_run
+from gptexp.runs.result import Result, find_result
+from gptexp.runs.writing import claim_run_folder
 
 
-def run_experiment(config: Any, folder: Path) -> dict[str, Any]:
+def run_experiment(config: Config, folder: Path) -> Result:
     """Train in a run folder of its own; torch is imported no earlier than here."""
-    with open_run(folder, resumes=config.resume):
+    with claim_run_folder(folder, resumes=config.resume):
         from gptexp.machine import hardware
         from gptexp.training import launch
 
         who, processes = rank_environment.current(), hardware.processes_of(config)
         if who is not None:
             config.require_divisible_batch(who.size)
-            ranks.tell(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
+            ranks.send(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
             ranks.connect()
         elif processes > 1:
             launch.start_ranks(config, folder, processes)
-            return read_result(folder)
+            return find_result(folder)
         from gptexp.training.run import train
 
         return train(config, folder)

@@ -178,7 +178,7 @@ def _conclude(children: list[RankProcess], received: list[int]) -> None:
     sent = {128 + signum for signum in received} | {-signum for signum in received}
     killed = {-signal.SIGKILL} if received.count(signal.SIGINT) > 1 else set()  # what a second Ctrl-C does
     failed = [child for child in children if child.code not in {0, *sent, *killed} and not child.killed]
-    failed.sort(key=lambda child: (ranks.ECHO in _error(child), not _error(child), child.died))
+    failed.sort(key=lambda child: (ranks.LOST in _error(child), not _error(child), child.died))
     if failed:
         raise RunError(_cause(failed[0]))
     for child in children:

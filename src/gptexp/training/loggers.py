@@ -12,6 +12,7 @@ from typing import Any
 
 from gptexp.machine.lightning import pl
 from gptexp.report.overrides import overrides
+from gptexp.runs.layout import EVENTS, METRICS
 from gptexp.util.files import atomic_write, flush, open_append, read_rows
 
 rank_zero_only = pl.utilities.rank_zero_only
@@ -38,8 +39,6 @@ COMPARED = (
     "seed",
 )
 
-EVENTS = "events.out.tfevents."  # TensorBoard's files begin so
-
 COLUMNS = (
     "lr",
     "grad_norm",
@@ -58,7 +57,7 @@ class MetricsCSV(pl.loggers.Logger):
 
     def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = folder / METRICS
         self.columns, self.loss = ["step", "train/loss", *metrics, *COLUMNS], metrics[0]
         self.first_step = first_step
         self._row: dict[str, Any] = {}

@@ -23,16 +23,16 @@ class LitGPT(QuickModule):
 
     compiled: whether torch.compile has the model.
     first_step: optimizer steps taken before this process (resume); `step` goes on from there.
-    sums: of the last validation, over all batches and ranks; `score` is what the objective makes of them.
+    score: of the last validation, over all batches and ranks.
     """
 
     def __init__(
-        self, model: nn.Module, config: Config, plan: BatchPlan, objective: Objective, first_step: int = 0
+        self, model: nn.Module, config: Config, plan: BatchPlan, objective: Objective[Any], first_step: int = 0
     ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.config, self.plan, self.first_step = config, plan, first_step
-        self.sums: torch.Tensor | None = None
+        self._batches_score: Score | None = None  # of the validation batches until now, on this rank
         self.score: Score | None = None
         self.grad_norm: torch.Tensor | None = None
         self.watch = Watch(waits=True)
@@ -125,18 +125,19 @@ class LitGPT(QuickModule):
     # ---------------------------------------------------------------------------- validation
 
     def on_validation_epoch_start(self) -> None:
-        self.sums = None
+        self._batches_score = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         found = self.objective.measure(self.model, batch)
-        self.sums = found if self.sums is None else self.sums + found
+        self._batches_score = found if self._batches_score is None else self._batches_score + found
 
     def on_validation_epoch_end(self) -> None:
-        """Add up over ranks, so that the score doesn't depend on the layout."""
-        assert self.sums is not None
+        """Add the scores of all ranks, so that the result does not depend on the layout."""
+        assert self._batches_score is not None
+        self.score = self._batches_score
         if self.plan.world_size > 1:
-            self.sums = self.trainer.strategy.reduce(self.sums.to(self.device), reduce_op="sum").cpu()
-        self.score = self.objective.score(self.sums)
+            sums = torch.tensor(self.score.sums(), dtype=torch.float64, device=self.device)
+            self.score = self.objective.score(self.trainer.strategy.reduce(sums, reduce_op="sum").tolist())
         loss = self.config.objective.metrics[0]
         require_finite(loss, self.score.metrics()[loss], self.step)
         self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from gptexp.config.environment_variables import read
+from gptexp.config.environment_variables import read_variables
 from gptexp.config.plugins import PLUGINS
 from gptexp.util.text import first_line
 
@@ -31,7 +31,7 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
         if any("_target_" in str(value) for value in arguments.values()):
             raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
         try:
-            plugin = getattr(import_module(module), cls)(**read(arguments))
+            plugin = getattr(import_module(module), cls)(**read_variables(arguments))
             if group == "logger":
                 _ = plugin.experiment  # loggers meet their service only here
         except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up

@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,23 +19,22 @@ from gptexp.machine import hardware, rank_environment, ranks, slurm
 from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.report.run_curves import draw_run
 from gptexp.runs import writing
-from gptexp.runs.checkpoint import BEST
-from gptexp.runs.layout import CHECKPOINTS, PROVENANCE
-from gptexp.runs.provenance import provenance
-from gptexp.runs.result import interrupted
+from gptexp.runs.layout import BEST, CHECKPOINTS, LAST
+from gptexp.runs.provenance import write_provenance
+from gptexp.runs.result import Result, interrupted
 from gptexp.training.build import Experiment, build
 from gptexp.training.callbacks.bundle import bundle_path
 from gptexp.training.callbacks.progress import duration, quantity, say
 from gptexp.training.nonfinite import NonFiniteLoss
-from gptexp.util.files import display_path, link, own_folder, write_json
+from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
 from gptexp.util.text import first_line
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
 
-def train(config: Config, folder: Path) -> dict[str, Any]:
-    """Build, fit, record. Returns what result.json says.
+def train(config: Config, folder: Path) -> Result:
+    """Build, fit and record an experiment; return its outcome.
 
     Raises:
         ValueError: something the user can mend, in one line.
@@ -51,7 +49,7 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
         machine = hardware.describe(hardware.accelerator_of(config))
         writing.write_config(folder, to_plain(config))
-        write_json(_provenance_path(folder, experiment.lit.first_step), provenance(facts, machine))
+        write_provenance(folder, experiment.lit.first_step, facts, machine)
         if experiment.best is not None:
             _keep_best(experiment.best, folder)
     announce(console, experiment)
@@ -69,15 +67,9 @@ def train(config: Config, folder: Path) -> dict[str, Any]:
 
 def _keep_best(best: Path, folder: Path) -> None:
     """A run that goes on in a new folder has its best checkpoint there too."""
-    own = own_folder(folder / CHECKPOINTS) / BEST
+    own = make_folder(folder / CHECKPOINTS) / BEST
     if not own.exists():
         link(best, own)
-
-
-def _provenance_path(folder: Path, first_step: int) -> Path:
-    """A resumed run adds its own beside the first one's."""
-    name = Path(PROVENANCE)
-    return folder / (f"{name.stem}-{first_step}{name.suffix}" if (folder / name).exists() else name)
 
 
 def fit(experiment: Experiment) -> None:
@@ -109,7 +101,7 @@ def fit(experiment: Experiment) -> None:
 
 def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
     config, folder = experiment.config, experiment.folder
-    last, bundle = folder / CHECKPOINTS / "last.ckpt", bundle_path(folder, error.step)
+    last, bundle = folder / CHECKPOINTS / LAST, bundle_path(folder, error.step)
     saved = f"the last good checkpoint is {display_path(last)}" if last.exists() else "no checkpoint was saved before"
     again = f" `python -m gptexp.replay {shlex.quote(display_path(bundle))}` runs that step again and names the module."
     clip = "null" if (most := config.trainer.gradient_clip) is None else f"{most} too large"
@@ -184,7 +176,7 @@ def announce(console: Console, e: Experiment) -> None:
     if e.lit.first_step:
         say(console, f"going on from step {e.lit.first_step}")
     if former := e.record.history.former_code:
-        now = e.record.history.own["code_sha256"]
+        now = e.record.history.current["code_sha256"]
         say(
             console, f"notice: the code has changed since step {e.lit.first_step}: it was {former[:8]}, it is {now[:8]}"
         )
@@ -224,14 +216,15 @@ def _timed(a: torch.Tensor, b: torch.Tensor, products: int) -> float:
     return time.perf_counter() - start
 
 
-def conclude(console: Console, e: Experiment, result: dict[str, Any]) -> None:
+def conclude(console: Console, e: Experiment, result: Result) -> None:
     """Where the run lies, a sample, and what to type next."""
-    metrics = " · ".join(f"{name} {result['metrics'][name]:.4f}" for name in e.objective.told)
+    values = {name: result.metrics[name] for name in e.objective.headline}
+    metrics = " · ".join(f"{name} {'not finite' if x is None else f'{x:.4f}'}" for name, x in values.items())
     run = "latest" if e.config.paths.logs == "logs" else shlex.quote(display_path(e.folder))
     if e.samples and e.samples.text:
         say(console, f"\n{plain_text(e.samples.text)}\n")
     say(
         console,
-        f"{metrics} · {result['steps']:,} steps · {result['seconds']:.0f} s · {display_path(e.folder)}\n"
+        f"{metrics} · {result.steps:,} steps · {result.seconds:.0f} s · {display_path(e.folder)}\n"
         f"next: tensorboard --logdir {e.config.paths.logs} · {e.objective.next_command(run, e.data)}",
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_INIT, FREE_ON_RESUME
 from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.fingerprint import completed, settings_that_matter
 from gptexp.data.batches import scored
+from gptexp.data.prepared import PreparedData
+from gptexp.data.shards import TokenStore
 from gptexp.machine.lightning import pl
 from gptexp.models.build import require_stored
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.history import History, segment
-from gptexp.runs.layout import run_folder
+from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
 
 
@@ -72,7 +73,7 @@ def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) 
             )
 
 
-def require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Any) -> None:
+def require_same_data(config: Config, source: ckpt.Checkpoint | None, data: PreparedData) -> None:
     """Refuse to resume on another text. ValueError: both fingerprints, and the remedy."""
     if config.resume and source and source.data.get("fingerprint") != data.fingerprint:
         raise ValueError(
@@ -87,10 +88,12 @@ def has_ended(source: ckpt.Checkpoint, config: Config) -> bool:
     return validated and (source.stopped or source.step == config.trainer.max_steps)
 
 
-def last_sums(source: ckpt.Checkpoint, data: Any) -> list[float]:
-    """Of the last validation; older checkpoints hold the nats, and the rest follows from the text."""
+def last_sums(source: ckpt.Checkpoint, data: PreparedData) -> list[float]:
+    """Return the sums of the last validation; an older checkpoint has the nats, and the rest follows from the text."""
     if "sums" in source.metrics:
-        return source.metrics["sums"]
+        sums: list[float] = source.metrics["sums"]
+        return sums
+    assert isinstance(data.val, TokenStore)  # such a checkpoint is a language model
     return [source.metrics["nats"], *scored(data.val, data.tokenizer.token_bytes, data.tokenizer.eot)]
 
 
@@ -98,11 +101,11 @@ def best_file(source: ckpt.Checkpoint, config: Config) -> Path | None:
     """The file of the best step until now, where it stands beside the source's checkpoint."""
     assert config.resume is not None
     taken = find_checkpoint(config.resume)
-    best = taken.with_name(ckpt.BEST)
+    best = taken.with_name(BEST)
     if not best.is_file():
         return None
     step = (source.metrics.get("best") or {}).get("step")
-    return best if taken.name == ckpt.LAST or load(best).step == step else None  # else of a later step
+    return best if taken.name == LAST or load(best).step == step else None  # else of a later step
 
 
 def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:

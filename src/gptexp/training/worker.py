@@ -24,7 +24,7 @@ T = TypeVar("T")
 def main() -> None:
     """Train as the rank that the environment says, with the settings that come by standard input."""
     outlive_readers()
-    with ranks.ending_whole():
+    with ranks.exit_without_finalization():
         handed = _handed_over()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         _train(handed)
@@ -41,7 +41,7 @@ def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambd
         who = rank_environment.started()
     if who is None:
         return lead()
-    with ranks.ending_whole():
+    with ranks.exit_without_finalization():
         refuse(who)
         if who.rank > 0:
             follow()
@@ -55,7 +55,7 @@ def follow() -> None:
     """Take the composition and the folder from rank 0, over the store, and train."""
     with one_line_errors():
         ranks.connect()
-        handed = ranks.hear(ranks.COMPOSITION)
+        handed = ranks.receive(ranks.COMPOSITION)
     _train(handed)
 
 

@@ -1,1 +1,1 @@
-"""Package util."""
+"""Files, text, errors, signals and other helpers without knowledge of GPT experiments."""

@@ -1,7 +1,4 @@
-"""What every entry point needs of its process: a console that can't fail, and modules from nowhere unexpected.
-
-Nothing here imports more than the standard library.
-"""
+"""Preparation of the process for every entry point. Only the standard library is imported."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ from typing import ParamSpec
 
 from gptexp.util.threads import share_cores
 
-BROKEN_PIPE = 141  # a shell's exit code for a program whose reader has gone
+BROKEN_PIPE = 141  # exit code of a program that writes to a closed pipe, as shells report it
 
 P = ParamSpec("P")
 
 
 def entry_point(main: Callable[P, None]) -> Callable[P, None]:
-    """Run a command's main function with a prepared console, and end quietly where the reader has gone."""
+    """Decorate a command's main function: prepare the process, and exit without an error if the pipe is closed."""
 
     @wraps(main)
     def start(*args: P.args, **kwargs: P.kwargs) -> None:
-        if _is_a_command():
-            _keep_children_apart()
+        if _is_command():
+            _protect_child_processes()
         share_cores()
         _replace_unencodable()
         try:
@@ -34,7 +31,7 @@ def entry_point(main: Callable[P, None]) -> Callable[P, None]:
                 main(*args, **kwargs)
             finally:
                 sys.stdout.flush()
-        except BrokenPipeError:  # `… | head`, which is no error
+        except BrokenPipeError:  # `… | head`, which is not an error
             discard_output()
             sys.exit(BROKEN_PIPE)
 
@@ -42,33 +39,33 @@ def entry_point(main: Callable[P, None]) -> Callable[P, None]:
 
 
 def _replace_unencodable() -> None:
-    """A console that isn't UTF-8 shows a question mark for what it can't show, instead of ending the program."""
+    """Let a console that is not UTF-8 print a question mark for unsupported characters instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def discard_output() -> None:
-    """Send what is still to be printed nowhere, so that the interpreter doesn't fail on it when it ends."""
+    """Discard buffered output, so that the interpreter does not fail on it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def drop_current_directory() -> None:
-    """Take away what `python -m` puts first on sys.path, as a console script does without it.
+    """Remove the current directory from sys.path, where `python -m` puts it first.
 
-    A folder that someone else has filled may hold a yaml.py or a hydra_plugins, which would run.
+    An untrusted directory may contain a yaml.py or a hydra_plugins, which would be executed.
     """
-    if sys.path and sys.path[0] in ("", str(Path.cwd())) and not _lies_in_current_directory():
+    if sys.path and sys.path[0] in ("", str(Path.cwd())) and not _is_in_current_directory():
         del sys.path[0]
 
 
-def _keep_children_apart() -> None:
-    """The same for every Python that this process starts: ranks, jobs of a sweep, workers that load data."""
-    if not _lies_in_current_directory():
+def _protect_child_processes() -> None:
+    """Keep the current directory from the sys.path of child processes: ranks, jobs of a sweep, data workers."""
+    if not _is_in_current_directory():
         os.environ["PYTHONSAFEPATH"] = "1"
 
 
-def _is_a_command() -> bool:
-    """Whether this process is a command of ours, and not somebody's program or notebook that calls one."""
+def _is_command() -> bool:
+    """Return whether this process is a command of gptexp and not a program or notebook that calls one."""
     program = sys.modules["__main__"]
     spec = getattr(program, "__spec__", None)
     name = spec.name if spec is not None else Path(getattr(program, "__file__", None) or "").name
@@ -81,12 +78,12 @@ def _called_as() -> str:
 
 
 def program_name(module: str) -> str:
-    """Return what starts a command, as usage texts name it: `gptexp generate`, or `python -m gptexp.generate`."""
+    """Return the name of a command for usage texts: `gptexp generate`, or `python -m gptexp.generate`."""
     return sys.argv[0] if _is_subcommand() else f"python -m {module}"
 
 
 def program_words() -> list[str]:
-    """Return the words that start this program again, without its arguments."""
+    """Return the command line that starts this program, without its arguments."""
     spec, python = getattr(sys.modules.get("__main__"), "__spec__", None), Path(sys.executable).name
     module = None if spec is None or spec.name == "__main__" else spec.name
     if _is_subcommand():
@@ -99,6 +96,6 @@ def _is_subcommand() -> bool:
     return bool(sys.argv) and sys.argv[0].startswith("gptexp ")
 
 
-def _lies_in_current_directory() -> bool:
-    """Whether this package itself is found in the current directory, as in an archive that isn't installed."""
+def _is_in_current_directory() -> bool:
+    """Return whether this package is in the current directory, as in an archive that is not installed."""
     return Path(__file__).resolve().parents[2] == Path.cwd()

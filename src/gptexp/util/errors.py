@@ -1,4 +1,4 @@
-"""Errors for the user, and how a command ends with one line."""
+"""Errors for the user, which end a command with one line."""
 
 from __future__ import annotations
 
@@ -15,41 +15,36 @@ from typing import Any
 from gptexp.util.entry_point import BROKEN_PIPE, discard_output
 from gptexp.util.package import PACKAGE
 from gptexp.util.signals import Interrupted
-from gptexp.util.text import plain
+from gptexp.util.text import printable
 
 
 class ConfigError(ValueError):
-    """A setting that can't be: one line for the user, without a traceback."""
+    """An invalid setting. The user sees one line without a traceback."""
 
 
 class RunError(ValueError):
-    """A run that can't be found, read or written to: one line for the user."""
+    """A run that does not exist or can't be read or written. The user sees one line."""
 
 
-USER_ERROR = 2
-
-
+USER_ERROR = 2  # exit code
 BY_SIGNAL = 128  # a shell's convention: 130 for SIGINT, 143 for SIGTERM
 
 
 @contextmanager
-def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
-    """Errors that our own code raises for the user end the program in one line; bugs keep their traceback.
+def one_line_errors(*, signals_only: bool = False) -> Iterator[None]:
+    """End the program with one line for errors that gptexp raises for the user; bugs keep their traceback.
 
-    GPTEXP_TRACEBACK=1 shows the traceback of both. stopping_only: errors pass, signals end the program.
+    The environment variable GPTEXP_TRACEBACK=1 shows the traceback of both.
+    signals_only: let errors pass and handle only signals.
     """
     warnings.showwarning = _one_line_warning
     try:
         yield
-    except BrokenPipeError:  # `… | head`: the reader has gone, which is no error
+    except BrokenPipeError:  # `… | head`, which is not an error
         discard_output()
         sys.exit(BROKEN_PIPE)
     except (ValueError, OSError) as error:
-        if (
-            stopping_only
-            or os.environ.get("GPTEXP_TRACEBACK")
-            or not (_is_ours(error) or isinstance(error, ConfigError))
-        ):
+        if signals_only or os.environ.get("GPTEXP_TRACEBACK") or not _is_for_user(error):
             raise
         fail(_message(error))
     except Interrupted as stop:
@@ -61,26 +56,28 @@ def one_line_errors(*, stopping_only: bool = False) -> Iterator[None]:
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
-    """Our own warnings as a line for the user; those of libraries are for their developers."""
+    """Print the warnings of gptexp in one line and drop those of libraries."""
     if str(Path(filename).resolve()).startswith(str(PACKAGE)):
-        print(f"notice: {plain(str(message))}", file=sys.stderr)
+        print(f"notice: {printable(str(message))}", file=sys.stderr)
 
 
 def fail(message: str) -> None:
-    """End the program with one line on standard error, as plain text: names in it may be a stranger's."""
-    print(f"error: {plain(message)}", file=sys.stderr)
+    """End the program with one line on standard error; the message may contain untrusted names."""
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(USER_ERROR)
 
 
 def _message(error: Exception) -> str:
-    """An OSError without its number: what failed, and on which file."""
+    """Return the message of an error; of an OSError, the file and the cause without the number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether the statement that raised stands in gptexp, so that the message was written for the user."""
+def _is_for_user(error: BaseException) -> bool:
+    """Return whether gptexp raised the error, so that its message is written for the user."""
+    if isinstance(error, ConfigError):
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     package = str(PACKAGE)
     return bool(frames) and (str(Path(frames[-1].filename).resolve()).startswith(package) or isinstance(error, OSError))

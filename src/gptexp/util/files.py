@@ -1,6 +1,6 @@
-"""Reading and writing files: whole or absent, never through a link, and no larger than expected.
+"""Atomic writing of files, and bounded reading of untrusted files.
 
-A file to write is made under a temporary name, flushed and renamed. A file to read may be a stranger's.
+A file is written under a temporary name, flushed and renamed, and never through a link.
 """
 
 from __future__ import annotations
@@ -20,48 +20,52 @@ from typing import Any, BinaryIO, TextIO
 
 import yaml
 
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 MIB = 2**20
-SETTINGS_BYTES = MIB // 4  # a run's config.yaml has about 3,000
+SETTINGS_BYTES = MIB // 4  # a config.yaml has about 3,000
 TEXT_BYTES = 256 * MIB  # metrics.csv of a million rows has about 100 MiB
-JSON_BYTES = 16 * MIB  # provenance.json may hold a long list of uncommitted changes
+JSON_BYTES = 16 * MIB  # provenance.json may contain a long diff
 YAML_DEPTH = 32
-POINTER = b"version https://git-lfs"
+LFS_POINTER = b"version https://git-lfs"
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DiskFullError(OSError):
-    """A file could not be written for want of space; the message names it and the bytes needed."""
+    """The disk is full; the message names the file and the bytes needed."""
 
 
 def user_path(name: str | Path, setting: str) -> Path:
-    """The path that a setting names, with ~ resolved. setting: empty where the name stands alone.
+    """Return the path that a setting names, with ~ expanded.
+
+    setting: for error messages; empty for an argument without a setting.
 
     Raises:
-        ValueError: no such user's home, or a name that no file can have.
+        ValueError: the home folder is unknown, or no file can have this name.
     """
-    said = f"{setting}={name}" if setting else f"{name}"
+    given = f"{setting}={name}" if setting else f"{name}"
     try:
         path = Path(name).expanduser()
         os.lstat(path)
     except RuntimeError:
         user = Path(name).parts[0]
-        raise ValueError(f"{said}: no home folder of {user} is known; write the path out") from None
+        raise ValueError(f"{given}: the home folder of {user} is unknown; give the full path") from None
     except ValueError:
-        raise ValueError(f"{said!r}: holds a null character, which no name can") from None
+        raise ValueError(f"{given!r}: a path can't contain a null character") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ValueError(f"{said}: the name is too long for a file") from None
+            raise ValueError(f"{given}: the file name is too long") from None
     return path
 
 
 @contextmanager
 def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it becomes `path`, on any error it is removed.
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on any error.
 
-    Folders on the way are made. needs: size of the finished file in bytes, for the message when
-    the disk is full (OSError); unknown: what was written until then.
+    Parent folders are created. needs: bytes of the finished file, if known, for the error message.
+
+    Raises:
+        DiskFullError: the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,32 +77,32 @@ def atomic_path(path: str | Path, needs: int | None = None) -> Iterator[Path]:
     except BaseException as error:
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in _FULL:
+        if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in _DISK_FULL:
             raise _disk_full(path, error.errno, needs, written) from error
         raise
     fsync_dir(path.parent)
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
-    """Replace the file by these bytes, or leave it as it was. OSError names path and size when the disk is full."""
+    """Replace the content of a file atomically. DiskFullError: the disk is full."""
     with atomic_path(path, needs=len(data)) as temporary, open_new(temporary) as file:
         file.write(data)
 
 
 def open_new(path: Path) -> BinaryIO:
-    """A file to write from its beginning. Every file that law 2 is about is opened here."""
+    """Open a file for writing. All files that must be complete or absent are opened here."""
     return path.open("wb")
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; on success it becomes `path`, on any error it goes with all that is in it.
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on any error.
 
     Raises:
-        FileExistsError: something other than an empty folder is there, which is never overwritten.
+        FileExistsError: `path` exists and is not an empty folder.
     """
     require_free_folder(Path(path))
-    path = Path(path).resolve()  # `.` has no name beside which another could stand
+    path = Path(path).resolve()  # `.` has no name
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -106,7 +110,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         fsync_dir(temporary)
         if path.is_dir():
-            path.rmdir()  # empty; should it have been filled meanwhile, this fails
+            path.rmdir()  # fails if it is no longer empty
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -115,7 +119,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def require_free_folder(path: Path) -> None:
-    """Raise FileExistsError unless nothing, or an empty folder, is there."""
+    """Raise FileExistsError unless the path is absent or an empty folder."""
     if path.is_dir() and not path.is_symlink():
         if any(path.iterdir()):
             raise FileExistsError(errno.ENOTEMPTY, "not empty, and never overwritten; choose another folder", str(path))
@@ -124,10 +128,10 @@ def require_free_folder(path: Path) -> None:
 
 
 def read_bytes(path: Path, at_most: int) -> bytes:
-    """The bytes of a regular file; a pipe or a device is refused without waiting for it.
+    """Return the bytes of a regular file; a pipe or a device is refused without waiting.
 
     Raises:
-        OSError: no such file, no regular one, or one of more than `at_most` bytes.
+        OSError: the file is missing, not a regular file, or larger than `at_most` bytes.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
@@ -140,63 +144,65 @@ def read_bytes(path: Path, at_most: int) -> bytes:
 
 
 def read_text(path: Path, at_most: int = TEXT_BYTES, errors: str = "strict") -> str:
-    """The UTF-8 text of a regular file, line ends as LF. ValueError: another encoding. OSError: as `read_bytes`."""
+    """Return the UTF-8 text of a file with LF line ends. ValueError: another encoding. OSError: as `read_bytes`."""
     text = read_bytes(path, at_most).decode("utf-8", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_rows(path: Path, *, strict: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV table with a head. A last line without an end doesn't count: a kill cut it short.
+    """Return the rows of a CSV file with a header. An incomplete last line, left by a kill, is dropped.
 
     Raises:
-        ValueError, OSError: as `read_text`. csv.Error: strict, and quoted wrongly.
+        ValueError, OSError: as `read_text`.
+        csv.Error: the quoting is wrong, and `strict` is set.
     """
     text = read_text(path)
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]), strict=strict))
 
 
 def read_json(path: Path, at_most: int = JSON_BYTES) -> dict[str, Any]:
-    """The JSON object in a file. ValueError: another thing in it. OSError: as `read_bytes`."""
+    """Return the JSON object in a file. ValueError: other content. OSError: as `read_bytes`."""
     data = read_bytes(path, at_most)
     require_no_pointer(path, data)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON ({error})") from None
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+        raise ValueError(f"{path}: must contain a JSON object, not {type(value).__name__}")
     return value
 
 
 def require_no_pointer(path: Path, start: bytes) -> None:
-    """Refuse what `git clone` leaves in the place of a large file where git-lfs isn't installed.
+    """Refuse the pointer that `git clone` leaves in place of a large file if git-lfs is not installed.
+
+    start: the first bytes of the file.
 
     Raises:
-        ValueError: the bytes that the file begins with are those of a pointer.
+        ValueError: the file is a pointer.
     """
-    if start.startswith(POINTER):
+    if start.startswith(LFS_POINTER):
         raise ValueError(
-            f"{path}: is a pointer of git-lfs, not the file itself; run `git lfs pull` in its repository, or download "
-            "the file"
+            f"{path}: is a git-lfs pointer, not the file; run `git lfs pull` in its repository, or download the file"
         )
 
 
 def read_yaml(path: Path, at_most: int = SETTINGS_BYTES) -> Any:
-    """What a YAML file of plain values holds; aliases, which let a small file stand for a large one, are refused.
+    """Return the content of a YAML file of plain data. Aliases are refused because they can expand exponentially.
 
     Raises:
-        ValueError: no YAML, nested too deep, or with an alias; the file is named.
+        ValueError: not valid YAML, nested too deeply, or with an alias; the message names the file.
         OSError: as `read_bytes`.
     """
     data = read_bytes(path, at_most)
     try:
-        _require_plain_yaml(data)
+        _require_bounded_yaml(data)
         return yaml.load(data, _YAML)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def _require_plain_yaml(data: bytes) -> None:
+def _require_bounded_yaml(data: bytes) -> None:
     depth = 0
     for event in yaml.parse(data, Loader=_YAML):
         if isinstance(event, yaml.AliasEvent):
@@ -207,35 +213,35 @@ def _require_plain_yaml(data: bytes) -> None:
 
 
 def write_yaml(path: Path, value: object) -> None:
-    """A YAML file, whole or as it was, that `read_yaml` takes."""
-    text = yaml.dump(value, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    """Write a YAML file atomically."""
+    text = yaml.dump(value, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
     atomic_write(path, text.encode())
 
 
-class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+class _WithoutAliases(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def require_no_link(path: Path) -> None:
-    """Refuse a link where a file or a folder of a run is written: whoever made the folder chose where it leads.
+    """Refuse to write through a link, which an untrusted run folder may contain.
 
     Raises:
-        OSError: it is a link.
+        OSError: the path is a link.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "is a link, and nothing is written through one; delete the link", str(path))
+        raise OSError(errno.ELOOP, "is a link, and gptexp does not write through links; delete the link", str(path))
 
 
-def own_folder(path: Path) -> Path:
-    """Make a folder inside a run's folder, if it isn't there. OSError: it is a link."""
+def make_folder(path: Path) -> Path:
+    """Create a folder inside a run folder if it is absent, and return it. OSError: the path is a link."""
     require_no_link(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def append_descriptor(path: Path) -> int:
-    """A descriptor that appends to a regular file, made where there is none. OSError: a link, a pipe or a device."""
+    """Return a descriptor that appends to a regular file. OSError: the path is a link, a pipe or a device."""
     require_no_link(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -246,12 +252,12 @@ def append_descriptor(path: Path) -> int:
 
 
 def open_append(path: Path) -> TextIO:
-    """A file to append text to, line ends as given. OSError: as `append_descriptor`."""
+    """Open a file for appending text, with line ends unchanged. OSError: as `append_descriptor`."""
     return os.fdopen(append_descriptor(path), "a", encoding="utf-8", newline="")
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name, replacing what had it; a copy where the file system has no links."""
+    """Hard-link `source` as `target`, replacing it; copy the file if the file system has no links."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         os.link(source, temporary)
@@ -264,13 +270,13 @@ def link(source: Path, target: Path) -> None:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written. Only for a folder that this process alone writes to."""
+    """Remove the temporary files of a killed process. Only for a folder that no other process writes to."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 def fsync_dir(folder: str | Path) -> None:
-    """Make renames in a folder survive a power cut; where a folder can't be opened (Windows), nothing happens."""
+    """Make renames in a folder survive a power failure; no effect on Windows, which can't open folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -278,31 +284,31 @@ def fsync_dir(folder: str | Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        pass  # some network file systems refuse it; the data itself is already flushed
+        pass  # some network file systems refuse it; the data is already flushed
     finally:
         os.close(descriptor)
 
 
 def flush(path: Path) -> None:
-    """Make the bytes of a closed file survive a power cut."""
+    """Make the content of a closed file survive a power failure."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _disk_full(path: Path, code: int | None, needs: int | None, written: int) -> DiskFullError:
-    size = f"{needs:,} bytes are needed" if needs is not None else f"more than {written:,} bytes are needed"
+    size = f"{needs:,} bytes" if needs is not None else f"more than {written:,} bytes"
     free = shutil.disk_usage(path.parent).free
-    return DiskFullError(code, f"no space to write {path}: {size}, {free:,} are free on that disk")
+    return DiskFullError(code, f"{path}: the disk is full; the file needs {size}, {free:,} are free")
 
 
 def write_json(path: Path, value: object) -> None:
-    """A JSON file, whole or absent; strict JSON, so that every reader takes it."""
+    """Write strict JSON atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(path, text.encode(errors="backslashreplace"))  # names of files that are no UTF-8, as JSON escapes
+    atomic_write(path, text.encode(errors="backslashreplace"))  # file names that are not UTF-8
 
 
 def display_path(folder: Path) -> str:
-    """A folder as a person wants to read it: relative to the current directory where it lies below it."""
+    """Return a path for messages: relative if it is below the current directory."""
     try:
         return str(folder.resolve().relative_to(Path.cwd()))
     except ValueError:

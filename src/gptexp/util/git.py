@@ -1,57 +1,65 @@
-"""The commit of a checkout and its uncommitted changes, as far as git can tell them; never an error (no torch)."""
+"""The commit and the uncommitted changes of a checkout. A failure of git is never an error (no torch)."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-PATIENCE = 10.0  # seconds for each question
-DIFF_BYTES = 1_000_000  # of uncommitted changes; what is longer is cut, and the hash of the code stands for the rest
-ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set within a hook: they lead to another repository
+PATIENCE = 10.0  # seconds for each call of git
+DIFF_BYTES = 1_000_000  # longer changes are cut; the hash of the code covers the rest
+REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside a hook: they name another repository
 
 
-def state(here: Path) -> dict[str, Any] | None:
-    """Commit and diff of gptexp's checkout around a folder; None where it isn't one, or git doesn't answer."""
+@dataclass(frozen=True)
+class GitState:
+    """commit: the full hash. diff: the uncommitted changes, empty without any; None if git failed."""
+
+    commit: str
+    diff: str | None
+
+
+def git_state(folder: Path) -> GitState | None:
+    """Return the state of the checkout of gptexp around a folder; None if there is none or git fails."""
     try:
-        top = Path(os.fsdecode(_ask(here, "rev-parse", "--show-toplevel").rstrip(b"\r\n")))
+        top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").rstrip(b"\r\n")))
         if not (top / "src" / "gptexp").is_dir():
-            return None  # installed inside somebody else's repository
-        commit = _ask(here, "rev-parse", "HEAD").decode("ascii", "replace").strip()
+            return None  # gptexp is installed inside another repository
+        commit = _git(folder, "rev-parse", "HEAD").decode("ascii", "replace").strip()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "diff": _diff(here)}
+    return GitState(commit, _diff(folder))
 
 
-def _diff(here: Path) -> str | None:
-    """The uncommitted changes as text, whatever bytes they hold; None where git fails."""
+def _diff(folder: Path) -> str | None:
+    """Return the uncommitted changes as text, also of files that are not UTF-8; None if git fails."""
     try:
-        found = _ask(here, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+        found = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    whole = len(found) <= DIFF_BYTES
-    return found[:DIFF_BYTES].decode("utf-8", "replace") + ("" if whole else "\n… (cut: the changes are longer)\n")
+    cut = "\n… (cut: the changes are longer)\n" if len(found) > DIFF_BYTES else ""
+    return found[:DIFF_BYTES].decode("utf-8", "replace") + cut
 
 
-def _ask(here: Path, *question: str) -> bytes:
-    """What git prints, at most one byte more than a diff may have.
+def _git(folder: Path, *arguments: str) -> bytes:
+    """Return the output of git, at most DIFF_BYTES + 1 bytes.
 
     Raises:
-        OSError: no git.
-        subprocess.SubprocessError: it fails, or takes too long.
+        OSError: git is not installed.
+        subprocess.SubprocessError: git fails or takes longer than PATIENCE.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    kept = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
     process = subprocess.Popen(
-        ["git", "-C", str(here), *question],
+        ["git", "-C", str(folder), *arguments],
         env={**kept, "GIT_OPTIONAL_LOCKS": "0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    late = threading.Timer(PATIENCE, process.kill)
-    late.start()
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
     try:
         assert process.stdout is not None
         found = process.stdout.read(DIFF_BYTES + 1)
@@ -62,7 +70,7 @@ def _ask(here: Path, *question: str) -> bytes:
             raise subprocess.CalledProcessError(code, process.args)
         return found
     finally:
-        late.cancel()
+        timer.cancel()
         process.kill()
         process.wait()
         if process.stdout is not None:

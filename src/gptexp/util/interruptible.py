@@ -1,4 +1,4 @@
-"""Long calls into native code that Ctrl-C can end (no torch)."""
+"""Long native calls that Ctrl-C can interrupt (no torch)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PAUSE = 0.1  # seconds
 
 
 def interruptible(work: Callable[[Iterator[Any]], T], items: Iterable[Any]) -> T:
-    """The result of work(items), where work is a native call that lets go of Python's lock. Ctrl-C ends the waiting.
+    """Return work(items), where work is a native call that releases the GIL, and let Ctrl-C interrupt it.
 
-    Python acts upon signals between its own instructions only, so a native call on the main thread holds them up.
+    Python handles signals only between its bytecode instructions, so a native call on the main thread delays them.
     """
     feed = _Feed(items)
     done = threading.Event()
@@ -23,7 +23,7 @@ def interruptible(work: Callable[[Iterator[Any]], T], items: Iterable[Any]) -> T
     def run() -> None:
         try:
             result.append(work(iter(feed)))
-        except BaseException as error:  # raised where the result is waited for
+        except BaseException as error:  # re-raised on the calling thread
             errors.append(error)
         finally:
             feed.quiet.set()
@@ -42,15 +42,15 @@ def interruptible(work: Callable[[Iterator[Any]], T], items: Iterable[Any]) -> T
 
 
 class _Feed:
-    """Items that stop coming when nobody waits for the result any more."""
+    """An iterator that stops delivering items after `stop`."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._items = items
         self._stopped = threading.Event()
-        self.quiet = threading.Event()  # no more of Python's code runs in that thread
+        self.quiet = threading.Event()  # the thread executes no more Python code
 
     def stop(self) -> None:
-        """Let no more of Python's code run in the thread: while Python ends, that would abort the process."""
+        """Wait until the thread executes no more Python code, which would abort the process at exit."""
         self._stopped.set()
         self.quiet.wait()
 
@@ -58,6 +58,6 @@ class _Feed:
         for item in self._items:
             if self._stopped.is_set():
                 self.quiet.set()
-                threading.Event().wait()  # for ever: given an end, the call would go on with the items until here
+                threading.Event().wait()  # for ever: after an end of the items the call would process them
             yield item
         self.quiet.set()

@@ -1,4 +1,4 @@
-"""The parser of commands with options: a mistake is answered in one line (no torch)."""
+"""The argument parser of commands with options, with one-line errors (no torch)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-WRONG = 2  # the exit code of a mistake on the command line
+from gptexp.util.errors import USER_ERROR
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's parser without its usage, of up to ten lines, before each error."""
+    """argparse's parser without the usage text before each error."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         parsed, unknown = self.parse_known_args(args, namespace)
@@ -23,18 +23,18 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
-        self.exit(WRONG, f"error: {message}; `{self.prog} --help` lists what it takes\n")
+        self.exit(USER_ERROR, f"error: {message}; `{self.prog} --help` lists the options\n")
 
     def _remedy(self, word: str) -> str:
         if not word.startswith("-"):
-            return "one argument too many; a text with spaces needs quotes"
+            return "unexpected argument; quote text that contains spaces"
         names = {name.strip("-"): name for name in self._option_string_actions}
         near = get_close_matches(word.partition("=")[0].strip("-"), names, n=1, cutoff=0.7)
         return "no such option" + (f"; did you mean {names[near[0]]}?" if near else "")
 
 
 def positive_number(text: str) -> float:
-    """The value of an option that must be a finite number above 0."""
+    """Return the value of an option that must be a finite number above 0."""
     with suppress(ValueError):
         if 0 < (value := float(text)) < math.inf:
             return value

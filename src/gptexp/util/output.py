@@ -1,4 +1,4 @@
-"""Standard output and error that may get lost while a run goes on: `… | head`, a full disk, a closed terminal."""
+"""Output streams that survive a closed pipe, a full disk or a closed terminal, so that a run continues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 class LastingStream(io.TextIOWrapper):
-    """Text of which the rest goes nowhere once it can't be written any more."""
+    """A text stream that discards its output after the first failed write."""
 
     replaced: io.TextIOWrapper
 
@@ -17,30 +17,30 @@ class LastingStream(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError:
-            self._give_up()
+            self._discard()
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError:
-            self._give_up()
+            self._discard()
 
-    def _give_up(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
+    def _discard(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
         with suppress(OSError):
             super().flush()
 
 
 def outlive_readers() -> None:
-    """Let this process go on when nobody takes its standard output or error any more."""
+    """Let this process continue after its standard output or error has been closed."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if isinstance(stream, LastingStream) or not isinstance(stream, io.TextIOWrapper):
             continue
-        with suppress(OSError):  # no file at all, as in a notebook
+        with suppress(OSError):  # not a file, as in a notebook
             if stream.fileno() == descriptor:
                 stream.flush()
                 lasting = LastingStream(
@@ -50,5 +50,5 @@ def outlive_readers() -> None:
                     line_buffering=stream.line_buffering,
                     write_through=stream.write_through,
                 )
-                lasting.replaced = stream  # which would close the buffer when it is let go
+                lasting.replaced = stream  # keeps it alive: its destructor would close the buffer
                 setattr(sys, name, lasting)

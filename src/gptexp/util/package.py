@@ -1,7 +1,7 @@
-"""Where the package lies."""
+"""The folder of the package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]  # the folder src/gptexp, or gptexp where it is installed
+PACKAGE = Path(__file__).resolve().parents[1]  # src/gptexp, or gptexp in site-packages

@@ -5,21 +5,24 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-# What ends a run after its step, with a checkpoint; SIGHUP comes when a terminal closes, and Windows has none.
+# Signals that end a run after the current step, with a checkpoint. A closed terminal sends SIGHUP; Windows lacks it.
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def is_ignored(signum: int) -> bool:
-    """Whether a signal stays ignored: SIGHUP under `nohup`."""
+    """Return whether a signal stays ignored, as SIGHUP under `nohup`."""
     return signum == getattr(signal, "SIGHUP", None) and signal.getsignal(signum) is signal.SIG_IGN
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a step; where it could, it saved before."""
+    """A signal ended the run after a step, if possible with a checkpoint.
+
+    place: returns the end of the message. It is called late, when all files have been written.
+    """
 
     def __init__(self, signum: int, place: Callable[[], str] = str) -> None:
         super().__init__(signum, place)
-        self.signum, self._place = signum, place  # called late, when all that the run writes has been written
+        self.signum, self._place = signum, place
 
     def __str__(self) -> str:
         return f"interrupted by {signal.Signals(self.signum).name}{self._place()}"

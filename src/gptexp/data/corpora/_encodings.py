@@ -1,4 +1,4 @@
-"""What a file is that isn't text in the encoding that was given: another format, or text in another encoding."""
+"""Recognize a file that is not text in the given encoding: another format, or text in another encoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gptexp.util.files import require_no_pointer
 
-HEAD = 4096  # bytes by which a format is known
+HEAD = 4096  # bytes that are enough to recognize a format
 
 _AS_TEXT = "save it as plain text"
 _MAGIC = {
@@ -45,15 +45,16 @@ _MARKS = {  # those of UTF-32 begin with those of UTF-16
 _HAN, _KANA, _HANGUL = r"\u3400-\u9fff", r"\u3041-\u30ff", r"\uac00-\ud7a3"
 _WIDE = r"\u2010-\u203b\u3000-\u303f\uff01-\uff60·×"
 _QUOTES = "«»„“”‘’–—…\u00a0"
-_MIXED = (
-    r"[A-Za-z][^\W\d_A-Za-z]|[^\W\d_A-Za-z][A-Za-z]"  # an accented letter beside plain ones, read in a wrong encoding
-)
+_MIXED = r"[A-Za-z][^\W\d_A-Za-z]|[^\W\d_A-Za-z][A-Za-z]"  # an accented letter beside ASCII letters
 _RUSSIAN = "а-яА-ЯёЁіїєґІЇЄҐўЎ№"
 
 
 @dataclass(frozen=True)
 class _Looks:
-    """How text looks in an encoding: of which characters it consists beyond ASCII, what it has, what it never has."""
+    """Signs of text in an encoding, as regular expressions.
+
+    usual: the characters beyond ASCII that it consists of. has: what it contains. never: what it does not contain.
+    """
 
     usual: str
     has: str
@@ -72,14 +73,14 @@ _LOOKS = {
     "cp1253": _Looks(r"\u0386-\u03ce΄΅·" + _QUOTES, "[άέήίόύώ]", f"[α-ω][Α-Ω]|{_MIXED}"),
     "cp1255": _Looks(r"\u05b0-\u05ea" + _QUOTES, "[א-ת]{2}", _MIXED),
     "cp1256": _Looks(r"\u060c-\u06d2" + _QUOTES, "[ء-ي]{2}", _MIXED),
-    # Western European languages; signs that stand between letters, or letters in the wrong place, are of another.
+    # Western European languages. Signs between letters, and letters in unusual positions, indicate another encoding.
     "cp1252": _Looks(
         "àáâãäåæçèéêëìíîïñòóôõöøùúûüœßÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖØÙÚÛÜŒªº¿¡‚‹›€£§°©®™½¼²³´\u00ad·" + _QUOTES,
         "[^\\x00-\\x7f]",
         "[a-zß-ÿ][¿¡ªº£§°©®½¼²³€À-Þ][a-zß-ÿ]|[a-zß-ÿ][À-Þ]|õ(?!e)|ì(?=[a-zß-ÿ])|ç(?![aouàáâãóôõúû])|[ªº£§°©®½¼²³]{2}",
     ),
 }
-# First bytes of characters that are common in the language, and of those among them that every text has.
+# First bytes of common characters of the language, and of those that every text contains.
 _COMMON = {
     "gb18030": (range(0xB0, 0xD8), range(0xC9, 0xD8)),
     "big5": (range(0xA4, 0xC7), range(0xA4, 0xB0)),
@@ -88,12 +89,12 @@ _COMMON = {
 
 
 def require_text(path: Path, head: bytes, compressed: bool = False) -> None:
-    """Refuse a file of another format by its first bytes.
+    """Refuse a file that is in another format by its first bytes.
 
-    compressed: whoever reads the file unpacks it.
+    compressed: the file may be compressed, because the reader unpacks it.
 
     Raises:
-        ValueError: what it is, and what to do.
+        ValueError: what the file is, and the remedy.
     """
     require_no_pointer(path, head)
     found = next((known for magic, known in _MAGIC.items() if head.startswith(magic)), None)
@@ -107,15 +108,15 @@ def require_text(path: Path, head: bytes, compressed: bool = False) -> None:
 
 
 def is_compressed(head: bytes) -> str:
-    """What a file is compressed with; empty where it isn't."""
+    """Return the name of a file's compression; empty if it is not compressed."""
     return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), "")
 
 
 def require_no_nulls(path: Path, text: str, head: bytes, encoding: str, setting: str) -> None:
-    """Refuse text full of null characters: the bytes are of another encoding, or no text.
+    """Refuse text with many null characters: the bytes are in another encoding, or are not text.
 
     Raises:
-        ValueError: what encoding it may be.
+        ValueError: the likely encoding.
     """
     if text.count("\0") * 10 > len(text) or text.startswith("\ufffe"):
         hint = advice(head, head, encoding, setting)
@@ -123,18 +124,18 @@ def require_no_nulls(path: Path, text: str, head: bytes, encoding: str, setting:
 
 
 def advice(head: bytes, sample: bytes, wrong: str, setting: str) -> str:
-    """What to do about bytes that are no text in the encoding `wrong`. head: the file's beginning."""
+    """Return the remedy for bytes that are not text in the encoding `wrong`. head: the first bytes of the file."""
     if likely := likely_encoding(head, sample, wrong):
         return f"it looks like {likely}: set {setting}={likely}"
     if _is_utf8(wrong) and _mostly_utf8(sample):
         return "the text around it is utf-8, so the file is damaged there"
     if _is_binary(sample):
-        return "it doesn't look like text"
+        return "it does not look like text"
     return f"set {setting}= to the right one, for example cp1252, cp1250, gb18030, cp932 or utf-16-le"
 
 
 def likely_encoding(head: bytes, sample: bytes, wrong: str) -> str | None:
-    """The encoding in which the sample is plausible text, or None: no hint is better than a wrong one."""
+    """Return the encoding in which the sample is plausible text; None if that is not certain."""
     if marked := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
         guess: str | None = marked
     elif b"\0" in sample:
@@ -147,14 +148,14 @@ def likely_encoding(head: bytes, sample: bytes, wrong: str) -> str | None:
 
 
 def _by_nulls(head: bytes) -> str | None:
-    """Latin text in two or four bytes a character has a null at each of certain places."""
-    at = [place for place in range(4) if len(head[place::4]) and head[place::4].count(0) > 0.6 * len(head[place::4])]
+    """Recognize two or four bytes per character: Latin text has nulls at certain positions."""
+    at = [i for i in range(4) if len(head[i::4]) and head[i::4].count(0) > 0.6 * len(head[i::4])]
     names = {(1, 3): "utf-16-le", (0, 2): "utf-16-be", (1, 2, 3): "utf-32-le", (0, 1, 2): "utf-32-be"}
     return names.get(tuple(at))
 
 
 def _mostly_utf8(sample: bytes) -> bool:
-    """Whether there is UTF-8 beyond ASCII, and hardly anything that isn't. The sample may cut characters."""
+    """Whether the sample, which may cut characters, has UTF-8 beyond ASCII and is nearly all UTF-8."""
     body = sample.lstrip(bytes(range(0x80, 0xC0)))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(body)
     beyond = [symbol for symbol in text if symbol > "\x7f"]
@@ -171,7 +172,7 @@ def _is_binary(sample: bytes) -> bool:
 
 
 def _by_looks(sample: bytes) -> str | None:
-    lines = sample[: sample.rfind(b"\n") + 1] or sample  # a cut character at the end would exclude its encoding
+    lines = sample[: sample.rfind(b"\n") + 1] or sample  # a character cut at the end would exclude the encoding
     found = [name for name in _LOOKS if _is_plausible(lines, name)]
     return found[0] if len(found) == 1 else None
 
@@ -189,7 +190,7 @@ def _is_plausible(sample: bytes, encoding: str) -> bool:
 
 
 def _common(text: str, encoding: str) -> bool:
-    """Whether most Chinese or Korean characters are common ones; read in a wrong encoding most are rare."""
+    """Whether most Chinese or Korean characters are common; in a wrong encoding most are rare."""
     if encoding not in _COMMON:
         return True
     leads = [symbol.encode(encoding)[0] for symbol in re.findall(f"[{_HAN}{_HANGUL}]", text)]

@@ -1,4 +1,4 @@
-"""Which files a path, a folder or a glob stands for: each real file once, and nothing missing in silence."""
+"""Find the files for a path, a folder or a glob: each file once, and an error for what can't be read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Key = tuple[list[list[str | int]], str]
 
 
 def find_files(path: str, setting: str = "data.path") -> list[Path]:
-    """Files that a path, a folder (all its *.txt) or a glob stands for, book 2 before book 10.
+    """Return the files for a path, a folder (all its *.txt) or a glob, in natural order: book 2 before book 10.
 
-    What exists under exactly this name is meant literally, brackets and all. Hidden files and folders (such as the
-    ._* that macOS leaves) are passed over. Links are followed; a file that several names lead to counts once.
+    A name that exists is taken literally, even with brackets. Hidden files and folders, such as the ._* of macOS, are
+    skipped. Links are followed; a file with several names is returned once.
 
     Raises:
-        ValueError: a folder that can't be read, a link that leads nowhere, a pipe, a name that can't be one.
+        ValueError: an unreadable folder, a broken link, a pipe, an invalid name.
     """
     literal = user_path(path, setting)
     try:
@@ -31,13 +31,13 @@ def find_files(path: str, setting: str = "data.path") -> list[Path]:
     except OSError as error:
         raise ValueError(
             f"{setting}={path}: {error.filename}: {error.strerror or error}; "
-            "make it readable, or name the other files by a glob that leaves it out"
+            "make it readable, or give a glob that excludes it"
         ) from None
     return [Path(name) for name in _distinct(files)]
 
 
 def natural_key(name: str) -> Key:
-    """Sort key by which numbers in names count as numbers."""
+    """Sort key that compares numbers in names by value."""
     folder, base = os.path.split(name)
     return [*_key_of_folder(folder), _numbers(base)], name
 
@@ -48,9 +48,9 @@ def _key_of_folder(folder: str) -> list[list[str | int]]:
 
 
 def _numbers(name: str) -> list[str | int]:
-    # Splitting by a group alternates text and digits, so keys compare text with text, number with number.
+    # re.split by a group alternates text and digits, so text is compared with text and number with number.
     parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _names(literal: Path) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _names(literal: Path) -> Iterator[str]:
 
 
 def _expand(base: str, parts: tuple[str, ...]) -> Iterator[str]:
-    """Names that a pattern's parts match below a folder: as `glob`, which passes over what it can't read."""
+    """Yield the names below a folder that match the parts of a pattern; an unreadable folder is an error."""
     if not parts:
         yield base
         return
@@ -83,9 +83,9 @@ def _expand(base: str, parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _folders(top: str) -> Iterator[str]:
-    """A folder and those below it, hidden ones left out; each real one once, by its own name rather than a link's.
+    """Yield a folder and all folders below it except hidden ones, each once and preferably not by a link.
 
-    A link to a folder around the first one is left out: it would bring in what lies beside it.
+    A link to a folder that contains the first one is skipped, because it would add files outside of it.
     """
     waiting, links, seen = [top], list[str](), set[str]()
     above = {str(folder) for folder in Path(os.path.realpath(top)).parents}
@@ -109,15 +109,15 @@ def _entries(folder: str, hidden: bool = False) -> list[os.DirEntry[str]]:
 
 
 def _is_file(name: str) -> bool:
-    """False for a folder. OSError: a link that leads nowhere. ValueError: neither a file nor a folder."""
+    """False for a folder. OSError: a broken link. ValueError: neither a file nor a folder."""
     mode = os.stat(name).st_mode  # noqa: PTH116
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ValueError(f"{name}: is no regular file, and a text is read several times; write it to a file first")
+        raise ValueError(f"{name}: is not a regular file, and a text is read several times; write it to a file first")
     return stat.S_ISREG(mode)
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
-    """In natural order; of several names of a file its own, or else the first."""
+    """Return names in natural order. Of several names of a file, the one without links is kept, or else the first."""
     real_folder = lru_cache(maxsize=None)(os.path.realpath)
     order = sorted({name.removeprefix(f".{os.sep}") for name in names}, key=natural_key)
     chosen: dict[str, str] = {}

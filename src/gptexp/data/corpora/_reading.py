@@ -1,4 +1,4 @@
-"""Files -> clean text: decoding as a stream, newlines, pieces, errors that say where."""
+"""From files to clean text: decoding as a stream, line ends, pieces, errors with their place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 20  # bytes read at a time
 
 
 def hash_contents(contents: Iterable[Iterable[bytes]], *settings: str) -> str:
-    """xxh3_128 over contents in their order, each given in chunks, and over how they are treated."""
+    """Return xxh3_128 of contents in their order, each given in chunks, and of the settings that treat them."""
     total = xxhash.xxh3_128(repr(settings).encode())
     for chunks in contents:
         one = xxhash.xxh3_128()
@@ -31,17 +31,17 @@ def hash_contents(contents: Iterable[Iterable[bytes]], *settings: str) -> str:
 
 
 class Contents:
-    """The bytes of files, which must be the same each time they are read.
+    """Reads files and verifies that their bytes are the same each time.
 
-    A corpus is read several times: for its fingerprint, to count it, to train a tokenizer, to tokenize it. A file that
-    is replaced in between would put the tokens of one text under the fingerprint of another.
+    A corpus is read several times: for its fingerprint, to count it, to train a tokenizer, to tokenize it. If a file
+    were replaced in between, the tokens of one text would be stored under the fingerprint of another.
     """
 
     def __init__(self) -> None:
         self._known: dict[Path, array[int]] = {}
 
     def chunks(self, path: Path) -> Iterator[bytes]:
-        """The file in chunks. ValueError: it isn't what it was when it was first read to its end."""
+        """Yield the file in chunks. ValueError: it has changed since it was first read completely."""
         known, found = self._known.get(path), array("Q")
         for chunk in _chunks(path):
             found.append(xxhash.xxh3_64_intdigest(chunk))
@@ -54,40 +54,43 @@ class Contents:
 
 
 class Stamps:
-    """Sizes and times of files that other libraries open, by which a change is noticed."""
+    """Sizes and times of files that other libraries open, to detect a change."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._known = {path: _stamp(path) for path in files}
 
     def require_unchanged(self) -> None:
-        """ValueError: a file isn't what it was."""
+        """ValueError: a file has changed."""
         for path, stamp in self._known.items():
             if _stamp(path) != stamp:
                 raise changed(path)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    # The time of the last change of the inode can't be set back, so a file that was put back shows, too.
+    # The time of the last inode change can't be set, so a file that was replaced and restored is detected too.
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def changed(path: Path) -> ValueError:
-    """The error that a file changed while it was in use."""
+    """Return the error for a file that changed while it was in use."""
     return ValueError(f"{path}: has changed while it was being read; run the command again when it is complete")
 
 
 def clean(text: str) -> str:
-    """A whole text without its BOM, lines ending in LF."""
+    """Return a complete text without its byte order mark, with lines that end in LF."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_text(
     path: Path, encoding: str, setting: str = "data.encoding", contents: Contents | None = None
 ) -> Iterator[str]:
-    """Clean text of a file in pieces. ValueError: file, byte, line and likely encoding of what can't be decoded.
+    """Yield the clean text of a file in pieces.
 
-    setting: what the user says the encoding by. contents: of a file that is read several times.
+    setting: the setting or option of the encoding. contents: of a file that is read several times.
+
+    Raises:
+        ValueError: the file, byte, line and likely encoding of bytes that can't be decoded.
     """
     return cut_pieces(_decode(path, (contents or Contents()).chunks(path), encoding, setting))
 
@@ -95,9 +98,9 @@ def read_text(
 def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
     """Regroup text into pieces of about `size` characters, none empty.
 
-    Cuts lie between a non-space and the white space after it, where every word of GPT-2's split ends,
-    so the tokens are those of the uncut text. Of 2·size characters without such a place the cut comes between two
-    words, or where a word that is too long is cut anyway.
+    Cuts are between a non-space and the white space after it, where every word of GPT-2's split ends, so the tokens are
+    those of the uncut text. In 2·size characters without such a place, the cut is between two words, or where a word
+    that is too long is cut anyway.
     """
     buffer = ""
     for chunk in chunks:
@@ -110,7 +113,7 @@ def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
 
 
 def _last_cut(text: str, size: int) -> int:
-    """The last place at or below `size` to cut at, else the first one above, else 0."""
+    """Return the last place to cut at or below `size`, else the first one above, else 0."""
     for place in range(min(size, len(text) - 1), 0, -1):
         if text[place] in " \t\n" and not text[place - 1].isspace():
             return place
@@ -129,7 +132,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _decode(path: Path, chunks: Iterator[bytes], encoding: str, setting: str) -> Iterator[str]:
-    # The newline decoder keeps a CR at the end of a chunk until it has seen whether an LF follows.
+    # The newline decoder keeps a CR at the end of a chunk until it knows whether an LF follows.
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     read, begun, head = 0, False, b""
     for chunk in chain(chunks, [b""]):
@@ -148,7 +151,7 @@ def _decode(path: Path, chunks: Iterator[bytes], encoding: str, setting: str) ->
 
 
 def _offset(error: UnicodeError, read: int) -> int:
-    """Place of the error in the file: its object is what was read last, with a tail kept from before."""
+    """Position of the error in the file; the error's object is the last chunk after bytes kept from before."""
     if isinstance(error, UnicodeDecodeError):
         return read - len(error.object) + error.start
     return 0  # UTF-16 without a byte order mark
@@ -164,7 +167,7 @@ def _wrong_encoding(path: Path, encoding: str, offset: int, setting: str) -> Val
 
 
 def _around(file: io.BufferedReader, offset: int) -> bytes:
-    """What surrounds an error, from the beginning of a line: there a character begins, whatever the encoding."""
+    """Return the bytes around an error, from the start of a line, where a character starts in every encoding."""
     start = max(0, offset - CHUNK // 16)
     file.seek(start)
     sample = file.read(CHUNK // 8)

@@ -1,4 +1,4 @@
-"""Rows of local csv, json, text and parquet files, read in one way by all that read rows."""
+"""Rows of local csv, json, text and parquet files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 from gptexp.data.corpora._encodings import HEAD, is_compressed, require_no_nulls, require_text
 from gptexp.data.corpora._reading import read_text
 
-BUILDERS = ("text", "json", "csv", "parquet")  # of `datasets`, for files of one's own
-
 
 def require_rows(builder: str, files: list[Path], encoding: str, setting: str) -> None:
-    """Refuse files that can be seen by their first bytes to be of another format or encoding.
+    """Refuse files whose first bytes show another format or encoding.
 
     Raises:
-        ValueError: naming the file, and what it is.
+        ValueError: the file, and what it is.
     """
     for path in files if builder != "parquet" else ():
         with path.open("rb") as file:
@@ -37,15 +35,15 @@ def open_rows(
     cache: Path,
     split: str = "train",
 ) -> Any:
-    """The rows as a stream of `datasets`, whose place can be saved.
+    """Return the rows as a stream of `datasets`, whose position can be saved.
 
-    files: paths, or addresses. columns: those of a csv that are read as text.
+    files: paths or URLs. columns: the columns of a csv to read as text.
     """
     import datasets
 
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it reports what is raised, too
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it also logs what it raises
     reading: dict[str, Any] = {} if builder == "parquet" else {"encoding": encoding}
-    if builder == "csv":  # so no column changes its type midway; and "NA" is a word, not a gap
+    if builder == "csv":  # no column changes its type midway, and "NA" is text, not a missing value
         reading |= {"converters": dict.fromkeys(columns, str), "keep_default_na": False}
         reading |= {"sep": "\t"} if str(files[0]).lower().endswith(".tsv") else {}
     if builder == "text":
@@ -55,13 +53,13 @@ def open_rows(
         split=split,
         streaming=True,
         data_files=[str(file.absolute()) if isinstance(file, Path) else file for file in files],
-        cache_dir=str(cache / "huggingface"),  # lock files; a stream stores no text
+        cache_dir=str(cache / "huggingface"),  # for lock files; a stream stores no text
         **reading,
     )
 
 
 def explain(error: BaseException | None, files: list[Path], encoding: str, setting: str) -> None:
-    """Where an error comes from the encoding, raise one that names file, place and likely encoding."""
+    """If the encoding is the cause of an error, raise one with file, place and likely encoding."""
     while error is not None:
         if isinstance(error, UnicodeError):
             for path in files:

@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import StreamBase
+from gptexp.config.data import FILE_FORMATS
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, hash_contents
-from gptexp.data.corpora._rows import BUILDERS, explain, open_rows, require_rows
+from gptexp.data.corpora._rows import explain, open_rows, require_rows
+from gptexp.data.corpora.base import StreamBase
 from gptexp.util.files import user_path
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class HuggingFaceCorpus(StreamBase):
-    """Every row's text column a document, in the data set's order. The text reader's rows are lines, LF included."""
+    """The text of each row is a document, in the data set's order. Rows of text files are lines with their LF."""
 
     def __init__(self, config: Any, cache: Path) -> None:
         super().__init__(config, cache)
@@ -33,24 +34,24 @@ class HuggingFaceCorpus(StreamBase):
         self._stamps = Stamps([])
 
     def check(self) -> None:
-        """ValueError: `datasets` is missing, the name is no data set, local files are missing, there is no network."""
+        """ValueError: `datasets` is not installed, the name is invalid, a file is missing, or there is no network."""
         if importlib.util.find_spec("datasets") is None:
-            raise ValueError("data=huggingface needs a package that is missing: pip install datasets")
-        if self.config.dataset in BUILDERS:
+            raise ValueError("data=huggingface: requires the package datasets; install it with: pip install datasets")
+        if self.config.dataset in FILE_FORMATS:
             self._check_files()
         else:
             self._check_name()
             self._check_network()
 
     def fingerprint(self) -> str:
-        """Over names and revision; over the contents too, where the files are local."""
+        """Hash the names and the revision, and the contents of local files."""
         c = self.config
         settings = [c.dataset, c.subset, c.split, c.text_column, c.revision, None if self._local else c.data_files]
         settings += [c.encoding] if c.encoding != "utf-8" else []
-        kept = "huggingface 2" if c.dataset == "csv" else "huggingface 1"  # before 2, cells such as "NA" were dropped
+        version = "huggingface 2" if c.dataset == "csv" else "huggingface 1"  # 1 dropped cells such as "NA"
         files = self._files()
         self._stamps = Stamps(files)
-        return hash_contents(map(Contents().chunks, files), kept, *map(str, settings))
+        return hash_contents(map(Contents().chunks, files), version, *map(str, settings))
 
     def require_unchanged(self) -> None:
         self._stamps.require_unchanged()
@@ -69,18 +70,19 @@ class HuggingFaceCorpus(StreamBase):
         if dropped and self.config.dataset != "text":  # its rows are lines
             column = f"data.text_column={self.config.text_column}"
             warnings.warn(
-                f"{column}: {dropped:,} of {kept + dropped:,} rows have no text and are left out", stacklevel=2
+                f"{column}: {dropped:,} of {kept + dropped:,} rows have no text and are skipped", stacklevel=2
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return copy.deepcopy(self._stream.state_dict())
+        state: dict[str, Any] = copy.deepcopy(self._stream.state_dict())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state
 
     @property
     def _local(self) -> bool:
-        return self.config.dataset in BUILDERS and "://" not in (self.config.data_files or "")
+        return self.config.dataset in FILE_FORMATS and "://" not in (self.config.data_files or "")
 
     def _files(self) -> list[Path]:
         return find_files(self.config.data_files, "data.data_files") if self._local else []
@@ -89,7 +91,7 @@ class HuggingFaceCorpus(StreamBase):
         if not self.config.data_files:
             raise ValueError(
                 f"data.data_files={self.config.data_files}: data.dataset={self.config.dataset} reads local files; "
-                'say which, for example data.data_files="texts/*.jsonl"'
+                'name them, for example data.data_files="texts/*.jsonl"'
             )
         if self._local and not self._files():
             raise ValueError(f"data.data_files={self.config.data_files}: no such file (looked in {Path.cwd()})")
@@ -99,14 +101,14 @@ class HuggingFaceCorpus(StreamBase):
         name = self.config.dataset
         if name.endswith(".py") or user_path(name, "data.dataset").exists() or not HUB_NAME.fullmatch(name):
             raise ValueError(
-                f"data.dataset={name}: must be a name on the hub (owner/name) or one of {', '.join(BUILDERS)} with "
-                "data.data_files=; scripts and local folders are not run"
+                f"data.dataset={name}: must be a name on the Hub (owner/name) or one of {', '.join(FILE_FORMATS)} with "
+                "data.data_files=; scripts and local folders are not supported"
             )
 
     def _check_network(self) -> None:
-        """Ask for the hub's address: `datasets` itself retries for half a minute before it gives up."""
+        """Resolve the host name of the Hub, because `datasets` retries for half a minute before it fails."""
         if urllib.request.getproxies() or os.environ.get("HF_ENDPOINT"):
-            return  # the way there is not ours to test
+            return  # a proxy or mirror resolves the name
         try:
             socket.getaddrinfo("huggingface.co", 443)
         except OSError as error:
@@ -115,10 +117,10 @@ class HuggingFaceCorpus(StreamBase):
     def _load(self) -> Any:
         import datasets
 
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news; the error is ours
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not reported; the error is
         c = self.config
         try:
-            if c.dataset in BUILDERS:
+            if c.dataset in FILE_FORMATS:
                 files = self._files() or [c.data_files]
                 return open_rows(c.dataset, files, (c.text_column,), c.encoding, self.cache, c.split)
             return datasets.load_dataset(
@@ -128,9 +130,9 @@ class HuggingFaceCorpus(StreamBase):
                 streaming=True,
                 data_files=c.data_files,
                 revision=c.revision,
-                cache_dir=str(self.cache / "huggingface"),  # lock files; a stream stores no text
+                cache_dir=str(self.cache / "huggingface"),  # for lock files; a stream stores no text
             )
-        except Exception as error:  # a dozen kinds, from four packages
+        except Exception as error:  # many kinds, from four packages
             raise self._unreadable(error) from error
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -138,7 +140,7 @@ class HuggingFaceCorpus(StreamBase):
         while True:
             try:
                 row = next(rows, None)
-            except Exception as error:  # the connection broke, a file is damaged
+            except Exception as error:  # a lost connection, a damaged file
                 explain(error, self._files(), self.config.encoding, "data.encoding")
                 raise self._unreadable(error) from error
             if row is None:
@@ -161,7 +163,7 @@ class HuggingFaceCorpus(StreamBase):
                 f"data.data_files={self.config.data_files}: can't be read as {self.config.dataset} ({reason})"
             )
         return ValueError(
-            f"data.dataset={self.config.dataset}: can't be read from the Hugging Face hub ({reason}). Check the name "
+            f"data.dataset={self.config.dataset}: can't be read from the Hugging Face Hub ({reason}). Check the name "
             "and the network; data=pydocs works without one, data.dataset=json data.data_files=… reads local files"
         )
 

@@ -1,4 +1,4 @@
-"""Texts with a label each: rows of csv, tsv, json(l) or parquet files, or of a data set of the hub."""
+"""Texts with one label each: rows of csv, tsv, json(l) or parquet files, or of a data set on the Hub."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gptexp.config.data import HuggingFaceConfig, LabelledConfig
-from gptexp.data.corpora import CorpusBase
+from gptexp.config.data import FILE_FORMATS, HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
-from gptexp.data.corpora._rows import BUILDERS as BUILTIN
 from gptexp.data.corpora._rows import explain, open_rows, require_rows
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
 from gptexp.util.files import user_path
 
@@ -26,7 +25,7 @@ Row = tuple[str, Label]
 
 
 class LabelledCorpus(CorpusBase):
-    """As a text, each row's text is a document; `rows` gives the labels too."""
+    """The text of each row is a document; `rows` also gives the labels."""
 
     config: LabelledConfig
 
@@ -35,18 +34,18 @@ class LabelledCorpus(CorpusBase):
         self._stamps = Stamps([])
 
     def check(self) -> None:
-        """ValueError: `datasets` is missing, a file is missing or of no known kind, there is no such data set."""
+        """ValueError: `datasets` is not installed, or a file or data set is missing or of an unknown kind."""
         if importlib.util.find_spec("datasets") is None:
-            raise ValueError("data=labelled needs a package that is missing: pip install datasets")
-        if self.config.dataset in BUILTIN:
-            raise ValueError(f"data.dataset={self.config.dataset}: files of your own are given by data.path")
+            raise ValueError("data=labelled: requires the package datasets; install it with: pip install datasets")
+        if self.config.dataset in FILE_FORMATS:
+            raise ValueError(f"data.dataset={self.config.dataset}: use data.path for local files")
         if self.config.dataset:
             self._hub("train").check()
         for setting, path in self._paths():
             require_files(f"data.{setting}", path)
 
     def fingerprint(self) -> str:
-        """Over the files' contents, and over what is read of them."""
+        """Hash the contents of the files, and the settings that select from them."""
         c = self.config
         names = [c.dataset, c.subset, c.split, c.val_split, c.revision, c.text_column, c.label_column]
         names += [c.encoding] if c.encoding != "utf-8" else []
@@ -65,14 +64,14 @@ class LabelledCorpus(CorpusBase):
 
     @property
     def has_val(self) -> bool:
-        """Whether validation is a part of its own."""
+        """Whether validation has separate files or a separate split."""
         return bool(self.config.val_path or self.config.val_split)
 
     def rows(self, part: str) -> Iterator[Row]:
-        """The rows of `train` or `val` that have a text and a label, in the source's order.
+        """Yield the rows of `train` or `val` that have a text and a label, in the source's order.
 
         Raises:
-            ValueError: a column is missing, or holds something else; unreadable.
+            ValueError: a column is missing or has another type, or a file is unreadable.
         """
         stream, place = self._stream(part)
         text_column, label_column = self.config.text_column, self.config.label_column
@@ -84,7 +83,7 @@ class LabelledCorpus(CorpusBase):
             text, label = row[text_column], row[label_column]
             if text is not None and not isinstance(text, str):
                 kind = type(text).__name__
-                raise ValueError(f"{place}: row {number}: data.text_column={text_column} holds {kind}, not text")
+                raise ValueError(f"{place}: row {number}: data.text_column={text_column} has {kind}, not text")
             text = clean(text or "")
             if text and not _missing(label):
                 yield text, _label(label, f"{place}: row {number}: data.label_column={label_column}")
@@ -92,15 +91,15 @@ class LabelledCorpus(CorpusBase):
                 dropped += 1
         if dropped:
             warnings.warn(
-                f"{place}: {dropped:,} of {number:,} rows lack a text or a label and are left out", stacklevel=2
+                f"{place}: {dropped:,} of {number:,} rows lack a text or a label and are skipped", stacklevel=2
             )
 
     def _paths(self) -> list[tuple[str, str]]:
-        """The settings that name files, with the names."""
+        """Return the settings that name files, with their values."""
         return [(name, path) for name in ("path", "val_path") if (path := getattr(self.config, name))]
 
     def _stream(self, part: str) -> tuple[Any, str]:
-        """The rows as `datasets` reads them, and what an error calls their place."""
+        """Return the rows as `datasets` reads them, and their source for an error message."""
         if self.config.dataset:
             corpus = self._hub(part)
             stream = corpus._load()
@@ -120,20 +119,22 @@ class LabelledCorpus(CorpusBase):
 
 
 def texts_of(path: str, column: str, encoding: str = "utf-8") -> Iterator[str]:
-    """The texts of a file's rows, labels or not. ValueError: no such column, or a row has no text."""
+    """Yield the texts of a file's rows. ValueError: no such column, or a row has no text."""
     place, files = f"--file={path}", require_files("--file", path)
     with TemporaryDirectory() as cache:
         rows = _read_files(files, (column,), place, Path(cache), encoding, "--encoding")
         for number, row in enumerate(rows, 1):
             if column not in row:
-                raise ValueError(f"{place}: no column {column}; there are {', '.join(row)}; choose by --text-column")
+                raise ValueError(
+                    f"{place}: no column {column}; there are {', '.join(row)}; choose one with --text-column"
+                )
             if not isinstance(row[column], str) or not clean(row[column]):
                 raise ValueError(f"{place}: row {number} has no text in {column}")
             yield clean(row[column])
 
 
 def require_files(setting: str, path: str) -> list[Path]:
-    """The files that a setting names. ValueError: none there, of no known kind, or of several."""
+    """Return the files that a setting names. ValueError: no file, an unknown kind, or several kinds."""
     known = ", ".join(BUILDERS)
     if user_path(path, setting).is_dir():
         raise ValueError(f"{setting}={path}: is a folder; name a file or a glob in it ({known})")
@@ -142,7 +143,7 @@ def require_files(setting: str, path: str) -> list[Path]:
         raise ValueError(f"{setting}={path}: no such file (looked in {Path.cwd()})")
     kinds = {file.suffix.lower(): file for file in files}
     if unknown := [file for suffix, file in kinds.items() if suffix not in BUILDERS]:
-        raise ValueError(f"{setting}={path}: {unknown[0]}: no kind of file that is known here ({known})")
+        raise ValueError(f"{setting}={path}: {unknown[0]}: unknown kind of file; give one of {known}")
     if len(kinds) > 1:
         raise ValueError(f"{setting}={path}: names files of several kinds ({', '.join(sorted(kinds))}); give one kind")
     return files
@@ -151,23 +152,23 @@ def require_files(setting: str, path: str) -> list[Path]:
 def _read_files(
     files: list[Path], columns: tuple[str, ...], place: str, cache: Path, encoding: str, setting: str
 ) -> Iterator[dict[str, Any]]:
-    """Rows of files of one kind. ValueError: what can't be read, and where."""
+    """Yield the rows of files of one kind. ValueError: the place of what can't be read."""
     builder = BUILDERS[files[0].suffix.lower()]
     require_rows(builder, files, encoding, setting)
     try:
         yield from open_rows(builder, files, columns, encoding, cache)
-    except Exception as error:  # a dozen kinds, from four packages
+    except Exception as error:  # many kinds, from four packages
         explain(error, files, encoding, setting)
         raise _unreadable(place, error) from error
 
 
 def _guarded(rows: Any, place: str) -> Iterator[dict[str, Any]]:
-    """The rows; what goes wrong in them becomes one line."""
+    """Yield the rows; an error becomes a ValueError of one line."""
     iterator = iter(rows)
     while True:
         try:
             row = next(iterator, None)
-        except Exception as error:  # a dozen kinds, from four packages
+        except Exception as error:  # many kinds, from four packages
             if str(error).startswith(place):
                 raise
             raise _unreadable(place, error) from error
@@ -193,12 +194,12 @@ def _label(value: object, place: str) -> Label:
         return int(value)
     if isinstance(value, (int, str)):
         return value
-    shown = f"{value!r}"[:40]
-    raise ValueError(f"{place} holds {shown}, a {type(value).__name__}; a label is a word or a whole number")
+    text = f"{value!r}"[:40]
+    raise ValueError(f"{place} is {text}, a {type(value).__name__}; a label must be text or a whole number")
 
 
 def _with_names(stream: Any, column: str) -> Iterator[dict[str, Any]]:
-    """Rows whose labels have names in the data set's description carry the names."""
+    """Replace labels by their names if the description of the data set has names."""
     names = getattr((stream.features or {}).get(column), "names", None) or []
     for row in stream:
         label = row.get(column)

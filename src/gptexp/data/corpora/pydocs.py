@@ -1,18 +1,18 @@
-"""The Python language reference that CPython carries for its help(): about half a megabyte of English."""
+"""The Python language reference that CPython includes for help(): about half a megabyte of English."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+from gptexp.data.corpora.base import CorpusBase
 
 
 class PydocsCorpus(CorpusBase):
-    """Every topic a document, sorted by name."""
+    """Each topic is a document, sorted by name."""
 
     def check(self) -> None:
-        """ValueError: a Python without its own documentation."""
+        """ValueError: this Python does not include its documentation."""
         self._documents()
 
     def fingerprint(self) -> str:
@@ -28,8 +28,8 @@ class PydocsCorpus(CorpusBase):
             from pydoc_data.topics import topics
         except ImportError:
             raise ValueError(
-                "data=pydocs: this Python comes without the module pydoc_data; install the full standard library, "
-                "or use a text of your own: data=text data.path=…"
+                "data=pydocs: this Python does not have the module pydoc_data; install the full standard library, "
+                "or use another text: data=text data.path=…"
             ) from None
         return [clean(topics[name]) for name in sorted(topics)]
 

@@ -9,25 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._reading import Contents, clean, cut_pieces, hash_contents
+from gptexp.data.corpora.base import CorpusBase
 
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 class PythonStdlibCorpus(CorpusBase):
-    """Every module a document, sorted by path."""
+    """Each module is a document, sorted by path."""
 
     def __init__(self, config: Any, cache: Path) -> None:
         super().__init__(config, cache)
         self._contents = Contents()
 
     def check(self) -> None:
-        """ValueError: a Python whose library lies in an archive or comes compiled."""
+        """ValueError: the standard library is in an archive, or only compiled."""
         if not any(True for _ in self._root().glob("*.py")):
             raise ValueError(
                 f"data=python_stdlib: no Python sources in {self._root()}; data=pydocs works without files, "
-                "or use a text of your own: data=text data.path=…"
+                "or use another text: data=text data.path=…"
             )
 
     def fingerprint(self) -> str:
@@ -48,7 +48,7 @@ class PythonStdlibCorpus(CorpusBase):
 
 
 def _source(data: bytes) -> str:
-    """Text of a module in the encoding that it declares (PEP 263); empty if it doesn't keep to it."""
+    """Return the text of a module in its declared encoding (PEP 263); empty if it can't be decoded."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return clean(data.decode(encoding))

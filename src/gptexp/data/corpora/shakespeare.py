@@ -1,4 +1,4 @@
-"""Tiny Shakespeare: 40,000 lines, from its public address or a local copy (`data.path`)."""
+"""Tiny Shakespeare: 40,000 lines, downloaded or from a local copy (`data.path`)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ TIMEOUT = 30  # seconds
 
 
 class ShakespeareCorpus(TextCorpus):
-    """One document. A local copy may differ from the published text; a download may not."""
+    """One document. A download must equal the published text; a local copy may differ."""
 
     def check(self) -> None:
-        """ValueError: the local copy that `data.path` names isn't there. Never downloads."""
+        """ValueError: the local copy that `data.path` names does not exist. Downloads nothing."""
         if self.config.path is not None:
             super().check()
 
     def files(self) -> list[Path]:
-        """The local copy, or the downloaded one, fetched now if need be."""
+        """Return the local copy, or the downloaded one after downloading it if necessary."""
         if self.config.path is not None:
             return super().files()
         path = self.cache / "downloads" / "tinyshakespeare.txt"
@@ -36,8 +36,8 @@ class ShakespeareCorpus(TextCorpus):
 def _download() -> bytes:
     try:
         with urllib.request.urlopen(URL, timeout=TIMEOUT) as answer:
-            data = answer.read(BYTES + 1)
-    except OSError as error:  # URLError and time-outs are OSErrors
+            data: bytes = answer.read(BYTES + 1)
+    except OSError as error:  # includes URLError and timeouts
         raise ValueError(
             f"data=shakespeare: {URL} can't be reached ({error}); give a local copy with data.path=…, "
             "or use data=pydocs, which needs no network"
@@ -45,7 +45,7 @@ def _download() -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
         raise ValueError(
-            f"data=shakespeare: {URL} sent another text (SHA-256 {found}, expected {SHA256}); "
+            f"data=shakespeare: {URL} returned another text (SHA-256 {found}, expected {SHA256}); "
             "give a local copy with data.path=…"
         )
     return data

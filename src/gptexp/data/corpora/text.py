@@ -1,4 +1,4 @@
-"""The user's own files: `data.path` is a file, a folder or a glob."""
+"""Text files of the user: `data.path` is a file, a folder or a glob."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora import CorpusBase
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, hash_contents, read_text
+from gptexp.data.corpora.base import CorpusBase
 from gptexp.util.files import user_path
 
 _EMPTY = {b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
 
 class TextCorpus(CorpusBase):
-    """Every file a document, in the natural order of their names."""
+    """Each file is a document, in the natural order of their names."""
 
     def __init__(self, config: Any, cache: Path) -> None:
         super().__init__(config, cache)
@@ -24,7 +24,7 @@ class TextCorpus(CorpusBase):
         self._found: list[Path] = []
 
     def check(self) -> None:
-        """ValueError: no file, or nothing in the files."""
+        """ValueError: no file, or all files are empty."""
         files = self.files()
         if not files:
             raise ValueError(self._nothing_found())
@@ -33,7 +33,7 @@ class TextCorpus(CorpusBase):
             raise ValueError(f"data.path={self.config.path}: there is no text in {names}")
 
     def files(self) -> list[Path]:
-        """The files, looked for once: a folder may have many, and what appears later is no part of this corpus."""
+        """Return the files, searched once: a folder may have many, and files that are added later are not part."""
         if not self._found:
             self._found = find_files(self.config.path)
         return self._found

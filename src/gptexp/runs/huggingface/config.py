@@ -1,4 +1,4 @@
-"""config.json of Hugging Face's GPT-2 -> model settings, and back (no torch)."""
+"""config.json of Hugging Face's GPT-2, converted to model settings and back (no torch)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gptexp.config.model import Activation, GPTConfig, ModelConfig, Norm, NormPo
 from gptexp.config.rules import LARGEST
 from gptexp.util.errors import ConfigError
 from gptexp.util.files import read_json
-from gptexp.util.text import shown
+from gptexp.util.text import typed_value
 
 CONFIG = "config.json"
 
-# What transformers' GPT2Config takes where config.json is silent, and its other names for the same.
+# Defaults of transformers' GPT2Config, and its aliases.
 SIZES = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
 ALIASES = {
     "n_positions": ("max_position_embeddings", "n_ctx"),
@@ -25,7 +25,7 @@ ALIASES = {
     "n_layer": ("num_hidden_layers",),
     "n_head": ("num_attention_heads",),
 }
-# What GPT-2 can be told in transformers and our GPT can't; by config.json's name the only value that is ours.
+# Options of transformers' GPT-2 that gptexp's GPT lacks, each with the only supported value.
 FIXED: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -33,15 +33,14 @@ FIXED: dict[str, Any] = {
     "add_cross_attention": False,
     "quantization_config": None,
 }
-# transformers' names of an activation; the first is the one that is written.
+# transformers' names of each activation; the first one is written.
 ACTIVATIONS = {
     Activation.gelu_tanh: ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
     Activation.gelu: ("gelu", "gelu_python"),
     Activation.relu: ("relu",),
     Activation.relu2: ("relu2",),
 }
-# What our GPT can be told and GPT-2 can't; by our name the only value that is GPT-2's. Any value of those behind
-# can be written.
+# Settings of gptexp's GPT that GPT-2 lacks, each with the only value that can be exported.
 GPT2_ONLY: dict[str, Any] = {
     "position": Position.learned,
     "norm": Norm.layernorm,
@@ -49,27 +48,25 @@ GPT2_ONLY: dict[str, Any] = {
     "residual": True,
     "qk_norm": False,
 }
-WRITTEN = {"kind", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd", "dropout", "attn_dropout", "bias"}
-WRITTEN |= {"activation", "mlp_ratio", "tie_weights"}
-
-Plain = dict[str, Any]
+EXPORTED = {"kind", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd", "dropout", "attn_dropout", "bias"}
+EXPORTED |= {"activation", "mlp_ratio", "tie_weights"}
 
 
-# ---------------------------------------------------------------------------------- in
+# ---------------------------------------------------------------------------------- import
 
 
-def read_model(path: Path) -> tuple[Plain, int]:
-    """Complete settings `model.*`, and vocab_size, from a config.json.
+def read_model(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the complete settings `model.*` and vocab_size from a config.json.
 
     Raises:
-        ValueError: not a GPT-2, or one that gptexp's GPT can't be; the entry and its value are named.
+        ConfigError: not a GPT-2, or an unsupported one; the message names the entry and its value.
     """
     given = read_json(path)
     try:
         _require(given.get("model_type") == "gpt2", "model_type", given.get("model_type"), "must be gpt2")
         for name, ours in FIXED.items():
             value = given.get(name, ours)
-            _require(value == ours, name, value, f"gptexp's GPT has {shown(ours)} only")
+            _require(value == ours, name, value, f"gptexp's GPT supports only {typed_value(ours)}")
         sizes = {name: _size(given, name, default) for name, default in SIZES.items()}
         settings = to_plain(from_plain("model", _settings(given, sizes)))
     except ConfigError as error:
@@ -77,7 +74,7 @@ def read_model(path: Path) -> tuple[Plain, int]:
     return settings, sizes["vocab_size"]
 
 
-def _settings(given: Plain, sizes: dict[str, int]) -> Plain:
+def _settings(given: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
     tied = given.get("tie_word_embeddings", True)
     _require(isinstance(tied, bool), "tie_word_embeddings", tied, "must be true or false")
     width = 4 * sizes["n_embd"] if given.get("n_inner") is None else _size(given, "n_inner", 0)
@@ -87,39 +84,38 @@ def _settings(given: Plain, sizes: dict[str, int]) -> Plain:
         **{name: sizes[name] for name in ("n_embd", "n_layer", "n_head")},
         "mlp_ratio": ratio_of(width, sizes["n_embd"]),
         "activation": _activation(given).name,
-        "dropout": _dropout(given, "resid_pdrop"),  # embd_pdrop is its like; ours are one
+        "dropout": _dropout(given, "resid_pdrop"),  # embd_pdrop has the same meaning here
         "attn_dropout": _dropout(given, "attn_pdrop"),
         "tie_weights": tied,
     }
 
 
-def _size(given: Plain, name: str, default: int) -> int:
+def _size(given: dict[str, Any], name: str, default: int) -> int:
     known = [alias for alias in (name, *ALIASES.get(name, ())) if alias in given]
     found = known[0] if known else name
     value = given.get(found, default)
-    right = type(value) is int and 1 <= value <= LARGEST
-    _require(right, found, value, "must be a whole number from 1")
-    return value
+    _require(type(value) is int and 1 <= value <= LARGEST, found, value, "must be a whole number from 1")
+    return int(value)
 
 
-def _dropout(given: Plain, name: str) -> float:
+def _dropout(given: dict[str, Any], name: str) -> float:
     value = given.get(name, 0.1)
     right = type(value) in (int, float) and 0 <= value < 1
     _require(right, name, value, "must be at least 0 and below 1")
     return float(value)
 
 
-def _activation(given: Plain) -> Activation:
+def _activation(given: dict[str, Any]) -> Activation:
     name = given.get("activation_function", "gelu_new")
     for activation, names in ACTIVATIONS.items():
         if name in names:
             return activation
     known = ", ".join(name for names in ACTIVATIONS.values() for name in names)
-    raise ConfigError(f"activation_function={shown(name)}: gptexp's GPT has none like it; it knows {known}")
+    raise ConfigError(f"activation_function={typed_value(name)}: not supported; gptexp's GPT supports {known}")
 
 
 def ratio_of(width: int, n_embd: int) -> float:
-    """`model.mlp_ratio` whose feed-forward has just this width, also where the division rounds down."""
+    """Return the `model.mlp_ratio` that gives exactly this width, also if the division rounds down."""
     ratio = width / n_embd
     while int(ratio * n_embd) < width:
         ratio = math.nextafter(ratio, math.inf)
@@ -128,45 +124,48 @@ def ratio_of(width: int, n_embd: int) -> float:
 
 def _require(holds: bool, name: str, value: object, remedy: str) -> None:
     if not holds:
-        raise ConfigError(f"{name}={shown(value)[:80]}: {remedy}")
+        raise ConfigError(f"{name}={typed_value(value)[:80]}: {remedy}")
 
 
-# --------------------------------------------------------------------------------- out
+# ---------------------------------------------------------------------------------- export
 
 
 def require_gpt2(config: ModelConfig) -> None:
-    """Refuse a model that isn't GPT-2 in its form.
+    """Refuse a model that is not a GPT-2.
 
     Raises:
-        ValueError: naming the setting that Hugging Face's GPT-2 lacks.
+        ValueError: the message names the setting that Hugging Face's GPT-2 lacks.
     """
     if not isinstance(config, GPTConfig):
-        _refuse("kind", config.kind, "is no GPT")
+        _refuse("kind", config.kind, "is a GPT")
     assert isinstance(config, GPTConfig)
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name in GPT2_ONLY and value != GPT2_ONLY[field.name]:
-            _refuse(field.name, value, f"knows {_plain(GPT2_ONLY[field.name])} only")
-        elif field.name not in {*GPT2_ONLY, *WRITTEN} and value != field.default:
-            _refuse(field.name, value, "has nothing like it")
+            _refuse(field.name, value, f"supports only {_value(GPT2_ONLY[field.name])}")
+        elif field.name not in {*GPT2_ONLY, *EXPORTED} and value != field.default:
+            _refuse(field.name, value, "has no such option")
     if config.kv_heads != config.n_head:
         _refuse("n_kv_head", config.n_kv_head, f"has as many key/value heads as heads, {config.n_head}")
     if config.activation not in ACTIVATIONS:
-        _refuse("activation", config.activation, f"knows {', '.join(known.name for known in ACTIVATIONS)} only")
+        _refuse("activation", config.activation, f"supports only {', '.join(known.name for known in ACTIVATIONS)}")
     if config.mlp_width == 0:
         _refuse("mlp_ratio", config.mlp_ratio, "always has a feed-forward")
 
 
 def _refuse(name: str, value: object, what: str) -> None:
-    raise ValueError(f"model.{name}={_plain(value)}: can't be exported, because Hugging Face's GPT-2 {what}")
+    raise ValueError(f"model.{name}={_value(value)}: can't be exported, because Hugging Face's GPT-2 {what}")
 
 
-def _plain(value: object) -> str:
-    return value.name if isinstance(value, Enum) else shown(value)
+def _value(value: object) -> str:
+    return value.name if isinstance(value, Enum) else typed_value(value)
 
 
-def config_json(config: GPTConfig, vocab_size: int, eot: int | None, dtype: str) -> Plain:
-    """The config.json of a model that `require_gpt2` lets pass. dtype: of the weights, float32."""
+def config_json(config: GPTConfig, vocab_size: int, eot: int | None, dtype: str) -> dict[str, Any]:
+    """Return the config.json of a model that `require_gpt2` accepts.
+
+    dtype: of the weights, such as float32.
+    """
     width = config.mlp_width
     return {
         "architectures": ["GPT2LMHeadModel"],

@@ -1,4 +1,4 @@
-"""The published GPT-2s by name: their folder in huggingface_hub's cache, fetched on first use."""
+"""The published GPT-2 models: their folders in huggingface_hub's cache, downloaded on first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gptexp.runs.huggingface.config import CONFIG
 from gptexp.tokenizers.huggingface_files import FILES
+from gptexp.util.text import first_line
 
 REPOSITORIES = {
     "gpt2": "openai-community/gpt2",
@@ -20,12 +21,12 @@ WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.sa
 
 
 def snapshot(name: str, is_whole: Callable[[Path], bool], *, weights: bool) -> Path:
-    """The folder of a published model; its hundreds of megabytes only where weights are asked for.
+    """Return the folder of a published model; weights=False downloads no weights.
 
-    What the cache holds is taken as it is: without network, or where a newer version is out.
+    A complete copy in the cache is used without asking the network for a newer version.
 
     Raises:
-        ValueError: it can't be fetched; with what to get, from where, and how to hand it over.
+        ValueError: the download failed; the message says how to get the files by hand.
     """
     cached = _cached(REPOSITORIES[name])
     if cached is not None and is_whole(cached):
@@ -35,10 +36,10 @@ def snapshot(name: str, is_whole: Callable[[Path], bool], *, weights: bool) -> P
 
         wanted = [*SETTINGS, *(WEIGHTS if weights else ())]
         folder = Path(snapshot_download(REPOSITORIES[name], allow_patterns=wanted))
-    except Exception as error:  # a network fails in more ways than can be listed
-        raise ValueError(_advice(name, f"{type(error).__name__}: {_first_line(error)}")) from None
+    except Exception as error:  # network errors have many types
+        raise ValueError(_advice(name, f"{type(error).__name__}: {first_line(error)[:160]}")) from None
     if not is_whole(folder):
-        raise ValueError(_advice(name, "the copy in the cache isn't whole"))
+        raise ValueError(_advice(name, "the copy in the cache is incomplete"))
     return folder
 
 
@@ -51,11 +52,7 @@ def _cached(repository: str) -> Path | None:
 
 def _advice(name: str, why: str) -> str:
     return (
-        f"{name}: not on this machine, and can't be fetched ({why}). Where there is a network, get config.json, "
-        f"model.safetensors, vocab.json and merges.txt from https://huggingface.co/{REPOSITORIES[name]}/tree/main "
-        f"into one folder, and give that folder instead of {name}"
+        f"{name}: not on this machine, and the download failed ({why}). On a machine with a network, download "
+        f"config.json, model.safetensors, vocab.json and merges.txt from "
+        f"https://huggingface.co/{REPOSITORIES[name]}/tree/main into one folder, and give that folder instead of {name}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")[:160]

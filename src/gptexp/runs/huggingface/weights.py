@@ -1,7 +1,7 @@
-"""Hugging Face's names and shapes of GPT-2's weights, in and out.
+"""Conversion between gptexp's weights and those of Hugging Face's GPT-2.
 
-OpenAI's code computed its linear layers as convolutions of width 1, whose matrices lie (in, out); those of
-torch's nn.Linear lie (out, in). All else is the same: our parameters bear GPT-2's own names.
+OpenAI's code computes linear layers as convolutions of width 1 with matrices (in, out); torch's nn.Linear has
+(out, in). The names of the parameters are the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from gptexp.runs import huggingface
-from gptexp.runs.archive import open_plain, require_dense
+from gptexp.runs.archive import open_archive, require_dense
 from gptexp.runs.checkpoint import Checkpoint
-from gptexp.util.files import POINTER, require_no_pointer
+from gptexp.runs.huggingface.config import CONFIG
+from gptexp.util.files import LFS_POINTER, require_no_pointer
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
@@ -25,17 +26,17 @@ Weights = dict[str, torch.Tensor]
 
 
 def load_folder(folder: Path) -> Checkpoint:
-    """A folder in Hugging Face's form as the checkpoint of a run that has taken no step.
+    """Return a Hugging Face folder as the checkpoint of a run at step 0.
 
     Raises:
-        ValueError: a file isn't what it should be; nothing but tensors was made of it.
+        ValueError: a file is damaged or has other content; loading it executed no code.
     """
-    settings, tokenizer = huggingface.read_run(folder)
+    settings, tokenizer = huggingface.settings_and_tokenizer(folder)
     weights: Weights = {}
     tied, heads = settings["model"]["tie_weights"], []
     for path in huggingface.weight_files(folder):
         for name, tensor in _stored(path):
-            weights |= own(name, tensor, path, tied=tied)
+            weights |= imported(name, tensor, path, tied=tied)
             heads += [(path, tensor)] if tied and name == HEAD else []
     for path, head in heads:
         _require_same_head(path, head, weights.get(EMBEDDING))
@@ -43,55 +44,55 @@ def load_folder(folder: Path) -> Checkpoint:
 
 
 def _require_same_head(path: Path, head: torch.Tensor, embedding: torch.Tensor | None) -> None:
-    """A stored output layer that is to be tied must be what it is tied to, or it would be dropped unseen."""
+    """Refuse a stored output layer that differs from the embedding it is tied to, because it would be ignored."""
     if embedding is not None and not torch.equal(head.detach().float(), embedding):
         raise ValueError(
-            f"{path}: {HEAD} differs from {EMBEDDING}, but by {huggingface.CONFIG} they are one; if the model has an "
-            f'output layer of its own, write "tie_word_embeddings": false into {huggingface.CONFIG}'
+            f"{path}: {HEAD} differs from {EMBEDDING}, but {CONFIG} ties them; if the model has a "
+            f'separate output layer, write "tie_word_embeddings": false into {CONFIG}'
         )
 
 
 def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of a file, one after the other."""
+    """Yield (name, tensor) of a file."""
     if path.suffix != ".safetensors":
-        yield from open_plain(path, legacy=True).items()
+        yield from open_archive(path, legacy=True).items()
         return
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb") as start:
-        require_no_pointer(path, start.read(len(POINTER)))
+        require_no_pointer(path, start.read(len(LFS_POINTER)))
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
 
 
-def own(name: str, stored: torch.Tensor, path: Path, *, tied: bool) -> Weights:
-    """One of Hugging Face's weights as ours, in float32; nothing where we don't keep it.
+def imported(name: str, stored: torch.Tensor, path: Path, *, tied: bool) -> Weights:
+    """Return one of Hugging Face's weights with gptexp's name and shape, in float32; {} if gptexp does not store it.
 
-    GPT2Model stores its names without `transformer.`, GPT2LMHeadModel with it.
+    GPT2Model stores names without `transformer.`, GPT2LMHeadModel with it.
     """
     require_dense(path, name, stored)
     name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
     if MASK.fullmatch(name) or (tied and name == HEAD):
         return {}
     if not stored.is_floating_point():
-        raise ValueError(f"{path}: {name} holds whole numbers")
-    return {name: turned(name, stored.detach().float())}
+        raise ValueError(f"{path}: {name} contains integers")
+    return {name: transposed(name, stored.detach().float())}
 
 
-def turned(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The matrix of a linear layer with rows and columns exchanged, from Hugging Face's form or to it."""
+def transposed(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return the transposed matrix if it belongs to a linear layer; the conversion is its own inverse."""
     return tensor.t().contiguous() if CONV1D.fullmatch(name) and tensor.ndim == 2 else tensor.contiguous()
 
 
-def theirs(weights: Weights) -> Weights:
-    """Our weights as GPT2LMHeadModel stores them; biases that a model does without are zero there."""
-    without = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
-    zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in without}
-    return {name: turned(name, tensor) for name, tensor in {**weights, **zeros}.items()}
+def exported(weights: Weights) -> Weights:
+    """Return the weights as GPT2LMHeadModel stores them, with zeros for the biases that a model lacks."""
+    unbiased = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
+    zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in unbiased}
+    return {name: transposed(name, tensor) for name, tensor in {**weights, **zeros}.items()}
 
 
 def _has_bias(name: str) -> bool:

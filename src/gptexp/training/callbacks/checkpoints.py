@@ -18,12 +18,10 @@ from gptexp.machine import ranks, slurm
 from gptexp.machine.lightning import pl
 from gptexp.models.weights import model_tensors
 from gptexp.runs import checkpoint
-from gptexp.runs.layout import RESULT
-from gptexp.runs.result import interrupted
+from gptexp.runs.result import INTERRUPTED, Result, interrupted, write_result
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import named_optimizer_state
-from gptexp.util.files import write_json
 from gptexp.util.signals import ENDING, is_ignored
 
 
@@ -99,7 +97,7 @@ class Checkpoints(pl.Callback):
                 "last": lit.score.metrics() if lit.score else None,
                 "best": self.record.best,
                 "seconds": self.record.throughput.elapsed(),
-                "sums": lit.sums.tolist() if lit.sums is not None and lit.validates(lit.step) else None,
+                "sums": lit.score.sums() if lit.score and lit.validates(lit.step) else None,
             },
             precision=str(lit.trainer.precision),
             history=self.record.history.until(lit.step),
@@ -123,7 +121,7 @@ class Checkpoints(pl.Callback):
         with ranks.first_then_others(f"stopped after step {lit.step}"):  # none leaves while rank 0 writes
             if lit.trainer.is_global_zero:
                 name = signal.Signals(self._stopping).name
-                write_json(run / RESULT, {"status": "interrupted", "signal": name, "steps": lit.step})
+                write_result(run, Result(status=INTERRUPTED, signal=name, steps=lit.step))
         raise interrupted(self._stopping, run)
 
 

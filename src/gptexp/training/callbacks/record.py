@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import torch
 
 from gptexp.machine.lightning import pl
 from gptexp.runs.history import History
-from gptexp.runs.layout import RESULT
+from gptexp.runs.result import COMPLETED, Result, finite, write_result
 from gptexp.training.module import LitGPT
-from gptexp.util.files import write_json
 
 
 class Throughput:
@@ -137,39 +135,34 @@ class RunRecord(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in metrics.items() if k != "step"}, step=step)
 
-    def result(self, lit: LitGPT) -> dict[str, Any]:
-        """What result.json holds."""
+    def result(self, lit: LitGPT) -> Result:
+        """Return the outcome of the completed run."""
         assert lit.score is not None
         tokens = lit.step * self.throughput.tokens_per_step
         seconds, history = self.throughput.seconds, self.history.until(lit.step)
-        return {
-            "status": "completed",
-            "metrics": _finite(lit.score.metrics()),
-            "best": _finite(self.best or {}),
-            "val": {**lit.score.record(), "text_sha256": self.facts["text_sha256"]},
-            "steps": lit.step,
-            "tokens": tokens,
-            "seconds": round(time.perf_counter() - self.started, 3),
-            "training_seconds": round(seconds, 3),
-            "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-            "parameters": self.facts["parameters"],
-            "trainable_parameters": self.facts["trainable_parameters"],
-            "precision": lit.trainer.precision,
-            "flops_per_token": self.flops_per_token,
-            "bytes_per_token": self.facts["bytes_per_token"],
-            "resumed_from": self.first_step or None,
-            "peak_lr": history[-1]["peak_lr"],
-            "code_sha256": history[-1]["code_sha256"],
-            "history": history,
-        }
+        return Result(
+            status=COMPLETED,
+            metrics=finite(lit.score.metrics()),
+            best=finite(self.best or {}),
+            val={**lit.score.record(), "text_sha256": self.facts["text_sha256"]},
+            steps=lit.step,
+            tokens=tokens,
+            seconds=round(time.perf_counter() - self.started, 3),
+            training_seconds=round(seconds, 3),
+            tokens_per_second=round(tokens / max(seconds, 1e-9), 1),
+            parameters=self.facts["parameters"],
+            trainable_parameters=self.facts["trainable_parameters"],
+            precision=lit.trainer.precision,
+            flops_per_token=self.flops_per_token,
+            bytes_per_token=self.facts["bytes_per_token"],
+            resumed_from=self.first_step or None,
+            peak_lr=history[-1]["peak_lr"],
+            code_sha256=history[-1]["code_sha256"],
+            history=history,
+        )
 
-    def finish(self, lit: LitGPT) -> dict[str, Any]:
-        """Write result.json: the sign that the run is complete."""
+    def finish(self, lit: LitGPT) -> Result:
+        """Write result.json, which marks the run as complete."""
         result = self.result(lit)
-        write_json(self.folder / RESULT, result)
+        write_result(self.folder, result)
         return result
-
-
-def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
-    """Strict JSON has no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -13,6 +13,7 @@ from gptexp.generation.decoding import stream_tokens
 from gptexp.generation.streaming import plain_text
 from gptexp.machine.lightning import pl
 from gptexp.runs import samples
+from gptexp.runs.layout import SAMPLES
 from gptexp.tokenizers import Tokenizer
 from gptexp.training.module import LitGPT
 from gptexp.util.files import atomic_write, open_append
@@ -29,7 +30,7 @@ class TextSamples(pl.Callback):
     def __init__(
         self, folder: Path, config: SamplesConfig, tokenizer: Tokenizer, prompt: str, scored_tokens: int
     ) -> None:
-        self.path, self.config, self.tokenizer, self.prompt = folder / samples.FILE, config, tokenizer, prompt
+        self.path, self.config, self.tokenizer, self.prompt = folder / SAMPLES, config, tokenizer, prompt
         self.scored_tokens = scored_tokens
         self.text = ""
 

@@ -1,14 +1,14 @@
-"""Pieces of text -> token shards of the two parts, in batches, with memory bounded by a batch."""
+"""From pieces of text to the token shards of both parts, in batches that bound the memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gptexp.data import manifest
 from gptexp.data.shards import ShardWriter
 from gptexp.data.split import Piece
 from gptexp.tokenizers import Tokenizer
@@ -16,24 +16,27 @@ from gptexp.tokenizers import Tokenizer
 BATCH = 4_000_000  # characters encoded together
 
 
-class Part:
-    """The tokens of training or validation: <|endoftext|> between documents, at most `limit` tokens."""
+class PartWriter:
+    """Writes the tokens of training or validation: <|endoftext|> between documents, at most `limit` tokens."""
 
     def __init__(self, folder: Path, prefix: str, tokenizer: Tokenizer, limit: int | None = None) -> None:
         self.writer = ShardWriter(folder, prefix, tokenizer.vocab_size)
         self.eot, self.limit, self._token_bytes = tokenizer.eot, limit, tokenizer.token_bytes
-        self.bytes, self.documents, self.full = 0, 0, False
-        self.cuts_runs = False
+        self.bytes, self.documents = 0, 0
+        self.full, self.cuts_runs = False, False
 
     def add(self, starts: bool, tokens: np.ndarray, cuts_runs: bool = False) -> None:
-        """Append the tokens of one piece. cuts_runs: words of the piece were too long, and cut."""
+        """Append the tokens of one piece.
+
+        starts: a document begins with the piece. cuts_runs: the tokenizer cut words of the piece that are too long.
+        """
         self.cuts_runs = self.cuts_runs or cuts_runs
         if starts and len(self.writer) and self.eot is not None:
-            self.full = self.full or self._room() < 2  # never <|endoftext|> as the last token
+            self.full = self.full or self._left() < 2  # <|endoftext|> is never the last token
             self._write(np.array([self.eot]))
         self.documents += starts and not self.full
         self._write(tokens)
-        self.full = self.full or self._room() == 0
+        self.full = self.full or self._left() == 0
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -49,26 +52,26 @@ class Part:
         self.bytes, self.documents, self.full = state["bytes"], state["documents"], state["full"]
         self.cuts_runs = state.get("cuts_runs", False)
 
-    def summary(self) -> dict[str, Any]:
-        """What the manifest says about the part."""
-        return {
-            "shards": [asdict(shard) for shard in self.writer.shards],
-            "bytes": self.bytes,
-            "documents": self.documents,
-            "cuts_runs": self.cuts_runs,
-        }
+    def summary(self) -> manifest.Part:
+        """Return what the manifest records of the part."""
+        return manifest.Part(
+            columns={"shards": self.writer.shards},
+            bytes=self.bytes,
+            documents=self.documents,
+            cuts_runs=self.cuts_runs,
+        )
 
-    def _room(self) -> int:
+    def _left(self) -> int:
         return 1 << 62 if self.limit is None else self.limit - len(self.writer)
 
     def _write(self, tokens: np.ndarray) -> None:
         if not self.full:
-            tokens = tokens[: self._room()]
+            tokens = tokens[: self._left()]
             self.writer.write(tokens)
             self.bytes += int(self._token_bytes[tokens].sum())
 
 
-def tokenise(pieces: Iterable[Piece], tokenizer: Tokenizer, train: Part, val: Part) -> Iterator[int]:
+def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, train: PartWriter, val: PartWriter) -> Iterator[int]:
     """Encode pieces and append them to their part; yields the characters of each batch once it is written."""
     for batch in _batches(pieces, train):
         tokens = tokenizer.encode_batch([piece.text for piece in batch])
@@ -77,12 +80,12 @@ def tokenise(pieces: Iterable[Piece], tokenizer: Tokenizer, train: Part, val: Pa
         yield sum(len(piece.text) for piece in batch)
 
 
-def _batches(pieces: Iterable[Piece], train: Part) -> Iterator[list[Piece]]:
+def _batches(pieces: Iterable[Piece], train: PartWriter) -> Iterator[list[Piece]]:
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
         if train.full and not piece.val:
-            continue  # no need to encode what max_tokens leaves out
+            continue  # max_tokens leaves it out, so it need not be encoded
         batch.append(piece)
         size += len(piece.text)
         if size >= BATCH:
