@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptexp.compose.composition import compose
-from gptexp.generation.decoding import Decoder, RecomputingDecoder, Writing, make_decoder
+from gptexp.generation.decoding import Decoder, Generation, RecomputingDecoder, make_decoder
 from gptexp.models.build import build_model
 
 PROMPT, VOCAB = 32, 50257
@@ -101,7 +101,7 @@ def measured(writers: dict[str, Callable[..., None]], batch: int, options: argpa
 
 def write(decoder: Decoder, n: int) -> None:
     """Generate n tokens for each text with gptexp."""
-    for _ in Writing(decoder, [None] * len(decoder.sequences), max_new_tokens=n, temperature=0):
+    for _ in Generation(decoder, [None] * len(decoder.sequences), max_new_tokens=n, temperature=0):
         pass
 
 

@@ -1,4 +1,4 @@
-"""python -m gptexp.evaluate RUN: score a trained model on its corpus, on any text, or on a published task."""
+"""python -m gptexp.evaluate RUN: score a trained model on its corpus, any text, or a published task."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from gptexp.util.options import OptionParser
 def parser() -> OptionParser:
     p = OptionParser(
         prog=program_name("gptexp.evaluate"),
-        description="Score a run: nats a token, bits a byte, perplexity; computed in float32. By default on the "
-        "validation part of its own corpus. Words are what white space separates.",
+        description="Score a run: nats per token, bits per byte and perplexity, computed in float32. By default, the "
+        "validation part of its corpus is scored. Words are separated by white space.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
     what = p.add_mutually_exclusive_group()
-    what.add_argument("--split", choices=["val", "train"], help="of its own corpus; default: val")
-    what.add_argument("--text", type=Path, metavar="FILE", help="any text, with a sliding window")
+    what.add_argument("--split", choices=["val", "train"], help="part of its corpus; default: val")
+    what.add_argument("--text", type=Path, metavar="FILE", help="any text, scored with a sliding window")
     what.add_argument("--lambada", type=Path, metavar="FILE", help="jsonl with `text`: predict the last word")
-    what.add_argument("--hellaswag", type=Path, metavar="FILE", help="HellaSwag's own jsonl: choose the ending")
-    p.add_argument("--stride", type=int, help="with --text: new tokens a window; default: half of block_size")
+    what.add_argument("--hellaswag", type=Path, metavar="FILE", help="HellaSwag's jsonl: choose the ending")
+    p.add_argument("--stride", type=int, help="with --text: new tokens per window; default: half of block_size")
     p.add_argument("--encoding", help="with --text; default: utf-8")
     p.add_argument(
         "--allow-special",
         action="store_true",
-        help="with --text: <|endoftext|> in it is the token between documents, which isn't scored, not ordinary text",
+        help="with --text: read <|endoftext|> as the token between documents, which is not scored",
     )
-    p.add_argument("--max-tokens", type=int, help="of its own corpus, score at most so many tokens")
-    p.add_argument("--batch-size", type=int, help="windows a forward pass; default: what fits")
+    p.add_argument("--max-tokens", type=int, help="score at most this many tokens of its corpus")
+    p.add_argument("--batch-size", type=int, help="windows per forward pass; default: as many as fit")
     p.add_argument(
         "--cache", type=Path, default=Path("data/cache"), help="folder of token shards; default: %(default)s"
     )
@@ -37,8 +37,8 @@ def parser() -> OptionParser:
     p.add_argument(
         "--trust-data",
         action="store_true",
-        help="read the corpus that the run's settings name, although the run lies outside --logs, or the corpus is "
-        "fetched from the network",
+        help="read the corpus that the settings of the run name, even if the run is outside --logs or the corpus is "
+        "downloaded",
     )
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     return p

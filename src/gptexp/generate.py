@@ -1,4 +1,4 @@
-"""python -m gptexp.generate RUN --prompt "…": write on from a prompt."""
+"""python -m gptexp.generate RUN --prompt "…": continue a prompt."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from gptexp.util.options import OptionParser
 
 
 def parser() -> OptionParser:
-    """The command line; plain argparse, because a prompt may be full of commas, quotes and brackets."""
+    """Options of the command; argparse and not Hydra, because a prompt may contain commas, quotes and brackets."""
     p = OptionParser(
         prog=program_name("gptexp.generate"),
-        description="Write text with a trained model. The text goes to standard output, notices to standard error.",
+        description="Generate text with a trained model: text to standard output, notices to standard error.",
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, `latest`, or gpt2 …")
     p.add_argument(
-        "--prompt", action="append", help="the text to go on from (default: the start of a document); may be repeated"
+        "--prompt", action="append", help="text to continue (default: the start of a document); may be repeated"
     )
-    p.add_argument(
-        "--allow-special", action="store_true", help="<|endoftext|> in a prompt is the token, not ordinary text"
-    )
+    p.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in a prompt as the token")
     p.add_argument("--max-new-tokens", type=int, default=200, help="default: %(default)s")
     p.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token; default: %(default)s")
-    p.add_argument("--top-k", type=int, default=50, help="choose among the k likeliest; default: %(default)s")
-    p.add_argument("--top-p", type=float, help="choose among the likeliest that make up this probability")
-    p.add_argument("--stop", metavar="TEXT", action="append", help="end before this text; may be repeated")
-    p.add_argument("--num-samples", type=int, default=1, help="texts for each prompt; default: %(default)s")
-    p.add_argument("--seed", type=int, default=1, help="the same seed writes the same text; default: %(default)s")
+    p.add_argument("--top-k", type=int, default=50, help="sample from the k likeliest tokens; default: %(default)s")
+    p.add_argument("--top-p", type=float, help="sample from the likeliest tokens that together reach this probability")
+    p.add_argument("--stop", metavar="TEXT", action="append", help="stop before this text; may be repeated")
+    p.add_argument("--num-samples", type=int, default=1, help="texts per prompt; default: %(default)s")
+    p.add_argument("--seed", type=int, default=1, help="the same seed gives the same text; default: %(default)s")
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument(
         "--backend", choices=["torch", "numpy"], default="torch", help="numpy: the slow reference; default: %(default)s"
     )
-    p.add_argument("--interactive", action="store_true", help="ask for prompts; Ctrl-C stops the text, Ctrl-D ends")
+    p.add_argument(
+        "--interactive", action="store_true", help="ask for prompts; Ctrl-C stops the text, Ctrl-D ends the program"
+    )
     return p
 
 

@@ -175,7 +175,7 @@ def test_the_result_is_one_complete_line(runs: Path) -> None:
     done = command("evaluate", "gpt", "--text", "some.txt", "--stride", "4", cwd=runs)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("perplexity ")
-    assert " a token, " in done.stdout
+    assert " per token, " in done.stdout
     assert done.stdout.endswith(" bytes · stride 4 of 16\n")
     assert done.stdout.count("\n") == 1
 
@@ -186,19 +186,22 @@ WRONG = [
     (["--text", "empty.txt"], "empty.txt: is empty, so there is nothing to score"),
     (["--text", "mark.txt"], "mark.txt: has 0 tokens, and the first is only context; give at least 2"),
     (["--text", "one.txt"], "one.txt: has 1 tokens, and the first is only context; give at least 2"),
-    (["--allow-special"], "--allow-special: goes with --text FILE"),
+    (["--allow-special"], "--allow-special: requires --text FILE"),
     (["--text", "some.txt", "--allow-special"], "some.txt: --allow-special: tokenizer=char has no <|endoftext|>"),
     (["--text", "some.txt", "--stride", "0"], "--stride=0: too small, give at least 1"),
     (["--text", "some.txt", "--stride", "17"], "--stride=17: must be from 1 to 16, the model's block_size"),
-    (["--stride", "8"], "--stride=8: goes with --text FILE"),
-    (["--encoding", "utf-8"], "--encoding=utf-8: goes with --text FILE"),
+    (["--stride", "8"], "--stride=8: requires --text FILE"),
+    (["--encoding", "utf-8"], "--encoding=utf-8: requires --text FILE"),
     (["--text", "some.txt", "--encoding", "utf-9"], "--encoding=utf-9: unknown text encoding; try utf-8"),
     (["--text", "some.txt", "--encoding", "base64"], "--encoding=base64: unknown text encoding; try utf-8"),
     (["--text", "/dev/null"], "/dev/null: is not a regular file, and a text is read several times; write it to a file"),
-    (["--text", "some.txt", "--max-tokens", "9"], "--max-tokens=9: goes with the run's own corpus, not with some.txt"),
+    (
+        ["--text", "some.txt", "--max-tokens", "9"],
+        "--max-tokens=9: applies only to the corpus of the run, not to some.txt",
+    ),
     (["--text", "latin.txt"], "latin.txt: byte 3 (line 1) can't be read as --encoding=utf-8; it looks like"),
     (["--text", "new.txt"], "new.txt: character '雪' (U+96EA) at line 2, column 3: not among the "),
-    (["--lambada", "some.txt"], "some.txt, line 1: is no JSON (Expecting value)"),
+    (["--lambada", "some.txt"], "some.txt, line 1: is not JSON (Expecting value)"),
     (["--hellaswag", "mark.txt"], "mark.txt: has no lines, so there is nothing to score"),
 ]
 
@@ -322,16 +325,16 @@ def test_hellaswag_contexts_are_cleaned_as_in_lm_evaluation_harness(row: dict[st
 @pytest.mark.parametrize(
     ("task", "row", "message"),
     [
-        ("lambada", {"txt": "a b"}, "it has no text in `text`"),
-        ("lambada", {"text": "alone"}, "its `text` has no space, so no word before the last one"),
-        ("lambada", ["The cat"], "it is no JSON object"),
+        ("lambada", {"txt": "a b"}, "there is no text in `text`"),
+        ("lambada", {"text": "alone"}, "`text` has no space, so no word before the last one"),
+        ("lambada", ["The cat"], "is not a JSON object"),
         ("lambada", {"text": "The ab雪"}, "character '雪'"),
         ("lambada", {"text": "The " + "t" * 40}, "has 41 tokens, more than block_size=16"),
-        ("hellaswag", {**SWAG, "endings": ["a"]}, "its `endings` are not a list of at least two"),
-        ("hellaswag", {**SWAG, "label": 2}, "its `label` is 2, not the number of an"),
-        ("hellaswag", {**SWAG, "label": ""}, "its `label` is '', not the number"),
-        ("hellaswag", {k: v for k, v in SWAG.items() if k != "activity_label"}, "it has no text in `activity_label`"),
-        ("hellaswag", {**SWAG, "ctx_b": None}, "it has no text in `ctx_b`"),
+        ("hellaswag", {**SWAG, "endings": ["a"]}, "`endings` is not a list of at least two"),
+        ("hellaswag", {**SWAG, "label": 2}, "`label` is 2, not the index of an"),
+        ("hellaswag", {**SWAG, "label": ""}, "`label` is '', not the index"),
+        ("hellaswag", {k: v for k, v in SWAG.items() if k != "activity_label"}, "there is no text in `activity_label`"),
+        ("hellaswag", {**SWAG, "ctx_b": None}, "there is no text in `ctx_b`"),
     ],
 )
 def test_a_wrong_line_of_a_task_is_named(

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptexp.config.model import GPTConfig, MLPConfig, Position
-from gptexp.generation.decoding import ReferenceDecoder, Writing, make_decoder, stream_tokens
+from gptexp.generation.decoding import Generation, ReferenceDecoder, make_decoder, stream_tokens
 from gptexp.generation.sampling import sample_token
 from gptexp.generation.streaming import TextStream, UntilStop, plain_text
 from gptexp.models.gpt import GPT
@@ -130,12 +130,12 @@ def test_the_cache_is_used_one_token_at_a_time():
 def side_by_side(model: torch.nn.Module, prompts: list[list[int]], n: int, ends: dict[int, int] | None = None, **how):
     """The continuation of each prompt. ends: the number of tokens after which a text is stopped."""
     generators = [seeded(i) for i in range(len(prompts))]
-    writing = Writing(make_decoder(model.eval(), prompts, n), generators, max_new_tokens=n, **how)
+    generation = Generation(make_decoder(model.eval(), prompts, n), generators, max_new_tokens=n, **how)
     texts: list[list[int]] = [[] for _ in prompts]
-    for text, token in writing:
+    for text, token in generation:
         texts[text].append(token)
         if ends and len(texts[text]) == ends.get(text):
-            writing.end(text)
+            generation.end(text)
     return texts
 
 
@@ -170,8 +170,8 @@ def test_finished_texts_cost_no_further_computation():
 @pytest.mark.parametrize("n_prompt", [2, 9])
 def test_the_reference_generates_the_same_text(position, n_prompt):
     model, prompt = network(position=position), [(5 * i) % 13 for i in range(n_prompt)]
-    writing = Writing(ReferenceDecoder(model.eval(), [prompt]), [None], max_new_tokens=15, temperature=0)
-    assert [token for _, token in writing] == greedy_by_hand(model, prompt, 15)
+    generation = Generation(ReferenceDecoder(model.eval(), [prompt]), [None], max_new_tokens=15, temperature=0)
+    assert [token for _, token in generation] == greedy_by_hand(model, prompt, 15)
 
 
 def test_models_without_a_cache_see_their_last_block():

@@ -172,7 +172,7 @@ def test_the_table_shows_texts_and_labels_literally(capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         ([], "--text: give a text to label, or --file with many"),
-        (["--text", " "], "--text: is empty, so there is nothing to read its label from"),
+        (["--text", " "], "--text: is empty, so no label can be predicted"),
         (["--text", "The söng"], "the text 'The söng': character 'ö'"),
         (["--file", "none.csv"], "--file=none.csv: no such file"),
         (["--file", "texts.csv", "--text-column", "txt"], "--file=texts.csv: no column txt; there are text, label"),
@@ -597,7 +597,7 @@ def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str,
         assert "was trained with objective=mlm: it predicts masked tokens from both sides" in error
     with pytest.raises(SystemExit):
         predict.main(["masked", "--text", "The"])
-    assert "was trained with objective=mlm, and knows no labels" in capsys.readouterr().err
+    assert "was trained with objective=mlm, which has no labels" in capsys.readouterr().err
     with pytest.raises(ValueError, match="predicts a label"):
         load_model(_as_classifier(load(Path("masked/checkpoints/last.ckpt"))), "run")
 

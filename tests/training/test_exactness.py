@@ -200,7 +200,7 @@ def test_slurm_preemption_saves_and_requeues_and_the_job_resumes(workplace: Path
         [sys.executable, "-m", "gptexp.train", *settings, "resume=auto"],
         capture_output=True, text=True, check=False, env={**os.environ, **env},
     )  # fmt: skip
-    assert f"going on from step {step}" in done.stdout, done.stderr
+    assert f"resuming from step {step}" in done.stdout, done.stderr
     assert rows(workplace / "logs/runs/slurm-77/auto/metrics.csv") == step + 3
 
 

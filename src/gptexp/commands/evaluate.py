@@ -6,31 +6,44 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gptexp.compose.trust import from_network, is_own, named
+from gptexp.config.conversion import from_plain
 from gptexp.config.rules import require_encoding
+from gptexp.runs.finding import find_checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gptexp.objectives.lm import Score
+    from gptexp.runs.checkpoint import Checkpoint
+    from gptexp.tokenizers import Tokenizer
+
+Found = tuple[dict[str, Any], str]  # what --json prints, and the line without it
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the score that the command line asks for."""
+    """Print the score that the command line requests."""
     _check(arguments)
     result, line = _evaluator(arguments)(arguments)
     finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in result.items()}
     print(json.dumps(finite) if arguments.json else line)
 
 
-def _evaluator(arguments: argparse.Namespace) -> Any:
+def _evaluator(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], Found]:
     if arguments.text:
         return evaluate_text
     return evaluate_task if arguments.lambada or arguments.hellaswag else evaluate
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what can be refused before the model is loaded.
+    """Check the options before the model is loaded.
 
     Raises:
-        ValueError: naming the option and the remedy.
+        ValueError: the option and the remedy.
     """
     for flag, least in {"max_tokens": 2, "batch_size": 1, "stride": 1}.items():
         value = getattr(arguments, flag)
@@ -38,34 +51,31 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{flag.replace('_', '-')}={value}: too small, give at least {least}")
     for flag in ("stride", "encoding"):
         if getattr(arguments, flag) is not None and not arguments.text:
-            raise ValueError(f"--{flag}={getattr(arguments, flag)}: goes with --text FILE")
+            raise ValueError(f"--{flag}={getattr(arguments, flag)}: requires --text FILE")
     if arguments.allow_special and not arguments.text:
-        raise ValueError("--allow-special: goes with --text FILE")
+        raise ValueError("--allow-special: requires --text FILE")
     file = arguments.text or arguments.lambada or arguments.hellaswag
     if file and arguments.max_tokens is not None:
-        raise ValueError(f"--max-tokens={arguments.max_tokens}: goes with the run's own corpus, not with {file}")
+        raise ValueError(f"--max-tokens={arguments.max_tokens}: applies only to the corpus of the run, not to {file}")
     if arguments.encoding is not None:
         require_encoding("--encoding", arguments.encoding)
 
 
-def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Load the checkpoint, open its corpus by its own settings, score; what is found, and a line that says it."""
-    from gptexp.runs.finding import find_checkpoint
-
+def evaluate(arguments: argparse.Namespace) -> Found:
+    """Score a part of the corpus that the settings of the run name."""
     path = find_checkpoint(arguments.run, arguments.logs)
 
-    from gptexp.config.conversion import from_plain
     from gptexp.data.prepare import prepare
     from gptexp.evaluation.scoring import score_tokens
 
     checkpoint, model, tokenizer = _loaded(path)
-    if not checkpoint.config.get("data"):  # Hugging Face's: weights without a corpus
-        raise ValueError(f"{arguments.run}: has no corpus of its own to be scored on; give a text by --text FILE")
+    if not checkpoint.config.get("data"):  # Hugging Face's format: weights without a corpus
+        raise ValueError(f"{arguments.run}: has no corpus to score; give a text with --text FILE")
     corpus = from_plain("data", checkpoint.config.get("data"))
     _require_trusted(arguments, path, checkpoint.config["data"])
     data = prepare(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
     if data.fingerprint != checkpoint.data.get("fingerprint"):
-        print("notice: this is not the text that the run was trained on", file=sys.stderr)
+        print("notice: the corpus has changed since the run was trained", file=sys.stderr)
     split = arguments.split or "val"
     score = score_tokens(
         model,
@@ -94,28 +104,25 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _require_trusted(arguments: argparse.Namespace, path: Path, data: dict[str, Any]) -> None:
-    """A checkpoint from elsewhere may name any file of this machine, or any address."""
-    from gptexp.compose.trust import from_network, is_own, named
-
+    """Refuse an untrusted checkpoint, whose settings may name any file of this machine or any URL."""
     if arguments.trust_data:
         return
     if not is_own(path, arguments.logs):
-        why = f"lies outside --logs {arguments.logs}"
+        why = f"is outside --logs {arguments.logs}"
     elif from_network(data):
         why = "was trained on a corpus from the network"
     else:
         return
     raise ValueError(
-        f"{arguments.run}: {why}, and the settings in {path} name what to read ({named(data)}); add --trust-data if "
-        "that may be read, or give a text by --text FILE"
+        f"{arguments.run}: {why}, and the settings in {path} name the corpus to read ({named(data)}); add --trust-data "
+        "to allow that, or give a text with --text FILE"
     )
 
 
-def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Score a text file with a sliding window; its first token is context only."""
+def evaluate_text(arguments: argparse.Namespace) -> Found:
+    """Score a text file with a sliding window; its first token is only context."""
     from gptexp.data.corpora._reading import Contents
     from gptexp.data.text_file import require_text, survey, tokens_of
-    from gptexp.runs.finding import find_checkpoint
 
     path, file, encoding = find_checkpoint(arguments.run, arguments.logs), arguments.text, arguments.encoding or "utf-8"
     require_text(file)
@@ -129,17 +136,17 @@ def evaluate_text(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     tokens = tokens_of(file, tokenizer, encoding, contents, arguments.allow_special)
     score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
     if score.tokens == 0:
-        raise ValueError(f"{file}: has nothing to score but {tokenizer.eot_text}")
+        raise ValueError(f"{file}: has no token to score except {tokenizer.eot_text}")
     result = {"text": str(file), **sizes, **_counts(score, text.words), "text_sha256": text.text_sha256}
     return result | {"step": checkpoint.step}, _line(result)
 
 
-def _counts(score: Any, words: int) -> dict[str, Any]:
-    """The score by token, word and byte.
+def _counts(score: Score, words: int) -> dict[str, Any]:
+    """Return the score per token, word and byte.
 
-    Perplexity a word is exp(nats / words): nats of all scored tokens, words the runs of characters between white
-    space in the whole text, as `str.split` counts them. GPT-2's own tables are made so, after undoing what data
-    sets of their time did to a text (section 3.1 of Radford et al. 2019); here the text is scored as it is.
+    Perplexity per word is exp(nats / words), with the nats of all scored tokens and the words of the whole text as
+    `str.split` counts them. GPT-2's tables have it too, after reversing changes that data sets made to their texts
+    (section 3.1 of Radford et al. 2019); here the text is scored unchanged.
     """
     by_word = type(score)(score.nats, words, score.bytes) if words else None
     return {
@@ -155,9 +162,9 @@ def _counts(score: Any, words: int) -> dict[str, Any]:
 
 
 def _line(found: dict[str, Any]) -> str:
-    a_word = f", {_short(found['word_perplexity'])} a word" if found["words"] else ""
+    per_word = f", {_short(found['word_perplexity'])} per word" if found["words"] else ""
     return (
-        f"perplexity {_short(found['perplexity'])} a token{a_word} · {found['bpb']:.4f} bits a byte · "
+        f"perplexity {_short(found['perplexity'])} per token{per_word} · {found['bpb']:.4f} bits per byte · "
         f"{found['tokens']:,} tokens · {found['words']:,} words · {found['bytes']:,} bytes · "
         f"stride {found['stride']} of {found['block_size']}"
     )
@@ -173,10 +180,9 @@ def _stride(given: int | None, block_size: int) -> int:
     return given or max(1, block_size // 2)
 
 
-def evaluate_task(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """LAMBADA or HellaSwag from a file in its public format."""
+def evaluate_task(arguments: argparse.Namespace) -> Found:
+    """Score LAMBADA or HellaSwag from a file in its public format."""
     from gptexp.data.text_file import require_text
-    from gptexp.runs.finding import find_checkpoint
 
     path = find_checkpoint(arguments.run, arguments.logs)
     file = arguments.lambada or arguments.hellaswag
@@ -192,8 +198,8 @@ def evaluate_task(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"task": task.__name__, "file": str(file), **result, "step": checkpoint.step}, line
 
 
-def _loaded(path: Path) -> tuple[Any, Any, Any]:
-    """Checkpoint, model and tokenizer; torch is imported no earlier than here."""
+def _loaded(path: Path) -> tuple[Checkpoint, nn.Module, Tokenizer]:
+    """Return checkpoint, model and tokenizer. Imports torch, so call it after all other checks."""
     from gptexp.objectives.loading import load_model
     from gptexp.runs.opening import open_checkpoint
 
@@ -201,5 +207,5 @@ def _loaded(path: Path) -> tuple[Any, Any, Any]:
     return checkpoint, *load_model(checkpoint, path)
 
 
-def _block_size(checkpoint: Any) -> int:
+def _block_size(checkpoint: Checkpoint) -> int:
     return int(checkpoint.config["model"]["block_size"])

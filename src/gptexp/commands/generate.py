@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from gptexp.generation.decoding import Decoder
 
 
-BATCH = 32  # texts written side by side; their keys and values lie in memory together
+BATCH = 32  # texts that are generated together, and whose keys and values are in memory together
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the texts that the command line asks for."""
+    """Generate the texts that the command line requests."""
     _require_ranges(arguments)
     path = find_checkpoint(arguments.run, arguments.logs)
     writer = Writer(path, arguments)
@@ -39,7 +39,7 @@ def _require_ranges(arguments: argparse.Namespace) -> None:
         "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
         "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
         "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
-        "--stop": (not wrong, repr(wrong[0]) if wrong else "", "at least one character, none a control character"),
+        "--stop": (not wrong, repr(wrong[0]) if wrong else "", "at least one character, without control characters"),
     }
     for flag, (holds, value, right) in checks.items():
         if not holds:
@@ -47,14 +47,14 @@ def _require_ranges(arguments: argparse.Namespace) -> None:
 
 
 def _can_come(stop: str) -> bool:
-    """Text is written without control characters, so a stop string that has some would never be met."""
+    """Whether a stop string can occur: generated text has no control characters."""
     from gptexp.generation.streaming import plain_text
 
     return bool(stop) and plain_text(stop) == stop
 
 
 class Writer:
-    """A model and its tokenizer, ready to write."""
+    """Generates texts with a model and its tokenizer."""
 
     def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
         from gptexp.objectives.loading import load_model
@@ -64,9 +64,9 @@ class Writer:
         self.model, self.tokenizer = load_model(open_checkpoint(path), path)
 
     def write(self, prompts: list[str], seed: int) -> None:
-        """Print num_samples texts for each prompt: the first as it comes, the others behind it when they are done."""
+        """Print num_samples texts per prompt: the first while it is generated, the others when they are complete."""
         samples = range(self.arguments.num_samples)
-        for prompt in prompts:  # a wrong one is refused before anything is written
+        for prompt in prompts:  # an invalid one is refused before anything is printed
             self._encoded(prompt)
         texts = [(prompt, seed + sample) for prompt in prompts for sample in samples]
         for first in range(0, len(texts), BATCH):
@@ -77,17 +77,17 @@ class Writer:
                     print(piece, end="", flush=True)
                 else:
                     pieces[text].append(piece)
-            for text, written in enumerate(pieces):
+            for text, complete in enumerate(pieces):
                 if first or text:
                     print("\n\n---\n", file=sys.stderr if not sys.stdout.isatty() else sys.stdout)
-                    print("".join(written), end="")
+                    print("".join(complete), end="")
                 print(flush=True)
 
     def stream(self, texts: list[tuple[str, int]]) -> Iterator[tuple[int, str]]:
-        """For prompts and seeds: (which text, a piece of it), the prompt first; never half a character."""
+        """Yield (index of the text, a piece of it) for prompts and seeds; the first pieces are the prompts."""
         import torch
 
-        from gptexp.generation.decoding import Writing, eval_mode
+        from gptexp.generation.decoding import Generation, eval_mode
         from gptexp.generation.streaming import TextStream, UntilStop, plain_text
         from gptexp.util.seeds import seed_generator
 
@@ -95,7 +95,7 @@ class Writer:
         decoder = self._decoder([self._encoded(prompt) for prompt, _ in texts])
         for text, (prompt, _) in enumerate(texts):
             yield text, plain_text(prompt)
-        writing = Writing(
+        generation = Generation(
             decoder,
             [seed_generator(torch.Generator(), seed) for _, seed in texts],
             max_new_tokens=settings.max_new_tokens,
@@ -107,10 +107,10 @@ class Writer:
         streams = [TextStream(self.tokenizer.decode_bytes) for _ in texts]
         until = [UntilStop(settings.stop or []) for _ in texts]
         with eval_mode(self.model):
-            for text, token in writing:
+            for text, token in generation:
                 yield text, until[text].push(streams[text].push([token]))
                 if until[text].found:
-                    writing.end(text)
+                    generation.end(text)
         for text, stream in enumerate(streams):
             yield text, until[text].push(stream.finish()) + until[text].finish()
 
@@ -122,10 +122,10 @@ class Writer:
         return make_decoder(self.model, prompts, self.arguments.max_new_tokens)
 
     def _encoded(self, prompt: str) -> list[int]:
-        """Without a prompt: the end of the text before, or a line break, or the first symbol."""
+        """Return the tokens of a prompt; of an empty one <|endoftext|>, else a line break, else the first token."""
         encode = self.tokenizer.encode_special if self.arguments.allow_special else self.tokenizer.encode
-        if tokens := encode(prompt).tolist():
-            return tokens
+        if len(tokens := encode(prompt)):
+            return [int(token) for token in tokens]
         if self.tokenizer.eot is not None:
             return [self.tokenizer.eot]
         try:
@@ -135,7 +135,7 @@ class Writer:
 
 
 def converse(writer: Writer) -> None:
-    """A prompt loop: Ctrl-C stops the text, not the program; an empty line repeats the last prompt."""
+    """Read prompts in a loop: Ctrl-C stops the text, not the program; an empty line repeats the last prompt."""
     seed, last = writer.arguments.seed, (writer.arguments.prompt or [""])[-1]
     while True:
         try:
@@ -156,5 +156,5 @@ def converse(writer: Writer) -> None:
 
 
 def _unescaped(line: str) -> str:
-    """`\\n` typed in a prompt is a line break; nothing else is special."""
+    """Replace `\\n` in a prompt by a line break; no other escape is supported."""
     return line.replace("\\n", "\n")

@@ -1,4 +1,4 @@
-"""`gptexp predict`: labels of texts by a trained classifier."""
+"""`gptexp predict`: labels of texts, predicted by a trained classifier."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from gptexp.config.rules import require_encoding
 from gptexp.data.corpora.labelled import require_files
 from gptexp.runs.finding import find_checkpoint
 
-BATCH = 32  # texts a forward pass
-
-
-SHOWN = 3  # labels of a text in the table; --json has all
+BATCH = 32  # texts per forward pass
+LISTED = 3  # labels of a text in the table; --json has all
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -27,28 +25,28 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what can be refused before the model is loaded.
+    """Check the options before the model is loaded.
 
     Raises:
-        ValueError: naming the option and the remedy.
+        ValueError: the option and the remedy.
     """
     if not arguments.text and not arguments.file:
         raise ValueError("--text: give a text to label, or --file with many")
     for flag, given in {"text-column": arguments.text_column, "encoding": arguments.encoding}.items():
         if given and not arguments.file:
-            raise ValueError(f"--{flag}={given}: goes with --file")
+            raise ValueError(f"--{flag}={given}: requires --file")
     require_encoding("--encoding", arguments.encoding or "utf-8")
     if not all(text.strip() for text in arguments.text):
-        raise ValueError("--text: is empty, so there is nothing to read its label from")
+        raise ValueError("--text: is empty, so no label can be predicted")
     if arguments.file:
         require_files("--file", arguments.file)
 
 
 def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """{"text", "label", "probabilities": {label: …}} of each text, in order.
+    """Yield {"text", "label", "probabilities": {label: …}} for each text, in order.
 
     Raises:
-        ValueError: not a classifier; a text can't be read.
+        ValueError: the run is not a classifier, or a text can't be read.
     """
     from gptexp.objectives.classification import Classification
     from gptexp.objectives.loading import load_trained
@@ -58,7 +56,7 @@ def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str,
     objective, model = load_trained(checkpoint, path)
     if not isinstance(objective, Classification):
         kind = objective.config.kind
-        raise ValueError(f"{path}: was trained with objective={kind}, and knows no labels; train a classifier from it: "
+        raise ValueError(f"{path}: was trained with objective={kind}, which has no labels; train a classifier from it: "
                          f"init_from={path} objective=classification data=labelled data.path=FILE.csv")  # fmt: skip
     for batch in _batches(_texts(arguments, checkpoint.config)):
         for text, row in zip(batch, objective.probabilities(model, batch).tolist(), strict=True):
@@ -69,7 +67,7 @@ def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str,
 def _texts(arguments: argparse.Namespace, config: dict[str, Any]) -> Iterator[str]:
     from gptexp.data.corpora._reading import clean
 
-    yield from map(clean, arguments.text)  # as the texts that the run learned from
+    yield from map(clean, arguments.text)  # as the training texts
     if arguments.file:
         from gptexp.data.corpora.labelled import texts_of
 
@@ -104,9 +102,9 @@ def _show_table(found: Iterator[dict[str, Any]]) -> None:
     table = Table("text", "label", "probabilities")
     for prediction in found:
         likely = sorted(prediction["probabilities"].items(), key=lambda pair: -pair[1])
-        shown = " · ".join(f"{label} {value:.1%}" for label, value in likely[:SHOWN])
-        shown += " · …" if len(likely) > SHOWN else ""
+        listed = " · ".join(f"{label} {value:.1%}" for label, value in likely[:LISTED])
+        listed += " · …" if len(likely) > LISTED else ""
         text = " ".join(prediction["text"].split())
-        cells = (text[:60] + "…" if len(text) > 60 else text, str(prediction["label"]), shown)
-        table.add_row(*(Text(printable(cell)) for cell in cells))  # a text may hold what rich takes for markup
+        cells = (text[:60] + "…" if len(text) > 60 else text, str(prediction["label"]), listed)
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # a text may contain rich's markup
     Console(highlight=False).print(table)

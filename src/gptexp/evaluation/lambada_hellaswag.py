@@ -1,7 +1,7 @@
-"""Published tasks that a language model answers without training: LAMBADA's last word, HellaSwag's ending.
+"""Published tasks that a language model solves without training: LAMBADA (last word) and HellaSwag (ending).
 
-Each file is JSON lines in its public format. A question is a context and a continuation; the model scores the
-continuation's tokens, and sees as much of the context as its block_size holds.
+Each file has JSON lines in its public format. A question is a context and a continuation. The model scores the tokens
+of the continuation, with as much of the context as block_size allows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ _BRACKETED = re.compile(r"\[.*?\]")
 
 @dataclass(frozen=True)
 class Question:
-    """tokens: context and continuation; n_scored: how many of them, at the end, are the continuation."""
+    """tokens: context and continuation, (n,). n_scored: how many at the end are the continuation."""
 
     tokens: np.ndarray
     n_scored: int
@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """nats: of the continuation. greedy: each of its tokens is the likeliest after those before it."""
+    """nats: of the continuation. greedy: whether greedy decoding gives all its tokens."""
 
     nats: float
     greedy: bool
@@ -47,39 +47,39 @@ class Answer:
 def lambada(
     model: nn.Module, tokenizer: Tokenizer, path: Path, *, block_size: int, batch: int | None = None
 ) -> dict[str, Any]:
-    """The last word of each text (arXiv 1606.06031): how often it is found, and its perplexity.
+    """Return how often the last word of a text (arXiv 1606.06031) is predicted, and its perplexity.
 
-    Found: greedy decoding writes all its tokens. Perplexity: exp of the mean nats of a whole last word. That is
-    lm-evaluation-harness's lambada_openai, whose texts are whole passages with their punctuation. As there, the
-    last word begins at the last space: one that follows a line break is scored with the word before that.
+    A word is predicted if greedy decoding gives all its tokens. Perplexity is exp of the mean nats of a last word. Both
+    equal lambada_openai of lm-evaluation-harness, whose texts are passages with their punctuation. As there, the
+    last word begins at the last space; a word after a line break is scored together with the word before it.
 
     Raises:
-        ValueError: naming file, line and what is wrong in it.
+        ValueError: the file and line of invalid input.
     """
 
     def question(row: dict[str, Any]) -> list[Question]:
         context, _, word = _text(row, "text").strip().rpartition(" ")
         if not context:
-            raise ValueError("its `text` has no space, so no word before the last one")
+            raise ValueError("`text` has no space, so no word before the last one")
         return [_question(tokenizer, context, f" {word}", block_size)]
 
     found, nats = [], []
     for (answer,), _ in _answered(model, tokenizer, path, question, block_size, batch):
         found.append(answer.greedy)
         nats.append(answer.nats)
-    per_word = Score(sum(nats), len(nats), bytes=1)  # its "tokens" are whole words here
+    per_word = Score(sum(nats), len(nats), bytes=1)  # the "tokens" are whole words
     return {"accuracy": fmean(found), "perplexity": per_word.perplexity, "examples": len(found)}
 
 
 def hellaswag(
     model: nn.Module, tokenizer: Tokenizer, path: Path, *, block_size: int, batch: int | None = None
 ) -> dict[str, Any]:
-    """Which ending follows (arXiv 1905.07830), in the texts and the two measures of lm-evaluation-harness's hellaswag.
+    """Return how often the correct ending is chosen (arXiv 1905.07830), as hellaswag of lm-evaluation-harness.
 
-    acc: the ending of the least nats. acc_norm: the ending of the least nats per character, its space not counted.
+    acc: by the smallest nats. acc_norm: by the smallest nats per character, without the space before the ending.
 
     Raises:
-        ValueError: naming file, line and what is wrong in it.
+        ValueError: the file and line of invalid input.
     """
 
     def questions(row: dict[str, Any]) -> list[Question]:
@@ -99,41 +99,42 @@ def hellaswag(
 
 
 def _context(row: dict[str, Any]) -> str:
-    """The activity, what is known of it, and how its next sentence begins: empty in the texts from WikiHow."""
-    begun = row.get("ctx_b")
-    if not isinstance(begun, str):
-        raise ValueError("it has no text in `ctx_b`")
-    return _cleaned(f"{_text(row, 'activity_label')}: {_text(row, 'ctx_a')} {begun.capitalize()}")
+    """Return the activity, its description, and the start of the next sentence, which is empty in WikiHow's texts."""
+    start = row.get("ctx_b")
+    if not isinstance(start, str):
+        raise ValueError("there is no text in `ctx_b`")
+    return _cleaned(f"{_text(row, 'activity_label')}: {_text(row, 'ctx_a')} {start.capitalize()}")
 
 
 def _cleaned(text: str) -> str:
-    """Without WikiHow's marks: " [title]" ends a sentence, what else stands in brackets goes."""
+    """Remove WikiHow's marks: " [title]" ends a sentence, and all other brackets are dropped."""
     return _BRACKETED.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 def _endings(row: dict[str, Any]) -> list[str]:
     endings = row.get("endings")
     if not isinstance(endings, list) or len(endings) < 2 or not all(isinstance(e, str) and e for e in endings):
-        raise ValueError("its `endings` are not a list of at least two texts")
+        raise ValueError("`endings` is not a list of at least two texts")
     return [_cleaned(ending) for ending in endings]
 
 
 def _label(row: dict[str, Any], endings: list[str]) -> int:
-    """The number of the right ending; the public files have it as a number or as a text of digits."""
+    """Return the index of the correct ending, which the public files have as a number or as digits."""
     label = str(row.get("label", ""))
     if not label.isascii() or not label.isdigit() or int(label) >= len(endings):
-        raise ValueError(f"its `label` is {row.get('label')!r}, not the number of an ending from 0")
+        raise ValueError(f"`label` is {row.get('label')!r}, not the index of an ending, from 0")
     return int(label)
 
 
 def _text(row: dict[str, Any], key: str) -> str:
-    if not isinstance(row.get(key), str) or not row[key].strip():
-        raise ValueError(f"it has no text in `{key}`")
-    return row[key]
+    text = row.get(key)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"there is no text in `{key}`")
+    return text
 
 
 def _question(tokenizer: Tokenizer, context: str, continuation: str, block_size: int) -> Question:
-    """White space at the context's end belongs to the continuation: tokens begin with it."""
+    """Move white space from the end of the context to the continuation, because tokens begin with white space."""
     seen = context.rstrip()
     continuation = context[len(seen) :] + continuation
     before, after = tokenizer.encode(seen), tokenizer.encode(continuation)
@@ -150,56 +151,57 @@ def _answered(
     block_size: int,
     batch: int | None,
 ) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
-    """The answers to each line's questions, with the line; as many lines in memory as fill a batch."""
+    """Yield the answers to the questions of each line, and the line; only the lines of a batch are in memory."""
     batch = batch or windows_that_fit(tokenizer, block_size)
     waiting: list[tuple[list[Question], dict[str, Any]]] = []
     for line in _checked(path, questions):
         waiting.append(line)
-        if sum(len(own) for own, _ in waiting) >= batch:
-            yield from _settled(model, waiting, batch)
+        if sum(len(asked) for asked, _ in waiting) >= batch:
+            yield from _answer_lines(model, waiting, batch)
             waiting = []
-    yield from _settled(model, waiting, batch)
+    yield from _answer_lines(model, waiting, batch)
 
 
-def _settled(
+def _answer_lines(
     model: nn.Module, lines: list[tuple[list[Question], dict[str, Any]]], batch: int
 ) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
-    asked = [question for own, _ in lines for question in own]
-    answers = iter([answer for i in range(0, len(asked), batch) for answer in _ask(model, asked[i : i + batch])])
-    for own, row in lines:
-        yield list(islice(answers, len(own))), row
+    questions = [question for asked, _ in lines for question in asked]
+    batches = (questions[i : i + batch] for i in range(0, len(questions), batch))
+    answers = iter([answer for questions in batches for answer in _answer(model, questions)])
+    for asked, row in lines:
+        yield list(islice(answers, len(asked))), row
 
 
 def _checked(
     path: Path, questions: Callable[[dict[str, Any]], list[Question]]
 ) -> Iterator[tuple[list[Question], dict[str, Any]]]:
-    """Each line's questions; errors say which line."""
+    """Yield the questions of each line, and the line. ValueError: the line and the problem."""
     number = 0
     for number, line in _lines(path):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
-                raise ValueError("it is no JSON object")
+                raise ValueError("is not a JSON object")
             yield questions(row), row
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: is no JSON ({error.msg})") from None
+            raise ValueError(f"{path}, line {number}: is not JSON ({error.msg})") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
     if number == 0:
         raise ValueError(f"{path}: has no lines, so there is nothing to score")
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open(encoding="utf-8-sig") as file:
         try:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: is not UTF-8, as JSON lines are") from None
+            raise ValueError(f"{path}: is not UTF-8, the encoding of JSON lines") from None
 
 
 @torch.inference_mode()
-def _ask(model: nn.Module, questions: list[Question]) -> list[Answer]:
-    """One forward pass; padding stands on the right, where nothing before it looks."""
+def _answer(model: nn.Module, questions: list[Question]) -> list[Answer]:
+    """Answer questions in one forward pass; padding is on the right, where no token attends to it."""
     longest = max(len(question.tokens) for question in questions) - 1
     tokens = np.zeros((len(questions), longest), dtype=np.int64)
     targets = np.full_like(tokens, IGNORED)

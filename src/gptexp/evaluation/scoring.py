@@ -1,4 +1,4 @@
-"""Scoring tokens with a model, outside of training (no Lightning): a token store, or a text with a sliding window."""
+"""Score tokens with a model outside of training: a token store, or a text with a sliding window."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gptexp.models.losses import IGNORED
 from gptexp.objectives.lm import Score, nats_of
 from gptexp.tokenizers import Tokenizer
 
-LOGITS = 2**26  # logits of one forward pass, at most: 256 MiB in float32
+LOGITS = 2**26  # most logits of one forward pass: 256 MiB in float32
 
-Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at their end are scored
+Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at the end are scored
 
 
 @torch.inference_mode()
@@ -31,11 +31,11 @@ def score_tokens(
     limit: int | None = None,
     batch: int | None = None,
 ) -> Score:
-    """Score every token but the first, in windows that don't overlap: what validation does.
+    """Score every token except the first and <|endoftext|>, in windows that do not overlap, as validation does.
 
-    limit: tokens to take from the start of the store. batch: windows a forward pass.
+    limit: tokens to score from the start of the store. batch: windows per forward pass.
     """
-    part = store if limit is None or limit >= len(store) else TokenStore(store.folder, store.shards, store.dtype, limit)
+    part = store if limit is None else store.head(limit)
     windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(tokenizer, block_size))
     nats = 0.0
     model.eval()
@@ -56,15 +56,14 @@ def score_stream(
     stride: int,
     batch: int | None = None,
 ) -> Score:
-    """Score every token of a text but the first and <|endoftext|>, once, in windows `stride` tokens apart.
+    """Score every token of a text once, except the first and <|endoftext|>, in windows `stride` tokens apart.
 
-    With stride = block_size these are validation's windows, and so is the result. What is held in memory is a
-    piece and a batch.
+    With stride = block_size, windows and result are those of validation. Memory is needed for one piece and one batch.
 
     Args:
-        pieces: tokens (n,) that, joined, are the text.
-        stride: from 1 to block_size; a smaller one gives more context, and costs block_size / stride as much.
-        batch: windows a forward pass.
+        pieces: tokens (n,) that are the text when joined.
+        stride: from 1 to block_size; smaller values give more context, and take block_size / stride times as long.
+        batch: windows per forward pass.
     """
     windows = sliding_windows(pieces, block_size, stride)
     batch = batch or windows_that_fit(tokenizer, block_size)
@@ -74,16 +73,16 @@ def score_stream(
         while rows := list(islice(windows, batch)):
             nats += float(nats_of(model, _as_batch(rows, tokenizer.eot), "sum"))
             fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
-            silent = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
-            n_tokens, n_bytes = n_tokens + len(fresh) - silent, n_bytes + int(tokenizer.token_bytes[fresh].sum())
+            skipped = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
+            n_tokens, n_bytes = n_tokens + len(fresh) - skipped, n_bytes + int(tokenizer.token_bytes[fresh].sum())
     return Score(nats, n_tokens, n_bytes)
 
 
 def sliding_windows(pieces: Iterable[np.ndarray], block_size: int, stride: int) -> Iterator[Window]:
-    """Windows 0, stride, 2·stride … of a stream of tokens, each with the number of its last tokens that are new.
+    """Yield windows 0, stride, 2·stride … of a stream of tokens, each with the number of new tokens at its end.
 
-    The first window's tokens are all new but the first one, which has no context; later ones bring `stride` new
-    tokens, each with at least block_size - stride tokens before it. The last window may be short.
+    In the first window, all tokens except the first are new. Later windows have `stride` new tokens, each with at least
+    block_size - stride tokens before it. The last window may be short.
     """
     assert 1 <= stride <= block_size
     held, fresh = np.empty(0, dtype=np.int64), block_size
@@ -98,12 +97,12 @@ def sliding_windows(pieces: Iterable[np.ndarray], block_size: int, stride: int) 
 
 
 def windows_that_fit(tokenizer: Tokenizer, block_size: int) -> int:
-    """Windows whose logits take LOGITS numbers; at least one."""
+    """Return the number of windows whose logits are at most LOGITS numbers; at least one."""
     return max(1, LOGITS // (tokenizer.vocab_size * block_size))
 
 
 def _as_batch(rows: list[Window], eot: int | None) -> Batch:
-    """Inputs and targets (B, T), T of the longest row; what isn't scored has the target IGNORED."""
+    """Return inputs and targets (B, T), T of the longest row; a target that is not scored is IGNORED."""
     longest = max(len(window) - 1 for window, _ in rows)
     tokens = np.zeros((len(rows), longest), dtype=np.int64)
     targets = np.full_like(tokens, IGNORED)

@@ -1,1 +1,1 @@
-"""Package generation."""
+"""Text generation: sampling, decoding with a KV cache, and streaming of text."""

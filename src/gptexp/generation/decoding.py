@@ -1,86 +1,95 @@
-"""Writing with a model: texts that grow side by side, a token at a time."""
+"""Decoding: generate several texts at once, token by token."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from gptexp.config.model import ModelConfig
 from gptexp.generation.sampling import require_valid, sample_token
 from gptexp.models import reference
+from gptexp.models.kv_cache import KVCache
 
 Tokens = Sequence[int]
 
 
 class Decoder(ABC):
-    """Sequences of tokens, and what a model says comes next in each."""
+    """Sequences of tokens, and the logits of the next token of each."""
 
     def __init__(self, prompts: Sequence[Tokens]) -> None:
         self.sequences = [list(prompt) for prompt in prompts]
 
     @abstractmethod
     def next_logits(self) -> Tensor:
-        """Logits (B, V) of the token after each sequence; called once for each token that is appended."""
+        """Return the logits (B, V) of the token after each sequence; called once per appended token."""
 
     def append(self, tokens: Tokens) -> None:
-        """One more token for each sequence."""
+        """Append one token to each sequence."""
         for sequence, token in zip(self.sequences, tokens, strict=True):
             sequence.append(token)
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these sequences only."""
+        """Keep only these sequences."""
         self.sequences = [self.sequences[row] for row in rows]
 
 
-# Inference mode is entered for each pass, not around a loop: a generator that pauses inside it would
-# leave its caller in inference mode.
+# Inference mode is entered for each forward pass and not around a loop, because a generator that pauses inside it
+# leaves its caller in inference mode.
+
+
+class CachingModel(Protocol):
+    """A model with a KV cache. at: positions (B,) whose logits are computed, as logits (B, 1, V)."""
+
+    def new_cache(self, batch_size: int, size: int | None = None) -> KVCache: ...
+    def __call__(self, tokens: Tensor, cache: KVCache, at: Tensor | None = None) -> Tensor: ...
 
 
 class CachedDecoder(Decoder):
-    """By way of a KV cache: a new token costs one pass over one token.
+    """Decodes with a KV cache: a new token needs a forward pass over one token.
 
-    The model sees at most its last block_size tokens, and its window moves in jumps: when block_size tokens
-    are held, the last half of them (at least one) is encoded anew at the positions from 0. So learned
-    positions mean what they meant in training, and such a pass comes once in half a window. A sequence's
-    text doesn't depend on those beside it.
+    The model sees at most the last block_size tokens. When the cache has block_size tokens, the last half of them (at
+    least one) is encoded again at the positions from 0, so that learned positions mean the same as in training. This
+    happens once per half window. The text of a sequence does not depend on the other sequences.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens], max_new_tokens: int) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: int) -> None:
         super().__init__(prompts)
-        self.model, self.block_size = model, model.config.block_size
+        self.model, self.block_size = cast(CachingModel, model), _config(model).block_size
+        self.device = _device(model)
         with torch.inference_mode():
-            self.cache = model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
+            self.cache = self.model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
 
     @torch.inference_mode()
     def next_logits(self) -> Tensor:
         if not any(self.cache.lengths):
             return self._encode(self.cache, [sequence[-self.block_size :] for sequence in self.sequences])
-        self._make_room()
-        return self.model(_tensor(self.model, [sequence[-1:] for sequence in self.sequences]), self.cache)[:, 0]
+        self._shorten_full_rows()
+        return self.model(self._tensor([sequence[-1:] for sequence in self.sequences]), self.cache)[:, 0]
 
     def keep(self, rows: list[int]) -> None:
         super().keep(rows)
         with torch.inference_mode():
             self.cache.keep(rows)
 
-    def _encode(self, cache: Any, windows: list[list[int]]) -> Tensor:
-        """Let an empty cache hold these windows; what follows each: (B, V).
+    def _encode(self, cache: KVCache, windows: list[list[int]]) -> Tensor:
+        """Encode windows into an empty cache; return the logits of the token after each, (B, V).
 
-        Short ones are padded at their end, where no real token looks; the next token takes the first pad's place.
+        Short windows are padded at the end, which no real token attends to; the next token replaces the first padding.
         """
         lengths = [len(window) for window in windows]
         padded = [window + [0] * (max(lengths) - len(window)) for window in windows]
-        ends = _tensor(self.model, [lengths])[0] - 1
-        logits = self.model(_tensor(self.model, padded), cache, at=ends)[:, 0]
+        ends = self._tensor([lengths])[0] - 1
+        logits = self.model(self._tensor(padded), cache, at=ends)[:, 0]
         cache.lengths = lengths
         return logits
 
-    def _make_room(self) -> None:
-        """Where block_size tokens are held, hold the last half, but for the newest token, which comes next."""
+    def _shorten_full_rows(self) -> None:
+        """Where the cache has block_size tokens, encode the last half again, without the newest token."""
         full = [row for row, length in enumerate(self.cache.lengths) if length == self.block_size]
         if full:
             half = max(1, self.block_size // 2)
@@ -89,30 +98,33 @@ class CachedDecoder(Decoder):
                 self._encode(anew, [self.sequences[row][-half:-1] for row in full])
             self.cache.replace(full, anew)
 
+    def _tensor(self, tokens: list[list[int]]) -> Tensor:
+        return torch.tensor(tokens, dtype=torch.int64, device=self.device)
+
 
 class RecomputingDecoder(Decoder):
-    """For models without a cache: each token costs a pass over the last block_size tokens."""
+    """Decodes without a cache: each token needs a forward pass over the last block_size tokens."""
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Tokens]) -> None:
         super().__init__(prompts)
-        self.model = model
+        self.model, self.block_size = model, _config(model).block_size
 
     @torch.inference_mode()
     def next_logits(self) -> Tensor:
-        windows = [sequence[-self.model.config.block_size :] for sequence in self.sequences]
+        windows = [sequence[-self.block_size :] for sequence in self.sequences]
         longest = max(map(len, windows))
-        padded = _tensor(self.model, [window + [0] * (longest - len(window)) for window in windows])
+        padded = [window + [0] * (longest - len(window)) for window in windows]
         ends = torch.tensor([len(window) - 1 for window in windows])
-        return self.model(padded)[torch.arange(len(windows)), ends]
+        logits: Tensor = self.model(torch.tensor(padded, dtype=torch.int64, device=_device(self.model)))
+        return logits[torch.arange(len(windows)), ends]
 
 
 class ReferenceDecoder(Decoder):
-    """By gptexp.models.reference, in float32 and without a cache; its window moves as the cached decoder's does."""
+    """Decodes with gptexp.models.reference, in float32 and without a cache, in the windows of the cached decoder."""
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens]) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Tokens]) -> None:
         super().__init__(prompts)
-        self.config = model.config
-        reference.require_gpt(self.config)
+        self.config = reference.require_gpt(_config(model))
         self.weights = {name: weight.detach().float().cpu().numpy() for name, weight in model.named_parameters()}
         self.starts = [max(0, len(prompt) - self.config.block_size) for prompt in prompts]
 
@@ -130,12 +142,18 @@ class ReferenceDecoder(Decoder):
         return torch.from_numpy(reference.logits(self.weights, self.config, sequence[self.starts[row] :])[-1])
 
 
-def _tensor(model: nn.Module, tokens: list[list[int]]) -> Tensor:
-    return torch.tensor(tokens, dtype=torch.int64, device=next(model.parameters()).device)
+def _config(model: nn.Module) -> ModelConfig:
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def make_decoder(model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: int) -> Decoder:
-    """The decoder that a model can have. ValueError: a prompt without tokens."""
+    """Return the fastest decoder that a model supports. ValueError: a prompt without tokens."""
     if not prompts or not all(prompts):
         raise ValueError("the prompt has no tokens; give at least one")
     if max_new_tokens < 0:
@@ -145,12 +163,12 @@ def make_decoder(model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: in
     return RecomputingDecoder(model, prompts)
 
 
-class Writing:
-    """Tokens of several texts as they come: iterates over (text, token), a token of each text in turn.
+class Generation:
+    """Generates several texts at once: iterates over (index of the text, token).
 
     Args:
-        generators: one for each text, so that a text is the same whatever is written beside it.
-        stop_token: ends a text, and isn't given.
+        generators: one for each text, so that a text does not depend on the others.
+        stop_token: ends a text; it is not yielded.
         temperature, top_k, top_p: as for `sample_token`.
     """
 
@@ -190,7 +208,7 @@ class Writing:
                 return
 
     def end(self, text: int) -> None:
-        """No more tokens of this text are wanted."""
+        """Generate no more tokens of this text."""
         if text in self.live:
             self.live.remove(text)
 
@@ -203,17 +221,17 @@ def stream_tokens(
     generator: torch.Generator | None = None,
     **settings: Any,
 ) -> Iterator[int]:
-    """Yield up to max_new_tokens that continue the prompt; `settings` as for `Writing`.
+    """Yield up to max_new_tokens that continue the prompt; `settings` as for `Generation`.
 
-    The model is in eval mode from the first token to the end (or `close()`) of the iterator, and then
-    as it was. Wrong arguments raise ValueError at the call.
+    The model is in eval mode from the first token to the end (or `close()`) of the iterator; then its mode is restored.
+    Invalid arguments raise ValueError at the call.
     """
     decoder = make_decoder(model, [prompt], max_new_tokens)
-    writing = Writing(decoder, [generator], max_new_tokens=max_new_tokens, **settings)
+    generation = Generation(decoder, [generator], max_new_tokens=max_new_tokens, **settings)
 
     def stream() -> Iterator[int]:
         with eval_mode(model):
-            for _, token in writing:
+            for _, token in generation:
                 yield token
 
     return stream()
@@ -221,7 +239,7 @@ def stream_tokens(
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode for a while, and each of its modules as it was afterwards."""
+    """Put the model into eval mode, and restore the mode of each module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Drawing a token from logits."""
+"""Sampling of a token from logits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def sample_token(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> int:
-    """Draw one token from logits (V,); on the CPU and in float64, so that a seed means the same everywhere.
+    """Draw one token from logits (V,), on the CPU and in float64, so that a seed gives the same token everywhere.
 
     Args:
         logits: finite or -inf, on any device.
-        temperature: what logits are divided by; 0 takes the likeliest token and draws nothing.
+        temperature: divides the logits; 0 takes the likeliest token without drawing.
         top_k: only the k likeliest tokens (arXiv 1805.04833); None: all.
-        top_p: only the likeliest tokens whose probabilities first reach p together (nucleus sampling,
-            arXiv 1904.09751), among what top_k left; None: all.
+        top_p: of these, only the likeliest tokens whose probabilities together first reach p (nucleus sampling,
+            arXiv 1904.09751); None: all.
         generator: a CPU generator; None: torch's global one.
 
     Raises:
-        ValueError: an argument out of range, or logits that make no distribution.
+        ValueError: an argument out of range, or logits that are not finite.
     """
     require_valid(temperature, top_k, top_p)
     scores = logits.detach().to("cpu", torch.float64)  # (V,)
@@ -35,19 +35,19 @@ def sample_token(
     if temperature == 0:
         return int(scores.argmax())
     tokens = torch.arange(len(scores))
-    if top_k is not None and top_k < len(scores):  # sorting a whole vocabulary would take longer than a small model
-        tokens = (scores >= scores.topk(top_k).values[-1]).nonzero()[:, 0]  # more than k where some are equal
+    if top_k is not None and top_k < len(scores):  # sorting the vocabulary takes longer than a small model
+        tokens = (scores >= scores.topk(top_k).values[-1]).nonzero()[:, 0]  # more than k if some are equal
     scores, order = scores[tokens].sort(descending=True, stable=True)
     scores = scores[:top_k]
     probabilities = torch.softmax((scores - scores[0]) / temperature, dim=0)
     if top_p is not None:
-        before = probabilities.cumsum(0) - probabilities  # what likelier tokens have together; 0 for the first
+        before = probabilities.cumsum(0) - probabilities  # of all likelier tokens; 0 for the first
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
     return int(tokens[order[torch.multinomial(probabilities, 1, generator=generator)]])
 
 
 def require_valid(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise ValueError for arguments that `sample_token` would refuse."""
+    """Raise ValueError for arguments that `sample_token` does not accept."""
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature={temperature}: must be at least 0")
     if top_k is not None and top_k < 1:

@@ -1,4 +1,4 @@
-"""Text that a model wrote, piece by piece and safe to print (no torch)."""
+"""Generated text in pieces that are safe to print (without torch)."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import codecs
 import re
 from collections.abc import Callable, Sequence
 
-# Terminal control sequences (ECMA-48, section 5): CSI with parameters; strings (OSC, DCS, SOS, PM, APC) up
-# to their terminator on the same line; other escapes of two or more characters. The lengths are bounded, so
-# that a stream never holds text back for long.
+# Terminal control sequences (ECMA-48, section 5): CSI with parameters; strings (OSC, DCS, SOS, PM, APC) up to their
+# terminator on the same line; other escapes of two or more characters. Their lengths are bounded, so that a stream
+# never delays text for long.
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}"
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x1b\x07\x9c\n]{0,256}"
 _SHORT = r"\x1b[ -/]{0,8}"
 _LONG = rf"{_CSI}[@-~]|{_STRING}(?:\x07|\x9c|\x1b\\)"
 _ESCAPE = re.compile(rf"{_LONG}|{_SHORT}[0-~]")
-# The same, but where the text ends too early to tell: "ESC [" is short by itself and the start of a CSI.
+# The same, and an incomplete escape at the end of the text: "ESC [" is a short escape or the start of a CSI.
 _ESCAPE_OR_OPEN = re.compile(rf"{_LONG}|(?P<open>(?:{_CSI}|{_STRING}\x1b?|{_SHORT})\Z)|{_SHORT}[0-~]")
-# C0 but newline and tab, DEL, C1, and the characters that reorder or isolate text (Unicode UAX 9).
+# C0 except newline and tab, DEL, C1, and the characters that reorder or isolate text (Unicode UAX 9).
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def plain_text(text: str) -> str:
-    """Text without what could drive a terminal: escapes, control characters but newline and tab, bidi overrides."""
+    """Remove what controls a terminal: escapes, control characters except newline and tab, bidi overrides."""
     return _CONTROL.sub("", _ESCAPE.sub("", text))
 
 
 class TextStream:
-    """Token by token to printable text: never half a character, never a terminal escape.
+    """Converts tokens to printable text: never part of a character, never a terminal escape.
 
-    What `push` and `finish` give, joined, is `plain_text` of all tokens' bytes decoded as UTF-8, with
-    U+FFFD for bytes that are no UTF-8.
+    The results of `push` and `finish`, joined, are `plain_text` of the bytes of all tokens decoded as UTF-8, with
+    U+FFFD for invalid bytes.
 
     Args:
-        decode_bytes: the tokenizer's tokens -> bytes.
+        decode_bytes: from tokens to bytes, by the tokenizer.
     """
 
     def __init__(self, decode_bytes: Callable[[list[int]], bytes]) -> None:
         self._decode_bytes = decode_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""  # the end of the text, while it may be the start of an escape
+        self._held = ""  # the end of the text, if it may be the start of an escape
 
     def push(self, tokens: list[int]) -> str:
-        """The text that these tokens complete; often "" within a character of several bytes."""
+        """Return the text that these tokens complete; often "" within a character of several bytes."""
         return self._emit(self._utf8.decode(self._decode_bytes(tokens)), final=False)
 
     def finish(self) -> str:
-        """What was held back; the stream is as new afterwards."""
+        """Return the delayed text, and reset the stream."""
         text = self._emit(self._utf8.decode(b"", final=True), final=True)
         self._utf8.reset()
         return text
@@ -58,25 +58,25 @@ class TextStream:
 
 
 def _end_of_certain(text: str) -> int:
-    """Where an escape begins that what follows may still complete; the text's end if there is none."""
+    """Position of an incomplete escape at the end; the end of the text if there is none."""
     starts = (match.start() for match in _ESCAPE_OR_OPEN.finditer(text) if match["open"] is not None)
     return next(starts, len(text))
 
 
 class UntilStop:
-    """Text up to the first of some strings, which isn't given itself.
+    """Passes text on until the first of some strings, which is not passed on.
 
     Args:
-        stops: each at least one character; none of them: the text goes through as it comes.
+        stops: each at least one character; without any, all text is passed on.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = stops
         self.found = False
-        self._held = ""  # the end of the text, while it may be the start of a stop string
+        self._held = ""  # the end of the text, if it may be the start of a stop string
 
     def push(self, text: str) -> str:
-        """What is certain to stand before a stop string; "" after one was found."""
+        """Return the text that is certainly before a stop string; "" after one was found."""
         if self.found:
             return ""
         text = self._held + text
@@ -89,11 +89,11 @@ class UntilStop:
         return text[:cut]
 
     def finish(self) -> str:
-        """What was held back, when no more text comes."""
+        """Return the delayed text at the end of all text."""
         text, self._held = self._held, ""
         return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the text's end may be the beginning of `stop`."""
+    """Return how many characters at the end of the text may be the beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
