@@ -8,8 +8,7 @@ from importlib import import_module
 from gptexp import __version__
 from gptexp.commands.listing import find, listing, unknown
 from gptexp.util.entry_point import entry_point
-
-USAGE_ERROR = 2
+from gptexp.util.errors import USER_ERROR
 
 
 @entry_point
@@ -37,7 +36,7 @@ def _start(name: str, arguments: list[str]) -> None:
     command = find(name)
     if command is None:
         print(f"error: {unknown(name)}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(USER_ERROR)
     sys.argv = [f"gptexp {name.replace('_', '-')}", *arguments]
     import_module(command.module).main()
 

@@ -169,7 +169,7 @@ def test_settings_survive_a_round_trip_through_yaml() -> None:
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"kind": "os.system"}, "model.kind=os.system: not known here"),
+        ({"kind": "os.system"}, "model.kind=os.system: unknown; choose one of"),
         ({"kind": "gpt", "_target_": "os.system"}, "model: Key '_target_' not in 'GPTConfig'"),
         ({"kind": "gpt", "n_layer": "${oc.env:HOME}"}, "model: stored settings must be plain values"),
         ({"kind": "gpt", "n_layer": [1]}, "model: "),

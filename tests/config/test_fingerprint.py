@@ -84,6 +84,17 @@ def test_a_removed_key_is_dropped_and_leaves_the_identity_unchanged() -> None:
         from_plain("data", {**settings["data"], "blok_size": 128})
 
 
+def test_the_former_path_of_a_plug_in_class_means_the_present_one() -> None:
+    present = {"trace": {"_target_": "gptexp.training.callbacks.trace.Trace", "kill_at": 3}, "off": None}
+    former = {**present, "trace": {**present["trace"], "_target_": "gptexp.callbacks.trace.Trace"}}  # type: ignore[dict-item]
+    settings = to_plain(compose([]))
+    settings["callbacks"]["plugins"] = present
+    older = {**settings, "callbacks": {**settings["callbacks"], "plugins": former}}
+    assert completed(older) == settings
+    assert identity(completed(older)) == identity(settings)
+    assert config_from_plain(older) == config_from_plain(settings)
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_settings_that_change_the_curve_change_the_identity(change: dict[str, object]) -> None:
     assert identity(nested(**change)) != identity(nested())

@@ -124,7 +124,7 @@ def test_an_untrusted_pickle_executes_no_code(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config": {"model": {"kind": "os.system"}}}, "model.kind=os.system: not known here"),
+        ({"config": {"model": {"kind": "os.system"}}}, "model.kind=os.system: unknown; choose one of"),
         ({"config": {"model": {"kind": "gpt", "n_layer": 9999}}}, "model.n_layer=9999: must be at most 16"),
         ({"config": {"model": {"kind": "gpt", "n_embd": 4800}}}, r"here: .* is \(24,\), the model's is \(14400,\)"),
         ({"config": {}}, "model: not a group of settings"),

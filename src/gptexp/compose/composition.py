@@ -29,7 +29,7 @@ from gptexp.compose.messages import check_groups, closest, explain, settings, ty
 from gptexp.compose.overrides import one_batch_setting, quoted
 from gptexp.compose.registry import conf_dir, groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, environment_variables
-from gptexp.config.conversion import first_line
+from gptexp.config.conversion import message_of
 from gptexp.config.fingerprint import completed
 from gptexp.config.override_syntax import parse
 from gptexp.util.errors import ConfigError
@@ -146,11 +146,11 @@ def _converted(own: DictConfig) -> Config:
         assert isinstance(config, Config)
         for name, plugins in typed.items():
             group = getattr(config, name)
-            group.plugins = environment_variables.kept(plugins, group.plugins, f"{name}.plugins")
+            group.plugins = environment_variables.keep_variables(plugins, group.plugins, f"{name}.plugins")
     except (OmegaConfBaseException, ValueError) as error:
         if isinstance(error, OmegaConfBaseException):
-            raise ConfigError(type_error(error) or first_line(error)) from None
-        raise ConfigError(first_line(error)) from None
+            raise ConfigError(type_error(error) or message_of(error)) from None
+        raise ConfigError(message_of(error)) from None
     return config
 
 
@@ -183,9 +183,9 @@ def config_from_plain(plain: object) -> Config:
         chosen = plain.get(group)
         kind = chosen.get("kind") if isinstance(chosen, dict) else None
         if not isinstance(kind, str) or kind not in kinds:
-            raise ConfigError(f"{group}.kind={kind}: not known here; known: {', '.join(kinds)}")
+            raise ConfigError(f"{group}.kind={kind}: unknown; choose one of {', '.join(kinds)}")
         root[group] = OmegaConf.structured(kinds[kind])
     try:
         return to_config(OmegaConf.merge(root, plain))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        raise ConfigError(type_error(error) or first_line(error)) from None
+        raise ConfigError(type_error(error) or message_of(error)) from None

@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from gptexp.compose.other_names import hint, published
 from gptexp.compose.registry import groups, setting_types
 from gptexp.config import KINDS
-from gptexp.config.conversion import first_line
+from gptexp.config.conversion import message_of
 from gptexp.config.override_syntax import parse
 from gptexp.util.errors import ConfigError
 
@@ -57,7 +57,7 @@ def explain(overrides: list[str], error: Exception) -> str:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
             if parsed.is_delete():
                 return f"{override}: a setting can't be deleted; give it another value"
-    return _of_another_kind(overrides, error) or type_error(error) or first_line(error)
+    return _of_another_kind(overrides, error) or type_error(error) or message_of(error)
 
 
 def without_dashes(flag: str, following: str | None) -> str:
@@ -135,7 +135,7 @@ def _expected(error: OmegaConfBaseException) -> str:
     hints = get_type_hints(error.object_type) if is_dataclass(error.object_type) else {}
     hint = hints.get(str(error.full_key).rpartition(".")[2])
     if hint is None:
-        return first_line(error)
+        return message_of(error)
     if error.value is None:
         return "can't be null"
     choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -146,4 +146,4 @@ def _expected(error: OmegaConfBaseException) -> str:
     if get_origin(choices[0]) is dict:
         return "must be a mapping, such as {a: b}"
     named = ["auto" if choice is str and choice is not choices[0] else _TYPES.get(choice) for choice in choices]
-    return f"must be {' or '.join(name for name in named if name)}" if any(named) else first_line(error)
+    return f"must be {' or '.join(name for name in named if name)}" if any(named) else message_of(error)

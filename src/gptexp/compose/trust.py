@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptexp.config.data import FILE_FORMATS
 from gptexp.util.text import typed_value
 
 PLACES = ("path", "val_path", "data_files")  # of settings data.*: what is read
-LOCAL = ("text", "json", "csv", "parquet")  # names of data sets that are readers of local files
 
 
 def is_own(run: Path, logs: Path) -> bool:
@@ -22,7 +22,7 @@ def is_own(run: Path, logs: Path) -> bool:
 def from_network(data: Mapping[str, Any]) -> bool:
     """Whether settings data.* name a data set that is fetched from wherever they say."""
     dataset = data.get("dataset")
-    return (dataset is not None and dataset not in LOCAL) or any("://" in str(data.get(name)) for name in PLACES)
+    return (dataset is not None and dataset not in FILE_FORMATS) or any("://" in str(data.get(name)) for name in PLACES)
 
 
 def is_near(data: Mapping[str, Any]) -> bool:

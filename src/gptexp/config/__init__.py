@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 
 from omegaconf import MISSING
 
-# ruff: noqa: F401 (this module is the public interface of all schemas)
 from gptexp.config.data import (
     DataConfig,
     HarryPotterConfig,
@@ -36,7 +35,6 @@ from gptexp.config.model import (
     Position,
 )
 from gptexp.config.objective import (
-    UNSAID,
     ClassificationConfig,
     ClassWeights,
     LMConfig,
@@ -70,6 +68,61 @@ from gptexp.config.training import (
     TrainerConfig,
     WSDConfig,
 )
+
+# fmt: off
+__all__ = [
+    "KINDS",
+    "Accelerator",
+    "Activation",
+    "AdamWConfig",
+    "BPEConfig",
+    "BigramConfig",
+    "ByteConfig",
+    "CallbacksConfig",
+    "CharConfig",
+    "CheckpointConfig",
+    "ClassWeights",
+    "ClassificationConfig",
+    "Config",
+    "CosineConfig",
+    "DataConfig",
+    "FilesTokenizerConfig",
+    "FinetuneConfig",
+    "GPT2TokenizerConfig",
+    "GPTConfig",
+    "HarryPotterConfig",
+    "HuggingFaceConfig",
+    "LMConfig",
+    "LabelledConfig",
+    "LinearConfig",
+    "LoRAConfig",
+    "LoggerConfig",
+    "MLMConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "MuonConfig",
+    "Norm",
+    "NormPosition",
+    "ObjectiveConfig",
+    "PathsConfig",
+    "Position",
+    "PydocsConfig",
+    "PythonStdlibConfig",
+    "SamplesConfig",
+    "ScheduleConfig",
+    "ShakespeareConfig",
+    "Strategy",
+    "SweepConfig",
+    "TextConfig",
+    "TokenizerConfig",
+    "TrainerConfig",
+    "WSDConfig",
+    "best_by",
+    "require",
+    "require_at_least",
+    "require_safe_name",
+]
+# fmt: on
 
 # The schema of each kind of each group.
 KINDS: dict[str, dict[str, type]] = {

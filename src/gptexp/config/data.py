@@ -9,7 +9,8 @@ from omegaconf import II
 
 from gptexp.config.rules import nearest_multiples, require, require_at_least, require_encoding
 
-DEFAULT_WINDOWS = 12  # windows per optimizer step where no batch size is given
+DEFAULT_WINDOWS = 12  # windows per optimizer step if no batch size is given
+FILE_FORMATS = ("text", "json", "csv", "parquet")  # values of data.dataset that read local files
 
 
 @dataclass(kw_only=True, slots=True)

@@ -62,7 +62,7 @@ def _syntax_tree(module: str) -> ast.Module:
 
 
 def settings_of(schema: type, prefix: str = "") -> list[Setting]:
-    """Return the settings of a schema, those of nested groups included; the kind is no setting."""
+    """Return the settings of a schema and of its nested groups, without the kind."""
     hints, found = _hints(schema), []
     for field in fields(schema):
         hint, name = hints[field.name], f"{prefix}{field.name}"
@@ -123,7 +123,7 @@ def schema_of(group: str) -> type:
 
 @dataclass(frozen=True)
 class Section:
-    """Settings of a group that belong together. kind: None for those that all kinds have."""
+    """Settings of one kind of a group, or with kind=None those that all kinds have."""
 
     kind: str | None
     about: str
@@ -131,7 +131,7 @@ class Section:
 
 
 def sections(group: str) -> Iterator[Section]:
-    """Yield the settings that all kinds of a group share, then what each kind adds or has another default for."""
+    """Yield the settings that all kinds of a group share, then those of each kind that are new or differ in default."""
     base = schema_of(group)
     shared = settings_of(base, f"{group}.")
     yield Section(None, about(base), shared)
@@ -139,12 +139,12 @@ def sections(group: str) -> Iterator[Section]:
         yield Section(
             kind,
             "" if schema is base else about(schema),
-            [own for own in settings_of(schema, f"{group}.") if own not in shared],
+            [setting for setting in settings_of(schema, f"{group}.") if setting not in shared],
         )
 
 
 def about(schema: type) -> str:
-    """Return the first sentence of a schema's docstring, which dataclass generates where there is none."""
+    """Return the first paragraph of a schema's docstring; empty if dataclass generated the docstring."""
     text = inspect.cleandoc(schema.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     return "" if text.startswith(f"{schema.__name__}(") else text
 

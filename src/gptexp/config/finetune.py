@@ -41,11 +41,11 @@ class LoRAConfig(FinetuneConfig):
         require(
             bool(self.targets) and len(set(self.targets)) == len(self.targets) and all(self.targets),
             "finetune.targets",
-            shown(self.targets),
+            _list_text(self.targets),
             "must name at least one layer, and each layer once, for example [attn.c_attn,mlp.c_fc]",
         )
 
-    def aims_at(self, layer: str) -> bool:
+    def matches(self, layer: str) -> bool:
         """Return whether a target is this layer's dotted name or the end of it."""
         return any(_matches(layer, target) for target in self.targets)
 
@@ -61,7 +61,7 @@ class LoRAConfig(FinetuneConfig):
             require(
                 any(_matches(layer, target) for layer in known),
                 "finetune.targets",
-                shown(self.targets),
+                _list_text(self.targets),
                 f"the model has no separate linear layer {target}; {remedy}",
             )
 
@@ -70,6 +70,6 @@ def _matches(layer: str, target: str) -> bool:
     return layer == target or layer.endswith(f".{target}")
 
 
-def shown(targets: Iterable[str]) -> str:
+def _list_text(targets: Iterable[str]) -> str:
     """Return a list in the form that the command line accepts."""
     return f"[{','.join(targets)}]"

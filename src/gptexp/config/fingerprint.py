@@ -1,6 +1,6 @@
-"""Which settings make an experiment what it is, and a short hash of them (no torch).
+"""The identity of a configuration, and the one rule for stored settings of earlier versions. No torch.
 
-Two runs are the same configuration when these settings agree; the seed tells them apart inside it.
+Two runs have the same configuration if the settings that affect the result are equal; their seeds may differ.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from enum import Enum
 from typing import Any
 
 from gptexp.config import KINDS, CallbacksConfig, LoggerConfig, TrainerConfig
-from gptexp.config.objective import UNSAID
-from gptexp.config.plugins import OBSERVERS
+from gptexp.config.plugins import computing
 
-# Where and how a run computes and what it writes down; by law 1 none of it changes the curve (but to rounding).
+# Where and how a run computes, and what it records. These settings change the loss at most by rounding errors.
 ACCIDENTAL = frozenset(
     {
         "name",
         "seed",
         "resume",
-        "tokenizer.path",  # tokenizer.sha256 says what lies there
+        "tokenizer.path",  # tokenizer.sha256 identifies the files
         "data.micro_batch_size",
         "data.num_workers",
         "trainer.accelerator",
@@ -34,17 +33,17 @@ ACCIDENTAL = frozenset(
         "trainer.val_every_steps",
     }
 )
-# Of the callbacks only plug-ins that change what is computed remain: early stopping makes another experiment.
+# Callbacks do not matter, except plug-ins that change the computation, such as early stopping.
 ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "callbacks.samples.", "sweep.")
 
 PLUGINS = "callbacks.plugins."
 
-# Groups that are younger than some stored runs, and what a run without them is.
-ABSENT: dict[str, dict[str, Any]] = {"objective": UNSAID, "finetune": {"kind": "full"}}
-
-
-# Settings of earlier versions that no schema has any more.
+# The kinds of groups that earlier versions did not have. These kinds are not part of the identity.
+DEFAULT_KINDS = {"objective": "lm", "finetune": "full"}
+# Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
+# Classes of plug-ins by their paths in earlier versions.
+MOVED = {"gptexp.callbacks.trace.Trace": "gptexp.training.callbacks.trace.Trace"}
 
 WITHOUT_KINDS: dict[str, type] = {"trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
 
@@ -52,20 +51,28 @@ WITHOUT_KINDS: dict[str, type] = {"trainer": TrainerConfig, "callbacks": Callbac
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return stored settings, nested, in the form of this version.
 
-    A missing group or key gets its schema's default, unless the default follows another setting. Removed keys are
-    dropped.
+    A missing group or key gets its schema's default, unless the default depends on another setting. Removed keys are
+    dropped, and classes of plug-ins have their present paths.
     """
-    whole = {**settings, **{group: dict(means) for group, means in ABSENT.items() if settings.get(group) is None}}
+    missing = {group: {"kind": kind} for group, kind in DEFAULT_KINDS.items() if settings.get(group) is None}
+    whole = {**settings, **missing}
     for group, stored in whole.items():
         if isinstance(stored, Mapping):
             values = {key: value for key, value in stored.items() if f"{group}.{key}" not in REMOVED}
+            if isinstance(values.get("plugins"), Mapping):
+                values["plugins"] = {name: _with_present_path(plugin) for name, plugin in values["plugins"].items()}
             schema = WITHOUT_KINDS.get(group) or KINDS.get(group, {}).get(str(values.get("kind")))
             whole[group] = _with_defaults(values, _defaults(schema)) if schema else values
     return whole
 
 
+def _with_present_path(plugin: Any) -> Any:
+    target = plugin.get("_target_") if isinstance(plugin, Mapping) else None
+    return {**plugin, "_target_": MOVED[target]} if isinstance(target, str) and target in MOVED else plugin
+
+
 def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    missing = {key: value for key, value in defaults.items() if key not in values and not _follows(value)}
+    missing = {key: value for key, value in defaults.items() if key not in values and not _is_dependent(value)}
     groups = {
         key: _with_defaults(value, defaults[key])
         for key, value in values.items()
@@ -75,7 +82,7 @@ def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
 
 
 def _defaults(schema: type) -> dict[str, Any]:
-    """The default of each field, as plain data."""
+    """Return the default of each field as plain data."""
     return {
         field.name: _plain(field.default if field.default_factory is MISSING else field.default_factory())
         for field in fields(schema)
@@ -88,13 +95,13 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, Enum) else value
 
 
-def _follows(default: Any) -> bool:
-    """Whether a default is an interpolation, or isn't there."""
+def _is_dependent(default: Any) -> bool:
+    """Return whether a field has no default, or one that is an interpolation of other settings."""
     return default is MISSING or (isinstance(default, str) and ("${" in default or default == "???"))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"model": {"n_head": 4}}` as `{"model.n_head": 4}`, in the order that they stand in; lists stay values."""
+    """Return nested settings by dotted name, in the same order: `{"model.n_head": 4}`. Lists are values."""
     return dict(_leaves(settings, prefix))
 
 
@@ -107,40 +114,42 @@ def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 
 
 def matters(key: str) -> bool:
-    """Whether a setting, by its dotted name, is part of what is compared."""
+    """Return whether a setting, by its dotted name, is part of the identity."""
     return key not in ACCIDENTAL | REMOVED and not key.startswith(ACCIDENTAL_GROUPS)
 
 
 def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:
-    """The settings that make a configuration, flat, by dotted name; what says no more than its absence is left out.
+    """Return the settings that are part of the identity, by dotted name, without the kinds in DEFAULT_KINDS.
 
     Args:
-        settings: what config.yaml holds, nested or already flat.
-        also: dotted names to keep although they are accidental (to compare `trainer.compile`, say).
+        settings: the content of config.yaml, nested or flat.
+        also: dotted names of further settings to keep, such as `trainer.compile`.
     """
-    flat, unsaid = flatten(settings), flatten(ABSENT)
+    flat, defaults = flatten(settings), {f"{group}.kind": kind for group, kind in DEFAULT_KINDS.items()}
     plugins = computing_plugins(flat)
-    kept = {*also, *(["trainer.val_every_steps"] if plugins else [])}  # they look at validations
+    kept = {*also, *(["trainer.val_every_steps"] if plugins else [])}  # they run at validations
     return {
         key: value
         for key, value in flat.items()
         if key in kept
-        or (matters(key) and (key, value) not in unsaid.items() and (key in plugins or not key.startswith(PLUGINS)))
+        or (matters(key) and (key, value) not in defaults.items() and (key in plugins or not key.startswith(PLUGINS)))
     }
 
 
 def computing_plugins(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of callbacks that can change what is computed, from flat settings."""
-    names = [
-        key.removesuffix("._target_")
-        for key, target in flat.items()
-        if key.startswith(PLUGINS) and key.endswith("._target_") and target not in OBSERVERS
-    ]
+    """Return the settings of callbacks that can change the computation, from flat settings."""
+    names = computing(
+        {
+            key.removesuffix("._target_"): {"_target_": target}
+            for key, target in flat.items()
+            if key.startswith(PLUGINS) and key.endswith("._target_")
+        }
+    )
     return {key: value for key, value in flat.items() if any(key.startswith(f"{name}.") for name in names)}
 
 
 def identity(settings: Mapping[str, Any], *, seed: bool = False) -> str:
-    """Eight hexadecimal digits that name a configuration; with seed=True, one run of it."""
+    """Return eight hexadecimal digits that identify a configuration; with seed=True, a configuration and its seed."""
     flat = settings_that_matter(settings, also=("seed",) if seed else ())
     text = json.dumps(flat, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

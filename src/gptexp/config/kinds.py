@@ -9,7 +9,7 @@ from importlib import import_module
 from gptexp.config import KINDS
 from gptexp.util.package import PACKAGE
 
-# Where an implementation of a group's `kind` lives, and the files there that are none.
+# The packages of the implementations of each group's kinds.
 PACKAGES = {
     "model": "gptexp.models",
     "tokenizer": "gptexp.tokenizers",
@@ -17,19 +17,17 @@ PACKAGES = {
     "objective": "gptexp.objectives",
 }
 
-
-OWN_SCHEMA = re.compile(r"^(class )?Config\b", re.MULTILINE)
+SCHEMA_CLASS = re.compile(r"^(class )?Config\b", re.MULTILINE)
 
 
 @cache
 def discover_kinds() -> None:
-    """A file that the user adds to a room brings its own schema, as the class `Config` beside the implementation.
+    """Add to KINDS the files that a user added to these packages: each defines its schema as the class `Config`.
 
-    A file without that class holds parts of others. A new model's file imports torch, so only where there is one is
-    torch imported this early.
+    Such a file is imported here. A model's file imports torch, so that commands start more slowly.
     """
     for group, package in PACKAGES.items():
         folder = PACKAGE.joinpath(*package.split(".")[1:])
         for path in sorted(folder.glob("[!_]*.py")):
-            if path.stem not in KINDS[group] and OWN_SCHEMA.search(path.read_text(encoding="utf-8")):
+            if path.stem not in KINDS[group] and SCHEMA_CLASS.search(path.read_text(encoding="utf-8")):
                 KINDS[group][path.stem] = import_module(f"{package}.{path.stem}").Config

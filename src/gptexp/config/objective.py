@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gptexp.config.data import DataConfig, LabelledConfig
 from gptexp.config.model import ModelConfig
@@ -13,9 +13,6 @@ from gptexp.config.rules import require, require_at_least
 ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
 HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics for which larger values are better
-
-# The objective of settings that were stored before there was a choice.
-UNSAID: dict[str, Any] = {"kind": "lm"}
 
 
 @dataclass(kw_only=True, slots=True)

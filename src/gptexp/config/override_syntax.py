@@ -14,13 +14,13 @@ from gptexp.util.errors import ConfigError
 
 @lru_cache(maxsize=10_000)
 def parse(override: str) -> Override:
-    """An override as Hydra reads it.
+    """Return an override as Hydra parses it.
 
     Raises:
-        ConfigError: not of its grammar.
+        ConfigError: the override does not follow Hydra's grammar.
     """
     if not override.strip():
-        raise ConfigError(f"{override!r}: an empty argument; leave it out (a variable of the shell may be empty)")
+        raise ConfigError(f"{override!r}: an empty argument; leave it out (is a shell variable empty?)")
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
@@ -28,12 +28,12 @@ def parse(override: str) -> Override:
 
 
 def key_of(override: str) -> str:
-    """The setting or group, without a plus or a tilde, and without a package."""
+    """Return the setting or group of an override, without plus, tilde and package."""
     return parse(override).key_or_group
 
 
 def text_of(override: str) -> str:
-    """The value as text, without quotes; `null` for none."""
+    """Return the value as text without quotes."""
     parsed = parse(override)
     if parsed.is_sweep_override() or parsed.value_type is None:
         return override.partition("=")[2]
@@ -42,14 +42,15 @@ def text_of(override: str) -> str:
 
 
 def by_key(overrides: Iterable[str]) -> dict[str, str]:
-    """Each setting's value as text; of two for a setting the last."""
+    """Return the value of each setting as text. The last override of a setting counts."""
     return {key_of(override): text_of(override) for override in overrides if not parse(override).is_delete()}
 
 
 def is_swept(override: str) -> bool:
-    """Whether an override holds several values."""
+    """Return whether an override has several values."""
     return bool(parse(override).is_sweep_override())
 
 
 def quote(value: str) -> str:
+    """Return a text in the quotes of Hydra's grammar."""
     return QuotedString(text=value, quote=Quote.single).with_quotes()

@@ -1,11 +1,12 @@
-"""What a user may plug in by `_target_`: callbacks and loggers from an exact list of classes."""
+"""The classes of callbacks and loggers that `_target_` may name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-# The only classes that a configuration may name: a prefix would let in
-# lightning.pytorch.LightningModule.load_from_checkpoint, which runs a stranger's pickle.
+# An exact list: a prefix would also allow lightning.pytorch.LightningModule.load_from_checkpoint, which unpickles
+# an untrusted file and so executes its code.
 PLUGINS = {
     "callbacks": {
         "lightning.pytorch.callbacks.EarlyStopping",
@@ -20,10 +21,10 @@ PLUGINS = {
     },
 }
 
-# Callbacks that only look. Every other one may change what is computed, as early stopping does.
+# Callbacks that only observe. Every other callback can change the computation, as early stopping does.
 OBSERVERS = {"lightning.pytorch.callbacks.DeviceStatsMonitor", "gptexp.training.callbacks.trace.Trace"}
 
 
-def computing(plugins: dict[str, Any]) -> dict[str, Any]:
-    """The callbacks among plug-ins that may change what is computed."""
+def computing(plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callbacks, of plug-ins by name, that can change the computation."""
     return {name: s for name, s in plugins.items() if isinstance(s, dict) and s.get("_target_") not in OBSERVERS}

@@ -1,4 +1,4 @@
-"""Checks that rules about settings share, so that all refusals have one form."""
+"""Checks of settings, which raise errors in one form: setting, value and remedy."""
 
 from __future__ import annotations
 

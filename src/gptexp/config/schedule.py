@@ -8,22 +8,22 @@ from gptexp.config.training import CosineConfig, LinearConfig, ScheduleConfig, W
 
 
 def warmup_steps(config: ScheduleConfig, max_steps: int) -> int:
-    """Steps of warm-up: the setting, or where it is null 1/20 of the run, at most 1,000."""
+    """Return the number of warm-up steps: the setting, or if it is null 1/20 of the run, at most 1,000."""
     return min(max_steps // 20, 1000) if config.warmup_steps is None else config.warmup_steps
 
 
 def lr_multiplier(config: ScheduleConfig, max_steps: int, step: int) -> float:
-    """What a group's peak learning rate is multiplied by.
+    """Return the factor by which peak learning rates are multiplied at a step.
 
     Args:
         config: constant, cosine, linear or wsd.
         max_steps: steps of the whole run.
-        step: the step about to be taken, from 0.
+        step: index of the step, from 0.
 
     Returns:
-        A number above 0 and at most 1 for every step of the run. Warm-up rises evenly and reaches 1 right
-        after its last step, so the first step isn't spent on a rate of 0. The fall ends at
-        min_lr_ratio right after the last step, for the same reason.
+        Above 0 and at most 1 for every step of the run. Warm-up is linear and reaches 1 just after its last step,
+        so that the first step has a rate above 0. For the same reason the decay reaches min_lr_ratio just after
+        the last step.
     """
     if step < 0:
         raise ValueError(f"step={step}: steps are counted from 0")
@@ -32,21 +32,21 @@ def lr_multiplier(config: ScheduleConfig, max_steps: int, step: int) -> float:
         return (step + 1) / (warmup + 1)
     if not isinstance(config, CosineConfig):
         return 1.0
-    progress = _progress(step, _start_of_fall(config, warmup, max_steps), max_steps)
-    straight = isinstance(config, (LinearConfig, WSDConfig))
-    height = 1 - progress if straight else (1 + math.cos(math.pi * progress)) / 2
-    return config.min_lr_ratio + (1 - config.min_lr_ratio) * height
+    progress = _progress(step, _start_of_decay(config, warmup, max_steps), max_steps)
+    linear = isinstance(config, (LinearConfig, WSDConfig))
+    factor = 1 - progress if linear else (1 + math.cos(math.pi * progress)) / 2
+    return config.min_lr_ratio + (1 - config.min_lr_ratio) * factor
 
 
-def _start_of_fall(config: CosineConfig, warmup: int, max_steps: int) -> int:
-    """The step from which the fall is counted; it still has the full rate."""
+def _start_of_decay(config: CosineConfig, warmup: int, max_steps: int) -> int:
+    """Return the first step of the decay, which still has the peak rate."""
     if isinstance(config, WSDConfig):
         return max(warmup, max_steps - round(config.decay_fraction * max_steps))
     return warmup
 
 
 def _progress(step: int, start: int, end: int) -> float:
-    """0 up to `start`, 1 from `end` on."""
+    """Return the fraction of the steps from `start` to `end` before `step`, from 0 to 1."""
     if step >= end:
         return 1.0
     return (step - start) / (end - start) if step > start else 0.0

@@ -61,7 +61,7 @@ def adapt(model: nn.Module, config: FinetuneConfig, *, seed: int | None = None) 
         return
     layers = dict(_untied_linear_layers(model))
     config.require_layers(layers)
-    targets = {name: layer for name, layer in layers.items() if config.aims_at(name)}
+    targets = {name: layer for name, layer in layers.items() if config.matches(name)}
     for name, layer in targets.items():
         _require_rank(config, name, layer)
     for name, parameter in model.named_parameters():

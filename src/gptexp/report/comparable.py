@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from gptexp.config import KINDS
-from gptexp.config.fingerprint import matters, settings_that_matter
-from gptexp.config.objective import UNSAID, ObjectiveConfig
+from gptexp.config.fingerprint import DEFAULT_KINDS, matters, settings_that_matter
+from gptexp.config.objective import ObjectiveConfig
 from gptexp.report.groups import by_text
 from gptexp.report.reading import LeftOut, Run
 from gptexp.util.errors import RunError
@@ -78,7 +78,7 @@ def comparable(
 
 def objective_of(run: Run) -> str:
     """What a run was trained for; one of before there was a choice was a language model."""
-    return str(run.settings.get("objective.kind", UNSAID["kind"]))
+    return str(run.settings.get("objective.kind", DEFAULT_KINDS["objective"]))
 
 
 def unit_of(run: Run) -> str:
@@ -89,7 +89,7 @@ def unit_of(run: Run) -> str:
 
 def _without(run: Run, metric: str) -> str:
     kind = objective_of(run)
-    if kind == UNSAID["kind"]:
+    if kind == DEFAULT_KINDS["objective"]:
         return f"its result.json has no {metric}"
     return f"objective={kind} has no {metric}; it has {', '.join(sorted(run.metrics))}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gptexp.config.fingerprint import ABSENT, flatten, settings_that_matter
+from gptexp.config.fingerprint import DEFAULT_KINDS, settings_that_matter
 from gptexp.report import naming, statistics, typed
 from gptexp.report.budget import Reading
 from gptexp.report.comparable import key_of
@@ -87,8 +87,8 @@ def _folders(key: str, group: Sequence[Reading], broken: Sequence[LeftOut], also
 
 def _said(settings: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
     """The settings of a row; what goes without saying is said, beside rows where it is otherwise."""
-    unsaid = {key: settings.get(key, value) for key, value in flatten(ABSENT).items()}
-    return settings_that_matter(settings, also) | unsaid
+    kinds = {f"{group}.kind": settings.get(f"{group}.kind", kind) for group, kind in DEFAULT_KINDS.items()}
+    return settings_that_matter(settings, also) | kinds
 
 
 def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], also: Sequence[str]) -> list[LeftOut]:

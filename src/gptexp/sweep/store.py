@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_RESUME
-from gptexp.config import KINDS, UNSAID, best_by
-from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from gptexp.config import KINDS, best_by
+from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identity, settings_that_matter
 from gptexp.config.sweep import OtherCode
 from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import SWEEP, has_checkpoint
@@ -47,8 +47,8 @@ class Sweep:
 
     def best_by(self, job: Job) -> str:
         """What a job's objective is judged by: val/bpb of a language model."""
-        kinds, kind = KINDS["objective"], job.config.get("objective", UNSAID).get("kind")
-        return best_by(kinds[kind if kind in kinds else UNSAID["kind"]])
+        kinds, kind = KINDS["objective"], job.config["objective"].get("kind")
+        return best_by(kinds[kind if kind in kinds else DEFAULT_KINDS["objective"]])
 
     def value(self, job: Job) -> float | None:
         """Return that metric of a job that has ended; None without one."""

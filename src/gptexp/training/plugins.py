@@ -1,22 +1,22 @@
-"""Callbacks and loggers that the user adds, created from an exact list of classes."""
+"""Callbacks and loggers that the user adds to a run, from a fixed list of classes."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from gptexp.config.environment_variables import read
+from gptexp.config.environment_variables import read_variables
 from gptexp.config.plugins import PLUGINS
 from gptexp.util.text import first_line
 
 
 def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
-    """Objects that the user plugs in, by name, from an exact list of classes.
+    """Create the user's plug-ins of a group (callbacks, logger), by name.
 
     Raises:
-        ValueError: a `_target_` that isn't on the list, arguments that the class refuses, or a logger that can't start.
+        ValueError: a `_target_` that is not in the list, wrong arguments, or a logger that cannot start.
     """
-    made = {}
+    created = {}
     for name, settings in plugins.items():
         if settings is None:
             continue
@@ -31,10 +31,10 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
         if any("_target_" in str(value) for value in arguments.values()):
             raise ValueError(f"{group}.plugins.{name}: a plug-in inside a plug-in is not allowed")
         try:
-            plugin = getattr(import_module(module), cls)(**read(arguments))
+            plugin = getattr(import_module(module), cls)(**read_variables(arguments))
             if group == "logger":
-                _ = plugin.experiment  # loggers meet their service only here
-        except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up
+                _ = plugin.experiment  # a logger connects to its service here
+        except Exception as error:  # libraries raise any kind for a wrong setup
             raise ValueError(f"{group}.plugins.{name}: {first_line(error)}") from error
-        made[name] = plugin
-    return made
+        created[name] = plugin
+    return created

@@ -11,8 +11,6 @@ from typing import Any
 from gptexp.data.corpora._encodings import HEAD, is_compressed, require_no_nulls, require_text
 from gptexp.data.corpora._reading import read_text
 
-BUILDERS = ("text", "json", "csv", "parquet")  # of `datasets`, for local files
-
 
 def require_rows(builder: str, files: list[Path], encoding: str, setting: str) -> None:
     """Refuse files whose first bytes show another format or encoding.

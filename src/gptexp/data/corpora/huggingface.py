@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gptexp.config.data import FILE_FORMATS
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, hash_contents
-from gptexp.data.corpora._rows import BUILDERS, explain, open_rows, require_rows
+from gptexp.data.corpora._rows import explain, open_rows, require_rows
 from gptexp.data.corpora.base import StreamBase
 from gptexp.util.files import user_path
 
@@ -36,7 +37,7 @@ class HuggingFaceCorpus(StreamBase):
         """ValueError: `datasets` is not installed, the name is invalid, a file is missing, or there is no network."""
         if importlib.util.find_spec("datasets") is None:
             raise ValueError("data=huggingface: requires the package datasets; install it with: pip install datasets")
-        if self.config.dataset in BUILDERS:
+        if self.config.dataset in FILE_FORMATS:
             self._check_files()
         else:
             self._check_name()
@@ -81,7 +82,7 @@ class HuggingFaceCorpus(StreamBase):
 
     @property
     def _local(self) -> bool:
-        return self.config.dataset in BUILDERS and "://" not in (self.config.data_files or "")
+        return self.config.dataset in FILE_FORMATS and "://" not in (self.config.data_files or "")
 
     def _files(self) -> list[Path]:
         return find_files(self.config.data_files, "data.data_files") if self._local else []
@@ -100,7 +101,7 @@ class HuggingFaceCorpus(StreamBase):
         name = self.config.dataset
         if name.endswith(".py") or user_path(name, "data.dataset").exists() or not HUB_NAME.fullmatch(name):
             raise ValueError(
-                f"data.dataset={name}: must be a name on the Hub (owner/name) or one of {', '.join(BUILDERS)} with "
+                f"data.dataset={name}: must be a name on the Hub (owner/name) or one of {', '.join(FILE_FORMATS)} with "
                 "data.data_files=; scripts and local folders are not supported"
             )
 
@@ -119,7 +120,7 @@ class HuggingFaceCorpus(StreamBase):
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not reported; the error is
         c = self.config
         try:
-            if c.dataset in BUILDERS:
+            if c.dataset in FILE_FORMATS:
                 files = self._files() or [c.data_files]
                 return open_rows(c.dataset, files, (c.text_column,), c.encoding, self.cache, c.split)
             return datasets.load_dataset(

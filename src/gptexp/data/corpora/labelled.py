@@ -10,10 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gptexp.config.data import HuggingFaceConfig, LabelledConfig
+from gptexp.config.data import FILE_FORMATS, HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora._files import find_files
 from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
-from gptexp.data.corpora._rows import BUILDERS as BUILTIN
 from gptexp.data.corpora._rows import explain, open_rows, require_rows
 from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
@@ -38,7 +37,7 @@ class LabelledCorpus(CorpusBase):
         """ValueError: `datasets` is not installed, or a file or data set is missing or of an unknown kind."""
         if importlib.util.find_spec("datasets") is None:
             raise ValueError("data=labelled: requires the package datasets; install it with: pip install datasets")
-        if self.config.dataset in BUILTIN:
+        if self.config.dataset in FILE_FORMATS:
             raise ValueError(f"data.dataset={self.config.dataset}: use data.path for local files")
         if self.config.dataset:
             self._hub("train").check()
