@@ -90,7 +90,7 @@ def test_a_sweep_under_torchrun_is_refused_in_one_line(workplace: Path, monkeypa
         monkeypatch.setenv(name, value)
     done = command("train", "-m", *TINY, "data.path=story.txt", "seed=1,2", cwd=workplace)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: -m: a sweep starts the ranks of its jobs itself")
+    assert done.stderr.startswith("error: -m: a sweep starts the ranks of its jobs")
 
 
 SRUN = {
