@@ -665,7 +665,7 @@ def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], l
         "mlm": "objective=mlm has no val/bpb; it has val/mlm_accuracy, val/mlm_loss",
         "labels": "objective=classification has no val/bpb; it has val/accuracy, val/loss, val/macro_f1",
     }
-    with pytest.raises(RunError, match=r"another objective, whose val/loss is of something else"):
+    with pytest.raises(RunError, match=r"another objective, where val/loss measures something else"):
         compare_folders([Path("all")], Question(metric="val/loss"))
     accuracy = compare_folders([Path("all/labels")], Question(metric="val/accuracy"))
     assert len(accuracy.rows) == 1
