@@ -192,7 +192,7 @@ def test_a_sweep_refuses_settings_that_unfinished_jobs_would_ignore(workplace: P
     line = [*BASE, "seed=1,2", "sweep.name=mine"]
     made = store.join(plan(line))
     other = plan([*line, "trainer.val_every_steps=1", "paths.data=elsewhere", "callbacks.samples.tokens=3"])
-    with pytest.raises(ConfigError, match=r"in seed=1, trainer\.val_every_steps was 2, is 1\. Give"):
+    with pytest.raises(ConfigError, match=r"in seed=1, trainer\.val_every_steps was 2, is 1\. Restore"):
         store.join(other)
     for job in made.jobs:
         made.place(job).mkdir()
@@ -203,10 +203,10 @@ def test_a_sweep_refuses_settings_that_unfinished_jobs_would_ignore(workplace: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("", "is empty or no sweep"),
+        ("", "is empty or not a sweep"),
         ("format: 1\nname: mine\n", "is incomplete or damaged: `retries` is NoneType, not int"),
-        ("format: 7\n", "has format 7, this gptexp reads 1"),
-        (("fixed", []), "its `fixed` is list, not dict"),
+        ("format: 7\n", "has format 7, but this version of gptexp reads format 1"),
+        (("fixed", []), "`fixed` is list, not dict"),
         (("jobs", [{"name": "a"}]), "job a is invalid"),
         (("code", "x"), "`search` or `code` is invalid"),
         ("format: 1\njobs:\n- name: a\n  co", "is incomplete or damaged: invalid YAML (while scanning a simple key"),
@@ -223,7 +223,7 @@ def test_a_damaged_sweep_file_gives_a_one_line_error(workplace: Path, change: An
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert str(error.value).count("sweep.yaml") == 1
-    assert str(error.value).endswith("; move its folder away, or give another sweep.name")
+    assert str(error.value).endswith("; move its folder away, or choose another sweep.name")
 
 
 def test_a_job_is_not_written_through_a_link(workplace: Path) -> None:
@@ -271,7 +271,7 @@ def test_other_code_in_a_sweep_is_reported_or_refused(workplace: Path) -> None:
     assert not made.other_code()
     trained(made.folder / "seed=3", code_sha256(), "e" * 64)
     assert [job.name for job in store.join(plan(line)).other_code()] == ["seed=3"]
-    with pytest.raises(ConfigError, match=r"the code of 1 of its jobs was eeeeeeee, is .* \(sweep\.code=strict\)"):
+    with pytest.raises(ConfigError, match=r"the code of 1 of its jobs was eeeeeeee and is .* \(sweep\.code=strict\)"):
         store.join(plan([*line, "sweep.code=strict"]))
 
 
