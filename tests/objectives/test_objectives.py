@@ -608,7 +608,7 @@ def test_an_mlm_run_generates_no_text_and_has_no_bits_per_byte(masked: dict[str,
 
     for program, arguments in [(generate, ["masked", "--prompt", "The"]), (evaluate, ["masked"])]:
         with pytest.raises(SystemExit):
-            program.main(arguments)  # type: ignore[attr-defined]
+            program.main(arguments)
         error = capsys.readouterr().err.splitlines()[-1]
         assert "was trained with objective=mlm: it predicts masked tokens from both sides" in error
     with pytest.raises(SystemExit):
