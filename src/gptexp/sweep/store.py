@@ -21,7 +21,8 @@ from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
 from gptexp.runs.writing import locked
 from gptexp.sweep.plan import Job, Plan, belongs, safe_name, text_key
 from gptexp.util.errors import ConfigError
-from gptexp.util.files import TEXT_BYTES, display_path, read_yaml, write_yaml
+from gptexp.util.files import TEXT_BYTES, display_path
+from gptexp.util.yaml_files import read_yaml, write_yaml
 
 LOCK, FORMAT = ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6

@@ -15,6 +15,7 @@ import torch
 from gptexp.config import CheckpointConfig
 from gptexp.config.plugins import computing
 from gptexp.machine import ranks, slurm
+from gptexp.machine.agreement import Agreement
 from gptexp.machine.lightning import pl
 from gptexp.models.weights import model_tensors
 from gptexp.runs import checkpoint
@@ -49,7 +50,7 @@ class Checkpoints(pl.Callback):
         self._stopping = 0
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        self._agreement = ranks.Agreement()
+        self._agreement = Agreement()
         self._saved_at = time.monotonic()
         self.signals.catch(quietly=not trainer.is_global_zero)
 
