@@ -118,7 +118,7 @@ def overhead(place: Path, turns: int) -> list[Row]:
     from rich.console import Console
 
     from gptexp.compose.composition import compose
-    from gptexp.training.build import build
+    from gptexp.training.build import build_experiment
     from gptexp.training.run import fit
 
     rows = []
@@ -127,9 +127,9 @@ def overhead(place: Path, turns: int) -> list[Row]:
         for turn in range(turns):
             ends = [f"trainer.max_steps={n}", f"trainer.val_every_steps={n}", f"paths.cache={place}/cache"]
             config = compose([*overrides, *QUIET, *ends, "trainer=cpu"])
-            built = build(config, place / f"{name}-{turn}", console=Console(quiet=True))
+            built = build_experiment(config, place / f"{name}-{turn}", console=Console(quiet=True))
             by_hand = _by_hand(built, n)
-            built = build(config, place / f"{name}-{turn}", console=Console(quiet=True))
+            built = build_experiment(config, place / f"{name}-{turn}", console=Console(quiet=True))
             fit(built)
             pairs.append((by_hand, 1000 * built.record.throughput.seconds / n))
         ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
@@ -189,11 +189,11 @@ def loader(place: Path, turns: int) -> list[Row]:
     import psutil
 
     from gptexp.compose.composition import compose
-    from gptexp.training.build import build
+    from gptexp.training.build import build_experiment
 
     overrides = ["data=python_stdlib", "model=bigram", "model.block_size=256", "data.global_batch_size=64", *QUIET]
     config = compose([*overrides, "trainer.max_steps=100000", "trainer=cpu", f"paths.cache={place}/cache"])
-    built = build(config, place / "loader", console=Console(quiet=True))
+    built = build_experiment(config, place / "loader", console=Console(quiet=True))
     batches = built.objective.train_batches(built.data, config, built.plan, rank=0, first_step=0, last_step=100_000)
     process, warm_up, rates = psutil.Process(), 1000, []
     n = (len(batches) - warm_up) // turns

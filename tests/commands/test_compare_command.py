@@ -25,16 +25,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gptexp import replay as replay_command
+from gptexp import replay as replay_entry_point
+from gptexp.commands import replay as replay_command
 from gptexp.report import compare_command
 from gptexp.report.comparison import Comparison, Question, compare, compare_folders
-from gptexp.report.markup import latex, markdown
+from gptexp.report.latex_markdown import latex, markdown
 from gptexp.report.page import page
 from gptexp.report.plots import ablation, curves, pareto, plots
 from gptexp.report.reading import last_sample, read_runs
 from gptexp.report.style import fonts, literal
-from gptexp.report.table import print_comparison
-from gptexp.report.tables import to_csv
+from gptexp.report.table import print_comparison, to_csv
 from gptexp.util.errors import RunError
 from gptexp.util.text import printable
 from support.run_folders import make_run
@@ -84,7 +84,7 @@ def test_compare_prints_the_table_and_writes_files_next_to_the_runs(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[0].split()[:4] == ["n_layer", "seeds", "val/bpb", "difference"]
-    reported = "comparison.csv · curves.png · ablation.png · pareto.png · report.html · plots as pdf and svg too"
+    reported = "comparison.csv · curves.png · ablation.png · pareto.png · report.html · plots also as pdf and svg"
     assert done.stdout.endswith(f"sweep/report: {reported}\n")
     assert sorted(path.name for path in (tmp_path / "sweep/report").iterdir()) == FILES
     again = command("compare", "sweep", "--out", "elsewhere", cwd=tmp_path)
@@ -115,9 +115,9 @@ WRONG = [
     (["empty"], "empty: no run in it or below it"),
     (["broken"], "nothing to compare: broken/a: unfinished: no result.json"),
     (["sweep", "--metric", "val/x"], "--metric=val/x: no run has it"),
-    (["sweep", "--at", "bytes"], "--at=bytes: no run can be read so"),
-    (["sweep", "--budget", "1e9"], "--budget: goes with --scaling"),
-    (["sweep", "--scaling"], "--scaling: 1 distinct sizes (N) among 4 finished runs"),
+    (["sweep", "--at", "bytes"], "--at=bytes: no run can be compared at this budget"),
+    (["sweep", "--budget", "1e9"], "--budget: only with --scaling"),
+    (["sweep", "--scaling"], "--scaling: 1 distinct sizes (N) among 4 complete runs"),
     (["sweep", "--out", "file"], "file"),
 ]
 
@@ -352,7 +352,7 @@ def test_replay_prints_the_strings_of_a_bundle_as_text(
     monkeypatch.setattr(replay_command, "read_bundle", lambda _: bundle)
     monkeypatch.setattr(replay_command, "replay", lambda _: "h\x1b[31m is the first module")
     with pytest.raises(SystemExit):
-        replay_command.main([str(tmp_path / "b.pt")])
+        replay_entry_point.main([str(tmp_path / "b.pt")])
     assert "\x1b" not in capsys.readouterr().out
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -297,10 +299,8 @@ def test_an_unreachable_hub_gives_one_clear_error(tmp_path: Path, monkeypatch: p
     def no_network(*_: Any) -> None:
         raise OSError("Name or service not known")
 
-    from gptexp.data.corpora import huggingface
-
-    monkeypatch.setattr(huggingface.socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(huggingface.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     with pytest.raises(ValueError, match=r"owner/name: can't be read.*Name or service.*data=pydocs"):
         open_corpus(HuggingFaceConfig(dataset="owner/name"), tmp_path).check()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptexp.config.data import TextConfig
-from gptexp.data.corpora import _files, open_corpus
+from gptexp.data.corpora import open_corpus
 from gptexp.data.corpora._encodings import likely_encoding
 from gptexp.data.corpora._files import find_files
 
@@ -76,7 +76,7 @@ def test_an_unreadable_folder_is_an_error(library: Path, monkeypatch: pytest.Mon
             raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
-    monkeypatch.setattr(_files.os, "scandir", locked)
+    monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(ValueError, match=r"data\.path=.*books/part: Permission denied; make it readable, or "):
         find_files(str(library / pattern))
 
@@ -121,7 +121,12 @@ def test_impossible_file_names_give_a_one_line_error(path: str, reason: str) -> 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("a")
     listed: list[str] = []
-    monkeypatch.setattr("gptexp.data.corpora.text.find_files", lambda path: listed.append(path) or find_files(path))
+
+    def listing(path: str) -> list[Path]:
+        listed.append(path)
+        return find_files(path)
+
+    monkeypatch.setattr("gptexp.data.corpora.text.find_files", listing)
     corpus = open_corpus(TextConfig(path=str(tmp_path)), tmp_path / "cache")
     corpus.check()
     corpus.fingerprint()

@@ -229,14 +229,14 @@ def test_a_cache_folder_without_manifest_is_rebuilt(
 def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> None:
     original = make_shards.make_shards
 
-    def counted(*arguments: Any) -> None:
+    def counted(folder: Path, request: make_shards.Request) -> None:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        original(*arguments)
+        original(folder, request)
 
     from gptexp.data import prepare as module
 
-    module.make_shards = counted  # type: ignore[attr-defined]
+    module.make_shards = counted
     barrier.wait()
     assert len(prepare(text_config(books), CharConfig(), cache).train) > 0
 
@@ -313,7 +313,12 @@ def test_a_stream_stops_when_both_parts_are_full(
     monkeypatch.setattr(tokenizing, "BATCH", 50)
     read: list[Any] = []
     original = HuggingFaceCorpus._text
-    monkeypatch.setattr(HuggingFaceCorpus, "_text", lambda self, row: read.append(row) or original(self, row))
+
+    def reading(corpus: HuggingFaceCorpus, row: dict[str, Any]) -> str:
+        read.append(row)
+        return original(corpus, row)
+
+    monkeypatch.setattr(HuggingFaceCorpus, "_text", reading)
     prepared = prepare(stream_config(rows, max_tokens=300, val_bytes=60), tokenizer, tmp_path / "cache")
     assert len(prepared.train) == 300
     assert len(read) < (2 if prepared.tokenizer.eot is None else 1) * 40

@@ -55,7 +55,8 @@ def evaluate(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def run(*arguments: str) -> dict[str, Any]:
         main([*arguments, "--json", "--logs", "."])
-        return json.loads(capsys.readouterr().out)
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
 
     return run
 
@@ -102,7 +103,7 @@ def test_a_bigram_has_the_same_score_with_every_stride(evaluate: Evaluate) -> No
     """A bigram sees one token, so context does not matter, and its table gives the sum without windows."""
     model, tokenizer = opened("bigram")
     tokens = torch.from_numpy(tokenizer.encode(story(31))).long()
-    table = torch.log_softmax(model.wte.weight.double(), dim=-1)  # type: ignore[union-attr, operator]
+    table = torch.log_softmax(model.get_parameter("wte.weight").double(), dim=-1)
     nats = -table[tokens[:-1], tokens[1:]].sum().item()
     for stride in (1, 5, 8, 16):
         found = evaluate("bigram", "--text", "some.txt", "--stride", str(stride), "--batch-size", "7")

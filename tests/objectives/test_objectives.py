@@ -21,8 +21,11 @@ from gptexp import predict
 from gptexp.commands.predict import _show_table
 from gptexp.compose.composition import compose, config_from_plain
 from gptexp.compose.inheritance import check_against_source
-from gptexp.config import ByteConfig, CharConfig, LMConfig
 from gptexp.config.conversion import to_plain
+from gptexp.config.data import LabelledConfig
+from gptexp.config.model import GPTConfig
+from gptexp.config.objective import ClassificationConfig, ClassWeights, LMConfig
+from gptexp.config.tokenizer import ByteConfig, CharConfig
 from gptexp.data import labelled
 from gptexp.data.batches import BatchPlan
 from gptexp.data.examples import TrainTexts, pad
@@ -74,6 +77,20 @@ def write_csv(path: str, rows: list[tuple[Any, Any]], columns: tuple[str, str] =
         csv.writer(file).writerows([columns, *rows])
 
 
+def labelled_settings(*overrides: str) -> LabelledConfig:
+    """The settings `data` of CLASSIFY with these overrides."""
+    data = compose([*CLASSIFY, *overrides]).data
+    assert isinstance(data, LabelledConfig)
+    return data
+
+
+def gpt_settings(*overrides: str) -> GPTConfig:
+    """The settings `model` of TINY with these overrides."""
+    model = compose([*TINY, *overrides]).model
+    assert isinstance(model, GPTConfig)
+    return model
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Train in this process in a folder that contains only texts.csv; the run folder is ./<folder>."""
@@ -83,7 +100,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     def run(*overrides: str, folder: str = "run") -> dict[str, Any]:
         config = compose(list(overrides))
         check_against_source(config)
-        return run_job(config, Path(folder))
+        return run_job(config, Path(folder)).as_plain()
 
     return run
 
@@ -206,7 +223,7 @@ def test_long_texts_keep_their_end(learned: Path) -> None:
     objective, model = load_trained(load(learned / "run/checkpoints/last.ckpt"), "run")
     assert isinstance(objective, Classification)
     end = "The soup 7 was really lovely now"
-    assert len(end) == model.config.block_size
+    assert len(end) == 32  # block_size
     both = objective.probabilities(model, ["The walk 3 was awful. " + end, end])
     torch.testing.assert_close(both[0], both[1])
 
@@ -285,7 +302,7 @@ def _texts_of_step(order: ExampleOrder, plan: BatchPlan, ranks: int) -> list[int
 def test_every_kind_of_file_gives_the_same_rows(suffix: str, train: Train, tmp_path: Path) -> None:
     rows = [("It's “fine”, really", "NA"), ("two\nlines", "yes"), ("007", "NA"), ("tab\there", "yes"), ("", "yes")]
     _write_as(suffix, rows * 3)
-    data = compose([*CLASSIFY, f"data.path=rows.{suffix}"]).data
+    data = labelled_settings(f"data.path=rows.{suffix}")
     found = prepare_labelled(data, train_tokenizer(compose(["tokenizer=byte"]).tokenizer), tmp_path / "cache")
     assert found.labels == ["NA", "yes"]
     decoded = {
@@ -313,7 +330,7 @@ def _write_as(suffix: str, rows: list[tuple[str, str]]) -> None:
 
 def test_labels_can_be_numbers_and_are_sorted_numerically(train: Train, tmp_path: Path) -> None:
     write_csv("stars.csv", [(f"text {i}", (1, 2, 10)[i % 3]) for i in range(30)])
-    data = compose([*CLASSIFY, "data.path=stars.csv"]).data
+    data = labelled_settings("data.path=stars.csv")
     found = prepare_labelled(data, compose().tokenizer, tmp_path / "cache")
     assert found.labels == [1, 2, 10]
     assert found.facts.counts == [9, 9, 9]
@@ -333,11 +350,11 @@ def test_the_split_does_not_depend_on_the_seed_or_the_order_of_rows(train: Train
     hashes = set()
     for name, order, more in [("a", rows, []), ("b", rows[::-1], []), ("c", rows, ["seed=7"])]:
         write_csv(f"{name}.csv", order)
-        config = compose([*CLASSIFY, f"data.path={name}.csv", *more])
-        hashes.add(prepare_labelled(config.data, config.tokenizer, tmp_path / "cache").text_sha256)
+        data = labelled_settings(f"data.path={name}.csv", *more)
+        hashes.add(prepare_labelled(data, compose().tokenizer, tmp_path / "cache").text_sha256)
     assert len(hashes) == 1
-    other = compose([*CLASSIFY, "data.path=a.csv", "data.split_seed=1"])
-    assert prepare_labelled(other.data, other.tokenizer, tmp_path / "cache").text_sha256 not in hashes
+    other = labelled_settings("data.path=a.csv", "data.split_seed=1")
+    assert prepare_labelled(other, compose().tokenizer, tmp_path / "cache").text_sha256 not in hashes
 
 
 @pytest.mark.parametrize(
@@ -380,21 +397,20 @@ def test_all_labels_have_the_same_type() -> None:
 
 def test_a_separate_validation_file_is_scored_completely(train: Train, tmp_path: Path) -> None:
     write_csv("val.csv", sentences(33, seed=9))
-    config = compose([*CLASSIFY, "data.val_path=val.csv"])
-    found = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    found = prepare_labelled(labelled_settings("data.val_path=val.csv"), compose().tokenizer, tmp_path / "cache")
     assert (len(found.train), len(found.val)) == (200, 33)
 
 
 def test_an_earlier_manifest_of_labelled_texts_is_opened(train: Train, tmp_path: Path) -> None:
-    config = compose(CLASSIFY)
-    first = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    settings, tokenizer = labelled_settings(), compose().tokenizer
+    first = prepare_labelled(settings, tokenizer, tmp_path / "cache")
     path = first.folder / "manifest.json"
     plain = json.loads(path.read_bytes())
     plain = {"format": 1, **{name: value for name, value in plain.items() if name != "schema"}, "cuts_runs": True}
     for part in ("train", "val"):
         del plain[part]["documents"], plain[part]["cuts_runs"]
     path.write_text(json.dumps(plain), encoding="utf-8")
-    again = prepare_labelled(config.data, config.tokenizer, tmp_path / "cache")
+    again = prepare_labelled(settings, tokenizer, tmp_path / "cache")
     assert again.facts.counts == first.facts.counts
     assert again.fingerprint != first.fingerprint  # the rule for cutting long words counts now
 
@@ -419,10 +435,10 @@ def test_scores_add_up_and_are_restored_from_their_sums(batches: int) -> None:
 
 
 def test_balanced_weights_make_labels_equal_and_average_to_one() -> None:
-    config = SimpleNamespace(
-        class_weights=compose([*CLASSIFY, "objective.class_weights=balanced"]).objective.class_weights
+    config = ClassificationConfig(class_weights=ClassWeights.balanced)
+    objective = Classification(
+        config, train_tokenizer(ByteConfig()), LabelFacts(labels=["rare", "usual"], counts=[10, 90])
     )
-    objective = Classification(config, None, LabelFacts(labels=["rare", "usual"], counts=[10, 90]))
     assert objective._weights.tolist() == pytest.approx([5.0, 100 / 180])
     assert float((objective._weights * torch.tensor([10, 90])).sum()) == pytest.approx(100)
 
@@ -539,7 +555,7 @@ def test_mlm_masks_depend_only_on_seed_and_step(train: Train, tmp_path: Path) ->
 def test_mlm_attends_to_both_sides_and_lm_does_not(position: str) -> None:
     from gptexp.models.gpt import GPT
 
-    config = compose([*TINY, f"model.position={position}"]).model
+    config = gpt_settings(f"model.position={position}")
     torch.manual_seed(0)
     tokens = torch.randint(0, 20, (2, 10))
     changed = tokens.clone()
@@ -556,7 +572,7 @@ def test_mlm_attends_to_both_sides_and_lm_does_not(position: str) -> None:
 def test_bidirectional_attention_does_not_see_padding(position: str) -> None:
     from gptexp.models.gpt import GPT
 
-    config = compose([*TINY, f"model.position={position}"]).model
+    config = gpt_settings(f"model.position={position}")
     torch.manual_seed(0)
     model = GPT(config, 20, causal=False).double().eval()
     tokens, lengths = pad([np.arange(9), np.arange(4)])
@@ -649,7 +665,7 @@ def test_runs_of_different_objectives_are_not_compared(masked: dict[str, Any], l
         "mlm": "objective=mlm has no val/bpb; it has val/mlm_accuracy, val/mlm_loss",
         "labels": "objective=classification has no val/bpb; it has val/accuracy, val/loss, val/macro_f1",
     }
-    with pytest.raises(RunError, match=r"another objective, whose val/loss is of something else"):
+    with pytest.raises(RunError, match=r"another objective, where val/loss measures something else"):
         compare_folders([Path("all")], Question(metric="val/loss"))
     accuracy = compare_folders([Path("all/labels")], Question(metric="val/accuracy"))
     assert len(accuracy.rows) == 1

@@ -20,11 +20,10 @@ pytest.importorskip("scipy")
 from rich.console import Console
 
 from gptexp.report import naming, series
-from gptexp.report.cells import columns
+from gptexp.report.columns import columns
 from gptexp.report.comparison import Comparison, Question, compare_folders
 from gptexp.report.effects import main_effects
-from gptexp.report.table import print_comparison
-from gptexp.report.tables import to_csv
+from gptexp.report.table import print_comparison, to_csv
 from gptexp.util.errors import RunError
 from support.run_folders import age, make_run
 
@@ -96,7 +95,7 @@ def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path
         "baseline", "bias true", "dropout 0.0", "n_layer 2", "position learned",
     ]  # fmt: skip
     reported = " ".join(text_of(c).split())
-    assert re.search("baseline: [^;]*position rope[^;]*; the others by what they change in it", reported)
+    assert re.search("baseline: [^;]*position rope[^;]*; the others are named by their changes", reported)
     other = asked(tmp_path, baseline="n_layer=2")
     assert "position rope" in other.baseline.label  # any other baseline is named by all settings that distinguish it
 
@@ -183,7 +182,7 @@ def test_a_folder_without_a_run_is_excluded_by_name(tmp_path: Path) -> None:
     c = compare_folders([tmp_path / name for name in ("leftover", "a", "broken", "listed")], Question())
     assert len(c.rows) == 1
     assert reasons(c)["leftover"] == "no run in it or below it (a run's folder has a config.yaml)"
-    assert reasons(c)["broken"].startswith("config.yaml can't be read: ")
+    assert reasons(c)["broken"].startswith("config.yaml cannot be read: ")
     assert reasons(c)[damaged.name] == "result.json is damaged: metrics is not an object"
     with pytest.raises(RunError, match="leftover: no run in it or below it"):
         compare_folders([tmp_path / "leftover"], Question())
@@ -204,14 +203,14 @@ def test_settings_that_vary_together_are_named(tmp_path: Path) -> None:
     make_run(tmp_path / "b", 1.9, model__block_size=64, data__global_batch_size=8)
     c = asked(tmp_path)
     assert (c.keys, c.along) == (["model.block_size"], ["data.global_batch_size"])
-    assert "along with it: data.global_batch_size" in text_of(c)
+    assert "confounded: data.global_batch_size vary together with block_size" in text_of(c)
 
 
 def test_rows_show_the_fewest_settings_that_distinguish_them() -> None:
     configurations = [{"t.kind": "char"}, {"t.kind": "bpe", "t.vocab": 512}, {"t.kind": "bpe", "t.vocab": 1024}]
     configurations = [{**one, "same": 1, "lr": index} for index, one in enumerate(configurations)]
-    assert naming.telling(configurations, ["t.kind", "t.vocab"]) == (["t.kind", "t.vocab"], ["lr"])
-    assert naming.telling(configurations) == (["lr"], ["t.kind", "t.vocab"])
+    assert naming.distinguishing(configurations, ["t.kind", "t.vocab"]) == (["t.kind", "t.vocab"], ["lr"])
+    assert naming.distinguishing(configurations) == (["lr"], ["t.kind", "t.vocab"])
     assert [naming.label(one, ["t.kind", "t.vocab"]) for one in configurations] == [
         "char",
         "bpe, vocab 512",
@@ -257,7 +256,7 @@ def test_two_configurations_on_different_texts_are_refused(tmp_path: Path) -> No
 def test_losses_per_token_are_not_compared_across_tokenizers(tmp_path: Path, metric: str) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 1.9, tokenizer={"kind": "bpe", "vocab_size": 512}, val_tokens=900)
-    with pytest.raises(RunError, match=rf"another tokenizer, and {metric} is of a token; compare by --metric val/bpb"):
+    with pytest.raises(RunError, match=f"{metric} is an average per token; compare by --metric val/bpb"):
         asked(tmp_path, metric=metric)
     assert len(asked(tmp_path).rows) == 2
 
@@ -285,8 +284,8 @@ def test_unequal_tokens_and_compute_are_marked(tmp_path: Path) -> None:
     assert c.unequal == {"tokens", "flops"}
     assert "102k*" in text
     assert "51k*" not in text
-    assert "* other number of tokens than max_steps 100; --at tokens compares at equal" in text
-    assert "† other compute than max_steps 100; --at flops compares at equal" in text
+    assert "* tokens differ from max_steps 100; --at tokens makes them equal" in text
+    assert "† compute differs from max_steps 100; --at flops makes it equal" in text
 
 
 def test_recorded_flops_are_used_only_if_all_runs_have_them(tmp_path: Path) -> None:
@@ -298,7 +297,7 @@ def test_recorded_flops_are_used_only_if_all_runs_have_them(tmp_path: Path) -> N
     make_run(tmp_path / "c", 1.9, model__n_layer=8, parameters=100)
     estimated = asked(tmp_path)
     assert [row.mean("flops") for row in estimated.rows] == [51200 * 600] * 3
-    assert "~ FLOPs estimated as 6 for each parameter and token" in text_of(estimated)
+    assert "~ FLOPs estimated as 6 per parameter and token" in text_of(estimated)
 
 
 # ---------------------------------------------------------------------------------- excluded runs
@@ -317,9 +316,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no metric": (lambda run: rewrite(run, metrics={"val/loss": 1.0}), "its result.json has no val/bpb"),
     "no hash": (lambda run: rewrite(run, val={}), "result.json is damaged: no text_sha256"),
     "bytes": (lambda run: (run / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
-    "no yaml": (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml can't be read"),
-    "others' yaml": (lambda run: (run / "config.yaml").write_text("a: 1"), "config.yaml holds no settings of a gptexp"),
-    "no seed": (lambda run: edit(run / "config.yaml", "seed: 1", "seed: one"), "config.yaml holds no seed"),
+    "no yaml": (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml cannot be read"),
+    "others' yaml": (lambda run: (run / "config.yaml").write_text("a: 1"), "config.yaml has no settings of a gptexp"),
+    "no seed": (lambda run: edit(run / "config.yaml", "seed: 1", "seed: one"), "config.yaml has no seed"),
 }
 
 
@@ -364,7 +363,7 @@ def test_a_diverged_run_is_reported_and_not_averaged(tmp_path: Path) -> None:
     make_run(tmp_path / "c1", None, model__n_layer=8)
     c = asked(tmp_path)
     assert c.rows[1].values == {1: pytest.approx(1.9), 2: pytest.approx(1.9)}
-    assert reasons(c)["b3"] == "diverged: its last val/bpb is no finite number"
+    assert reasons(c)["b3"] == "diverged: its last val/bpb is not finite"
     assert [row.interval.n for row in c.rows] == [3, 2, 0]
     lines = [line.split() for line in text_of(c).splitlines()]
     assert ["8", "0‡", "diverged", "–", "–", "–"] in lines
@@ -375,7 +374,7 @@ DAMAGED_CURVES = {
     "step,lr\n1,2\n": "its metrics.csv is damaged: no column 'val/loss'",
     "step,val/loss,val/bpb\n1,2\n": "its metrics.csv is damaged: a row has too many or too few columns",
     "step,val/loss,val/bpb\n1,2,x\n": "its metrics.csv is damaged: could not convert",
-    "step,val/loss,val/bpb\n2,2,2\n1,2,2\n": "its metrics.csv is damaged: its steps don't rise",
+    "step,val/loss,val/bpb\n2,2,2\n1,2,2\n": "its metrics.csv is damaged: its steps do not increase",
     "step,val/loss,val/bpb\n2,,\n": "its metrics.csv is damaged: no validation in it",
 }
 
@@ -405,7 +404,7 @@ def test_at_tokens_reads_the_curve_between_validations(tmp_path: Path) -> None:
     assert "tokens" not in c.unequal
     text = text_of(c)
     assert "read at 77k tokens, the most that all runs reached" in text
-    assert "read before their schedules ended, which counts against them: max_steps 400" in text
+    assert "read before the end of their schedules, which is a disadvantage: max_steps 400" in text
 
 
 def test_with_a_constant_rate_any_point_of_a_curve_is_comparable(tmp_path: Path) -> None:
@@ -413,7 +412,7 @@ def test_with_a_constant_rate_any_point_of_a_curve_is_comparable(tmp_path: Path)
         make_run(tmp_path / name, 2.0, curve=FLAT, trainer__max_steps=steps, schedule__kind="constant")
     text = text_of(asked(tmp_path, at="tokens"))
     assert "read at 77k tokens" in text
-    assert "schedules ended" not in text
+    assert "their schedules" not in text
 
 
 @pytest.mark.parametrize("logged", [True, False], ids=["seconds column", "derived"])
@@ -449,7 +448,9 @@ def test_at_flops_and_bytes_use_the_cost_of_a_token(tmp_path: Path) -> None:
 
 def test_at_bytes_refuses_runs_that_did_not_record_them(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
-    with pytest.raises(RunError, match=r"--at=bytes: no run can be read so; the first: .* no bytes_per_token"):
+    with pytest.raises(
+        RunError, match=r"--at=bytes: no run can be compared at this budget; the first: .* no bytes_per_token"
+    ):
         asked(tmp_path, at="bytes")
 
 
@@ -485,7 +486,7 @@ def test_the_table_is_readable_at_80_columns_without_colour(tmp_path: Path) -> N
     ]
     assert lines[5].split() == ["n_layer", "parameters", "tokens", "FLOPs", "tokens/s", "time"]
     assert lines[8].split() == ["4", "50k", "51k", "~1.5e+10", "10k", "5.1", "s"]
-    assert "too few seeds to tell from n_layer 2: n_layer 4" in text
+    assert "no significant difference from n_layer 2 with these seeds: n_layer 4" in text
 
 
 def test_the_table_is_not_split_if_it_fits(tmp_path: Path) -> None:
@@ -498,7 +499,9 @@ def test_the_table_is_not_split_if_it_fits(tmp_path: Path) -> None:
 def test_one_seed_gives_a_note_that_nothing_can_be_tested(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 2.0)
     make_run(tmp_path / "b", 1.9, model__n_layer=4)
-    assert "with one seed there is no interval and no test" in " ".join(text_of(asked(tmp_path)).split())
+    assert "one seed; no interval and no test against n_layer 2: n_layer 4" in " ".join(
+        text_of(asked(tmp_path)).split()
+    )
 
 
 def test_markup_and_control_characters_in_settings_are_shown_as_text(tmp_path: Path) -> None:
@@ -526,7 +529,7 @@ WRONG = [
         "--baseline=model.n_head=2: 2 configurations have this; give one of: n_layer=2; n_layer=4",
     ),
     ({"baseline": ""}, "--baseline: empty"),
-    ({"by": ["kind"]}, "kind: no such setting in these runs; say which: model.kind"),
+    ({"by": ["kind"]}, "kind: no such setting in these runs; choose one of model.kind"),
 ]
 
 
@@ -615,7 +618,7 @@ def test_zero_flops_are_a_recorded_number(tmp_path: Path) -> None:
     assert "estimated" not in text_of(c, width=200)
     at = asked(tmp_path, at="flops")
     assert at.budget == 51200 * 1000
-    assert reasons(at) == {"bigram": "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"}
+    assert reasons(at) == {"bigram": "--at=flops: it trains with 0 FLOPs, so it never reaches the budget"}
 
 
 def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None:
@@ -628,8 +631,8 @@ def test_seeds_needed_counts_seeds_that_the_test_can_use(tmp_path: Path) -> None
     needed = next(column.cells for column in columns(c) if column.name == "needed")
     assert needed == ["–", "6 (has 2)"]
     reported = " ".join(text_of(c, width=200).split())
-    assert "needed: seeds that both share that find the difference seen" in reported
-    assert "(has n): the test uses n seeds of the row; n_layer 2 has no others to set against the rest" in reported
+    assert "needed: seeds in both rows that detect a true difference of the observed size" in reported
+    assert "(has n): the test uses n seeds of the row, because n_layer 2 lacks the others" in reported
 
 
 # ---------------------------------------------------------------------------------- names as typed by the user
@@ -703,7 +706,7 @@ def test_several_texts_are_listed_with_their_folders(tmp_path: Path) -> None:
         f"{tmp_path}/novels/deep {tmp_path}/poems (2 runs on poems.txt); {tmp_path}/laws (1 run on laws.txt)"
     )
     make_run(tmp_path / "novels/other", 1.9, model__n_layer=4, data__path="novels.txt")
-    assert "3 validation texts, of which a table holds one; their folders: " in " ".join(
+    assert "3 validation texts, of which a table compares one; their folders: " in " ".join(
         text_of(asked(tmp_path)).split()
     )
 
@@ -718,10 +721,10 @@ def test_a_sweep_in_progress_shows_the_number_of_complete_jobs(tmp_path: Path) -
     (make_run(place / "n_layer=4", 2.0, model__n_layer=4) / "result.json").unlink()
     c = asked(place)
     assert [row.label for row in c.rows] == ["n_layer 2"]
-    assert f"{place}: 1 of 3 jobs done; this is what there is so far" in text_of(c, width=300)
+    assert f"{place}: 1 of 3 jobs complete; the others are not in this table" in text_of(c, width=300)
     for n in (4, 8):
         make_run(place / f"n_layer={n}", 2.0, model__n_layer=n)
-    assert "jobs done" not in text_of(asked(place), width=300)
+    assert "jobs complete" not in text_of(asked(place), width=300)
 
 
 def grid(place: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> Path:
@@ -745,7 +748,7 @@ def test_main_effects_average_each_factor_over_the_others(tmp_path: Path) -> Non
     assert layers.levels[0].interval.half_width == pytest.approx(4.3026527 * 0.01 / math.sqrt(3))
     gaps = [effect.levels[1].difference for effect in (layers, position, dropout)]
     assert [gap.mean for gap in gaps if gap] == [pytest.approx(-0.1), pytest.approx(-0.02), pytest.approx(0.01)]
-    assert "mean over the rest" in text_of(asked(tmp_path))
+    assert "mean over the others" in text_of(asked(tmp_path))
 
 
 def test_main_effects_of_one_seed_are_over_the_combinations(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gptexp.report import scaling
 from gptexp.report.scaling import Constants, fit, fit_folders
-from gptexp.report.scaling_text import print_law, to_json
+from gptexp.report.scaling_report import print_law, to_json
 from gptexp.util.errors import RunError
 from support.run_folders import make_run
 from support.runs import command
@@ -62,9 +62,9 @@ def test_a_ladder_that_is_too_small_is_reported() -> None:
         print_law(console, fit(n, d, losses, resamples=30), None)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
-    assert "not settled" not in reported(N, D, simulated(0, noise=0.0001))
+    assert "not determined" not in reported(N, D, simulated(0, noise=0.0001))
     near = (N < 2e6) & (D < 4e7)  # sizes and lengths close together, and the noise of single runs
-    assert "not settled by these runs: " in reported(N[near], D[near], simulated(1, noise=0.1)[near])
+    assert "not determined by these runs: " in reported(N[near], D[near], simulated(1, noise=0.1)[near])
 
 
 LADDERS = {
@@ -83,7 +83,7 @@ def test_a_ladder_that_cannot_determine_the_constants_is_refused(ladder: str) ->
 
 
 def test_a_loss_that_does_not_decrease_is_refused() -> None:
-    with pytest.raises(RunError, match="does not fall with the number of"):
+    with pytest.raises(RunError, match="does not decrease with the number of"):
         fit(N, D, np.full(N.size, 2.0) + 1e-3 * np.log(N))
 
 

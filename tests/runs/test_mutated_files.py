@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from gptexp.commands.replay import read_bundle, replay
 from gptexp.compose.composition import config_from_plain
 from gptexp.objectives.loading import load_trained
-from gptexp.report.reading import read_run
-from gptexp.report.reading import read_settings as read_flat
+from gptexp.report.reading import read_flat_settings, read_run
 from gptexp.runs.finding import stored_settings
 from gptexp.runs.opening import load
 from support.checkpoints import small_checkpoint
@@ -136,7 +135,7 @@ def test_mutated_settings_are_read_or_refused_in_one_line(
     (run / "checkpoints/last.ckpt").touch()
     plain = mutated(data.draw, checkpoint()["config"], PLAIN)
     (run / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
-    for read in (lambda: stored_settings(str(run)), lambda: config_from_plain(plain), lambda: read_flat(run)):
+    for read in (lambda: stored_settings(str(run)), lambda: config_from_plain(plain), lambda: read_flat_settings(run)):
         assert "\n" not in refusal(read)
 
 
@@ -153,5 +152,5 @@ def test_a_mutated_file_of_a_run_is_read_or_refused_in_one_line(
     (run / name).write_bytes(
         whole[:cut] + data.draw(st.binary(max_size=6)) + whole[cut + data.draw(st.integers(0, 9)) :]
     )
-    assert "\n" not in refusal(lambda: read_run(run, read_flat(run)))
+    assert "\n" not in refusal(lambda: read_run(run, read_flat_settings(run)))
     last_sample(run)

@@ -16,7 +16,7 @@ from gptexp.models.build import build_model, measure_model, plain_model
 from gptexp.objectives.loading import load_model
 from gptexp.runs import checkpoint as ckpt
 from gptexp.tokenizers import load_tokenizer
-from gptexp.training.build import build
+from gptexp.training.build import build_experiment
 from gptexp.util.errors import ConfigError
 from support.checkpoints import SMALL, small_checkpoint
 
@@ -48,7 +48,7 @@ def test_init_from_refuses_layers_without_weights_before_building(
     monkeypatch.setattr("gptexp.training.build.measure_model", lambda *_: pytest.fail("a model was built"))
     config = compose(["init_from=a.ckpt", "data=pydocs", "trainer=cpu", f"paths.cache={tmp_path}"])
     with pytest.raises(ValueError, match=r"a\.ckpt: model\.n_layer=9999: must be at most"):
-        build(config, tmp_path / "run", console=Console(quiet=True))
+        build_experiment(config, tmp_path / "run", console=Console(quiet=True))
 
 
 def test_a_model_with_impossible_sizes_gives_a_one_line_error() -> None:

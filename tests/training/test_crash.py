@@ -211,7 +211,7 @@ def test_a_nonfinite_loss_writes_a_bundle_that_names_the_module(
 ) -> None:
     from gptexp.replay import main
 
-    advice = r"replay run/nonfinite-step-2\.pt` runs that step again.* trainer\.gradient_clip=null, or"
+    advice = r"replay run/nonfinite-step-2\.pt` repeats that step.* trainer\.gradient_clip=null, or"
     with pytest.raises(ValueError, match=advice):
         train_here(*TINY_GPT, "optimizer.lr=1e22", "trainer.gradient_clip=null", "trainer.max_steps=20")
     capsys.readouterr()
@@ -284,7 +284,7 @@ def test_all_ranks_stop_at_the_step_with_a_nonfinite_gradient(workplace: Path) -
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert "grad_norm is nan at step 2" in errors[0]
-        assert f"`python -m gptexp.replay {strategy}/nonfinite-step-2.pt` runs that step again" in errors[0]
+        assert f"`python -m gptexp.replay {strategy}/nonfinite-step-2.pt` repeats that step" in errors[0]
         assert list((workplace / strategy).glob(".*.tmp")) == []
         assert {(rank, step) for rank, step, _ in read_trace(workplace / strategy)} == {(0, 1), (1, 1)}
         replayed = command("replay", f"{strategy}/nonfinite-step-2.pt", cwd=workplace)

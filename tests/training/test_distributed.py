@@ -172,7 +172,7 @@ def test_a_signal_to_the_supervisor_ends_all_ranks_after_the_same_step(
     assert reported.splitlines()[-1] == f"interrupted by SIGTERM after step {step}; continue with resume=run"
     done = command("train", "resume=run", f"trainer.max_steps={int(str(step)) + 2}", "trainer=cpu", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {step}" in done.stdout
+    assert f"resuming from step {step}" in done.stdout
 
 
 @dataclass

@@ -116,13 +116,14 @@ def test_verify_resume_refuses_a_wrong_command_line(
 def test_verify_resume_accepts_names_that_hydra_would_not_parse(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gptexp import verify_resume
+    from gptexp.commands import verify_resume
+    from gptexp.verify_resume import main
 
     given: list[str] = []
     config = SimpleNamespace(init_from="runs/a", paths=SimpleNamespace(logs=str(tmp_path)))
     monkeypatch.setattr(verify_resume, "_checked", lambda *_: config)
     monkeypatch.setattr(verify_resume, "verify", lambda _, __, overrides, ___: given.extend(overrides) or [])
-    verify_resume.main(["init_from=latest", "data.path=books[1].txt"])
+    main(["init_from=latest", "data.path=books[1].txt"])
     assert given == ["data.path=books[1].txt", "init_from='runs/a'"]
 
 
@@ -157,7 +158,7 @@ def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, 
     assert process.returncode == code
     result = json.loads((workplace / "run/result.json").read_text(encoding="utf-8"))
     step = load(workplace / "run/checkpoints/last.ckpt").step
-    assert result == {"status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
+    assert result == {"schema": 1, "status": "interrupted", "signal": signal.Signals(signum).name, "steps": step}
     assert reported.splitlines()[-1] == (
         f"interrupted by {signal.Signals(signum).name} after step {step}; continue with resume=run"
     )
@@ -199,7 +200,7 @@ def test_slurm_preemption_saves_and_requeues_and_the_job_resumes(workplace: Path
         [sys.executable, "-m", "gptexp.train", *settings, "resume=auto"],
         capture_output=True, text=True, check=False, env={**os.environ, **env},
     )  # fmt: skip
-    assert f"going on from step {step}" in done.stdout, done.stderr
+    assert f"resuming from step {step}" in done.stdout, done.stderr
     assert rows(workplace / "logs/runs/slurm-77/auto/metrics.csv") == step + 3
 
 

@@ -13,7 +13,7 @@ from gptexp.compose.composition import compose
 from gptexp.config import Accelerator, Strategy
 from gptexp.machine import hardware
 from gptexp.machine.lightning import pl
-from gptexp.training.build import Experiment, build
+from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.loop import STEP_HOOKS, skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.run import fit
@@ -48,7 +48,7 @@ def tiny(workplace: Path, *overrides: str) -> Experiment:
     settings = ["data.val_bytes=600", "data.global_batch_size=4", "model.block_size=16", "trainer=cpu"]
     lengths = ["trainer.max_steps=2", "trainer.val_every_steps=2", f"paths.cache={workplace}/cache"]
     config = compose(["model=bigram", *settings, *lengths, "callbacks.samples.tokens=0", *overrides])
-    return build(config, workplace / "run", console=Console(quiet=True))
+    return build_experiment(config, workplace / "run", console=Console(quiet=True))
 
 
 def test_hooks_of_user_callbacks_are_called_at_every_step(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_auto_compiles_only_if_it_saves_time(
     config = compose(["model=mini_gpt"])
     config.trainer.compile, config.trainer.strategy, config.trainer.accelerator = wanted, strategy, Accelerator.auto
     monkeypatch.setattr(hardware, "accelerator_of", lambda config: device)
-    monkeypatch.setattr(hardware, "_lacks_for_compiling", lambda: None)
+    monkeypatch.setattr(hardware, "_missing_for_compiling", lambda: None)
     chosen, why = hardware.choose_compile(config, flops)
     assert chosen is compiled
     assert why

@@ -117,7 +117,7 @@ def test_a_run_killed_after_early_stopping_trains_no_further(stopped: Path) -> N
 
 def test_a_run_that_early_stopping_ended_is_not_trained_further(stopped: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"resume=run: was stopped by one of its callbacks after step 3.*init_from=run"
+        ValueError, match=r"resume=run: a callback, such as early stopping, stopped the run after step 3.*init_from=run"
     ):
         run_job(compose([*RESUME, "trainer.max_steps=60"]), Path("further"))
 

@@ -158,16 +158,16 @@ def test_appending_follows_no_link(tmp_path: Path) -> None:
 @needs_posix
 @pytest.mark.parametrize("place", ["report", "report/question"])
 def test_a_report_that_is_a_link_is_refused(tmp_path: Path, place: str) -> None:
-    from gptexp.commands.compare import _own_report
+    from gptexp.commands.compare import _report_folder
 
     (tmp_path / "victim/question").mkdir(parents=True)
     link = tmp_path / "runs" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="is a link, and gptexp does not write through links"):
-        _own_report(tmp_path / "runs", "question")
+        _report_folder(tmp_path / "runs", "question")
     link.unlink()
-    assert _own_report(tmp_path / "runs", "question") == tmp_path / "runs/report/question"
+    assert _report_folder(tmp_path / "runs", "question") == tmp_path / "runs/report/question"
 
 
 @needs_posix

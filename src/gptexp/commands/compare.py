@@ -1,4 +1,4 @@
-"""`gptexp compare`: the table, plots and page of a comparison."""
+"""`gptexp compare`: the table, plots and page of a comparison, or a scaling law."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TextIO
 
 from gptexp.report import missing_packages
 from gptexp.util.errors import fail
+from gptexp.util.files import atomic_write, require_no_link
 from gptexp.util.text import install_extra
 
 VECTOR = ("pdf", "svg")
-
-METRIC = "val/bpb"  # what a comparison is about unless it is asked for another
+METRIC = "val/bpb"  # the default of --metric
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,10 +24,10 @@ def run(arguments: argparse.Namespace) -> None:
     if missing := missing_packages():
         fail(f"compare needs {', '.join(missing)}: {install_extra('compare')}")
     if arguments.budget is not None and not arguments.scaling:
-        raise ValueError("--budget: goes with --scaling")
+        raise ValueError("--budget: only with --scaling")
     if arguments.format != "text" and arguments.scaling:
-        raise ValueError("--format: of the table of a comparison; leave it out with --scaling")
-    out = arguments.out or _own_report(arguments.folders[0], _question_folder(arguments))
+        raise ValueError(f"--format={arguments.format}: not supported with --scaling; leave it out")
+    out = arguments.out or _report_folder(arguments.folders[0], _question_folder(arguments))
     if arguments.scaling:
         scale(arguments, out)
     else:
@@ -35,16 +35,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _question_folder(arguments: argparse.Namespace) -> str:
-    """Where in the report's folder a question has its files: another one overwrites none."""
+    """A folder in the report's folder for another metric or --at, so that it overwrites no other report."""
     parts = [arguments.metric] if arguments.metric != METRIC else []
     parts += [f"at-{arguments.at}"] if arguments.at else []
     return re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip(".")
 
 
-def _own_report(folder: Path, question: str | Path) -> Path:
-    """Where the report goes unless it is said; the runs' folder may be a stranger's."""
-    from gptexp.util.files import require_no_link
-
+def _report_folder(folder: Path, question: str | Path) -> Path:
+    """The default folder of a report. The folder of the runs is untrusted, so links in it are refused."""
     out = folder / "report" / question
     for place in (out, *out.parents):
         if place == folder:
@@ -55,11 +53,14 @@ def _own_report(folder: Path, question: str | Path) -> Path:
 
 def compare(arguments: argparse.Namespace, out: Path) -> None:
     """Print the comparison, and write its files."""
+    # scipy and matplotlib are imported only after the checks of the arguments.
     from rich.console import Console
 
     from gptexp.report.comparison import Question, compare_folders
-    from gptexp.report.markup import FORMATS
-    from gptexp.report.table import print_comparison
+    from gptexp.report.latex_markdown import FORMATS
+    from gptexp.report.page import page
+    from gptexp.report.plots import plots
+    from gptexp.report.table import print_comparison, to_csv
 
     question = Question(
         metric=arguments.metric,
@@ -69,32 +70,26 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
         method=arguments.interval,
     )
     comparison = compare_folders(arguments.folders, question)
-    text = FORMATS[arguments.format][1](comparison) if arguments.format in FORMATS else None
-    if text is None:
-        print_comparison(Console(highlight=False), comparison)
+    files, console = {"comparison.csv": to_csv(comparison).encode()}, sys.stdout
+    if arguments.format in FORMATS:
+        name, convert = FORMATS[arguments.format]
+        files[name] = convert(comparison).encode()
+        print(files[name].decode(), end="")
+        console = sys.stderr
     else:
-        print(text, end="")
-
-    from gptexp.report.page import page
-    from gptexp.report.plots import plots
-    from gptexp.report.tables import to_csv
-
+        print_comparison(Console(highlight=False), comparison)
     drawn = plots(comparison, ("png", *VECTOR))
     images = {name: data for name, data in drawn.items() if name.endswith(".png")}
-    files = {"comparison.csv": to_csv(comparison).encode(), **drawn}
-    if text is not None:
-        files[FORMATS[arguments.format][0]] = text.encode()
-    write(out, {**files, "report.html": page(comparison, images).encode()}, sys.stdout if text is None else sys.stderr)
+    write(out, {**files, **drawn, "report.html": page(comparison, images).encode()}, console)
 
 
 def scale(arguments: argparse.Namespace, out: Path) -> None:
     """Fit a scaling law, print it, and write its files."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # five variables: threads only wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # five variables; more threads are slower
     from rich.console import Console
 
     from gptexp.report.scaling import fit_folders
-    from gptexp.report.scaling_plot import scaling_plots
-    from gptexp.report.scaling_text import print_law, to_json
+    from gptexp.report.scaling_report import print_law, scaling_plots, to_json
 
     law = fit_folders(arguments.folders, arguments.metric)
     print_law(Console(highlight=False), law, arguments.budget)
@@ -103,10 +98,8 @@ def scale(arguments: argparse.Namespace, out: Path) -> None:
 
 
 def write(out: Path, files: Mapping[str, bytes], console: TextIO) -> None:
-    """Each file whole or absent; then where they are."""
-    from gptexp.util.files import atomic_write
-
+    """Write each file atomically, and print their names."""
     for name, data in files.items():
         atomic_write(out / name, data)
-    named = [name for name in files if not name.endswith(VECTOR)]
-    print(f"\n{out}: {' · '.join(named)} · plots as {' and '.join(VECTOR)} too", file=console)
+    names = [name for name in files if not name.endswith(VECTOR)]
+    print(f"\n{out}: {' · '.join(names)} · plots also as {' and '.join(VECTOR)}", file=console)

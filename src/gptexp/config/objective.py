@@ -22,6 +22,8 @@ class ObjectiveConfig:
     metrics: the metrics that validation computes, named as in logs and tables, the loss first.
     best_by: the one of them that selects best.ckpt and that a search optimizes.
     unit: what the loss is a mean over, token or text.
+    units: the units of metrics that have one. per_token: metrics that are averages over tokens, which are comparable
+    only between runs with the same tokenizer.
     """
 
     kind: str = ""
@@ -29,6 +31,8 @@ class ObjectiveConfig:
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
     unit: ClassVar[str] = "token"
+    units: ClassVar[dict[str, str]] = {"val/loss": "nats per token", "val/bpb": "bits per byte"}
+    per_token: ClassVar[tuple[str, ...]] = ("val/loss", "val/perplexity")
 
     @property
     def causal(self) -> bool:
@@ -61,6 +65,8 @@ class MLMConfig(ObjectiveConfig):
     """Fraction of the tokens of a window that the model must predict; above 0 and below 1."""
     metrics: ClassVar[tuple[str, ...]] = ("val/mlm_loss", "val/mlm_accuracy")
     best_by: ClassVar[str] = "val/mlm_loss"
+    units: ClassVar[dict[str, str]] = {"val/mlm_loss": "nats per masked token"}
+    per_token: ClassVar[tuple[str, ...]] = metrics
 
     def __post_init__(self) -> None:
         holds = 0 < self.mask_fraction < 1
@@ -89,6 +95,8 @@ class ClassificationConfig(ObjectiveConfig):
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/accuracy", "val/macro_f1")
     best_by: ClassVar[str] = "val/loss"
     unit: ClassVar[str] = "text"
+    units: ClassVar[dict[str, str]] = {"val/loss": "nats per text"}
+    per_token: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         require_at_least(0, "objective", self, "lm_weight")

@@ -83,13 +83,13 @@ def _train(inputs: Inputs, overrides: tuple[str, ...], start: Start | None = Non
     from rich.console import Console
 
     from gptexp.compose.composition import compose
-    from gptexp.training.build import build
+    from gptexp.training.build import build_experiment
     from gptexp.training.run import fit
 
     assert inputs.shakespeare is not None
     config = compose([*data_overrides(inputs.shakespeare, inputs.scratch), *overrides, *QUIET])
     with TemporaryDirectory(dir=inputs.scratch) as folder:
-        experiment = build(config, Path(folder), console=Console(quiet=True))
+        experiment = build_experiment(config, Path(folder), console=Console(quiet=True))
         if start is not None:
             start(experiment.model, config.seed)
         fit(experiment)

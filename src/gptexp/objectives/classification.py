@@ -148,10 +148,11 @@ class Classification(Objective[LabelledData]):
         tokens, lengths, labels = batch
         logits, token_logits = model(tokens, lengths)
         nats = F.cross_entropy(_at_least_float32(logits), labels, reduction="none")  # (B,)
-        loss = (nats * self._weights.to(nats)[labels]).mean()
-        if token_logits is None:
-            return loss
-        return loss + self.config.auxiliary * text_nats(token_logits, tokens, lengths, self.tokenizer.eot).mean()
+        loss: torch.Tensor = (nats * self._weights.to(nats)[labels]).mean()
+        if token_logits is not None:
+            auxiliary = text_nats(token_logits, tokens, lengths, self.tokenizer.eot).mean()
+            loss = loss + self.config.auxiliary * auxiliary
+        return loss
 
     def measure(self, model: nn.Module, batch: Batch) -> Score:
         """Score the texts whose label is not ignored."""

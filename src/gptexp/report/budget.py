@@ -1,4 +1,4 @@
-"""What a run reached, and at what cost: at its end, or where its curve crosses a budget that all reached."""
+"""The metric and the costs of a run: at its end, or at a budget that all runs reached."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KINDS = ("tokens", "bytes", "flops", "seconds")
 
 @dataclass(frozen=True)
 class Reading:
-    """A run's metric at some step, and what it had cost until then.
+    """A run's metric at a step, and the costs up to this step.
 
-    flops: floating-point operations of training, see `flops_per_token`. nbytes: of training text, None if unknown.
+    flops: of training, see `flops_per_token`. nbytes: of training text, or None if unknown. seconds: of training.
     """
 
     run: Run
@@ -34,17 +34,17 @@ class Reading:
 
 
 def flops_are_estimated(runs: Sequence[Run]) -> bool:
-    """Whether a run hasn't recorded its FLOPs; then all are estimated, so that one rule holds for all."""
+    """Return whether a run did not record its FLOPs; those of all runs are then estimated, by the same rule."""
     return any(run.flops_per_token is None for run in runs)
 
 
 def flops_per_token(run: Run, estimated: bool) -> float:
-    """As recorded; or 6 for each parameter (arXiv 2001.08361, section 2.1), which leaves out attention's scores."""
+    """Return the recorded FLOPs, or 6 per parameter, without the attention scores (arXiv 2001.08361, section 2.1)."""
     return 6.0 * run.parameters if estimated or run.flops_per_token is None else run.flops_per_token
 
 
 def at_end(runs: Sequence[Run], metric: str) -> list[Reading]:
-    """Each run at its last step."""
+    """Return each run's reading at its last step."""
     estimated = flops_are_estimated(runs)
     return [
         Reading(
@@ -62,20 +62,20 @@ def at_end(runs: Sequence[Run], metric: str) -> list[Reading]:
 
 
 def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[Reading], list[LeftOut]]:
-    """The largest budget that every run reached, each run's curve read there, and runs where it can't be read.
+    """Return the largest budget that all runs reached, each run's reading there, and the runs without a reading.
 
     Args:
         kind: tokens, bytes, flops or seconds.
 
     Raises:
-        NotComparable: no run can be read so.
+        NotComparable: no run can be read at a budget of this kind.
     """
     estimated = flops_are_estimated(runs)
     refused = {run.folder: why for run in runs if (why := _why_not(run, metric, kind, estimated))}
     able = [run for run in runs if run.folder not in refused]
     if not able:
         why = next(iter(refused.values()), "no runs")
-        raise NotComparable(f"--at={kind}: no run can be read so; the first: {why}")
+        raise NotComparable(f"--at={kind}: no run can be compared at this budget; the first: {why}")
     budget = min(cost(run, curve_of(run, metric), kind, estimated)[-1] for run in able)
     readings = []
     for run in able:
@@ -91,17 +91,17 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
     )
 
 
-def time(seconds: float) -> str:
-    """4.2 s, 1:15, 2:03:10."""
+def duration(seconds: float) -> str:
+    """Return a duration as text: 4.2 s, 1:15, 2:03:10."""
     return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def amount(kind: str, budget: float) -> str:
-    """A budget in words."""
+    """Return a budget with its unit."""
     if kind == "flops":
         return f"{budget:.2e} FLOPs"
     if kind == "seconds":
-        return f"{time(budget)} of training"
+        return f"{duration(budget)} of training"
     return f"{quantity(budget)} {'tokens' if kind == 'tokens' else 'bytes of training text'}"
 
 
@@ -113,31 +113,30 @@ def _why_not(run: Run, metric: str, kind: str, estimated: bool) -> str:
     if kind == "bytes" and run.bytes_per_token is None:
         return "--at=bytes: its result.json has no bytes_per_token"
     if kind == "flops" and flops_per_token(run, estimated) == 0:
-        return "--at=flops: it trains with 0 FLOPs, so it spends no budget of them"
+        return "--at=flops: it trains with 0 FLOPs, so it never reaches the budget"
     if kind == "seconds" and run.curve.seconds is None:
         return "--at=seconds: its metrics.csv has neither seconds nor tokens_per_second"
     return ""
 
 
 def curve_of(run: Run, metric: str) -> Curve:
-    """The curve of a run that has one."""
+    """Return the finite values of a run's curve; the run must have one."""
     assert run.curve is not None
     return run.curve.finite(metric)
 
 
 def cost(run: Run, curve: Curve, kind: str, estimated: bool) -> Floats:
-    """What had been spent at each validation, in the unit of `kind`."""
+    """Return the cost at each validation (K,), in the unit of `kind`."""
     tokens = curve.steps * (run.tokens / run.steps)
     if kind == "seconds":
         assert curve.seconds is not None
         return curve.seconds
-    rates = {"tokens": 1.0, "bytes": run.bytes_per_token, "flops": flops_per_token(run, estimated)}
-    rate = rates[kind]
+    rate = {"tokens": 1.0, "bytes": run.bytes_per_token, "flops": flops_per_token(run, estimated)}[kind]
     return tokens * (np.nan if rate is None else rate)
 
 
 def _read(run: Run, metric: str, step: float, estimated: bool) -> Reading:
-    """Linear between two validations; the costs are those of this step."""
+    """Interpolate linearly between two validations; the costs are those of this step."""
     curve = curve_of(run, metric)
     tokens = step * run.tokens / run.steps
     values = curve.metrics[metric]

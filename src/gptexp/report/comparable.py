@@ -1,4 +1,4 @@
-"""Law 3: which runs may stand in one table, and why the others may not."""
+"""Comparable numbers: which runs may share a table, and why the others are excluded."""
 
 from __future__ import annotations
 
@@ -10,28 +10,22 @@ from dataclasses import replace
 from typing import Any
 
 from gptexp.config import KINDS
-from gptexp.config.fingerprint import DEFAULT_KINDS, matters, settings_that_matter
-from gptexp.config.objective import ObjectiveConfig
-from gptexp.report.groups import by_text
+from gptexp.config.fingerprint import matters, settings_that_matter
+from gptexp.config.objective import LMConfig, ObjectiveConfig
 from gptexp.report.reading import LeftOut, Run
+from gptexp.report.validation_texts import by_text
 from gptexp.util.errors import RunError
 
-PER_TOKEN = (
-    "val/loss",
-    "val/perplexity",
-    "val/mlm_loss",
-    "val/mlm_accuracy",
-)  # of a token, so they compare only where tokens are the same
 PER_BYTE = "val/bpb"
 PATHS = ("data.path", "data.val_path")
 
 
 class NotComparable(RunError):
-    """Nothing is left to compare; one line for the user."""
+    """No comparable runs, or a wrong argument; the message is one line for the user."""
 
 
 def key_of(settings: dict[str, Any], also: Iterable[str] = ()) -> str:
-    """What two runs of one configuration have in common."""
+    """Return a key that is equal for runs of one configuration."""
     return json.dumps(settings_that_matter(settings, also), sort_keys=True, default=str)
 
 
@@ -39,7 +33,7 @@ def require_metric(runs: Sequence[Run], metric: str) -> None:
     """Refuse a metric that no run has.
 
     Raises:
-        NotComparable: with those that there are.
+        NotComparable: the message lists the available metrics.
     """
     names = sorted({name for run in runs for name in run.metrics})
     if runs and metric not in names:
@@ -49,22 +43,23 @@ def require_metric(runs: Sequence[Run], metric: str) -> None:
 def comparable(
     runs: Sequence[Run], metric: str, also: Iterable[str] = (), preferred: Callable[[Run], bool] = lambda _: False
 ) -> tuple[list[Run], list[LeftOut]]:
-    """The runs that may be compared by this metric, and the others with the reason.
+    """Return the runs that can be compared by this metric, and the others with the reason.
 
-    What most runs share is kept; where `preferred` (the baseline) names runs, what they share is.
+    The objective, text and tokenizer are those of the most runs, or of the most `preferred` runs (the baseline).
 
     Raises:
-        NotComparable: several configurations came in, and the reasons of law 3 leave fewer than two.
+        NotComparable: fewer than two of several configurations remain.
     """
     left_out = [_out(run, _without(run, metric)) for run in runs if metric not in run.metrics]
     kept = [run for run in runs if metric in run.metrics]
     before = {key_of(run.settings, also) for run in kept}
     reasons: list[LeftOut] = []
-    kept = _keep_one(kept, objective_of, f"another objective, whose {metric} is of something else", preferred, reasons)
+    why = f"another objective, where {metric} measures something else"
+    kept = _keep_one(kept, objective_of, why, preferred, reasons)
     of_one_objective = kept
     kept = _keep_one(kept, _text, "scored on another validation text", preferred, reasons)
-    if metric in PER_TOKEN and all(unit_of(run) == "token" for run in kept):
-        why = f"another tokenizer, and {metric} is of a token; compare by --metric {PER_BYTE}"
+    if kept and metric in schema_of(kept[0]).per_token:
+        why = f"another tokenizer, and {metric} is an average per token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
         if texts := by_text(of_one_objective):
@@ -77,21 +72,21 @@ def comparable(
 
 
 def objective_of(run: Run) -> str:
-    """What a run was trained for; one of before there was a choice was a language model."""
-    return str(run.settings.get("objective.kind", DEFAULT_KINDS["objective"]))
+    """Return the kind of objective that a run was trained with."""
+    return str(run.settings.get("objective.kind"))
 
 
-def unit_of(run: Run) -> str:
-    """Return what the loss of a run is a mean over: token or text."""
-    schema: type[ObjectiveConfig] = KINDS["objective"].get(objective_of(run), ObjectiveConfig)
-    return schema.unit
+def schema_of(run: Run) -> type[ObjectiveConfig]:
+    """Return the settings class of a run's objective, which states its metrics, their units and what they average."""
+    schema = KINDS["objective"].get(objective_of(run), LMConfig)
+    assert issubclass(schema, ObjectiveConfig)
+    return schema
 
 
 def _without(run: Run, metric: str) -> str:
-    kind = objective_of(run)
-    if kind == DEFAULT_KINDS["objective"]:
+    if metric in schema_of(run).metrics:
         return f"its result.json has no {metric}"
-    return f"objective={kind} has no {metric}; it has {', '.join(sorted(run.metrics))}"
+    return f"objective={objective_of(run)} has no {metric}; it has {', '.join(sorted(run.metrics))}"
 
 
 def _text(run: Run) -> Hashable:
@@ -99,10 +94,9 @@ def _text(run: Run) -> Hashable:
 
 
 def tokens_of(run: Run) -> Hashable:
-    """What tells tokenizers apart: their settings, and into how many tokens they cut the same text."""
-    own = (key for key in run.settings if key.startswith("tokenizer.") and matters(key))
-    flat = sorted((key, str(run.settings[key])) for key in own)
-    return (run.val_tokens, *flat)
+    """Return what identifies a run's tokenizer: its settings and the number of tokens of the validation text."""
+    keys = (key for key in run.settings if key.startswith("tokenizer.") and matters(key))
+    return (run.val_tokens, *sorted((key, str(run.settings[key])) for key in keys))
 
 
 def _keep_one(
@@ -112,7 +106,7 @@ def _keep_one(
     preferred: Callable[[Run], bool],
     reasons: list[LeftOut],
 ) -> list[Run]:
-    """Keep the runs of one kind, that of the baseline or the most frequent; the others go to `reasons`."""
+    """Keep the runs of the most frequent kind among the preferred runs, or among all; add the others to `reasons`."""
     kinds = Counter(kind(run) for run in [r for r in runs if preferred(r)] or runs)
     if not kinds:
         return runs
@@ -122,7 +116,7 @@ def _keep_one(
 
 
 def _newest(runs: list[Run], also: Iterable[str]) -> tuple[list[Run], list[LeftOut]]:
-    """Of runs with the same settings and seed the one that finished last."""
+    """Keep the run that finished last, of those with the same settings and seed."""
     newest: dict[tuple[str, int], Run] = {}
     for run in runs:
         key = (key_of(run.settings, also), run.seed)
@@ -141,11 +135,11 @@ def _out(run: Run, reason: str) -> LeftOut:
     return LeftOut(run.folder, reason, run.settings)
 
 
-def told_apart_by_data(runs: Sequence[Run]) -> list[Run]:
-    """Configurations by what the text is, not by where it lies.
+def separate_by_text(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with settings that identify their text by its content instead of its path.
 
-    Runs whose settings agree but whose text doesn't (a file was edited between them) become two configurations; runs
-    of the same text under two paths become one.
+    Runs with equal settings and different texts (a file was edited between them) become two configurations. Runs
+    with the same text at two paths become one.
     """
     runs = _with_one_path(runs)
     texts: dict[str, set[str]] = {}
@@ -155,7 +149,7 @@ def told_apart_by_data(runs: Sequence[Run]) -> list[Run]:
 
 
 def _with_one_path(runs: Sequence[Run]) -> list[Run]:
-    """The fingerprint of the data says that it is the same: then the paths are those of the first run."""
+    """Give runs whose data have the same fingerprint the paths of the first of them."""
     first: dict[str, dict[str, Any]] = {}
     moved = []
     for run in runs:
@@ -170,5 +164,5 @@ def _with_data(run: Run) -> Run:
 
 
 def diverged(run: Run, metric: str) -> bool:
-    """Whether a finished run's metric is no finite number."""
+    """Return whether the metric of a finished run is not finite."""
     return not math.isfinite(run.metrics[metric])

@@ -1,26 +1,30 @@
-"""The comparison itself: a question, the runs that can answer it, and the rows that do."""
+"""A comparison: the question, the runs that can answer it, and one row for each configuration."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from gptexp.config.fingerprint import matters
-from gptexp.report import budget, naming, typed
-from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
-from gptexp.report.groups import by_text
+from gptexp.config.fingerprint import DEFAULT_KINDS, matters, settings_that_matter
+from gptexp.report import budget, naming, overrides, statistics
+from gptexp.report.budget import Reading
+from gptexp.report.comparable import NotComparable, comparable, diverged, key_of, require_metric, separate_by_text
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
-from gptexp.report.rows import Row, compare_to, make_rows, named_and_sorted, relabelled
+from gptexp.report.statistics import Difference, Interval
+from gptexp.report.validation_texts import by_text
 
-TOLERANCE = 0.01  # tokens or FLOPs that differ by less are called equal
+TOLERANCE = 0.01  # relative; tokens or FLOPs that differ by less count as equal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked of the runs; the fields are the flags of the command line.
+    """What to compare; the fields are the options of the command.
 
-    by: settings that come first. baseline: key=value, several by commas, or the label of a row.
+    by: settings that come first. baseline: key=value, several separated by commas, or the label of a row.
     at: tokens, bytes, flops or seconds, or None for the end of each run.
     method: of the intervals, t or bootstrap.
     """
@@ -33,20 +37,55 @@ class Question:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """As many as were given."""
-        if self.baseline is None:
-            return ()
-        return (self.baseline,) if isinstance(self.baseline, str) else tuple(self.baseline)
+        return (self.baseline,) if isinstance(self.baseline, str) else tuple(self.baseline or ())
+
+
+@dataclass(kw_only=True, eq=False)
+class Row:
+    """One configuration with the readings of its seeds.
+
+    missing: excluded and diverged runs, unless another run with the same seed is included.
+    best: mean over seeds of the best value during training. p: Holm-corrected.
+    presets: the presets that its runs were started with, by group, for example model: mini_gpt.
+    """
+
+    settings: dict[str, Any]
+    readings: list[Reading]
+    missing: list[LeftOut]
+    interval: Interval
+    best: float | None
+    presets: dict[str, str] = field(default_factory=dict)
+    label: str = ""
+    difference: Difference | None = None
+    p: float | None = None
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The metric by seed."""
+        return {reading.run.seed: reading.value for reading in self.readings}
+
+    def mean(self, cost: str) -> float | None:
+        """Return the mean over seeds of a cost: tokens, flops, nbytes, seconds or steps."""
+        known = [getattr(reading, cost) for reading in self.readings]
+        return fmean(known) if known and None not in known else None
+
+    @property
+    def parameters(self) -> int | None:
+        return self.readings[0].run.parameters if self.readings else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return fmean(reading.run.tokens_per_second for reading in self.readings) if self.readings else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Everything that table, plots and page show.
+    """The content of table, plots and page.
 
-    keys: settings that tell the rows apart, those asked for (by) first. along: others that vary with them.
-    budget: the amount at which the curves were read. flops_estimated: 6 for each parameter and token.
-    unequal: of tokens and flops, those in which the rows differ. texts: the folders of each validation text, where
-    there are several. unfinished: sweeps that have jobs left.
+    keys: settings that distinguish the rows, those of --by first. along: other settings that vary with them.
+    budget: the amount at which the curves were read. flops_estimated: whether FLOPs are 6 per parameter and token.
+    unequal: of tokens and flops, those in which the rows differ. texts: the folders of each validation text, if
+    there are several. unfinished: sweeps with incomplete jobs.
     """
 
     question: Question
@@ -60,7 +99,7 @@ class Comparison:
     left_out: list[LeftOut]
     unequal: frozenset[str]
     texts: list[str]
-    unfinished: list[typed.Progress]
+    unfinished: list[overrides.Progress]
 
     @property
     def metric(self) -> str:
@@ -68,22 +107,22 @@ class Comparison:
 
     @property
     def runs(self) -> list[Run]:
-        """The runs that take part."""
+        """The runs that are included."""
         return [reading.run for row in self.rows for reading in row.readings]
 
     @property
     def is_ablation(self) -> bool:
-        """Whether each row changes a setting or two of the baseline, and is called by that."""
+        """Whether each other row changes one or two settings of the baseline and is named by them."""
         return self.baseline.label == naming.BASELINE
 
     @property
     def tests(self) -> list[str]:
-        """Which tests were made."""
+        """The names of the tests that were computed."""
         return sorted({row.difference.test for row in self.rows if row.difference and row.difference.test})
 
     @property
     def comparisons(self) -> int:
-        """How many p-values were corrected together."""
+        """The number of p-values that were corrected together."""
         return sum(row.p is not None for row in self.rows)
 
 
@@ -91,7 +130,7 @@ def compare_folders(folders: Iterable[Path], question: Question) -> Comparison:
     """Read run folders and compare them.
 
     Raises:
-        RunError: nothing there, or nothing comparable; one line for the user.
+        RunError: no runs, or no comparable runs.
     """
     runs, left_out = read_runs(find_runs(folders))
     return compare(runs, left_out, question)
@@ -101,34 +140,33 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
     """Compare runs that have been read.
 
     Raises:
-        NotComparable: nothing comparable, or an argument that fits no run.
+        NotComparable: no comparable runs, or an argument that matches none of them.
     """
     _require_some(runs, left_out)
-    folders, texts = [*(run.folder for run in runs), *(lost.folder for lost in left_out)], by_text(runs)
+    folders, texts = [*(run.folder for run in runs), *(excluded.folder for excluded in left_out)], by_text(runs)
     require_metric(runs, question.metric)
-    runs = told_apart_by_data(runs)
+    runs = separate_by_text(runs)
     known = [key for run in runs for key in run.settings]
     by = [naming.resolve(name, known) for name in question.by]
-    named = [text.strip() for text in question.baselines if text.strip() and "=" not in text]  # a row's label
+    label = " ".join(text.strip() for text in question.baselines if text.strip() and "=" not in text)
     wanted = {}
-    if question.baselines and not named:
+    if question.baselines and not label:
         wanted = naming.parse_baseline(question.baselines, [*known, *_preset_groups(runs)])
     _refuse_seed(by, wanted)
     also = [key for key in (*by, *wanted) if not matters(key)]
     kept, incomparable = comparable(runs, question.metric, also, lambda run: bool(wanted) and _fits(run, wanted))
-    sound = [run for run in kept if not diverged(run, question.metric)]
+    finite = [run for run in kept if not diverged(run, question.metric)]
     broken = [_broken(run, question.metric) for run in kept if diverged(run, question.metric)]
-    amount, readings, unread = _read(sound, question)
+    amount, readings, unread = _read(finite, question)
     left_out = [*left_out, *incomparable, *broken, *unread]
     _require_some(readings, left_out)
-    rows, keys, along = named_and_sorted(
-        make_rows(readings, left_out, broken, also, question.method), by, typed.swept(run.folder for run in sound)
-    )
-    whole = None if by else naming.whole_of_ablation([row.settings for row in rows], keys)
-    baseline = _baseline(rows, keys, wanted, named, first=whole or 0)
-    if whole is not None and rows[whole] is baseline:
-        rows = relabelled(rows, baseline, keys)
-    compare_to(rows, baseline)
+    rows = sorted(_make_rows(readings, left_out, broken, also, question.method), key=_rank)
+    rows, keys, along = naming.named_and_sorted(rows, by, overrides.swept(run.folder for run in finite))
+    center = None if by else naming.center_of_ablation([row.settings for row in rows], keys)
+    baseline = _baseline(rows, keys, wanted, label, first=center or 0)
+    if center is not None and rows[center] is baseline:
+        rows = naming.named_by_change(rows, baseline, keys)
+    _compare_to(rows, baseline)
     return Comparison(
         question=question,
         keys=keys,
@@ -141,12 +179,12 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
         left_out=left_out,
         unequal=frozenset(cost for cost in ("tokens", "flops") if _differ([row.mean(cost) for row in rows])),
         texts=texts,
-        unfinished=typed.unfinished_sweeps(folders),
+        unfinished=overrides.unfinished_sweeps(folders),
     )
 
 
-def _require_some(left: Sequence[object], left_out: Sequence[LeftOut]) -> None:
-    if not left:
+def _require_some(included: Sequence[object], left_out: Sequence[LeftOut]) -> None:
+    if not included:
         more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise NotComparable(f"nothing to compare: {left_out[0].folder}: {left_out[0].reason}{more}")
 
@@ -154,46 +192,107 @@ def _require_some(left: Sequence[object], left_out: Sequence[LeftOut]) -> None:
 def _refuse_seed(by: Sequence[str], wanted: Iterable[str]) -> None:
     for flag, keys in (("--by", by), ("--baseline", wanted)):
         if "seed" in keys:
-            raise NotComparable(f"{flag}: the intervals are over the seeds; name a setting that was swept")
+            raise NotComparable(f"{flag}: the intervals are over the seeds; give a setting that was swept")
 
 
 def _broken(run: Run, metric: str) -> LeftOut:
-    return LeftOut(run.folder, f"diverged: its last {metric} is no finite number", run.settings)
+    return LeftOut(run.folder, f"diverged: its last {metric} is not finite", run.settings)
 
 
-def _read(runs: Sequence[Run], question: Question) -> tuple[float | None, list[budget.Reading], list[LeftOut]]:
+def _read(runs: Sequence[Run], question: Question) -> tuple[float | None, list[Reading], list[LeftOut]]:
     if question.at is None or not runs:
         return None, budget.at_end(runs, question.metric), []
     return budget.at_budget(runs, question.metric, question.at)
 
 
 def _preset_groups(runs: Sequence[Run]) -> list[str]:
-    """The groups of which some run was started with a preset."""
-    return sorted({group for run in runs for group in typed.presets([run.folder])})
+    """The groups for which at least one run was started with a preset."""
+    return sorted({group for run in runs for group in overrides.presets([run.folder])})
 
 
 def _fits(run: Run, wanted: dict[str, str]) -> bool:
-    return naming.fits({**typed.presets([run.folder]), **run.settings}, wanted)
+    return naming.fits({**overrides.presets([run.folder]), **run.settings}, wanted)
 
 
-def _baseline(
-    rows: Sequence[Row], keys: Sequence[str], wanted: dict[str, str], named: Sequence[str], first: int
+def _make_rows(
+    readings: Sequence[Reading],
+    left_out: Sequence[LeftOut],
+    broken: Sequence[LeftOut],
+    also: Sequence[str],
+    method: str,
+) -> list[Row]:
+    """Return a row for each configuration that has a reading, or whose runs all diverged (`broken`)."""
+    groups: dict[str, list[Reading]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    folders: dict[str, list[Path]] = {}
+    known: list[tuple[Run | LeftOut, list[Reading]]] = [(reading.run, [reading]) for reading in readings]
+    for run, found in [*known, *((excluded, []) for excluded in broken)]:
+        key = key_of(run.settings or {}, also)
+        groups.setdefault(key, []).extend(found)
+        settings[key] = _compared(run.settings or {}, also)
+        folders.setdefault(key, []).append(run.folder)
+    return [
+        _row(settings[key], group, _missing(key, group, left_out, also), folders[key], method)
+        for key, group in groups.items()
+    ]
+
+
+def _compared(settings: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
+    """The settings of a row, with the default kinds that settings_that_matter omits: other rows may differ in them."""
+    kinds = {f"{group}.kind": settings.get(f"{group}.kind", kind) for group, kind in DEFAULT_KINDS.items()}
+    return settings_that_matter(settings, also) | kinds
+
+
+def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], also: Sequence[str]) -> list[LeftOut]:
+    """The excluded runs of a configuration, unless another run with the same seed is included."""
+    seeds = {reading.run.seed for reading in group}
+    known = [(run, run.settings) for run in left_out if run.settings is not None]
+    return [run for run, settings in known if key_of(settings, also) == key and settings.get("seed") not in seeds]
+
+
+def _row(
+    settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftOut], folders: Sequence[Path], method: str
 ) -> Row:
-    """The row that the others are compared to: the one asked for, else the first that has a number."""
-    if named:
-        fitting = [row for row in rows if row.label == " ".join(named)]
+    group = sorted(group, key=lambda reading: reading.run.seed)
+    best = [reading.best for reading in group]
+    return Row(
+        settings=settings,
+        readings=group,
+        missing=missing,
+        interval=statistics.interval([reading.value for reading in group], method),
+        best=fmean(best) if best and all(map(math.isfinite, best)) else None,
+        presets=overrides.presets(folders),
+    )
+
+
+def _rank(row: Row) -> int:
+    """The position of a row's first run in its sweep."""
+    return min((overrides.rank(reading.run.folder) for reading in row.readings), default=0)
+
+
+def _baseline(rows: Sequence[Row], keys: Sequence[str], wanted: dict[str, str], label: str, first: int) -> Row:
+    """Return the requested baseline, or the first row that has a reading, if none was requested."""
+    if label:
+        fitting = [row for row in rows if row.label == label]
     elif wanted:
         fitting = [row for row in rows if naming.fits({**row.presets, **row.settings}, wanted)]
     else:
         return next(row for row in (rows[first], *rows) if row.readings)
     if len(fitting) == 1 and fitting[0].readings:
         return fitting[0]
-    text = " ".join(named) or ",".join(f"{key}={value}" for key, value in wanted.items())
+    text = label or ",".join(f"{key}={value}" for key, value in wanted.items())
     why = "all its runs diverged" if len(fitting) == 1 else f"{len(fitting) or 'no'} configurations have this"
-    some = [naming.as_typed(row.settings, keys) for row in fitting if len(fitting) > 1] or [
-        naming.as_typed(row.settings, keys) for row in rows
-    ]
-    raise NotComparable(f"--baseline={text}: {why}; give one of: {'; '.join(some)}")
+    choices = [naming.as_option(row.settings, keys) for row in (fitting if len(fitting) > 1 else rows)]
+    raise NotComparable(f"--baseline={text}: {why}; give one of: {'; '.join(choices)}")
+
+
+def _compare_to(rows: Sequence[Row], baseline: Row) -> None:
+    """Set each row's difference to the baseline, and the p-values, which are corrected together."""
+    others = [row for row in rows if row is not baseline and row.readings]
+    differences = [statistics.difference(row.values, baseline.values) for row in others]
+    corrected = statistics.holm([difference.p for difference in differences])
+    for row, difference, p in zip(others, differences, corrected, strict=True):
+        row.difference, row.p = difference, p
 
 
 def _differ(costs: Sequence[float | None]) -> bool:

@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix."""
+"""Draws a confusion matrix."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from gptexp.report.style import figure, literal, styled
 
-MOST_NUMBERS = 15  # labels up to which each cell carries its number
+MOST_NUMBERS = 15  # with more labels, cells show no numbers
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Texts by their label (K rows) and the one found (K columns); colours are shares of a row, so rare labels show."""
+    """Draw a matrix (K, K) of texts by label (rows) and predicted label (columns); colours are shares of a row."""
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     size = max(4.0, 1.6 + 0.45 * len(labels))
     names = [literal(label[:20]) for label in labels]

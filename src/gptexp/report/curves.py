@@ -1,4 +1,4 @@
-"""The validation curve of a run, read from metrics.csv."""
+"""Reads the validation curve of a run from metrics.csv."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 class Curve:
     """K validations.
 
-    steps: (K,), rising. metrics: by name, (K,) each, nan where it was no finite number.
-    seconds: (K,) of training until then, or None; seconds_derived: from tokens_per_second.
+    steps: (K,), increasing. metrics: by name, (K,) each, nan if not finite.
+    seconds: (K,) of training up to this step, or None. seconds_derived: whether from tokens_per_second.
     """
 
     steps: Floats
@@ -30,7 +30,7 @@ class Curve:
     seconds_derived: bool
 
     def finite(self, metric: str) -> Curve:
-        """The validations at which this metric was a finite number."""
+        """Return the validations at which this metric was finite."""
         keep = np.isfinite(self.metrics[metric])
         seconds = None if self.seconds is None else self.seconds[keep]
         values = {name: series[keep] for name, series in self.metrics.items()}
@@ -38,7 +38,7 @@ class Curve:
 
 
 def read_curve(folder: Path, tokens_per_step: float) -> tuple[Curve | None, str]:
-    """The curve, or None and what is wrong with the file."""
+    """Return the curve and "", or None and what is wrong with the file."""
     try:
         return _curve(read_rows(folder / METRICS, strict=True), tokens_per_step), ""
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def _curve(rows: list[dict[str, str]], tokens_per_step: float) -> Curve:
         raise ValueError("a row has too many or too few columns")
     steps = np.array([int(row["step"]) for row in rows], dtype=np.float64)
     if (np.diff(steps) <= 0).any() or steps[0] < 0:
-        raise ValueError("its steps don't rise")
+        raise ValueError("its steps do not increase")
     names = [name for name in rows[0] if name.startswith("val/")]
     if not names:
         raise KeyError("val/loss")
@@ -70,18 +70,18 @@ def _curve(rows: list[dict[str, str]], tokens_per_step: float) -> Curve:
 
 
 def _column(rows: list[dict[str, str]], name: str) -> Floats:
-    """A column; nan for an empty cell and for what is no finite number."""
+    """A column; nan for an empty cell or a number that is not finite."""
     column = np.array([float(row[name]) if row.get(name) else math.nan for row in rows])
     return np.where(np.isfinite(column), column, math.nan)
 
 
 def _seconds(rows: list[dict[str, str]], steps: Floats, tokens_per_step: float) -> tuple[Floats | None, bool]:
-    """Training seconds at each row; from the rate of each stretch where the run didn't log them."""
+    """Training seconds at each row, and whether they are derived from the rates because the run did not log them."""
     known = _column(rows, "seconds")
     has = np.isfinite(known)
     if has.any():
         if (np.diff(known[has]) < 0).any():
-            raise ValueError("its seconds don't rise")
+            raise ValueError("its seconds decrease")
         return np.interp(steps, np.concatenate([[0.0], steps[has]]), np.concatenate([[0.0], known[has]])), False
     rate = _column(rows, "tokens_per_second")
     has = rate > 0

@@ -1,4 +1,4 @@
-"""Main effects of a grid: each factor's values, averaged over the values of the other factors."""
+"""Main effects of a grid: the metric at each value of a factor, averaged over the other factors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gptexp.report import naming, statistics
-from gptexp.report.comparison import Comparison
-from gptexp.report.rows import Row
+from gptexp.report.comparison import Comparison, Row
 from gptexp.report.statistics import Difference, Interval
 
 LEAST_FACTORS = 2
@@ -16,7 +15,7 @@ Cell = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Level:
-    """A value of a factor. difference: to the factor's first value; None for itself."""
+    """A value of a factor. difference: to the first value of the factor, or None for that value."""
 
     value: str
     interval: Interval
@@ -25,8 +24,8 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """A factor. cells: combinations of the others that all of its values have. over: seeds or combinations, those
-    that the intervals are over."""
+    """A factor. cells: the number of combinations of the others that all of its values have. over: "seeds" or
+    "combinations", the sample of the intervals."""
 
     name: str
     levels: list[Level]
@@ -35,7 +34,7 @@ class Effect:
 
 
 def main_effects(c: Comparison) -> list[Effect]:
-    """The effects of the factors of a grid; [] where the configurations are none."""
+    """Return the effects of the factors of a grid, or [] if the configurations are not a grid."""
     if len(c.keys) < LEAST_FACTORS or c.is_ablation:
         return []
     effects = [effect for key in c.keys if (effect := _effect(c, key))]
@@ -43,7 +42,7 @@ def main_effects(c: Comparison) -> list[Effect]:
 
 
 def _effect(c: Comparison, key: str) -> Effect | None:
-    """Averaged over what all values have, so that each is averaged over the same."""
+    """The effect of a factor, averaged over the combinations that all its values have."""
     others = [other for other in c.keys if other != key]
     values: dict[str, dict[Cell, Row]] = {}
     for row in c.rows:
@@ -70,7 +69,7 @@ def _effect(c: Comparison, key: str) -> Effect | None:
 
 
 def _samples(rows: Mapping[Cell, Row], cells: Sequence[Cell], seeds: Sequence[int], by_seed: bool) -> dict[int, float]:
-    """The mean over the cells for each seed; with one seed, the cells themselves."""
+    """The mean over the cells by seed; or each cell, if fewer than two seeds are shared."""
     if by_seed:
         return {seed: sum(rows[cell].values[seed] for cell in cells) / len(cells) for seed in seeds}
     means = (rows[cell].interval.mean for cell in cells)

@@ -1,19 +1,19 @@
-"""report.html: one page that holds everything, and asks nothing of the network.
+"""report.html: one page with the table, the plots and the samples, which loads nothing from the network.
 
-Names, settings and texts come from files that anybody may have written: jinja2 escapes all of them, and the page's
-own policy forbids scripts and foreign addresses besides.
+Names, settings and texts come from untrusted files: jinja2 escapes all of them, and the content security policy of
+the page forbids scripts and remote addresses.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from gptexp.report.cells import better_side, columns, decimals, effect_columns
+from gptexp.report.columns import Column, better_side, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import Effect, main_effects
 from gptexp.report.naming import differing, short_names, value_in
@@ -25,12 +25,12 @@ LONGEST_SAMPLE = 3000  # characters
 CAPTIONS = {
     "curves.png": "The validation metric against steps, tokens, time and compute: mean, and lowest to highest seed.",
     "ablation.png": "The metric against the setting: mean with its 95% interval, and each seed as a circle.",
-    "pareto.png": "The metric against training compute; the line joins what no other configuration beats in both.",
+    "pareto.png": "The metric against training compute; the line joins the Pareto frontier.",
 }
 
 
 def page(c: Comparison, images: Mapping[str, bytes]) -> str:
-    """The page, as HTML."""
+    """Return the page as HTML. images: PNG files by name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     template = environment.from_string(files("gptexp.report").joinpath("page.html").read_text(encoding="utf-8"))
     names = ", ".join(short_names(c.keys).values())
@@ -50,19 +50,20 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
 
 
 def _rows(c: Comparison) -> Iterator[dict[str, Any]]:
-    shown = columns(c)
-    for index, row in enumerate(c.rows):
-        cells = [{"name": column.name, "kind": column.kind, "text": column.cells[index]} for column in shown]
+    for row, cells in zip(c.rows, _cells(columns(c)), strict=True):
         yield {"cells": cells, "is_baseline": row is c.baseline}
 
 
 def _effect(effect: Effect, places: int) -> dict[str, Any]:
-    shown = effect_columns(effect, places)
-    rows = [
-        [{"name": column.name, "kind": column.kind, "text": column.cells[index]} for column in shown]
-        for index in range(len(effect.levels))
+    return {"columns": effect_columns(effect, places), "rows": _cells(effect_columns(effect, places))}
+
+
+def _cells(table: Sequence[Column]) -> list[list[dict[str, str]]]:
+    """The cells of each row, with the name of their column for narrow screens."""
+    return [
+        [{"name": column.name, "kind": column.kind, "text": column.cells[index]} for column in table]
+        for index in range(len(table[0].cells))
     ]
-    return {"columns": shown, "rows": rows}
 
 
 def _image(name: str, data: bytes) -> dict[str, str]:
@@ -71,7 +72,7 @@ def _image(name: str, data: bytes) -> dict[str, str]:
 
 
 def _samples(c: Comparison) -> Iterator[dict[str, Any]]:
-    """What the run of the lowest seed wrote last."""
+    """The last sample of the run with the lowest seed of each row."""
     for row in c.rows:
         run = row.readings[0].run if row.readings else None
         text = last_sample(run.folder) if run else ""
@@ -80,7 +81,7 @@ def _samples(c: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _visible(text: str) -> str:
-    """Line breaks and tabs stay; other control characters, right-to-left marks among them, are shown as escapes."""
+    """Escape control characters, including right-to-left marks, except line breaks and tabs."""
     return "".join(character if character in "\n\t" else printable(character) for character in text)
 
 

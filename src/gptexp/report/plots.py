@@ -1,4 +1,4 @@
-"""curves.png, ablation.png and pareto.png."""
+"""The plots of a comparison: curves, ablation and Pareto frontier."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from rich.cells import cell_len
 
 from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
-from gptexp.report.comparison import Comparison
-from gptexp.report.rows import Row
+from gptexp.report.comparison import Comparison, Row
 from gptexp.report.style import Look, figure, literal, looks, picture, styled
 from gptexp.util.text import printable
 
 LETTERS_PER_INCH = 11  # of a legend's font
 LEGEND_LINE = 44  # letters
-MOST_LINES = 4
-SHORT = 8  # validations; a curve of fewer is drawn whole
-MOST_CURVES = 12  # more can't be told apart
+MOST_LINES = 4  # of a name in a legend
+SHORT = 8  # validations; a shorter curve is drawn completely
+MOST_CURVES = 12  # more cannot be distinguished
 PANELS = (
     ("steps", "optimizer steps"),
     ("tokens", "training tokens"),
     ("seconds", "training time (s)"),
     ("flops", "training compute (FLOPs)"),
 )
-
-
 FORMATS: dict[str, Callable[[], Formatter]] = {
     "steps": lambda: EngFormatter(sep=""),
     "tokens": lambda: EngFormatter(sep=""),
@@ -43,20 +40,20 @@ FORMATS: dict[str, Callable[[], Formatter]] = {
 
 
 def plots(c: Comparison, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
-    """The files, by name; forms: of png, pdf and svg."""
+    """Return the files by name. forms: of png, pdf and svg."""
     with styled():
         made = {"curves": curves(c), "ablation": ablation(c), "pareto": pareto(c)}
         return {f"{name}.{form}": picture(fig, form) for form in forms for name, fig in made.items()}
 
 
 def axis_label(metric: str) -> str:
-    """`validation loss (nats)`: of a token, or of a text's label, as the page's notes say."""
+    """Return the label of an axis, such as `validation loss (nats)`; the notes state nats per token or per text."""
     names = {"val/bpb": "validation (bits per byte)", "val/loss": "validation loss (nats)"}
     return names.get(metric, "validation perplexity" if metric == "val/perplexity" else literal(metric))
 
 
 def _looks(c: Comparison) -> dict[int, Look]:
-    """A look for each row, the same in every plot, by the row's id()."""
+    """A look for each row by its id(), the same in every plot."""
     ordered = len(c.keys) == 1 and all(naming.number(row.settings.get(c.keys[0])) is not None for row in c.rows)
     return {id(row): look for row, look in zip(c.rows, looks(len(c.rows), ordered), strict=True)}
 
@@ -65,7 +62,7 @@ def _looks(c: Comparison) -> dict[int, Look]:
 
 
 def curves(c: Comparison) -> Figure:
-    """The metric against steps, tokens, seconds and FLOPs; the band spans the seeds."""
+    """Draw the metric against steps, tokens, seconds and FLOPs; a band spans the seeds."""
     rows, look = _best_rows(c), _looks(c)
     names = [_wrapped(row.label) for row in rows]
     fig, axes = figure(10, 7.4 + _legend_inches(names, _columns(names, 10)), 2, 2)
@@ -75,7 +72,7 @@ def curves(c: Comparison) -> Figure:
         ax.set_ylabel(axis_label(c.metric))
     drawable = sum(bool(row.readings) for row in c.rows)
     title = f"the best {MOST_CURVES} of {drawable}, and the baseline" if len(rows) < drawable else ""
-    _legend_below(fig, rows, look, title)
+    _legend(fig, [_handle(look[id(row)]) for row in rows], names, title)
     return fig
 
 
@@ -92,14 +89,14 @@ def _draw_panel(ax: Axes, c: Comparison, rows: Sequence[Row], look: dict[int, Lo
 
 
 def _best_rows(c: Comparison) -> list[Row]:
-    """All rows, or as many of the best as can be told apart, in the table's order."""
+    """The best MOST_CURVES rows and the baseline, in the order of the table."""
     known = sorted((row for row in c.rows if row.readings), key=_mean, reverse=c.metric in HIGHER)
     kept = {id(row) for row in known[:MOST_CURVES]} | {id(c.baseline)}
     return [row for row in c.rows if id(row) in kept]
 
 
 def _mean(row: Row) -> float:
-    """The metric's mean of a row that has readings."""
+    """The mean of the metric, or nan if all runs of the row diverged."""
     return math.nan if row.interval.mean is None else row.interval.mean
 
 
@@ -111,7 +108,7 @@ def _draw_band(ax: Axes, band: series.Band, look: Look) -> None:
 
 
 def _focus(ax: Axes, bands: Sequence[series.Band]) -> None:
-    """Leave the first steep fall out of the picture, so that the ends can be told apart."""
+    """Set the limits of y without the steep decrease at the start, so that the ends can be distinguished."""
     if not bands:
         return
     low = min(band.low.min() for band in bands)
@@ -121,7 +118,7 @@ def _focus(ax: Axes, bands: Sequence[series.Band]) -> None:
 
 
 def _power_of_ten(value: float, _: object = None) -> str:
-    """1.5e9 -> 1.5·10⁹."""
+    """Return a number as 1.5·10⁹."""
     if value == 0:
         return "0"
     exponent = int(np.floor(np.log10(abs(value))))
@@ -130,13 +127,8 @@ def _power_of_ten(value: float, _: object = None) -> str:
     return f"10{raised}" if factor == "1" else f"{factor}·10{raised}"
 
 
-def _legend_below(fig: Figure, rows: Sequence[Row], look: dict[int, Look], title: str) -> None:
-    handles = [_handle(look[id(row)]) for row in rows]
-    _legend(fig, handles, [_wrapped(row.label) for row in rows], title)
-
-
 def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: str = "") -> None:
-    """Below the axes, in as many columns as the width of the figure holds whole."""
+    """Draw a legend below the axes, in as many columns as fit the width of the figure."""
     columns = _columns(names, fig.get_figwidth())
     fig.legend(
         handles, [literal(name) for name in names], loc="outside lower center", ncols=columns, title=title or None
@@ -149,19 +141,19 @@ def _columns(names: Sequence[str], width: float) -> int:
 
 
 def _legend_inches(names: Sequence[str], columns: int) -> float:
-    """By how much a figure grows for its legend; two lines are in its height already."""
+    """The additional height of a figure for its legend; the height includes two lines."""
     tallest = max(name.count("\n") + 1 for name in names)
     return 0.22 * max(0, tallest * -(-len(names) // columns) - 2)
 
 
 def _wrapped(text: str) -> str:
-    """A name in lines that a legend holds; only one of hundreds of characters is cut."""
+    """A name broken into lines for a legend; a name above MOST_LINES lines is cut."""
     lines = textwrap.wrap(printable(text), LEGEND_LINE, max_lines=MOST_LINES, placeholder=" …", break_on_hyphens=False)
     return "\n".join(lines) or text
 
 
-def _handle(look: Look) -> Line2D:
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line)
+def _handle(look: Look, **style: Any) -> Line2D:
+    return Line2D([], [], **{"color": look.colour, "marker": look.marker, "linestyle": look.line, **style})
 
 
 def _shortened(text: str, most: int) -> str:
@@ -182,7 +174,7 @@ UNITS_OF = {
 
 
 def ablation(c: Comparison) -> Figure:
-    """The metric against the swept setting: mean and 95% interval, and each seed as a dot."""
+    """Draw the metric against the swept setting: the mean, its 95% interval, and each seed as a circle."""
     axis = series.axis(c)
     place = {id(row): x for row, x in zip(c.rows, axis.x, strict=True)}
     width = 6.4 if axis.numeric else min(20.0, max(6.4, 0.5 * len(axis.ticks)))  # inches
@@ -226,7 +218,7 @@ def _draw_group(
 
 
 def _bars(rows: Sequence[Row]) -> list[list[float]]:
-    """Lengths down and up; none for a single seed."""
+    """The lengths of the error bars below and above the mean; 0 for a single seed."""
     spans = [(row.interval.low, row.interval.mean, row.interval.high) for row in rows]
     return [
         [0.0 if low is None or mean is None else mean - low for low, mean, _ in spans],
@@ -258,11 +250,11 @@ def _with_budget(c: Comparison) -> str:
 # ---------------------------------------------------------------------------------- pareto
 
 
-OTHERS = Look("#bbbbbb", ".", "-")  # of more configurations than a legend can name
+OTHERS = Look("#bbbbbb", ".", "-")  # of the configurations that the legend does not name
 
 
 def pareto(c: Comparison) -> Figure:
-    """The metric against compute; the line joins what no other configuration beats in both."""
+    """Draw the metric against compute; the line joins the configurations on the Pareto frontier."""
     rows, look = [row for row in c.rows if row.readings], _looks(c)
     named = [row for row in _best_rows(c) if row.readings]
     names = ["frontier", *(_wrapped(row.label) for row in named)]
@@ -271,22 +263,18 @@ def pareto(c: Comparison) -> Figure:
     edge = np.array(series.frontier(points, higher=c.metric in HIGHER))
     ax.step(edge[:, 0], edge[:, 1], where="post", **REFERENCE, zorder=1)
     for row, (x, y) in zip(rows, points, strict=True):
-        own = look[id(row)] if row in named else OTHERS
-        ax.errorbar([x], [y], yerr=_bars([row]), fmt=own.marker, color=own.colour, capsize=3, elinewidth=1.1, ms=8)
+        style = look[id(row)] if row in named else OTHERS
+        ax.errorbar([x], [y], yerr=_bars([row]), fmt=style.marker, color=style.colour, capsize=3, elinewidth=1.1, ms=8)
     _log_axis(ax, [x for x, _ in points])
     ax.set_xlabel("training compute (FLOPs" + (", estimated as 6 N D)" if c.flops_estimated else ")"))
     ax.set_ylabel(_with_budget(c))
-    handles = [Line2D([], [], **REFERENCE), *(_handle_point(look[id(row)]) for row in named)]
+    handles = [Line2D([], [], **REFERENCE), *(_handle(look[id(row)], linestyle="none", ms=8) for row in named)]
     _legend(fig, handles, names)
     return fig
 
 
-def _handle_point(look: Look) -> Line2D:
-    return Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", ms=8)
-
-
 def _log_axis(ax: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with readable ticks; 0, which a bigram costs, has a place of its own at the left."""
+    """Set a logarithmic axis with readable ticks; 0, the cost of a bigram, gets a position at the left."""
     above = [value for value in values if value > 0]
     if not above:
         return

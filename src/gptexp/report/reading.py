@@ -1,11 +1,9 @@
-"""Run folders as values: settings, final metrics, costs, validation curve; or why a folder can't be read."""
+"""Reads run folders: settings, final metrics, costs and validation curve, or the reason why a run is excluded."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,31 +15,32 @@ from omegaconf.errors import OmegaConfBaseException
 from gptexp.config import KINDS
 from gptexp.config.fingerprint import completed, flatten
 from gptexp.report.curves import Curve, read_curve
+from gptexp.report.origin import code_versions, natural, origin
 from gptexp.runs import history, samples
 from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
-from gptexp.runs.provenance import provenance_files, read_provenance
 from gptexp.runs.result import COMPLETED, FAILED, Metrics, Result, read_result
 from gptexp.util.errors import RunError
 from gptexp.util.files import read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
-EFFECTIVE_LR = "optimizer.effective_lr"  # what `optimizer.lr: null` came to
+EFFECTIVE_LR = "optimizer.effective_lr"  # the rate that `optimizer.lr: null` resolved to
+LARGEST = 1e100  # a larger metric counts as diverged; its square would overflow
 Number = TypeVar("Number", int, float)
-LARGEST = 1e100  # a metric beyond it is no number to reckon with
 
 
 class Unreadable(ValueError):
-    """Why a run folder can't take part; the message completes "left out: FOLDER: …"."""
+    """A run folder cannot be included; the message completes "left out: FOLDER: …"."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One finished run.
+    """One complete run.
 
-    metrics, best: by name (val/bpb …), of the last step and of the best; nan where it was no finite number.
-    flops_per_token: as the run recorded it, or None; bytes_per_token: of the training text, or None.
+    metrics, best: by name (val/bpb …), of the last and of the best step; nan if not finite.
+    val_tokens: tokens scored in validation, or texts if the objective scores texts.
+    flops_per_token: as recorded, or None. bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
-    code: names of the versions of the code that trained it, in order; commits: of those that are hashes, the commit.
+    code: names of the versions of the code that trained it, in order. commits: the commits of those that are hashes.
     """
 
     folder: Path
@@ -68,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that takes no part, and why; its flat settings where they could be read."""
+    """An excluded run with the reason, and its flat settings if they could be read."""
 
     folder: Path
     reason: str
@@ -76,18 +75,18 @@ class LeftOut:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """The run folders among and below these folders, each once, in natural order.
+    """Return the run folders among and below these folders, each once, in natural order.
 
-    A folder with no run in it comes last, as itself, so that it is left out with the reason.
+    A folder without a run comes last, so that it is excluded with the reason.
 
     Raises:
-        RunError: a folder that isn't there, or no run in any.
+        RunError: a folder that does not exist, or no run in any.
     """
     found: dict[Path, Path] = {}
     empty: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise RunError(f"{folder}: no such folder; give run folders, or folders that hold some")
+            raise RunError(f"{folder}: no such folder; give run folders, or folders that contain some")
         runs = list(_below(folder))
         if not runs:
             empty.append(folder)
@@ -99,7 +98,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Folders with a config.yaml; what lies inside one belongs to it."""
+    """Folders with a config.yaml; folders inside them belong to the same run."""
     for place, folders, files in os.walk(folder):
         if CONFIG in files:
             folders.clear()
@@ -108,18 +107,13 @@ def _below(folder: Path) -> Iterator[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts job 2 before job 10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
-
-
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
-    """Read each folder; what can't be read, or hasn't finished, is named with its reason."""
+    """Read each folder; return the complete runs, and the others with the reason."""
     runs, left_out = [], []
     for folder in folders:
         settings = None
         try:
-            settings = read_settings(folder)
+            settings = read_flat_settings(folder)
             runs.append(read_run(folder, settings))
         except Unreadable as reason:
             left_out.append(LeftOut(folder, str(reason), settings))
@@ -127,7 +121,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def read_run(folder: Path, settings: dict[str, Any]) -> Run:
-    """Read the result of a run whose settings have been read.
+    """Read the result of a run with these flat settings.
 
     Raises:
         Unreadable: unfinished or damaged.
@@ -148,32 +142,32 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
         raise Unreadable(f"{RESULT} is damaged: {error}") from None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """config.yaml, flat.
+def read_flat_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings in config.yaml, by dotted name.
 
     Raises:
-        Unreadable: not there, damaged, or of another program.
+        Unreadable: missing, damaged, or of another program.
     """
     if not (folder / CONFIG).exists():
         raise Unreadable(NO_RUN)
     try:
         settings = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{CONFIG} can't be read: {_first_line(error, folder / CONFIG)}") from None
+        raise Unreadable(f"{CONFIG} cannot be read: {_first_line(error, folder / CONFIG)}") from None
     groups = ("model", "tokenizer", "data", "trainer")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
-        raise Unreadable(f"{CONFIG} holds no settings of a gptexp run")
+        raise Unreadable(f"{CONFIG} has no settings of a gptexp run")
     if type(settings.get("seed")) is not int:
-        raise Unreadable(f"{CONFIG} holds no seed")
+        raise Unreadable(f"{CONFIG} has no seed")
     scalar = (type(None), bool, int, float, str)
     flat = flatten(completed(settings))
-    if flat.get("optimizer.lr") is None:  # both are kept: a rate that follows the model is another choice
+    if flat.get("optimizer.lr") is None:  # keep null as well: it follows the model, unlike an equal number
         flat[EFFECTIVE_LR] = _natural_lr(settings["model"])
     return {key: value if isinstance(value, scalar) else str(value) for key, value in flat.items()}
 
 
 def _natural_lr(model: dict[str, Any]) -> float | None:
-    """What `optimizer.lr: null` means for a model; None where its settings are not those of a known kind."""
+    """The rate that `optimizer.lr: null` resolves to, or None for an unknown kind of model or unresolved settings."""
     schema = KINDS["model"].get(str(model.get("kind")))
     if schema is None or "${" in str(model):
         return None
@@ -184,9 +178,9 @@ def _natural_lr(model: dict[str, Any]) -> float | None:
 
 
 def _as_computed(settings: dict[str, Any], result: Result) -> dict[str, Any]:
-    """The settings with what they came to: `auto` and null as values, and where an extended run was extended.
+    """The settings with `auto` and null resolved, and with the step at which an extended run was extended.
 
-    bf16 on one machine and float32 on another are two experiments, as are two peak learning rates.
+    bf16 on one machine and float32 on another are two configurations, as are two peak learning rates.
     """
     found = dict(settings)
     if result.precision is not None:
@@ -207,7 +201,7 @@ def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
         raise ValueError("no text_sha256")
     if type(val_tokens) is not int or not 0 < val_tokens < 2**63:
         raise ValueError(f"the size of its validation text is {val_tokens!r}")
-    code, commits = _code(folder, result)
+    code, commits = code_versions(folder, result.history or [])
     return Run(
         folder=folder,
         settings=_as_computed(settings, result),
@@ -225,7 +219,7 @@ def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
         flops_per_token=result.flops_per_token,
         curve=curve,
         curve_problem=problem,
-        origin=_origin(folder / PROVENANCE),
+        origin=origin(folder / PROVENANCE),
         code=code,
         commits=commits,
         finished=(folder / RESULT).stat().st_mtime,
@@ -233,7 +227,7 @@ def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
 
 
 def _seconds(result: Result, curve: Curve | None, tokens: int, rate: float) -> float:
-    """Training seconds of the whole run; result.json counts those since the last resume."""
+    """Training seconds of the whole run; those in result.json count from the last resume."""
     if curve is not None and curve.seconds is not None and not curve.seconds_derived:
         return float(curve.seconds[-1])
     if result.resumed_from:
@@ -252,45 +246,8 @@ def _metrics(values: Metrics) -> dict[str, float]:
     return {name: math.nan if x is None or not abs(x) < LARGEST else float(x) for name, x in values.items()}
 
 
-def _origin(path: Path) -> dict[str, str]:
-    """Return device and data from provenance.json; nothing if it is missing or damaged."""
-    try:
-        found = read_provenance(path)
-    except (OSError, ValueError):
-        return {}
-    hardware, gpus = found.hardware, found.hardware.get("gpus")
-    cpu = f"{hardware['cpu']}, {hardware.get('torch_threads')} threads" if "cpu" in hardware else None
-    known = {"device": f"{len(gpus)} × {gpus[0]}" if gpus else cpu, "data": found.data.get("fingerprint")}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def _code(folder: Path, result: Result) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The versions of the code that trained a run, and their commits where both are known.
-
-    A version is a hash of the code, since a commit may change something else; a commit where that is all there is.
-    A resumed run writes provenance-<step>.json beside provenance.json, so all of them are read.
-    """
-    commits = dict(filter(None, map(_commit, provenance_files(folder))))
-    hashes = [sha for part in result.history or [] if (sha := part.get("code_sha256"))]
-    named = [sha[:8] for sha in hashes] or commits.values()
-    return tuple(dict.fromkeys(named)), {sha[:8]: commits[sha] for sha in hashes if sha in commits}
-
-
-def _commit(path: Path) -> tuple[str, str] | None:
-    """The code's hash (or the file's name, where there is none) and its commit, as a provenance file says them."""
-    try:
-        found = read_provenance(path)
-    except (OSError, ValueError):
-        return None
-    if found.git is None:
-        return None
-    diff = (found.git.diff or "").encode(errors="surrogatepass")
-    changes = f" with changes {hashlib.sha256(diff).hexdigest()[:4]}" if diff else ""
-    return found.code_sha256 or path.name, f"commit {found.git.commit[:7]}{changes}"
-
-
 def last_sample(folder: Path) -> str:
-    """What the model wrote at its last validation; empty where there is nothing readable."""
+    """Return the text sample of the last validation, or "" if there is none."""
     try:
         written = samples.read(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""curves.png of one run: its training and validation loss."""
+"""Draws curves.png of one run: its training and validation loss."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from gptexp.runs.layout import CURVES, METRICS
 from gptexp.util.files import atomic_write, read_rows
 
-LEAST_VALIDATIONS = 2  # one is no curve
+LEAST_VALIDATIONS = 2  # fewer make no curve
 
 
 def draw_run(folder: Path) -> None:
-    """Write curves.png beside metrics.csv, where matplotlib is installed; whatever goes wrong, the run is complete."""
+    """Write curves.png next to metrics.csv if matplotlib is installed. An error here does not affect the run."""
     if find_spec("matplotlib") is None:
         return
     with suppress(Exception):
@@ -34,6 +34,7 @@ def _series(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _picture(series: dict[str, list[tuple[int, float]]]) -> bytes:
+    # matplotlib is imported only at the end of a run.
     from gptexp.report.style import COLOURS, figure, picture, styled
 
     with styled():

@@ -1,7 +1,7 @@
-"""A scaling law L(N, D) = E + A / N^alpha + B / D^beta, fitted to finished runs (arXiv 2203.15556, approach 3).
+"""Fits a scaling law L(N, D) = E + A / N^alpha + B / D^beta to complete runs (arXiv 2203.15556, approach 3).
 
-N: parameters. D: training tokens, repeated ones counted again. L: the metric at the end of a run whose schedule
-had ended, because a curve read on its way lies above what a schedule made for that length would reach.
+N: parameters. D: training tokens, with repetitions. L: the metric at the end of a run. The schedule must have ended:
+the loss in the middle of a schedule is higher than at the end of a schedule of that length.
 """
 
 from __future__ import annotations
@@ -18,31 +18,28 @@ from scipy.optimize import minimize
 from scipy.special import huber, softmax
 
 from gptexp.config.objective import HIGHER
-from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, told_apart_by_data
-from gptexp.report.ladder import agreeing
+from gptexp.report.comparable import NotComparable, comparable, diverged, require_metric, separate_by_text
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
+from gptexp.report.scaling_runs import agreeing
 
-DELTA = 1e-3  # of the Huber loss, in units of log L; the paper's
-# log A, log B, log E, alpha, beta
-STARTS = tuple(
-    product((0.0, 8.0, 16.0), (0.0, 8.0, 16.0), (-1.0, 0.5), (0.25, 0.75), (0.25, 0.75))
-)  # a, b, e, alpha, beta
-FALL = (1e-3, 4.0)  # of alpha and beta
-BOUNDS = ((-10.0, 60.0), (-10.0, 60.0), (-7.0, 7.0), FALL, FALL)
+DELTA = 1e-3  # of the Huber loss, in units of log L, as in the paper
+STARTS = tuple(product((0.0, 8.0, 16.0), (0.0, 8.0, 16.0), (-1.0, 0.5), (0.25, 0.75), (0.25, 0.75)))  # as BOUNDS
+FALL = (1e-3, 4.0)  # bounds of alpha and beta
+BOUNDS = ((-10.0, 60.0), (-10.0, 60.0), (-7.0, 7.0), FALL, FALL)  # log A, log B, log E, alpha, beta
 RESAMPLES = 200
-PAIRS_FROM = 50  # points
+PAIRS_FROM = 50  # points; with fewer, residuals are resampled
 CONFIDENCE = 0.95
 LEAST_VALUES = 3  # of N, and of D
-LEAST_POINTS = 6  # one more than there are constants
-LEAST_FALL = 1e-3  # relative, over the ladder
-SAME = 1.05  # sizes within this factor are one size
+LEAST_POINTS = 6  # one more than the five constants
+LEAST_FALL = 1e-3  # relative decrease of the loss over the runs
+SAME = 1.05  # sizes within this factor count as equal
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Constants:
-    """E in the metric's unit; A and B belong to N and D counted in ones."""
+    """The constants of the law. E has the unit of the metric; N and D are plain counts."""
 
     E: float
     A: float
@@ -51,11 +48,11 @@ class Constants:
     beta: float
 
     def loss(self, n: Floats | float, d: Floats | float) -> Floats | float:
-        """What the law says for N parameters and D tokens."""
+        """Return the predicted loss for N parameters and D tokens."""
         return self.E + self.A * np.power(n, -self.alpha) + self.B * np.power(d, -self.beta)
 
     def optimum(self, flops: float) -> tuple[float, float]:
-        """N and D with the lowest loss where 6 N D = flops (the paper's equation 4)."""
+        """Return N and D with the lowest loss under 6 N D = flops (equation 4 of the paper)."""
         total = self.alpha + self.beta
         log_g = math.log(self.alpha * self.A / (self.beta * self.B)) / total
         log_c = math.log(flops / 6)
@@ -66,7 +63,7 @@ class Constants:
 class Law:
     """A fit to P points. n, d, losses: (P,) each. draws: the constants of each resample.
 
-    group: which of the runs were fitted, where not all of them could be.
+    group: a note on the runs that were fitted, if some were excluded.
     """
 
     metric: str
@@ -80,12 +77,12 @@ class Law:
 
     @property
     def resampled(self) -> str:
-        """What the bootstrap drew: pairs or residuals."""
+        """What the bootstrap resampled: pairs or residuals."""
         return "pairs" if self.n.size >= PAIRS_FROM else "residuals"
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95% of each constant, by name."""
+        """The 95% interval of each constant, by name."""
         return {name: _span([getattr(draw, name) for draw in self.draws]) for name in asdict(self.constants)}
 
     @property
@@ -94,13 +91,13 @@ class Law:
         return float((6 * self.n * self.d).max())
 
     def optimum_spans(self, flops: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """95% intervals of the best N and D."""
+        """Return the 95% intervals of the best N and D."""
         pairs = [draw.optimum(flops) for draw in self.draws]
         return _span([n for n, _ in pairs]), _span([d for _, d in pairs])
 
 
 def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf  # a resample whose loss hardly falls
+    return math.exp(x) if x < 700 else math.inf  # overflows in a resample with a tiny exponent
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -110,24 +107,24 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def fit_folders(folders: Iterable[Path], metric: str) -> Law:
-    """Fit to the finished runs of these folders.
+    """Fit the law to the complete runs of these folders.
 
     Raises:
-        RunError: nothing there, not comparable, or too few sizes to tell the constants apart.
+        RunError: no runs, no comparable runs, or too few sizes to determine the constants.
     """
     runs, left_out = read_runs(find_runs(folders))
     if not runs:
         raise NotComparable(f"nothing to fit: {left_out[0].folder}: {left_out[0].reason}")
     require_metric(runs, metric)
     if metric in HIGHER:
-        raise NotComparable(f"--metric={metric}: the law is one of losses")
-    kept, incomparable = comparable(told_apart_by_data(runs), metric)
+        raise NotComparable(f"--metric={metric}: the law describes losses; choose a metric where lower is better")
+    kept, incomparable = comparable(separate_by_text(runs), metric)
     refused = {run.folder: why for run in kept if (why := _why_not(run, metric))}
     left_out += incomparable + [LeftOut(folder, why) for folder, why in refused.items()]
-    sound, others, group = agreeing([run for run in kept if run.folder not in refused])
+    fitted, others, group = agreeing([run for run in kept if run.folder not in refused])
     left_out += others
-    n, d = (np.array([getattr(run, name) for run in sound], dtype=np.float64) for name in ("parameters", "tokens"))
-    losses = np.array([run.metrics[metric] for run in sound])
+    n, d = (np.array([getattr(run, name) for run in fitted], dtype=np.float64) for name in ("parameters", "tokens"))
+    losses = np.array([run.metrics[metric] for run in fitted])
     try:
         law = fit(n, d, losses, metric, left_out)
     except NotComparable as error:
@@ -137,12 +134,12 @@ def fit_folders(folders: Iterable[Path], metric: str) -> Law:
 
 def _why_not(run: Run, metric: str) -> str:
     if diverged(run, metric) or run.metrics[metric] <= 0:
-        return f"its last {metric} is no number above 0"
+        return f"its last {metric} is not a number above 0"
     steps = run.settings.get("trainer.max_steps")
     if isinstance(steps, int) and run.steps < steps:
         return f"stopped at step {run.steps:,} of {steps:,}: its schedule had not ended"
     if extended := run.settings.get("schedule.extended"):
-        return f"extended {extended}: its learning rates are not those of a straight run"
+        return f"extended {extended}: its learning rates differ from those of an uninterrupted schedule"
     return ""
 
 
@@ -154,14 +151,15 @@ def fit(
     left_out: Iterable[LeftOut] = (),
     resamples: int = RESAMPLES,
 ) -> Law:
-    """Fit to points: n, d, losses are (P,) each.
+    """Fit the law to points: n, d, losses are (P,) each.
 
-    Intervals by the bootstrap. From 50 points on, whole points are drawn (Freedman 1981, pairs), which holds where
-    the noise differs between points. Below, residuals are: the sizes of a small ladder are chosen, and one that is
-    short by a rung at random may no longer fix five constants.
+    The intervals are bootstrapped. From 50 points on, whole points are resampled (pairs, Freedman 1981), which is
+    valid if the noise differs between points. With fewer points, residuals are resampled: a resample that lacks one
+    of a few sizes may not determine five constants.
 
     Raises:
-        NotComparable: too few distinct sizes or amounts, ones that grow together, or a loss that falls with neither.
+        NotComparable: too few distinct sizes or amounts of data, N and D that grow together, or a loss that does not
+            decrease.
     """
     _require_enough(n, d)
     best = min((_minimise(n, d, np.log(losses), start) for start in STARTS), key=lambda found: found[0])[1]
@@ -172,7 +170,7 @@ def fit(
 
 
 def _by_pairs(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """N, D and log L of points drawn with their losses; the generator is fixed: the same runs give the same report."""
+    """N, D and log L of resampled points. The seed is fixed, so that the same runs give the same report."""
     rng, targets = np.random.default_rng(0), np.log(losses)
     while True:
         drawn = rng.integers(n.size, size=n.size)
@@ -180,7 +178,7 @@ def _by_pairs(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterator[tu
 
 
 def _by_residuals(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """N, D and log L where each point stays, and gets the residual of one drawn."""
+    """N, D and log L of the same points, each with the residual of a random one."""
     rng, fitted = np.random.default_rng(0), _log_loss(best, np.log(n), np.log(d))[0]
     residuals = _pool(np.log(losses) - fitted, best.size)
     while True:
@@ -188,20 +186,20 @@ def _by_residuals(n: Floats, d: Floats, losses: Floats, best: Floats) -> Iterato
 
 
 def _require_fall(c: Constants, n: Floats, d: Floats) -> None:
-    """Refuse a law in which a term is constant: its exponent, or what it contributes, is arbitrary."""
+    """Refuse a law with a constant term, whose exponent or contribution is arbitrary."""
     lowest = c.loss(n.max(), d.max())
     for exponent, saved, name in (
         (c.alpha, c.loss(n.min(), d.max()) - lowest, "parameters"),
         (c.beta, c.loss(n.max(), d.min()) - lowest, "tokens"),
     ):
         if exponent <= 1.01 * FALL[0] or saved < LEAST_FALL * lowest:
-            raise NotComparable(f"--scaling: the loss does not fall with the number of {name} in these runs")
+            raise NotComparable(f"--scaling: the loss does not decrease with the number of {name} in these runs")
 
 
 def _pool(residuals: Floats, fitted: int) -> Floats:
-    """Residuals to draw from. So near to least absolute deviations, a fit of p constants passes through p points;
-    those residuals say nothing of the noise and are dropped. (In 200 simulated intervals of a ladder of 16 runs the
-    truth lay in 96%; with all residuals, scaled for the degrees of freedom, in 89%.)"""
+    """Residuals to draw from. A fit of p constants, close to least absolute deviations, passes through p points,
+    whose residuals do not measure the noise; they are dropped. (200 simulated intervals of 16 runs covered the truth
+    in 96%; with all residuals, scaled for the degrees of freedom, in 89%.)"""
     kept = residuals[np.argsort(np.abs(residuals))[fitted:]]
     return kept - kept.mean()
 
@@ -211,18 +209,18 @@ def _require_enough(n: Floats, d: Floats) -> None:
         found = _distinct(values)
         if found < LEAST_VALUES:
             raise NotComparable(
-                f"--scaling: {found} distinct {name} among {n.size} finished runs, but {LEAST_VALUES} are needed; "
+                f"--scaling: {found} distinct {name} among {n.size} complete runs, but {LEAST_VALUES} are needed; "
                 f"train more, for example with several values of {remedy}"
             )
-    pairs = len(set(zip(_rungs(n), _rungs(d), strict=True)))
+    pairs = len(set(zip(_rounded(n), _rounded(d), strict=True)))
     if pairs < LEAST_POINTS:
         raise NotComparable(f"--scaling: {pairs} distinct pairs of N and D, but five constants need {LEAST_POINTS}")
     if abs(np.corrcoef(np.log(n), np.log(d))[0, 1]) > 0.999:
         raise NotComparable("--scaling: N and D grow together in all runs; vary one while the other stays")
 
 
-def _rungs(values: Floats) -> list[float]:
-    """Values as multiples of a factor of 1.05."""
+def _rounded(values: Floats) -> list[float]:
+    """The exponents of the values as rounded powers of SAME."""
     return [float(x) for x in np.round(np.log(values) / math.log(SAME))]
 
 
@@ -232,19 +230,19 @@ def _distinct(values: Floats) -> int:
 
 
 def _log_loss(x: Floats, log_n: Floats, log_d: Floats) -> tuple[Floats, Floats]:
-    """log L by log-sum-exp of a - alpha log N, b - beta log D and e; and its gradient (5, P)."""
+    """log L (P,), the log-sum-exp of a - alpha log N, b - beta log D and e, and its gradient (5, P)."""
     a, b, e, alpha, beta = x
     terms = np.stack([a - alpha * log_n, b - beta * log_d, np.full_like(log_n, e)])
     share = softmax(terms, axis=0)
-    value = np.logaddexp.reduce(terms, axis=0)
+    value: Floats = np.logaddexp.reduce(terms, axis=0)
     return value, np.stack([share[0], share[1], share[2], -share[0] * log_n, -share[1] * log_d])
 
 
 def _minimise(n: Floats, d: Floats, targets: Floats, start: Sequence[float] | Floats) -> tuple[float, Floats]:
-    """The least sum of Huber losses from one start, and where it is.
+    """The smallest sum of Huber losses from one start, and its constants.
 
-    The sum, scaled by delta, and tight tolerances: an average of such small losses lets L-BFGS stop
-    too early (arXiv 2404.10102, section 3).
+    The sum is scaled by delta, and the tolerances are tight, because L-BFGS stops too early on an average of such
+    small losses (arXiv 2404.10102, section 3).
     """
     log_n, log_d = np.log(n), np.log(d)
 

@@ -1,4 +1,4 @@
-"""What the plots draw, as numbers: curves over seeds, the axis of an ablation, the frontier."""
+"""The numbers in the plots: curves over seeds, the axis of an ablation, the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from gptexp.report import naming
 from gptexp.report.budget import cost, curve_of
-from gptexp.report.comparison import Comparison
+from gptexp.report.comparison import Comparison, Row
 from gptexp.report.curves import Floats
 from gptexp.report.reading import Run
-from gptexp.report.rows import Row
 
-JOIN = "\n"  # between the parts of a tick; values themselves hold no line break
+JOIN = "\n"  # between the parts of a tick label; values contain no line breaks
 LOG_RATIO = 8  # values that span more than this are drawn on a logarithmic axis
 
 
@@ -29,10 +28,10 @@ class Band:
 
 
 def band(row: Row, metric: str, kind: str, estimated: bool) -> Band | None:
-    """The curves of a configuration's seeds as one, or None where no run can be drawn over this cost.
+    """Return the curves of a configuration's seeds as one band, or None if no run has values for this cost.
 
-    kind: steps, tokens, seconds or flops. Seeds are averaged at equal steps, on the stretch that all reached;
-    over seconds, x is the mean too.
+    kind: steps, tokens, seconds or flops. Seeds are averaged at equal steps in the range that all of them cover; x is
+    also a mean.
     """
     runs = [reading.run for reading in row.readings if _drawable(reading.run, metric, kind)]
     if not runs:
@@ -59,8 +58,8 @@ def _drawable(run: Run, metric: str, kind: str) -> bool:
 class Axis:
     """The x axis of an ablation.
 
-    key: the setting, empty where places are whole configurations. x: (rows,). ticks: the text at each place.
-    groups: by label, the rows that a line joins.
+    key: the setting, or "" if each configuration has a position. x: the position of each row. ticks: the label at
+    each position. groups: the rows that a line joins, by label.
     """
 
     key: str
@@ -73,9 +72,9 @@ class Axis:
 
 
 def axis(c: Comparison) -> Axis:
-    """The setting that the metric is drawn against: the first of --by, else the numeric one with the most values.
+    """Return the axis of an ablation: the first setting of --by, else the numeric setting with the most values.
 
-    The other settings tell lines apart. Where no one setting places every configuration, each has its own place.
+    The other settings distinguish lines. If no setting places all configurations, each one gets a position.
     """
     if c.is_ablation:
         return _categories("", "what is changed", [row.label for row in c.rows], {"": list(c.rows)})
@@ -97,13 +96,13 @@ def axis(c: Comparison) -> Axis:
 
 
 def _joined(row: Row, keys: Sequence[str]) -> str:
-    """The values of a configuration, one a line: `bpe`, `512`."""
+    """The values of a configuration, one per line: `bpe`, `512`."""
     values = [naming.value_in(row.settings, key) for key in keys]
     return JOIN.join(value for value in values if value != naming.ABSENT) or row.label
 
 
 def _most_varied(c: Comparison) -> str | None:
-    """The numeric setting with the most values; or the only setting there is."""
+    """The numeric setting with the most values, or the only setting."""
     numeric = [key for key in c.keys if all(naming.number(row.settings.get(key)) is not None for row in c.rows)]
     if numeric:
         return max(numeric, key=lambda key: len({row.settings[key] for row in c.rows}))
@@ -117,7 +116,7 @@ def _categories(key: str, name: str, values: Sequence[str], groups: dict[str, li
 
 
 def frontier(points: Sequence[tuple[float, float]], *, higher: bool = False) -> list[tuple[float, float]]:
-    """The points that no other beats in both, of (cost, metric), by rising cost; higher: more metric is better."""
+    """Return the undominated points of (cost, metric), by rising cost. higher: whether a higher metric is better."""
     sign = -1 if higher else 1
     best, kept = np.inf, []
     for spent, value in sorted(points, key=lambda point: (point[0], sign * point[1])):

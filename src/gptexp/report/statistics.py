@@ -1,4 +1,4 @@
-"""Intervals, tests and power, by scipy: how much a number over seeds says. Lower is better, but nothing here knows."""
+"""Intervals, tests and power of metrics over seeds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scipy import stats
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
-MOST_SEEDS = 1000  # a difference that needs more is called too small
+MOST_SEEDS = 1000  # the upper limit of seeds_needed
 RESAMPLES = 9999
-ROUNDING = 1e-12  # relative
+ROUNDING = 1e-12  # relative; a smaller spread counts as 0
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n seeds with its 95% interval; low and high are None where n is 1, all are None where n is 0."""
+    """A mean over n seeds with its 95% interval. low and high are None if n is 1, and all are None if n is 0."""
 
     n: int
     mean: float | None = None
@@ -35,11 +35,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A configuration's mean less the baseline's.
+    """The mean of a configuration minus the mean of the baseline.
 
-    test: "paired t" over the n seeds that both have, "Welch's t" over all where they share none, "" where there
-    are too few seeds for a test; then low, high and p are None. sd: of one seed's difference.
-    p: two-sided, before any correction.
+    test: "paired t" over the n shared seeds, "Welch's t" if fewer than two are shared, or "" without a test; then
+    low, high and p are None. sd: of the difference of one seed; 0 means zero variance, None a single seed.
+    p: two-sided, not corrected.
     """
 
     mean: float
@@ -52,7 +52,7 @@ class Difference:
 
 
 def interval(values: Sequence[float], method: str = "t") -> Interval:
-    """Mean and 95% interval: Student's t, or the bias-corrected and accelerated bootstrap."""
+    """Return the mean and its 95% interval, by Student's t or by the BCa bootstrap."""
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2:
         return Interval(x.size, *map(float, x))
@@ -67,7 +67,7 @@ def interval(values: Sequence[float], method: str = "t") -> Interval:
 
 
 def _bootstrap(x: np.ndarray) -> tuple[float, float]:
-    """Efron (1987). Its generator is fixed, so that the same runs always give the same report."""
+    """The BCa interval (Efron 1987). The seed is fixed, so that the same runs give the same report."""
     found = stats.bootstrap(
         (x,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0)
     )
@@ -75,10 +75,10 @@ def _bootstrap(x: np.ndarray) -> tuple[float, float]:
 
 
 def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
-    """How far a configuration lies from the baseline; both by seed.
+    """Return the difference of a configuration to the baseline; both by seed.
 
-    Seeds that both have are paired, because a seed gives both the same order of data: what it
-    contributes cancels. Where fewer than two are shared, the groups are compared by Welch's test.
+    Shared seeds are paired, because a seed gives both the same order of data, so its effect cancels. If fewer than
+    two seeds are shared, Welch's test compares the groups.
     """
     shared = sorted(values.keys() & baseline.keys())
     if len(shared) > 1 or (shared and min(len(values), len(baseline)) == 1):
@@ -88,7 +88,7 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
 
 
 def _sd(x: np.ndarray, level: float = 0.0) -> float:
-    """The standard deviation; 0 where it is rounding of numbers of this level."""
+    """The standard deviation, or 0 if it is only rounding of numbers of this magnitude."""
     sd = float(x.std(ddof=1))
     return sd if sd > ROUNDING * max(level, float(np.abs(x).max())) else 0.0
 
@@ -96,9 +96,9 @@ def _sd(x: np.ndarray, level: float = 0.0) -> float:
 def _paired(gaps: np.ndarray, level: float) -> Difference:
     n, mean = gaps.size, float(gaps.mean())
     sd = _sd(gaps, level) if n > 1 else None
-    if not sd:  # one pair, or no spread at all
+    if not sd:  # one pair, or zero variance
         return Difference(mean, "", n, sd)
-    found = stats.ttest_1samp(gaps, 0.0)  # the paired t-test, on the gaps
+    found = stats.ttest_1samp(gaps, 0.0)  # the paired t-test on the differences
     low, high = found.confidence_interval(CONFIDENCE)
     return Difference(mean, "paired t", n, sd, float(low), float(high), float(found.pvalue))
 
@@ -109,17 +109,17 @@ def _welch(a: np.ndarray, b: np.ndarray) -> Difference:
     if not sd:
         return Difference(mean, "", n, sd)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two without spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # if one group has zero variance
         found = stats.ttest_ind(a, b, equal_var=False)
     low, high = found.confidence_interval(CONFIDENCE)
     return Difference(mean, "Welch's t", n, sd, float(low), float(high), float(found.pvalue))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979): the smallest of m p-values counts m times, the next m-1 times, and so on.
+    """Return the p-values after Holm's step-down correction (1979); None, a comparison without a test, stays None.
 
-    None, a comparison without a test, stays None and doesn't count. (scipy has the corrections of false
-    discovery rates only.)
+    The smallest of m p-values is multiplied by m, the next by m - 1, and so on. scipy only corrects false discovery
+    rates.
     """
     tested = [index for index, p in enumerate(p_values) if p is not None]
     p = np.array([p_values[index] for index in tested], dtype=np.float64)
@@ -132,10 +132,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def power(difference: Difference, n: int, alpha: float = ALPHA) -> float:
-    """The chance that n seeds a configuration find a true difference of this size, by the noncentral t.
+    """Return the probability that n seeds per configuration detect a true difference of this size.
 
-    For the paired test with n - 1 degrees of freedom; for Welch's, both groups are taken as equally
-    spread, with 2n - 2 (Cohen 1988, chapter 2).
+    By the noncentral t, with n - 1 degrees of freedom for the paired test, and 2n - 2 for Welch's, where equal
+    variances are assumed (Cohen 1988, chapter 2).
     """
     if not difference.sd or n < 2:
         return math.nan
@@ -147,15 +147,15 @@ def power(difference: Difference, n: int, alpha: float = ALPHA) -> float:
 
 
 def _power_by_quantiles(critical: float, df: int, noncentrality: float) -> float:
-    """P(|T| > critical) by T's definition, (Z + noncentrality) / (chi / sqrt(df)): scipy's nct gives nan now and then
-    where the noncentrality is 37 or more."""
+    """P(|T| > critical) for T = (Z + noncentrality) / (chi / sqrt(df)); scipy's nct returns nan for some
+    noncentralities from 37."""
     scale = stats.chi.ppf((np.arange(2000) + 0.5) / 2000, df) / math.sqrt(df)
     tails = stats.norm.sf(critical * scale - noncentrality) + stats.norm.cdf(-critical * scale - noncentrality)
     return float(tails.mean())
 
 
 def seeds_needed(difference: Difference, alpha: float = ALPHA) -> int | None:
-    """The fewest seeds that find the difference seen with 80% power, were it true; None: more than 1,000."""
+    """Return the fewest seeds that detect a true difference of this size with 80% power; None if above 1,000."""
     if not difference.sd or power(difference, MOST_SEEDS, alpha) < POWER:
         return None
     low, high = 1, MOST_SEEDS  # power rises with n: bisection

@@ -1,4 +1,4 @@
-"""How the plots look: sizes for half a page, colours that the colour-blind tell apart, markers for print."""
+"""The style of all plots: sizes for half a page, colours for colour-blind readers, markers for monochrome print."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gptexp.util.text import printable
 
-# Okabe and Ito (2008), without the yellow, which is faint on white.
+# Okabe and Ito (2008), without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES = ("-", "--", "-.", ":")
@@ -39,12 +40,12 @@ SETTINGS: Any = {
     "legend.fontsize": 10.5,
     "figure.facecolor": "white",
     "axes.unicode_minus": False,
-    "pdf.fonttype": 42,  # TrueType, which journals ask for
-    "svg.hashsalt": "gptexp",  # names of parts that don't change
+    "pdf.fonttype": 42,  # TrueType, which journals require
+    "svg.hashsalt": "gptexp",  # makes the ids in the file reproducible
 }
 CJK = (
     "Noto Sans CJK SC",
-    "Noto Sans CJK JP",  # all that matplotlib sees of Debian's collection, which has every region's characters
+    "Noto Sans CJK JP",  # the only one of Debian's collection that matplotlib lists; it has all characters
     "Noto Sans SC",
     "Source Han Sans SC",
     "Source Han Sans CN",
@@ -63,15 +64,15 @@ MOST_MISSING = 8  # characters named in a notice
 
 @dataclass(frozen=True)
 class Look:
-    """One configuration's look in every plot."""
+    """The colour, marker and line of a configuration in every plot."""
 
     colour: Any
     marker: str
-    line: Any  # a line style of matplotlib's
+    line: Any  # a line style of matplotlib
 
 
 def looks(n: int, ordered: bool) -> list[Look]:
-    """Looks for n configurations; those of a numeric setting run from dark to light, so that order shows."""
+    """Return looks for n configurations. ordered: use shades from dark to light instead of distinct colours."""
     if ordered and n > 2:
         shades = mpl.colormaps["viridis"]
         colours: list[Any] = [shades(0.88 * index / (n - 1)) for index in range(n)]
@@ -82,9 +83,7 @@ def looks(n: int, ordered: bool) -> list[Look]:
 
 
 def fonts() -> list[str]:
-    """Ours, and for characters that it lacks those that this machine has."""
-    from matplotlib import font_manager
-
+    """Return the fonts to use: DejaVu Sans, then the installed fonts with Chinese characters."""
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed = set(font_manager.get_font_names())
     others = sorted(font for font in installed if "CJK" in font and "Sans" in font and font not in CJK)
@@ -93,7 +92,7 @@ def fonts() -> list[str]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in our style; one notice names the characters that no installed font has."""
+    """Draw in this style; one warning lists the characters that no installed font has."""
     with mpl.rc_context({**SETTINGS, "font.family": fonts()}), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -108,7 +107,7 @@ def styled() -> Iterator[None]:
 
 
 def _advice(missing: Sequence[str]) -> str:
-    """What to install so that labels are no empty boxes."""
+    """The warning about missing characters, with the fonts to install."""
     named = " ".join(map(printable, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
     return (
         f"plots show boxes for characters that no font here has: {named}; install Noto Sans CJK (Debian: "
@@ -117,7 +116,7 @@ def _advice(missing: Sequence[str]) -> str:
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of so many inches, apart from pyplot's global state, and its axes in reading order."""
+    """Return a figure of this size in inches, without the global state of pyplot, and its axes in reading order."""
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(rows, columns, squeeze=False)
@@ -125,7 +124,7 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
 
 
 def picture(fig: Figure, form: str = "png") -> bytes:
-    """The figure as png, pdf or svg; without dates and names of programs, so that the same runs give the same bytes."""
+    """Return the figure as png, pdf or svg, without dates or program names, so that equal runs give equal bytes."""
     buffer = io.BytesIO()
     without: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
@@ -137,6 +136,6 @@ def picture(fig: Figure, form: str = "png") -> bytes:
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib shows as it is: no formulas, and no labels hidden by a leading underscore."""
+    """Return text that matplotlib shows literally: without formulas, and without labels hidden by an underscore."""
     text = "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")
     return f"\u2009{text}" if text.startswith("_") else text

@@ -1,27 +1,25 @@
-"""The one composition root: Config -> tokenizer, data, model, trainer. Doors, tests and notebooks enter here."""
+"""The composition root of training: it builds tokenizer, data, model, callbacks and trainer from a Config."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from gptexp.config import Config, Strategy
+from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
 from gptexp.data.batches import BatchPlan, plan_batches, scored
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
-from gptexp.machine import hardware, rank_environment, ranks
-from gptexp.machine.lightning import LightningEnvironment, TorchElasticEnvironment, pl
+from gptexp.machine import hardware, ranks
+from gptexp.machine.lightning import pl
 from gptexp.models import flops
 from gptexp.models.build import Measured, measure_model, seeded
 from gptexp.models.lora import adapt, merged
@@ -40,8 +38,7 @@ from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.datamodule import Windows
-from gptexp.training.loggers import MetricsCSV, tensorboard
-from gptexp.training.loop import NoProfiler, skip_empty_hooks
+from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import load_named_optimizer_state
 from gptexp.training.plugins import load_plugins
@@ -54,6 +51,7 @@ from gptexp.training.starting_point import (
     require_same_data,
     restore_callbacks,
 )
+from gptexp.training.trainer import build_trainer
 
 
 @dataclass(kw_only=True)
@@ -76,18 +74,15 @@ class Experiment:
     parameters: int
     trainable: int
     flops_per_token: float
-    ended: bool  # its checkpoint is of its last step, and only the result is missing
-    best: Path | None  # the best checkpoint of the run that it goes on from
+    ended: bool  # the resumed checkpoint is of the last step; only result.json is missing
+    best: Path | None  # best.ckpt of the run that is resumed
 
 
-# ------------------------------------------------------------------------------- the whole
-
-
-def build(config: Config, folder: Path, *, console: Console, world_size: int = 1) -> Experiment:
-    """Build the experiment; what can be refused is refused before anything large is allocated.
+def build_experiment(config: Config, folder: Path, *, console: Console, world_size: int = 1) -> Experiment:
+    """Build the experiment. Settings are checked before anything large is allocated.
 
     Raises:
-        ValueError: the text, the batch, the memory or the source of the weights is at fault.
+        ValueError: the text, the batch, the memory or the source of the weights does not fit.
     """
     source = open_source(config, folder)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
@@ -104,8 +99,8 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
     model = seeded(make, config.seed)
     if precision[0] == "64-true":
-        model.double()  # before stored weights come in, which would be rounded otherwise
-    _take_weights(model, source, config, data.tokenizer.vocab_size)
+        model.double()  # before stored weights are loaded, which would otherwise be rounded
+    _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
     first_step = source.step if source and config.resume else 0
     plan = plan_batches(
         config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
@@ -168,77 +163,32 @@ def build(config: Config, folder: Path, *, console: Console, world_size: int = 1
     )
 
 
-def _take_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Config, vocab_size: int) -> None:
-    """Give a new model the source's weights; adapters come after these, or with them on resume."""
+def _load_initial_weights(model: nn.Module, source: ckpt.Checkpoint | None, config: Config, vocab_size: int) -> None:
+    """Load the weights of the source and add adapters: after init_from's weights, before those of resume."""
     if source and not config.resume:
-        plain = merged(source.model, source.config, config.init_from)
-        load_weights(model, initial_weights(plain, model, vocab_size), config.init_from)
+        weights = merged(source.model, source.config, config.init_from)
+        load_weights(model, initial_weights(weights, model, vocab_size), config.init_from)
     adapt(model, config.finetune, seed=config.seed)
     if source and config.resume:
         load_weights(model, source.model, config.resume)
 
 
 def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
-    """In place, so that names of parameters stay as they are.
+    """Compile the model in place, so that parameter names do not change.
 
-    On a CPU, compiled code adds up an embedding's gradients in whatever order its threads come, unless it is
-    told not to: then a run can be repeated exactly, as it can without compiling.
+    On a CPU, compiled code sums the gradients of an embedding in an order that depends on thread timing, unless
+    deterministic algorithms are requested. Without compilation the order is fixed.
     """
     torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tool for finding bugs, which costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow; for debugging
     if wanted:
-        torch.compiler.reset()  # an earlier job of this process, of other shapes, would make this one's dynamic
+        torch.compiler.reset()  # otherwise an earlier job of this process makes the shapes of this one dynamic
         lit.model.compile()
         lit.compiled = True
 
 
-def build_trainer(
-    config: Config,
-    folder: Path,
-    plan: BatchPlan,
-    precision: str,
-    callbacks: list[pl.Callback],
-    first_step: int,
-) -> pl.Trainer:
-    """Lightning's Trainer, with what gptexp does itself switched off: checkpoints, bars, samplers, clipping."""
-    quiet()
-    settings, who = config.trainer, rank_environment.current()
-    # Ranks are started by a launcher; without one this process is alone, also on a node of SLURM's.
-    plugins: list[Any] = [TorchElasticEnvironment() if who else LightningEnvironment()]
-    if double := precision == "64-true":  # by hand, because Lightning's sharding doesn't know it by name
-        plugins.append(pl.plugins.DoublePrecision())
-    accelerator = {"cuda": "gpu"}.get(hardware.accelerator_of(config), hardware.accelerator_of(config))
-    loggers: list[Any] = [MetricsCSV(folder, config.objective.metrics, first_step)]
-    if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, config.objective.metrics, first_step))
-    loggers += load_plugins("logger", config.logger.plugins).values()
-    return pl.Trainer(
-        max_steps=settings.max_steps - first_step,
-        max_epochs=-1,
-        accelerator=accelerator,
-        devices=hardware.processes_of(config),
-        num_nodes=who.nodes if who else 1,
-        strategy=_strategy(config, plan.world_size),
-        plugins=plugins,
-        precision=None if double else cast(Any, precision),
-        accumulate_grad_batches=plan.accumulate,
-        logger=loggers,
-        callbacks=callbacks,
-        default_root_dir=str(folder),
-        check_val_every_n_epoch=None,
-        val_check_interval=1,
-        num_sanity_val_steps=0,
-        log_every_n_steps=settings.log_every_steps,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        profiler=NoProfiler(),
-    )
-
-
 class RestoreOptimizer(pl.Callback):
-    """Hands the stored optimizer state to the optimizer, once Lightning has made it."""
+    """Loads the stored optimizer state when Lightning has created the optimizer."""
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
@@ -249,41 +199,22 @@ class RestoreOptimizer(pl.Callback):
         self.state = {}
 
 
-def _strategy(config: Config, world_size: int) -> Any:
-    strategy = config.trainer.strategy
-    if strategy is Strategy.fsdp:
-        from gptexp.training.fsdp import ShardedStrategy
-
-        return ShardedStrategy(world_size)
-    if strategy is Strategy.ddp or world_size > 1:
-        return pl.strategies.DDPStrategy(static_graph=False, gradient_as_bucket_view=True)
-    return "auto"
-
-
-def quiet() -> None:
-    """Lightning's tips and notices are about choices that gptexp makes for the user."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-
-
 def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
-    """What each process reads for itself and no setting says, as the ranks of a run compare it."""
+    """Return what each rank finds on its machine; all ranks of a run must find the same."""
     found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
     found |= {f"version of {package}": version for package, version in versions().items()}
     return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
 
 
 def _digest(source: ckpt.Checkpoint) -> str:
-    """From a few values of each weight: enough to tell one checkpoint from another."""
+    """Return a hash of a few values of each weight, to tell one checkpoint from another."""
     return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
 
 
 def _activation_memory(config: Config) -> int:
-    """Bytes that a micro-batch's activations may take: a share of the memory of a GPU.
+    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
 
-    On a CPU a fixed number, the same on every machine; more would only be more pages to fill with zeros first.
+    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
     """
     if hardware.accelerator_of(config) == "cuda":
         return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
@@ -298,7 +229,7 @@ def _peak_flops(config: Config, precision: str) -> float | None:
 def _facts(
     config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
 ) -> dict[str, Any]:
-    """What the record says besides what it measures. has_best: whether the best step's checkpoint is at hand."""
+    """Return the facts that the record does not measure. has_best: whether the checkpoint of the best step exists."""
     facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
     facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
     facts["bytes_per_token"] = data.train_text_bytes / data.train_tokens
@@ -324,7 +255,7 @@ def _samples(config: Config, folder: Path, data: PreparedData) -> TextSamples:
 
 
 def _prompt(config: Config, tokenizer: Tokenizer, val: TokenStore) -> str:
-    """The user's, or the first few characters of the validation text."""
+    """Return the user's prompt, or the first few characters of the validation text."""
     if prompt := config.callbacks.samples.prompt:
         try:
             tokenizer.encode(prompt)

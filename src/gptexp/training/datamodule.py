@@ -1,4 +1,4 @@
-"""The loaders of a run, as Lightning asks for them."""
+"""The data loaders of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Batches = list[dict[str, Any]]  # {"rank", "micro", "tokens" (B, T), …} for ea
 
 
 class Windows(pl.LightningDataModule):
-    """The loaders of law 1: exactly as long as the run, resumed by their first step alone."""
+    """Loaders that end with the run. Batches are a pure function of seed and step; resume needs the first step only."""
 
     def __init__(
         self, config: Config, objective: Objective[Any], data: PreparedData, plan: BatchPlan, first_step: int
@@ -34,7 +34,7 @@ class Windows(pl.LightningDataModule):
         )
 
     def batches_of(self, step: int) -> Batches:
-        """Every forward pass of a step, counted from 1, on every rank."""
+        """Return the batches of all ranks for one step, counted from 1: one entry per forward pass."""
         return [
             {"rank": rank, "micro": micro, **_named(self.objective, batch)}
             for rank in range(self.plan.world_size)

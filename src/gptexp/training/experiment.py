@@ -12,14 +12,14 @@ from gptexp.runs.writing import claim_run_folder
 
 
 def run_experiment(config: Config, folder: Path) -> Result:
-    """Train in a run folder of its own; torch is imported no earlier than here."""
+    """Train in a run folder and return the content of result.json."""
     with claim_run_folder(folder, resumes=config.resume):
-        from gptexp.machine import hardware
+        from gptexp.machine import hardware  # torch is imported no earlier than here
         from gptexp.training import launch
 
-        who, processes = rank_environment.current(), hardware.processes_of(config)
-        if who is not None:
-            config.require_divisible_batch(who.size)
+        rank, processes = rank_environment.current(), hardware.processes_of(config)
+        if rank is not None:
+            config.require_divisible_batch(rank.size)
             ranks.send(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
             ranks.connect()
         elif processes > 1:

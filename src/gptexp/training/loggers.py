@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.machine.lightning import pl
-from gptexp.report import typed
+from gptexp.report.overrides import overrides
 from gptexp.runs.layout import EVENTS, METRICS
 from gptexp.util.files import atomic_write, flush, open_append, read_rows
 
@@ -154,7 +154,7 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
         @rank_zero_only
         def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
             """Names the metrics too, so that the HPARAMS tab fills as they come in."""
-            given = typed.typed(folder)
+            given = overrides(folder)
             for summary in _hparams(_shown(_flat(params), given), list(given), metrics):
                 self.experiment._get_file_writer().add_summary(summary)
 

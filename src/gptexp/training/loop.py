@@ -1,8 +1,7 @@
-"""Lightning's loop without what costs time at every step and does nothing.
+"""Remove overhead from Lightning's training loop.
 
-A step of Lightning's calls a dozen hooks of every callback, most of them empty, each inside a context of a profiler
-that doesn't profile, and notes each one's name on the module. For a small model on a CPU that is more work than
-its matrices are.
+At every step Lightning calls a dozen hooks of every callback. Most of them are empty, each runs inside a profiler
+context, and each sets an attribute of the module. For a small model on a CPU this costs more than its matrix products.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ STEP_HOOKS = (  # that both callbacks and modules have
 
 
 class NoProfiler(pl.profilers.PassThroughProfiler):
-    """Lightning's profiler that does nothing, at less cost."""
+    """A profiler that does nothing, faster than Lightning's."""
 
     _nothing = nullcontext()
 
@@ -32,14 +31,14 @@ class NoProfiler(pl.profilers.PassThroughProfiler):
 
 
 class QuickModule(pl.LightningModule):
-    """A LightningModule whose name of the current hook, written dozens of times a step, takes the short way.
+    """A LightningModule that assigns the current hook's name fast; Lightning does so dozens of times per step.
 
-    Its batches are tuples of tensors, and go to the device as they are.
+    Batches must be tuples of tensors.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":
-            self.__dict__[name] = value  # past nn.Module, which would look whether it is a parameter
+            self.__dict__[name] = value  # skips the check in nn.Module whether it is a parameter
         else:
             super().__setattr__(name, value)
 
@@ -52,9 +51,9 @@ class QuickModule(pl.LightningModule):
 
 
 def skip_empty_hooks(trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-    """Let Lightning pass over the hooks of a step that nobody has written: it leaves out what can't be called."""
+    """Set the step hooks that are not overridden to None; Lightning skips hooks that are not callable."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for owner, base in (*((callback, pl.Callback) for callback in callbacks), (lit, pl.LightningModule)):
+    for target, base in (*((callback, pl.Callback) for callback in callbacks), (lit, pl.LightningModule)):
         for name in STEP_HOOKS:
-            if getattr(type(owner), name) is getattr(base, name) and name not in vars(owner):
-                setattr(owner, name, None)
+            if getattr(type(target), name) is getattr(base, name) and name not in vars(target):
+                setattr(target, name, None)

@@ -1,4 +1,4 @@
-"""The LightningModule: loss, learning rate, gradient norm, validation score. No more than that."""
+"""The LightningModule: loss, learning rate, gradient norm and validation score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LitGPT(QuickModule):
     """Trains any model by any objective.
 
     compiled: whether torch.compile has the model.
-    first_step: optimizer steps taken before this process (resume); `step` goes on from there.
+    first_step: optimizer steps taken before this process started (resume); `step` counts on from it.
     score: of the last validation, over all batches and ranks.
     """
 
@@ -42,7 +42,7 @@ class LitGPT(QuickModule):
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken since the run began, over all its restarts."""
+        """Optimizer steps since the start of the run, over all restarts."""
         return self.first_step + self.trainer.global_step
 
     @property
@@ -51,7 +51,7 @@ class LitGPT(QuickModule):
         return self.config.lr * lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step - 1)
 
     def configure_model(self) -> None:
-        """Called by Lightning on every rank, before the optimizer is made; also a second time, when resuming."""
+        """Shard the model. Lightning calls this before it creates the optimizer, and again on resume."""
         mesh = getattr(self, "_device_mesh", None)
         if mesh is not None and not self._sharded:
             from gptexp.training.fsdp import shard
@@ -72,18 +72,18 @@ class LitGPT(QuickModule):
         return loss
 
     def _reseed(self, seed: int) -> None:
-        """torch.manual_seed for this device alone: that one takes a millisecond, and more memory at each call."""
+        """Seed this device and the CPU. torch.manual_seed takes a millisecond, and more memory at each call."""
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
-        seed_generator(torch.default_generator, seed)  # a CPU's, which plug-ins may draw from on any device
+        seed_generator(torch.default_generator, seed)  # plug-ins may draw from it on any device
 
     def train_loss(self) -> float:
-        """The objective's loss over the whole global batch of the last step. A collective, and waits for the device.
+        """Return the mean loss over the global batch of the last step. A collective; waits for the device.
 
         Raises:
-            NonFiniteLoss: it, or the loss or gradient of an earlier step, is no number.
+            NonFiniteLoss: the loss, or the loss or gradient of an earlier step, is not finite.
         """
         self.watch.look()
         mean = torch.as_tensor(self._loss_sum, device=self.device) / self.plan.accumulate
@@ -96,7 +96,7 @@ class LitGPT(QuickModule):
         return build_optimizer(self.model, self.config.optimizer, self.config.lr, fused=False if scaled else None)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Set the rate for the step about to be taken; a pure function of the step, so nothing to save."""
+        """Set the learning rate, a pure function of the step, and take the step."""
         multiplier = lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * multiplier
@@ -111,15 +111,15 @@ class LitGPT(QuickModule):
             self.watch.step(optimizer, self.grad_norm, loss, self.step + 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Tell Lightning whether to validate after this step: every val_every_steps, and after the last.
+        """Have Lightning validate every val_every_steps steps of the run, and after the last step.
 
-        Its own interval counts micro-batches from the start of the process; ours counts steps of the run.
+        Lightning's interval counts micro-batches since the start of the process.
         """
         done = (batch_idx + 1) % self.plan.accumulate == 0
         self.trainer.val_check_batch = 1 if done and self.validates(self.step) else float("inf")
 
     def validates(self, step: int) -> bool:
-        """Whether a validation follows this step."""
+        """Return whether a validation follows this step."""
         return step % self.config.trainer.val_every_steps == 0 or step == self.config.trainer.max_steps
 
     # ---------------------------------------------------------------------------- validation

@@ -1,4 +1,4 @@
-"""A loss or a gradient that is no number: found before its update is made, in the same step by all ranks."""
+"""Detect a loss or a gradient that is not finite, before the update, in the same step on all ranks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gptexp.training.optimizers import MuonWithAdamW
 
 
 class NonFiniteLoss(RuntimeError):
-    """Training broke down: a loss or a gradient is no number any more.
+    """A loss or a gradient is not finite.
 
-    step: the first bad one. before_update: whether the weights are still those that it began with.
+    step: the first bad step. before_update: whether the weights are still those from before that step.
     """
 
     def __init__(self, message: str, step: int, *, before_update: bool) -> None:
@@ -22,29 +22,31 @@ class NonFiniteLoss(RuntimeError):
 
 
 def require_finite(name: str, value: float, step: int, *, before_update: bool = False) -> None:
-    """Raise NonFiniteLoss unless it is a number."""
+    """Raise NonFiniteLoss if the value is not finite."""
     if not math.isfinite(value):
         raise NonFiniteLoss(f"{name} is {value}", step, before_update=before_update)
 
 
 class Watch:
-    """Watches the gradient norm of every step, which is the same on every rank, and the loss where it is.
+    """Checks the gradient norm of every step, and the loss where all ranks have the same one.
 
-    On a CPU a bad step is refused at once. A GPU is not waited for: a flag in its memory keeps fused AdamW and
-    our Muon from this update and from all later ones, and `look`, called where a step is logged or saved, reads it.
-    Either way the weights stay those before the bad step. (torch hands `found_inf` to fused kernels for
-    gradient scaling; nothing else sets it here.)
+    On a CPU a bad step raises at once. On a GPU that would wait for the device; instead a flag in its memory stops
+    fused AdamW and BatchedMuon from making this update and all later ones, and `look`, called when a step is logged
+    or saved, reads the flag. In both cases the weights stay those before the bad step. (The flag is torch's
+    `found_inf`, which fused kernels read for gradient scaling; nothing else sets it here.)
+
+    waits: check at once, as on a CPU.
     """
 
     def __init__(self, *, waits: bool) -> None:
-        self.waits = waits  # a CPU has nothing to wait for
+        self.waits = waits
         self._first_bad: torch.Tensor | None = None  # on the device: the first bad step, or 0
 
     def step(self, optimizer: torch.optim.Optimizer, norm: torch.Tensor, loss: torch.Tensor | None, step: int) -> None:
-        """Before the update of `step`. loss: None where ranks have different ones.
+        """Check before the update of `step`. loss: None where ranks have different losses.
 
         Raises:
-            NonFiniteLoss: at once, on all ranks, where that costs nothing.
+            NonFiniteLoss: if the check does not have to wait for a device; on all ranks.
         """
         parts = [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonWithAdamW) else [optimizer]
         if self.waits or not all(_reads_found_inf(part) for part in parts):
@@ -62,10 +64,10 @@ class Watch:
             part.found_inf = (self._first_bad > 0).float()  # type: ignore[attr-defined]
 
     def look(self) -> None:
-        """Wait for the device and say whether a step was bad.
+        """Wait for the device and check whether a step was bad.
 
         Raises:
-            NonFiniteLoss: it was; all ranks see the same.
+            NonFiniteLoss: a step was bad; on all ranks.
         """
         if self._first_bad is not None and (step := int(self._first_bad)):
             raise NonFiniteLoss("train/loss or grad_norm is nan or inf", step, before_update=True)

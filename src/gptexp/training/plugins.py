@@ -1,4 +1,4 @@
-"""Callbacks and loggers that the user adds, created from an exact list of classes."""
+"""Callbacks and loggers that the user adds to a run, from a fixed list of classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gptexp.util.text import first_line
 
 
 def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
-    """Objects that the user plugs in, by name, from an exact list of classes.
+    """Create the user's plug-ins of a group (callbacks, logger), by name.
 
     Raises:
-        ValueError: a `_target_` that isn't on the list, arguments that the class refuses, or a logger that can't start.
+        ValueError: a `_target_` that is not in the list, wrong arguments, or a logger that cannot start.
     """
-    made = {}
+    created = {}
     for name, settings in plugins.items():
         if settings is None:
             continue
@@ -33,8 +33,8 @@ def load_plugins(group: str, plugins: dict[str, Any]) -> dict[str, Any]:
         try:
             plugin = getattr(import_module(module), cls)(**read_variables(arguments))
             if group == "logger":
-                _ = plugin.experiment  # loggers meet their service only here
-        except Exception as error:  # whatever a library raises: what is wrong lies in the user's set-up
+                _ = plugin.experiment  # a logger connects to its service here
+        except Exception as error:  # libraries raise any kind for a wrong setup
             raise ValueError(f"{group}.plugins.{name}: {first_line(error)}") from error
-        made[name] = plugin
-    return made
+        created[name] = plugin
+    return created

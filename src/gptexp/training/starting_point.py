@@ -1,4 +1,4 @@
-"""The checkpoint that a run starts from (resume or init_from): what must agree with it, and what is taken over."""
+"""The checkpoint that a run starts from (resume or init_from): which settings must agree, and what is restored."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gptexp.runs.opening import load, open_checkpoint
 
 
 def open_source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
-    """The checkpoint that the settings name; None where they name none.
+    """Open the checkpoint that resume or init_from names; None without either.
 
     Raises:
-        ValueError: it was trained with other settings, or it has no step left to take.
+        ValueError: it was trained with other settings, or training is already complete.
     """
     run = config.resume or config.init_from
     if run is None:
@@ -35,24 +35,22 @@ def open_source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     source = open_checkpoint(path)
     require_stored(config.model, source.model, run)
     _require_same_settings(config, source, path)
-    own = run_folder(path)
-    here = own is not None and own.resolve() == folder.resolve()
-    if not config.resume or (here and has_ended(source, config)):  # it was killed before it wrote its result
+    source_folder = run_folder(path)
+    in_place = source_folder is not None and source_folder.resolve() == folder.resolve()
+    if not config.resume or (in_place and has_ended(source, config)):  # killed before it wrote result.json
         return source
     if source.stopped:
         raise ValueError(
-            f"resume={run}: was stopped by one of its callbacks after step {source.step}, as early stopping does; "
-            f"to train its weights further, init_from={run}"
+            f"resume={run}: a callback, such as early stopping, stopped the run after step {source.step}; "
+            f"use init_from={run} to train its weights further"
         )
     if source.step >= config.trainer.max_steps:
-        raise ValueError(
-            f"resume={run}: has taken all of its {source.step} steps; to train further, give trainer.max_steps"
-        )
+        raise ValueError(f"resume={run}: already complete ({source.step} steps); raise trainer.max_steps to continue")
     return source
 
 
 def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:
-    """Refuse a checkpoint that was trained with other settings than those of its run's config.yaml, or of its job.
+    """Refuse a checkpoint whose settings differ from the run's config.yaml or from the settings of its job.
 
     Such a checkpoint was copied from another run, or config.yaml was edited.
     """
@@ -69,21 +67,25 @@ def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) 
             was, value = ("null" if found is None else found for found in (of_file.get(key), wanted.get(key)))
             raise ValueError(
                 f"{key}={value}: {path} was trained with {was}, which can't change; "
-                "it is another run's checkpoint, or config.yaml was edited"
+                "it is a checkpoint of another run, or config.yaml was edited"
             )
 
 
 def require_same_data(config: Config, source: ckpt.Checkpoint | None, data: PreparedData) -> None:
-    """Refuse to resume on another text. ValueError: both fingerprints, and the remedy."""
+    """Refuse to resume on another text.
+
+    Raises:
+        ValueError: the fingerprints differ.
+    """
     if config.resume and source and source.data.get("fingerprint") != data.fingerprint:
         raise ValueError(
-            f"resume={config.resume}: its text or tokens are not those found now "
-            f"({source.data.get('fingerprint')} ≠ {data.fingerprint}); to train on another text, use init_from"
+            f"resume={config.resume}: the text or its tokens have changed "
+            f"({source.data.get('fingerprint')} ≠ {data.fingerprint}); use init_from to train on another text"
         )
 
 
 def has_ended(source: ckpt.Checkpoint, config: Config) -> bool:
-    """Whether no step is left to take, and the last validation has been made."""
+    """Return whether the last step and the last validation are done."""
     validated = any(source.metrics.get(name) is not None for name in ("sums", "nats"))
     return validated and (source.stopped or source.step == config.trainer.max_steps)
 
@@ -98,35 +100,35 @@ def last_sums(source: ckpt.Checkpoint, data: PreparedData) -> list[float]:
 
 
 def best_file(source: ckpt.Checkpoint, config: Config) -> Path | None:
-    """The file of the best step until now, where it stands beside the source's checkpoint."""
+    """Return best.ckpt beside the source's checkpoint; None if it is missing or of a later step."""
     assert config.resume is not None
-    taken = find_checkpoint(config.resume)
-    best = taken.with_name(BEST)
+    resumed = find_checkpoint(config.resume)
+    best = resumed.with_name(BEST)
     if not best.is_file():
         return None
     step = (source.metrics.get("best") or {}).get("step")
-    return best if taken.name == LAST or load(best).step == step else None  # else of a later step
+    return best if resumed.name == LAST or load(best).step == step else None
 
 
 def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
-    """Give callbacks the state that they had, so that the patience of early stopping goes on."""
+    """Restore the state of callbacks, such as the patience of early stopping."""
     for name, part in (source.callbacks or {}).items():
         if part.get("state"):
             try:
                 plugins[name].load_state_dict(part["state"])
             except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-                raise ValueError(f"callbacks.plugins.{name}: its stored state doesn't fit it ({error})") from None
+                raise ValueError(f"callbacks.plugins.{name}: cannot load its stored state ({error})") from None
 
 
 def history_since(config: Config, source: ckpt.Checkpoint | None) -> History:
-    """Which code and rates trained the source, and those of this process.
+    """Return the code and the learning rates of the source's steps, followed by those of this process.
 
-    A checkpoint without a history has the rates of its own settings, which can differ from ours in their length.
+    For a checkpoint without a history the rates follow from its settings, whose max_steps may differ.
     """
-    own = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
+    current = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
     if source is None or source.history is not None:
-        return History(source.history or [] if source else [], own)
+        return History(source.history or [] if source else [], current)
     trainer = source.config.get("trainer")
     steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
-    then = replace(config, trainer=replace(config.trainer, max_steps=steps if type(steps) is int else source.step))
-    return History([segment(then, 0, source.step, None)], own)
+    former = replace(config, trainer=replace(config.trainer, max_steps=steps if type(steps) is int else source.step))
+    return History([segment(former, 0, source.step, None)], current)

@@ -1,4 +1,4 @@
-"""A rank that trains what rank 0, or the process that started all ranks, has composed; never started by hand."""
+"""Rank processes: they train with the settings that rank 0, or the process that started all ranks, has composed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from gptexp.compose.composition import config_from_plain
 from gptexp.machine import rank_environment, ranks
@@ -20,30 +20,37 @@ from gptexp.util.threads import share_cores
 T = TypeVar("T")
 
 
+class Composition(TypedDict):
+    """What a rank needs to train: the settings as plain data, and the run folder."""
+
+    config: dict[str, Any]
+    folder: str
+
+
 @entry_point
 def main() -> None:
-    """Train as the rank that the environment says, with the settings that come by standard input."""
+    """Train as the rank given by the environment, with the settings read from standard input."""
     outlive_readers()
     with ranks.exit_without_finalization():
-        handed = _handed_over()
+        composition = _read_composition()
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _train(handed)
+        _train(composition)
 
 
-def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambda who: None) -> T | None:
-    """Call `lead` as the only process or as rank 0; as another rank train what rank 0 hands over, and return None.
+def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambda rank: None) -> T | None:
+    """Call `lead` as the only process or as rank 0; as another rank train what rank 0 sends, and return None.
 
-    refuse: called with the rank where several processes train, before they meet; it may end the program.
+    refuse: called in each of several ranks before they connect; it may end the program.
     """
     share_cores()
     outlive_readers()
     with one_line_errors():
-        who = rank_environment.started()
-    if who is None:
+        started = rank_environment.started()
+    if started is None:
         return lead()
     with ranks.exit_without_finalization():
-        refuse(who)
-        if who.rank > 0:
+        refuse(started)
+        if started.rank > 0:
             follow()
             return None
         with one_line_errors():
@@ -52,34 +59,35 @@ def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambd
 
 
 def follow() -> None:
-    """Take the composition and the folder from rank 0, over the store, and train."""
+    """Receive the composition and the folder from rank 0 and train."""
     with one_line_errors():
         ranks.connect()
-        handed = ranks.receive(ranks.COMPOSITION)
-    _train(handed)
+        composition: Composition = ranks.receive(ranks.COMPOSITION)
+    _train(composition)
 
 
-def _train(handed: dict[str, Any]) -> None:
+def _train(composition: Composition) -> None:
     with one_line_errors():
         from gptexp.training.run import train  # torch is imported no earlier than here
 
-        train(config_from_plain(handed["config"]), Path(handed["folder"]))
+        train(config_from_plain(composition["config"]), Path(composition["folder"]))
 
 
-def _handed_over() -> dict[str, Any]:
-    """The first line of standard input, from gptexp's own launcher; no other process can write there."""
+def _read_composition() -> Composition:
+    """Read the first line of standard input, which comes from gptexp's launcher."""
     line = b""
-    while not line.endswith(b"\n"):  # unbuffered: the rest is for `_end_with_parent`
+    while not line.endswith(b"\n"):  # unbuffered: `_end_with_parent` reads what follows
         piece = os.read(0, 65536)
         if not piece:
             os._exit(1)
         line += piece
-    return json.loads(line)
+    composition: Composition = json.loads(line)
+    return composition
 
 
 def _end_with_parent() -> None:
-    """Whoever kills the launcher, by whatever signal, leaves no orphan behind: standard input closes then."""
-    while os.read(0, 4096):  # unbuffered: a thread that waits in sys.stdin would hold its lock at exit
+    """End this process when the launcher ends, however it is killed: standard input closes then."""
+    while os.read(0, 4096):  # unbuffered: a thread waiting in sys.stdin would hold its lock at exit
         pass
     os._exit(1)
 

@@ -1,11 +1,11 @@
-"""The comparison as a table for a paper (LaTeX) or a README (Markdown); any name in it stays text."""
+"""The comparison as a LaTeX or Markdown table; names are escaped."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from gptexp.report.cells import Column, columns, decimals, effect_columns
+from gptexp.report.columns import Column, columns, decimals, effect_columns
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
@@ -25,19 +25,19 @@ LATEX = {
     "…": r"\dots{}",
     '"': r"\textquotedbl{}",
 }
-MARKDOWN = r"\`*_{}[]<>#|~$&@:"  # CommonMark's, and those of GitHub's tables, formulas and links
+MARKDOWN = r"\`*_{}[]<>#|~$&@:"  # special in CommonMark, or in tables, formulas and links of GitHub
 
 
 def latex(c: Comparison) -> str:
-    """A tabular for each table, with booktabs; notes as comments."""
+    """Return a booktabs tabular for each table, with the notes as comments."""
     comments = "".join(f"% {printable(line)}\n" for line in [*verdicts(c), *notes(c)])
-    return "% \\usepackage{booktabs}\n" + "\n".join(map(_tabular, _all(c))) + comments
+    return "% \\usepackage{booktabs}\n" + "\n".join(map(_tabular, _tables(c))) + comments
 
 
 def markdown(c: Comparison) -> str:
-    """A table of GitHub's form for each table, and the notes as a list."""
+    """Return a GitHub table for each table, and the notes as a list."""
     lines = "".join(f"- {_markdown(line)}\n" for line in [*verdicts(c), *notes(c)])
-    return "\n".join([*map(_pipes, _all(c)), lines])
+    return "\n".join([*map(_pipes, _tables(c)), lines])
 
 
 FORMATS: dict[str, tuple[str, Callable[[Comparison], str]]] = {
@@ -46,33 +46,33 @@ FORMATS: dict[str, tuple[str, Callable[[Comparison], str]]] = {
 }
 
 
-def _all(c: Comparison) -> list[list[Column]]:
+def _tables(c: Comparison) -> list[list[Column]]:
     return [columns(c), *(effect_columns(effect, decimals(c)) for effect in main_effects(c))]
 
 
-def _tabular(shown: Sequence[Column]) -> str:
-    form = "".join("l" if column.kind == "setting" else "r" for column in shown)
-    head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in _rows(shown))
+def _tabular(part: Sequence[Column]) -> str:
+    form = "".join("l" if column.kind == "setting" else "r" for column in part)
+    head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in _rows(part))
     body = "\n".join([head, r"\midrule", *rows])
     return f"\\begin{{tabular}}{{{form}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def _pipes(shown: Sequence[Column]) -> str:
-    rule = [":---" if column.kind == "setting" else "---:" for column in shown]
-    head, *rows = ([_markdown(cell) for cell in row] for row in _rows(shown))
+def _pipes(part: Sequence[Column]) -> str:
+    rule = [":---" if column.kind == "setting" else "---:" for column in part]
+    head, *rows = ([_markdown(cell) for cell in row] for row in _rows(part))
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, rule, *rows])
 
 
-def _rows(shown: Sequence[Column]) -> list[list[str]]:
-    cells = zip(*(column.cells for column in shown), strict=True)
-    return [[column.name for column in shown], *map(list, cells)]
+def _rows(part: Sequence[Column]) -> list[list[str]]:
+    cells = zip(*(column.cells for column in part), strict=True)
+    return [[column.name for column in part], *map(list, cells)]
 
 
 def _latex(text: str) -> str:
     escaped = "".join(LATEX.get(sign, sign) for sign in printable(text))
-    return re.sub(r"^-(?=\d)", "$-$", escaped)  # a hyphen is shorter than a minus sign
+    return re.sub(r"^-(?=\d)", "$-$", escaped)  # a minus sign instead of a hyphen
 
 
 def _markdown(text: str) -> str:
     escaped = "".join(f"\\{sign}" if sign in MARKDOWN else sign for sign in printable(text))
-    return re.sub(r"(?i)\bwww\.", r"www\\.", escaped)  # GitHub makes a link of it
+    return re.sub(r"(?i)\bwww\.", r"www\\.", escaped)  # GitHub would make it a link

@@ -1,4 +1,4 @@
-"""Runs of several validation texts, and the folders that hold those of each."""
+"""Runs with several validation texts, and the folders of the runs of each text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_GROUPS = 6
 
 
 def by_text(runs: Sequence[Run]) -> list[str]:
-    """For each validation text, the most frequent first, the folders to give; [] where there is but one text."""
+    """Describe the folders of each validation text, the most frequent text first; [] if there is only one text."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.text_sha256, []).append(run)
@@ -34,7 +34,7 @@ def _described(group: Sequence[Run], runs: Sequence[Run]) -> str:
 
 
 def _folders(group: Sequence[Run], runs: Sequence[Run]) -> list[Path]:
-    """A folder of runs where all of its runs are of the group, else the runs' own."""
-    own = {run.folder for run in group}
-    mixed = {run.folder.parent for run in runs if run.folder not in own}
+    """The parent folder if all runs in it belong to the group, else the folders of the runs."""
+    included = {run.folder for run in group}
+    mixed = {run.folder.parent for run in runs if run.folder not in included}
     return list(dict.fromkeys(run.folder if run.folder.parent in mixed else run.folder.parent for run in group))

@@ -1,4 +1,4 @@
-"""What the user typed for a run: presets of groups (`model=mini_gpt`), and how far its sweep has come."""
+"""The overrides that a run was started with, its presets (`model=mini_gpt`), and the progress of its sweep."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ PRESET = re.compile(r"[\w-]+")
 
 @dataclass(frozen=True)
 class Progress:
-    """A sweep's folder, and how many of its jobs are done."""
+    """A sweep's folder, and how many of its jobs are complete."""
 
     folder: Path
     done: int
     total: int
 
 
-def typed(folder: Path) -> dict[str, str]:
-    """The overrides of a run by key: of its job where a sweep made it, and the presets of its command line."""
-    given = {key: value for key, value in _command(folder) if key in GROUPS and PRESET.fullmatch(value)}
-    return given | _sweep(folder.parent).jobs.get(folder.name, {})
+def overrides(folder: Path) -> dict[str, str]:
+    """Return the overrides of a run by key: those of its job in a sweep, and the presets on its command line."""
+    on_command_line = {key: value for key, value in _command(folder) if key in GROUPS and PRESET.fullmatch(value)}
+    return on_command_line | _sweep(folder.parent).jobs.get(folder.name, {})
 
 
 def presets(folders: Sequence[Path]) -> dict[str, str]:
-    """The presets that all of these runs were started with."""
+    """Return the presets that all of these runs were started with, by group."""
     if not folders:
         return {}
-    first, *others = (typed(folder) for folder in folders)
+    first, *others = (overrides(folder) for folder in folders)
     return {key: first[key] for key in GROUPS if key in first and all(o.get(key) == first[key] for o in others)}
 
 
 def swept(folders: Iterable[Path]) -> list[str]:
-    """The keys by which sweeps told these runs apart, in the order that they were typed in."""
+    """Return the keys that were swept, in the order of the command line."""
     return list(dict.fromkeys(key for folder in folders for key in _sweep(folder.parent).jobs.get(folder.name, {})))
 
 
 def rank(folder: Path) -> int:
-    """The place of a run among the jobs of its sweep, in the order that their values were typed in."""
+    """Return the position of a run among the jobs of its sweep."""
     names = list(_sweep(folder.parent).jobs)
     return names.index(folder.name) if folder.name in names else len(names)
 
 
 def unfinished_sweeps(folders: Iterable[Path]) -> list[Progress]:
-    """The sweeps that these run folders belong to and that have jobs left."""
+    """Return the sweeps of these run folders that have incomplete jobs."""
     found = []
     for parent in dict.fromkeys(folder.parent for folder in folders):
         sweep = _sweep(parent)
@@ -66,7 +66,7 @@ def unfinished_sweeps(folders: Iterable[Path]) -> list[Progress]:
 
 
 def _command(folder: Path) -> list[tuple[str, str]]:
-    """`key=value` of the command line in provenance.json; none where there is none to read."""
+    """The `key=value` words of the command line in provenance.json, or none if it cannot be read."""
     try:
         words = shlex.split(read_provenance(folder / PROVENANCE).command)
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def _command(folder: Path) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """jobs: what each was given, by the name of its folder, in their order. total: jobs in all."""
+    """jobs: the overrides of each job, by the name of its folder, in order. total: the number of jobs."""
 
     jobs: dict[str, dict[str, str]]
     total: int
@@ -86,7 +86,7 @@ _NONE = _Sweep({}, 0)
 
 
 def _sweep(parent: Path) -> _Sweep:
-    """What the sweep.yaml beside a run says; nothing where no sweep wrote it."""
+    """The content of the sweep.yaml next to a run, or no jobs."""
     try:
         return _read(parent / SWEEP, (parent / SWEEP).stat().st_mtime_ns)
     except OSError:
@@ -103,7 +103,7 @@ def _read(path: Path, _changed: int) -> _Sweep:
     jobs: dict[str, dict[str, str]] = {}
     for job in listed if isinstance(listed, list) else []:
         if isinstance(job, dict) and isinstance(job.get("name"), str) and isinstance(job.get("overrides"), list):
-            with suppress(ValueError):  # no override
+            with suppress(ValueError):  # not an override
                 jobs[job["name"]] = by_key(map(str, job["overrides"]))
     search = stored.get("search") if isinstance(stored, dict) else None
     trials = search.get("n_trials") if isinstance(search, dict) else None

@@ -1,4 +1,4 @@
-"""The numbers of a comparison as text, the same in terminal and page."""
+"""The columns of the table: the numbers of a comparison as text, the same in the terminal and on the page."""
 
 from __future__ import annotations
 
@@ -7,34 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptexp.config.objective import HIGHER
-from gptexp.report import comparable, naming, statistics
-from gptexp.report.budget import time
-from gptexp.report.comparison import TOLERANCE, Comparison
+from gptexp.report import naming, statistics
+from gptexp.report.budget import duration
+from gptexp.report.comparable import schema_of
+from gptexp.report.comparison import TOLERANCE, Comparison, Row
 from gptexp.report.effects import Effect, Level
-from gptexp.report.rows import Row
 from gptexp.report.statistics import Difference, Interval
 from gptexp.util.text import quantity
 
-UNITS = {
-    "val/bpb": "bits a byte",
-    "val/loss": "nats a token",
-    "val/perplexity": "",
-    "val/mlm_loss": "nats a hidden token",
-}
 NOTHING = "–"
-Words = Callable[[float], str]
+Format = Callable[[float], str]
 TOKENS_MARK, FLOPS_MARK, SEEDS_MARK = "*", "†", "‡"
 
 
 def better_side(metric: str) -> str:
-    """lower or higher."""
+    """Return "lower" or "higher"."""
     return "higher" if metric in HIGHER else "lower"
 
 
 def unit_of(c: Comparison) -> str:
-    """Return the unit of the metric."""
-    texts = c.metric == "val/loss" and comparable.unit_of(c.runs[0]) == "text"
-    return "nats a text" if texts else UNITS.get(c.metric, "")
+    """Return the unit of the metric, or "" for a metric without one."""
+    return schema_of(c.runs[0]).units.get(c.metric, "")
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Column:
 
 
 def columns(c: Comparison) -> list[Column]:
-    """All columns, those of settings first; many settings share one column."""
+    """Return all columns, those of the settings first; more than MOST_COLUMNS settings share one column."""
     places = decimals(c)
     names = naming.short_names(c.keys)
     if 0 < len(c.keys) <= naming.MOST_COLUMNS:
@@ -58,7 +51,7 @@ def columns(c: Comparison) -> list[Column]:
     return [
         *heads,
         Column("seeds", "result", [_seeds(row) for row in c.rows]),
-        Column(c.metric, "result", [_metric(row, places, c.question.method) for row in c.rows]),
+        Column(c.metric, "result", [_interval(row.interval, places, c.question.method) for row in c.rows]),
         Column("difference", "result", [_difference(row, c.baseline, places) for row in c.rows]),
         Column("p", "result", [p_value(row.p) for row in c.rows]),
         *needed,
@@ -66,15 +59,15 @@ def columns(c: Comparison) -> list[Column]:
         Column("tokens", "cost", [_marked(c, row, "tokens", quantity, TOKENS_MARK) for row in c.rows]),
         Column("FLOPs", "cost", [_marked(c, row, "flops", _flops(c), FLOPS_MARK) for row in c.rows]),
         Column("tokens/s", "cost", [_or_nothing(row.tokens_per_second, quantity) for row in c.rows]),
-        Column("time", "cost", [_or_nothing(row.mean("seconds"), time) for row in c.rows]),
+        Column("time", "cost", [_or_nothing(row.mean("seconds"), duration) for row in c.rows]),
     ]
 
 
 def effect_columns(effect: Effect, places: int) -> list[Column]:
-    """A factor of a grid, averaged over the others."""
+    """Return the columns of a main effect: one factor of a grid, averaged over the others."""
     return [
         Column(effect.name, "setting", [level.value for level in effect.levels]),
-        Column("mean over the rest", "result", [_interval(level.interval, places, "t") for level in effect.levels]),
+        Column("mean over the others", "result", [_interval(level.interval, places, "t") for level in effect.levels]),
         Column("difference", "result", [_effect_difference(level, places) for level in effect.levels]),
     ]
 
@@ -84,17 +77,13 @@ def _effect_difference(level: Level, places: int) -> str:
 
 
 def decimals(c: Comparison) -> int:
-    """Two significant figures of the narrowest interval, from 2 to 5 decimals; 4 where there is none."""
+    """Return the decimals for two significant digits of the narrowest interval: 2 to 5, or 4 without intervals."""
     widths = [row.interval.half_width for row in c.rows if row.interval.half_width]
     return max(2, min(5, 1 - math.floor(math.log10(min(widths))))) if widths else 4
 
 
 def _seeds(row: Row) -> str:
     return f"{len(row.readings)}{SEEDS_MARK if row.missing else ''}"
-
-
-def _metric(row: Row, places: int, method: str) -> str:
-    return _interval(row.interval, places, method)
 
 
 def _interval(interval: Interval, places: int, method: str) -> str:
@@ -120,7 +109,7 @@ def _signed(d: Difference, places: int) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three decimals, as papers print it."""
+    """Return a p-value with three decimals, as papers print it."""
     if p is None:
         return NOTHING
     if p < 0.001:
@@ -129,30 +118,32 @@ def p_value(p: float | None) -> str:
 
 
 def unsure(c: Comparison) -> list[Row]:
-    """The rows that were tested and not told apart from the baseline."""
+    """Return the rows whose tested difference to the baseline is not significant."""
     return [row for row in c.rows if row.p is not None and row.p >= statistics.ALPHA]
 
 
 def _needed(row: Row, comparisons: int) -> str:
-    """How many seeds would do, if the difference seen is the true one and Holm asks the most of it."""
+    """The seeds needed to detect the observed difference, at the strictest level of Holm's correction."""
     if row.p is None or row.p < statistics.ALPHA or row.difference is None:
         return NOTHING
     n = statistics.seeds_needed(row.difference, statistics.ALPHA / comparisons)
-    tested = row.difference.n  # of the seeds in this row, those that the baseline can answer
+    tested = row.difference.n  # seeds of this row that the test uses
     has = f" (has {tested})" if tested != len(row.readings) else ""
     return (f">{statistics.MOST_SEEDS}" if n is None else str(n)) + has
 
 
-def _or_nothing(value: float | None, words: Words) -> str:
-    return NOTHING if value is None else words(value)
+def _or_nothing(value: float | None, form: Format) -> str:
+    return NOTHING if value is None else form(value)
 
 
-def _marked(c: Comparison, row: Row, cost: str, words: Words, mark: str) -> str:
-    """A cost, marked where it isn't the baseline's."""
-    value, usual = row.mean(cost), c.baseline.mean(cost)
-    unlike = value is not None and usual is not None and abs(value - usual) > TOLERANCE * max(value, usual)
-    return _or_nothing(value, words) + (mark if unlike else "")
+def _marked(c: Comparison, row: Row, cost: str, form: Format, mark: str) -> str:
+    """A cost, marked if it differs from that of the baseline."""
+    value, reference = row.mean(cost), c.baseline.mean(cost)
+    text = _or_nothing(value, form)
+    if value is None or reference is None or abs(value - reference) <= TOLERANCE * max(value, reference):
+        return text
+    return text + mark
 
 
-def _flops(c: Comparison) -> Words:
+def _flops(c: Comparison) -> Format:
     return lambda value: "0" if value == 0 else f"{'~' if c.flops_estimated else ''}{value:.1e}"
