@@ -268,8 +268,8 @@ def test_chinese_text_is_shown_and_invisible_characters_are_escaped(tmp_path: Pa
 
 def test_a_legend_shows_long_names_completely_inside_the_picture(tmp_path: Path) -> None:
     for n in range(4):
-        which = {"model__n_layer": 2 + n % 2, "model__position": ["learned", "rope"][n // 2], "data__path": "a" * 60}
-        make_run(tmp_path / f"{n}", 2.0 + n / 100, **{**which, "data__path": "long/path/of/a/corpus/" * 3 + str(n)})
+        which: dict[str, Any] = {"model__n_layer": 2 + n % 2, "model__position": ["learned", "rope"][n // 2]}
+        make_run(tmp_path / f"{n}", 2.0 + n / 100, data__path="long/path/of/a/corpus/" * 3 + str(n), **which)
     c = compare_folders([tmp_path], Question(by=["data.path"]))
     for draw in (curves, ablation, pareto):
         figure = draw(c)

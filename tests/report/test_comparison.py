@@ -39,9 +39,9 @@ def reasons(c: Comparison) -> dict[str, str]:
 
 
 def text_of(c: Comparison, width: int = 80) -> str:
-    console = Console(width=width, file=io.StringIO(), highlight=False, no_color=True)
-    print_comparison(console, c)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    file = io.StringIO()
+    print_comparison(Console(width=width, file=file, highlight=False, no_color=True), c)
+    return file.getvalue()
 
 
 def two_by_three(place: Path, **second: Any) -> None:
@@ -77,14 +77,19 @@ def test_p_values_are_corrected_over_all_comparisons(tmp_path: Path) -> None:
     c = asked(tmp_path)
     assert c.comparisons == 2
     assert c.rows[1].difference is not None
-    assert c.rows[1].p == pytest.approx(2 * c.rows[1].difference.p)
+    assert c.rows[1].p == pytest.approx(2 * (c.rows[1].difference.p or math.nan))
 
 
-WHOLE = {"model__n_layer": 4, "model__dropout": 0.1, "model__bias": False, "model__position": "rope"}
+WHOLE: dict[str, Any] = {"model__n_layer": 4, "model__dropout": 0.1, "model__bias": False, "model__position": "rope"}
 
 
 def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path) -> None:
-    others = {"model__n_layer": 2, "model__dropout": 0.0, "model__bias": True, "model__position": "learned"}
+    others: dict[str, Any] = {
+        "model__n_layer": 2,
+        "model__dropout": 0.0,
+        "model__bias": True,
+        "model__position": "learned",
+    }
     for name, value in others.items():
         make_run(tmp_path / name, 2.1, **{**WHOLE, name: value})
     make_run(tmp_path / "whole", 2.0, **WHOLE)
@@ -103,8 +108,8 @@ def test_an_ablation_names_rows_by_their_change_from_the_baseline(tmp_path: Path
 def test_a_grid_is_not_an_ablation(tmp_path: Path) -> None:
     for number in range(16):
         bits = [number >> place & 1 for place in range(4)]
-        which = {"n_layer": 2 + bits[0], "dropout": bits[1] / 10, "bias": bool(bits[2]), "block_size": 64 << bits[3]}
-        make_run(tmp_path / str(number), 2.0, **{f"model__{name}": value for name, value in which.items()})
+        sizes = {"model__n_layer": 2 + bits[0], "model__block_size": 64 << bits[3]}
+        make_run(tmp_path / str(number), 2.0, model__dropout=bits[1] / 10, model__bias=bool(bits[2]), **sizes)
     c = asked(tmp_path)
     assert all("dropout" in row.label and "bias" in row.label for row in c.rows)
 
@@ -167,7 +172,7 @@ def test_the_same_text_at_two_paths_is_one_configuration(tmp_path: Path) -> None
 def test_old_and_new_seeds_are_one_configuration(tmp_path: Path) -> None:
     """The newer run has settings that the older run lacks, with their default values."""
     make_run(tmp_path / "old", 2.0, seed=1)
-    newer = {"model__qk_norm": False, "trainer__gradient_clip": 1.0, "objective": {"kind": "lm"}}
+    newer: dict[str, Any] = {"model__qk_norm": False, "trainer__gradient_clip": 1.0, "objective": {"kind": "lm"}}
     make_run(tmp_path / "new", 2.1, seed=2, **newer)
     (row,) = asked(tmp_path).rows
     assert sorted(row.values) == [1, 2]
@@ -207,8 +212,8 @@ def test_settings_that_vary_together_are_named(tmp_path: Path) -> None:
 
 
 def test_rows_show_the_fewest_settings_that_distinguish_them() -> None:
-    configurations = [{"t.kind": "char"}, {"t.kind": "bpe", "t.vocab": 512}, {"t.kind": "bpe", "t.vocab": 1024}]
-    configurations = [{**one, "same": 1, "lr": index} for index, one in enumerate(configurations)]
+    kinds: list[dict[str, Any]] = [{"t.kind": "char"}, *({"t.kind": "bpe", "t.vocab": size} for size in (512, 1024))]
+    configurations = [{**kind, "same": 1, "lr": index} for index, kind in enumerate(kinds)]
     assert naming.distinguishing(configurations, ["t.kind", "t.vocab"]) == (["t.kind", "t.vocab"], ["lr"])
     assert naming.distinguishing(configurations) == (["lr"], ["t.kind", "t.vocab"])
     assert [naming.label(one, ["t.kind", "t.vocab"]) for one in configurations] == [
@@ -646,7 +651,11 @@ def swept(place: Path, *jobs: str, values: dict[str, Any] | None = None) -> Path
     return place
 
 
-MODELS = {"bigram": {"kind": "bigram"}, "self_attention": {"kind": "gpt", "n_layer": 1}, "mini_gpt": {"kind": "gpt"}}
+MODELS: dict[str, dict[str, Any]] = {
+    "bigram": {"kind": "bigram"},
+    "self_attention": {"kind": "gpt", "n_layer": 1},
+    "mini_gpt": {"kind": "gpt"},
+}
 
 
 def models(place: Path) -> Path:
@@ -734,7 +743,11 @@ def grid(place: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> Path:
             for dropout in (0.0, 0.1):
                 for seed in seeds:
                     value = 2.0 - 0.1 * (n == 4) - 0.03 * (position == "rope") + 0.2 * dropout * (position == "rope")
-                    which = {"model__n_layer": n, "model__position": position, "model__dropout": dropout}
+                    which: dict[str, Any] = {
+                        "model__n_layer": n,
+                        "model__position": position,
+                        "model__dropout": dropout,
+                    }
                     make_run(place / f"{n}{position}{dropout}-{seed}", value + seed / 100, seed=seed, **which)
     return place
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,9 +59,9 @@ def test_no_other_size_is_better_than_the_optimum() -> None:
 
 def test_a_ladder_that_is_too_small_is_reported() -> None:
     def reported(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
-        console = Console(width=200, file=io.StringIO())
-        print_law(console, fit(n, d, losses, resamples=30), None)
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        file = io.StringIO()
+        print_law(Console(width=200, file=file), fit(n, d, losses, resamples=30), None)
+        return file.getvalue()
 
     assert "not determined" not in reported(N, D, simulated(0, noise=0.0001))
     near = (N < 2e6) & (D < 4e7)  # sizes and lengths close together, and the noise of single runs
@@ -128,7 +129,7 @@ def mixed_ladder(place: Path) -> Path:
     for i, n in enumerate((1e5, 1e6)):
         for steps in (100, 1000, 10_000):
             settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
-            others = {"tokenizer__kind": "byte", "optimizer__kind": "muon", "optimizer__lr": 0.02}
+            others: dict[str, Any] = {"tokenizer__kind": "byte", "optimizer__kind": "muon", "optimizer__lr": 0.02}
             make_run(place / f"other{i}-{steps}", 3 + 90 / n**0.35, parameters=int(n), **settings, **others)
     return place
 
@@ -180,9 +181,9 @@ def test_the_note_states_that_pairs_are_resampled_from_50_points() -> None:
     large, small = fit(n, d, losses, resamples=2), fit(N, D, simulated(0), resamples=2)
     assert [large.resampled, small.resampled] == ["pairs", "residuals"]
     for law, note in ((large, "whole runs resampled"), (small, "residuals resampled")):
-        console = Console(width=200, file=io.StringIO())
-        print_law(console, law, None)
-        assert note in console.file.getvalue()  # type: ignore[attr-defined]
+        file = io.StringIO()
+        print_law(Console(width=200, file=file), law, None)
+        assert note in file.getvalue()
         assert json.loads(to_json(law, None))["resampled"] == law.resampled
 
 
@@ -193,7 +194,7 @@ def test_intervals_keep_their_coverage_if_the_noise_differs(monkeypatch: pytest.
 
     def coverage(first_pair: int) -> float:
         monkeypatch.setattr(scaling, "PAIRS_FROM", first_pair)
-        held = []
+        held: list[bool] = []
         for seed in range(12):
             noise = spread * np.random.default_rng(1000 + seed).standard_normal(n.size)
             law = fit(n, d, TRUE.loss(n, d) * np.exp(noise), resamples=80)
