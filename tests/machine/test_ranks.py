@@ -336,7 +336,7 @@ def test_ranks_receive_their_settings_on_standard_input(monkeypatch: pytest.Monk
     line = process.stdout.buffer.read()  # type: ignore[attr-defined]
     process.wait()
     monkeypatch.setattr(os, "read", lambda descriptor, size: line)
-    assert worker._handed_over() == {"folder": "the folder", "config": {"seed": 7}}
+    assert worker._read_composition() == {"folder": "the folder", "config": {"seed": 7}}
 
 
 def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from gptexp.compose import trust
-from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
+from gptexp.config import KINDS, Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import computing_plugins, flatten
 from gptexp.config.override_syntax import by_key, key_of, quote
@@ -125,8 +125,9 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 
 def _attention(settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """A classifier looks at its text as the transformer that it starts from does."""
-    classifies = given.get("objective", "lm") == "classification"
-    return {"objective.bidirectional": "true"} if classifies and not _objective(settings).causal else {}
+    schema: type[ObjectiveConfig] = KINDS["objective"].get(given.get("objective", "lm"), ObjectiveConfig)
+    follows = schema.follows_attention and not _objective(settings).causal
+    return {"objective.bidirectional": "true"} if follows else {}
 
 
 def _objective(settings: dict[str, Any]) -> ObjectiveConfig:
@@ -224,7 +225,7 @@ def _check_plugins(run: str, source: dict[str, Any], wanted: dict[str, Any]) -> 
 def _check_objective(config: Config, source: ObjectiveConfig) -> None:
     """Weights can be trained on by another objective, but not by one that sees other tokens."""
     wanted, run = config.objective, config.init_from
-    if wanted.kind == "mlm" and source.kind != "mlm":
+    if wanted.masks and not source.masks:
         raise ConfigError(
             f"objective=mlm: init_from={run} was trained with objective={source.kind}, and has no token that masks; "
             "start from a run of objective=mlm, or from scratch"
@@ -232,7 +233,7 @@ def _check_objective(config: Config, source: ObjectiveConfig) -> None:
     if wanted.causal != source.causal:
         sees = "only the tokens before it" if source.causal else "the tokens on both sides"
         remedy = f"objective.bidirectional={str(source.causal is False).lower()}"
-        remedy = f"give {remedy}" if wanted.kind == "classification" else "choose objective=mlm or classification"
+        remedy = f"give {remedy}" if wanted.follows_attention else "choose objective=mlm or classification"
         raise ConfigError(f"objective={wanted.kind}: init_from={run} was trained to see {sees}; {remedy}")
 
 
