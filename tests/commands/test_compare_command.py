@@ -310,7 +310,7 @@ def test_any_content_of_a_result_is_read_or_named_in_an_error(tmp_path: Path, pa
     run = make_run(tmp_path / "a", 2.0, result={part: value})
     runs, left_out = read_runs([run])
     assert len(runs) + len(left_out) == 1
-    assert all(re.match(r"unfinished|failed|result\.json is damaged", lost.reason) for lost in left_out)
+    assert all(re.match(r"unfinished|failed|result\.json is damaged", excluded.reason) for excluded in left_out)
     for metric in {name for run in runs for name in run.metrics}:
         with contextlib.suppress(RunError):  # for example after a divergence
             print_comparison(Console(file=io.StringIO()), compare(runs, [], Question(metric=metric)))

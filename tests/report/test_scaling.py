@@ -117,7 +117,7 @@ def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Pa
     ladder(tmp_path)
     make_run(tmp_path / "early", 9.0, model__n_embd=7, trainer__max_steps=1000, result={"steps": 400, "tokens": 4})
     law = fit_folders([tmp_path], "val/bpb")
-    assert [(lost.folder.name, lost.reason) for lost in law.left_out] == [
+    assert [(excluded.folder.name, excluded.reason) for excluded in law.left_out] == [
         ("early", "stopped at step 400 of 1,000: its schedule had not ended")
     ]
     assert law.n.size == 9
@@ -125,7 +125,7 @@ def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Pa
 
 def mixed_ladder(place: Path) -> Path:
     """Nine consistent runs, and nine with another tokenizer and optimizer and much higher losses."""
-    ladder(place / "own")
+    ladder(place / "consistent")
     for i, n in enumerate((1e5, 1e6)):
         for steps in (100, 1000, 10_000):
             settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
@@ -138,7 +138,7 @@ def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path) ->
     law = fit_folders([mixed_ladder(tmp_path)], "val/bpb")
     assert law.n.size == 9
     assert pytest.approx(1.2, abs=0.3) == law.constants.E
-    assert {lost.reason for lost in law.left_out} == {
+    assert {excluded.reason for excluded in law.left_out} == {
         "not of the fitted group: tokenizer.kind is byte, not char; optimizer.kind is muon, not adamw"
     }
     assert law.group.startswith("fitted: 9 of 15 runs, the largest group that agrees in all but size and length (char")
@@ -154,7 +154,7 @@ def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
     make_run(tmp_path / "swept", 5.0, parameters=int(1e5), optimizer__lr=0.5, model__n_embd=32, trainer__max_steps=100)
     law = fit_folders([tmp_path], "val/bpb")
     assert law.n.size == 9
-    assert [lost.reason for lost in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
+    assert [excluded.reason for excluded in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
 
 
 def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -
              trainer__val_every_steps=100, result={"precision": "bf16-mixed"})  # fmt: skip
     law = fit_folders([tmp_path], "val/bpb")
     assert law.n.size == 9
-    assert [lost.folder.name for lost in law.left_out] == ["other-machine"]
+    assert [excluded.folder.name for excluded in law.left_out] == ["other-machine"]
     assert "trainer.precision is bf16-mixed, not 32-true" in law.left_out[0].reason
 
 
