@@ -280,12 +280,8 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here: Trai
     assert reported == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
     lines = [json.dumps({"text": f"The cat saw the {word}"}) for word in ("grey mouse", "oven")]
     (workplace / "lambada.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    files = Inputs(
-        scratch=workplace,
-        weights=inputs.weights,
-        wikitext=workplace / "story.txt",
-        lambada=workplace / "lambada.jsonl",
-    )
+    wikitext, lambada = workplace / "story.txt", workplace / "lambada.jsonl"
+    files = Inputs(scratch=workplace, weights=inputs.weights, wikitext=wikitext, lambada=lambada)
     scored = {}
     for options in (["--text", "story.txt", "--stride", "16"], ["--lambada", "lambada.jsonl"]):
         scored[options[0]] = json.loads(command("evaluate", "run", *options, "--json", cwd=workplace).stdout)
@@ -295,7 +291,7 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here: Trai
 
 
 def test_unreadable_weights_fail_with_their_name(tmp_path: Path) -> None:
-    check = a_check(published=124_439_808, compute=weights.parameters, needs=weights.NEEDS)
+    check = a_check(compute=weights.parameters, needs=weights.NEEDS)
     outcome = run_check(check, Inputs(scratch=tmp_path, weights=tmp_path / "nowhere.ckpt"))
     assert outcome.status is Status.failed
     assert "nowhere.ckpt" in outcome.reason
