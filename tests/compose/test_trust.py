@@ -47,7 +47,7 @@ def test_evaluate_reads_no_corpus_of_an_untrusted_run(
             main([str(given)])
         reported = capsys.readouterr().err
         assert f"data.kind={data['kind']}" in reported
-        assert "last.ckpt name what to read" in reported
+        assert "last.ckpt name the corpus to read" in reported
         assert "--trust-data" in reported
         assert reported.count("\n") == 1
 

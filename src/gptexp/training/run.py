@@ -24,11 +24,11 @@ from gptexp.runs.provenance import write_provenance
 from gptexp.runs.result import Result, interrupted
 from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.callbacks.bundle import bundle_path
-from gptexp.training.callbacks.progress import duration, quantity, say
+from gptexp.training.callbacks.progress import duration, say
 from gptexp.training.nonfinite import NonFiniteLoss
 from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
-from gptexp.util.text import first_line
+from gptexp.util.text import first_line, quantity
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
