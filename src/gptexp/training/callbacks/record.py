@@ -16,22 +16,22 @@ from gptexp.training.module import LitGPT
 
 
 class Throughput:
-    """Training time without validation, sampling and checkpoints, over all restarts; tokens a second from that."""
+    """Measures training time without validation, sampling and checkpoints, over all restarts, and tokens per second."""
 
     def __init__(self, tokens_per_step: int, first_step: int, seconds: float) -> None:
         self.tokens_per_step = tokens_per_step
-        self.seconds = seconds  # of training, in all
+        self.seconds = seconds  # of training, over all restarts
         self.paused = False
         self._since = time.perf_counter()
         self._mark = (seconds, first_step)
 
     def pause(self) -> None:
-        """Stop the clock until `resume`."""
+        """Stop the clock."""
         self._count()
         self.paused = True
 
     def resume(self) -> None:
-        """Let the clock run again."""
+        """Restart the clock."""
         self._since, self.paused = time.perf_counter(), False
 
     def _count(self) -> None:
@@ -41,12 +41,12 @@ class Throughput:
         self._since = now
 
     def elapsed(self) -> float:
-        """Seconds of training until now."""
+        """Return the seconds of training until now."""
         self._count()
         return self.seconds
 
     def rate(self, step: int) -> float:
-        """Tokens a second since the last call."""
+        """Return the tokens per second since the last call."""
         self._count()
         (seconds, steps), self._mark = self._mark, (self.seconds, step)
         return (step - steps) * self.tokens_per_step / max(self.seconds - seconds, 1e-9)
@@ -70,11 +70,11 @@ class RunFacts:
 
 
 class RunRecord(pl.Callback):
-    """Logs a step every `log_every_steps`, each validation, and writes result.json last.
+    """Logs every `log_every_steps`-th step and each validation, and writes result.json at the end.
 
-    flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
-    best_by: the metric that decides which step is the best. history: the code and the learning rates, including those
-    of the run's earlier processes.
+    flops_per_token, peak_flops: for MFU, which is logged if the peak of the device is known.
+    best_by: the metric that selects the best step. history: code and learning rates, including those of earlier
+    processes of the run.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class RunRecord(pl.Callback):
         self.started = time.perf_counter()
 
     def take_over(self, lit: LitGPT, trainer: pl.Trainer) -> None:
-        """Count from where the run's earlier processes left off."""
+        """Continue the counters of the earlier processes of the run."""
         lit.trainer = trainer
         self.throughput = Throughput(self.tokens_per_step, lit.step, self.facts.seconds)
 
@@ -110,7 +110,7 @@ class RunRecord(pl.Callback):
             logger.log_hyperparams(self.facts.settings)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        if self.throughput.paused:  # validation, sample and checkpoint lie behind
+        if self.throughput.paused:  # validation, sample and checkpoint are done
             self.throughput.resume()
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
@@ -133,7 +133,7 @@ class RunRecord(pl.Callback):
         self._log(trainer, self.last, step)
 
     def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        if lit.device.type != "cpu":  # steps that a GPU has still to do are training too
+        if lit.device.type != "cpu":  # steps that a GPU has not yet completed count as training
             torch.accelerator.synchronize(lit.device)
         self.throughput.pause()
 
