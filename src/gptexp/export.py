@@ -1,4 +1,4 @@
-"""python -m gptexp.export RUN --out DIR: hand a run over to transformers, as a GPT-2 in Hugging Face's form."""
+"""python -m gptexp.export RUN --out DIR: write a run as a GPT-2 model for Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gptexp.util.options import OptionParser
 
 
 def parser() -> OptionParser:
-    p = OptionParser(
+    options = OptionParser(
         prog=program_name("gptexp.export"),
         description="Write a run as a folder that transformers' GPT2LMHeadModel and AutoTokenizer load.",
     )
-    p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
-    p.add_argument("--format", choices=["hf"], default="hf", help="hf: Hugging Face's GPT-2; default: %(default)s")
-    p.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or an empty one")
-    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
-    return p
+    options.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
+    options.add_argument("--format", choices=["hf"], default="hf", help="hf: GPT-2 of Hugging Face (default)")
+    options.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or an empty one")
+    options.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
+    return options
 
 
 @entry_point

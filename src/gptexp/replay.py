@@ -1,4 +1,4 @@
-"""python -m gptexp.replay BUNDLE: run a step again whose loss or gradient was no number, and say where it began."""
+"""python -m gptexp.replay BUNDLE: repeat a step whose loss or gradient was not finite, and name the first module."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.options import OptionParser
 
-USAGE = "A run that stops at a loss or gradient that is no number leaves nonfinite-step-<k>.pt in its folder."
+DESCRIPTION = (
+    "Repeat a step whose loss or gradient was not finite, and name the first module that failed. "
+    "Exit code 0: the failure was reproduced; 1: everything is finite; 2: the file cannot be used."
+)
 
 
 def parser() -> OptionParser:
-    made = OptionParser(prog=program_name("gptexp.replay"), description=USAGE)
-    made.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file")
-    return made
+    options = OptionParser(prog=program_name("gptexp.replay"), description=DESCRIPTION)
+    options.add_argument("bundle", type=Path, metavar="BUNDLE", help="nonfinite-step-<k>.pt in a run folder")
+    return options
 
 
 @entry_point

@@ -1,4 +1,4 @@
-"""python -m gptexp.train [group=option] [key=value] …: train one GPT experiment, or with -m a sweep."""
+"""python -m gptexp.train [group=option] [key=value] …: train one GPT experiment, or run a sweep with -m."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""python -m gptexp.verify_resume [--steps 40] [--kill-at 17] [overrides]: prove that *your* settings resume exactly.
+"""python -m gptexp.verify_resume [--steps 40] [--kill-at 17] [overrides]: check that given settings resume exactly.
 
-Trains once straight through; trains again, kills itself with SIGKILL, resumes; then compares every logged
-value, every batch, every weight and every tensor of the optimizer, bit by bit.
+It trains once without interruption and once with a SIGKILL and a resume, and compares every logged value, batch,
+weight and optimizer tensor bitwise.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from gptexp.util.options import OptionParser
 
 
 def parser() -> OptionParser:
-    """The command line; what it doesn't know are overrides of `python -m gptexp.train`."""
-    made = OptionParser(
+    """Return the parser; unknown arguments are overrides of `gptexp train`."""
+    options = OptionParser(
         prog=program_name("gptexp.verify_resume"),
-        description="Train straight through, and again with a kill and a resume; compare the two bit by bit.",
-        epilog="Overrides are those of `python -m gptexp.train`, for instance model.dropout=0.1 data.num_workers=2. "
-        "Exit code 0: bitwise equal; 1: a difference, which is named; 2: the settings are wrong.",
+        description="Train without interruption, and again with a kill and a resume; compare the runs bitwise.",
+        epilog="Overrides are those of `gptexp train`, for example model.dropout=0.1 data.num_workers=2. "
+        "Exit code 0: bitwise equal; 1: the runs differ, and the first difference is printed; 2: invalid settings.",
     )
-    made.add_argument("--steps", type=int, default=40, help="optimizer steps to train (default: 40)")
-    made.add_argument("--kill-at", type=int, default=17, help="the step that SIGKILL ends (default: 17)")
-    made.add_argument("--keep", action="store_true", help="keep the runs' folders even if they are equal")
-    return made
+    options.add_argument("--steps", type=int, default=40, help="optimizer steps to train (default: 40)")
+    options.add_argument("--kill-at", type=int, default=17, help="the step that SIGKILL interrupts (default: 17)")
+    options.add_argument("--keep", action="store_true", help="keep the run folders even if the runs are equal")
+    return options
 
 
 @entry_point

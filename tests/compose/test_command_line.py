@@ -130,7 +130,7 @@ WRONG = [
     (["-m", ""], "'': an empty argument; leave it out"),
     (["-m", "model=glob(x*)"], "model=glob(x*): no such option; one of baby_gpt, bigram"),
     (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) selects options of a group; seed is not a group"),
-    (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: holds for all jobs"),
+    (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: applies to all jobs"),
     (["model=glob(b*)"], "model=glob(b*): several values are a sweep; add -m"),
     (["data=text", "data.path=三.txt,四.txt"], "data.path='三.txt','四.txt': several values are a sweep; add -m"),
     (["--model.n_layer=3"], "--model.n_layer=3: a setting has no dashes; write model.n_layer=3"),
@@ -264,7 +264,7 @@ def test_missing_slurm_is_reported_before_anything_is_written(
     monkeypatch.setattr(sys, "argv", ["train", "-m", "hydra/launcher=slurm", *TEXT, "seed=1,2"])
     with pytest.raises(SystemExit):
         train.main()
-    assert capsys.readouterr().err.startswith("error: hydra/launcher=slurm: there is no SLURM on this machine")
+    assert capsys.readouterr().err.startswith("error: hydra/launcher=slurm: this machine has no SLURM")
     assert [path.name for path in workplace.iterdir()] == ["story.txt"]
 
 
@@ -312,7 +312,7 @@ def test_a_dry_run_of_one_experiment_prints_its_cost_only(
 ) -> None:
     from gptexp.sweep import probe  # this import loads torch
 
-    cost = {"tokens_per_second": 100.0, "tokens_per_step": 50.0, "parameters": 10, "flops_per_token": 6, "bytes": 9}
+    cost = probe.Measurement(tokens_per_second=100.0, tokens_per_step=50.0, parameters=10, flops_per_token=6, bytes=9)
     monkeypatch.setattr(probe, "measure", lambda settings: cost)
     monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])
     train.main()

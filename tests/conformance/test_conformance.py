@@ -21,8 +21,8 @@ from rich.console import Console
 from gptexp.compose.composition import compose
 from gptexp.config import GPTConfig
 from gptexp.conformance import areas, command_line, text, trained, weights
-from gptexp.conformance.check import Area, Check, Inputs, Need, Status, Value, agree, run, why_skipped
-from gptexp.conformance.table import markdown, print_area, shown
+from gptexp.conformance.check import Area, Check, Inputs, Need, Status, Value, agree, run_check, why_skipped
+from gptexp.conformance.table import format_value, markdown, print_area
 from gptexp.generation.streaming import plain_text
 from gptexp.models.gpt import GPT
 from gptexp.runs.finding import find_checkpoint
@@ -30,6 +30,9 @@ from gptexp.util.signals import Interrupted
 from gptexp.util.text import install_extra
 from support.runs import command, story
 
+Captured = pytest.CaptureFixture[str]
+Judge = Callable[..., int]
+Train = Callable[..., dict[str, Any]]
 ROWS = [check for area in areas.AREAS for check in area.checks]
 
 
@@ -46,7 +49,7 @@ def interrupt(_: Inputs) -> int:
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
     """Run the command with these checks in an empty current directory; return its exit code."""
     monkeypatch.chdir(tmp_path)
 
@@ -60,7 +63,7 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
 
 
 def test_fast_shows_every_row_in_table_and_report_without_failures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")  # each name has its line there
@@ -81,14 +84,14 @@ def test_fast_shows_every_row_in_table_and_report_without_failures(
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
 
 
-def test_a_wrong_published_value_fails_with_exit_code_1(table, capsys, tmp_path: Path) -> None:
+def test_a_wrong_published_value_fails_with_exit_code_1(table: Judge, capsys: Captured, tmp_path: Path) -> None:
     assert table(a_check()) == 0
     assert table(a_check(), a_check("five", 5), arguments=["--out", "table.md"]) == 1
     assert "1 passed · 1 failed · 0 skipped" in capsys.readouterr().out
     assert "| five | 5 | 2 | equal | fail | a book |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_a_crash_fails_its_row_and_the_next_row_is_computed(table, capsys) -> None:
+def test_a_crash_fails_its_row_and_the_next_row_is_computed(table: Judge, capsys: Captured) -> None:
     assert table(a_check("breaks", compute=crash), a_check()) == 1
     out = capsys.readouterr().out
     row = out.index("breaks")
@@ -97,19 +100,19 @@ def test_a_crash_fails_its_row_and_the_next_row_is_computed(table, capsys) -> No
     assert "1 passed · 1 failed · 0 skipped" in out
 
 
-def test_a_skipped_row_is_not_a_failure(table, capsys) -> None:
+def test_a_skipped_row_is_not_a_failure(table: Judge, capsys: Captured) -> None:
     assert table(a_check(needs=frozenset({Need.text}))) == 0
     assert "give --shakespeare PATH" in capsys.readouterr().out
 
 
-def test_a_signal_ends_the_program_and_keeps_the_last_report(table, capsys, tmp_path: Path) -> None:
+def test_a_signal_ends_the_program_and_keeps_the_last_report(table: Judge, capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "table.md").write_text("the last one", encoding="utf-8")
     assert table(a_check(compute=interrupt), arguments=["--out", "table.md"]) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "interrupted; no table was written\n"
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == "the last one"
 
 
-def test_conformance_writes_a_file_only_on_request(table, capsys, tmp_path: Path) -> None:
+def test_conformance_writes_a_file_only_on_request(table: Judge, capsys: Captured, tmp_path: Path) -> None:
     assert table(a_check()) == 0
     assert "1 passed · 0 failed · 0 skipped" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -121,14 +124,16 @@ def test_conformance_writes_a_file_only_on_request(table, capsys, tmp_path: Path
         (["--shakespeare", "nowhere.txt"], "error: --shakespeare=nowhere.txt: no such file; get it from https://"),
         (
             ["--shakespeare", "story.txt"],
-            "error: --shakespeare=story.txt: isn't Tiny Shakespeare; get it from https://",
+            "error: --shakespeare=story.txt: is not Tiny Shakespeare; get it from https://",
         ),
         (["--weights", "nowhere"], "error: nowhere: no such run"),
-        (["--lambada", "story.txt"], "error: --lambada=story.txt: is scored by GPT-2; give its --weights FOLDER too"),
+        (["--lambada", "story.txt"], "error: --lambada=story.txt: needs the weights of GPT-2; add --weights FOLDER"),
         (["--fast", "--out", "nowhere/table.md"], "error: --out=nowhere/table.md: must be a file in a folder that"),
     ],
 )
-def test_wrong_input_gives_a_one_line_error(arguments: list[str], reported: str, workplace: Path, capsys) -> None:
+def test_wrong_input_gives_a_one_line_error(
+    arguments: list[str], reported: str, workplace: Path, capsys: Captured
+) -> None:
     with pytest.raises(SystemExit) as stop:
         command_line.main(arguments)
     out, err = capsys.readouterr()
@@ -162,39 +167,40 @@ def test_numbers_agree_within_the_tolerance_and_nan_never_agrees() -> None:
 
 
 def test_skipped_rows_state_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Inputs(scratch=tmp_path, **dict.fromkeys(("shakespeare", "weights", "wikitext", "lambada"), tmp_path))
+    path = tmp_path
+    there = Inputs(scratch=path, shakespeare=path, weights=path, wikitext=path, lambada=path)
     fast = Inputs(scratch=tmp_path, fast=True, shakespeare=tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("gptexp.report.missing_packages", lambda: ["scipy"])
+    monkeypatch.setattr("gptexp.conformance.check.missing_packages", lambda: ["scipy"])
     monkeypatch.setattr("gptexp.tokenizers.gpt2.is_there", lambda: False)
     reasons = {need: why_skipped(a_check(needs=frozenset({need})), there) for need in Need}
     assert {need for need, reason in reasons.items() if reason} == {Need.gpu, Need.scipy, Need.vocabulary}
     assert reasons[Need.scipy] == 'needs scipy: pip install -e ".[compare]" in the checkout of gptexp'
     assert reasons[Need.vocabulary] == "needs GPT-2's vocabulary: " + install_extra("gpt2")
-    assert why_skipped(a_check(needs=frozenset({Need.text})), fast) == "--fast leaves it out: reads Tiny Shakespeare"
+    assert why_skipped(a_check(needs=frozenset({Need.text})), fast) == "skipped by --fast: reads Tiny Shakespeare"
     assert why_skipped(a_check(needs=frozenset({Need.scipy})), fast) == reasons[Need.scipy]
 
 
 def test_numbers_are_formatted_for_readers() -> None:
-    assert shown(1234567) == "1,234,567"
-    assert shown(2.481923) == "2.4819"
-    assert shown((31373, 995)) == "31373 995"
-    assert shown(" a b") == "“ a b”"
-    assert shown("1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5") == "1ce1664773c5…"
+    assert format_value(1234567) == "1,234,567"
+    assert format_value(2.481923) == "2.4819"
+    assert format_value((31373, 995)) == "31373 995"
+    assert format_value(" a b") == "“ a b”"
+    assert format_value("1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5") == "1ce1664773c5…"
 
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_the_table_fits_the_terminal(width: int, tmp_path: Path) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
     for area in areas.AREAS:
-        print_area(console, area, [run(check, Inputs(scratch=tmp_path, fast=True)) for check in area.checks[-1:]])
+        print_area(console, area, [run_check(check, Inputs(scratch=tmp_path, fast=True)) for check in area.checks[-1:]])
     assert max(map(len, console.export_text().splitlines())) <= width
 
 
 def test_a_pipe_character_does_not_break_a_row_of_the_report(tmp_path: Path) -> None:
     check = a_check("a|b")
     area = Area(title="Numbers", checks=(check,))
-    row = markdown([(area, [run(check, Inputs(scratch=tmp_path))])], {}).splitlines()[-1]
+    row = markdown([(area, [run_check(check, Inputs(scratch=tmp_path))])], {}).splitlines()[-1]
     assert row == "| a\\|b | 2 | 2 | equal | pass | a book |"
 
 
@@ -228,9 +234,9 @@ def test_counted_losses_equal_those_of_plain_python(story_inputs: Inputs) -> Non
         assert text.bigram(name)(story_inputs) == pytest.approx(-sum(nats) / len(nats), abs=1e-5)
 
 
-def test_each_rung_of_the_ladder_composes_and_differs_from_the_last() -> None:
+def test_each_step_of_the_lecture_composes_and_adds_its_settings() -> None:
     steps = (trained.BIGRAM, trained.HEAD, trained.HEADS, trained.FEED_FORWARD, trained.RESIDUAL, trained.NORM)
-    models = [compose([*step, *trained.QUIET]).model for step in steps]
+    models: list[Any] = [compose([*step, *trained.QUIET]).model for step in steps]
     assert [model.kind for model in models] == ["bigram", *["gpt"] * 5]
     shapes = [(m.n_layer, m.n_head, m.mlp_ratio, m.residual, m.norm.name) for m in models[1:]]
     assert shapes == [
@@ -243,7 +249,7 @@ def test_each_rung_of_the_ladder_composes_and_differs_from_the_last() -> None:
 
 
 @pytest.mark.slow
-def test_a_trained_check_scores_what_the_train_command_scores(story_inputs: Inputs, train_here) -> None:
+def test_a_trained_check_scores_what_the_train_command_scores(story_inputs: Inputs, train_here: Train) -> None:
     settings = ["model=bigram", "model.block_size=16", "data.global_batch_size=4", "trainer.max_steps=5"]
     (Path.cwd() / "story.txt").write_text(story(200), encoding="utf-8")
     result = train_here(*settings, "data.val_bytes=null")
@@ -265,7 +271,7 @@ def test_layers_can_use_the_initialization_of_torch() -> None:
 
 
 @pytest.mark.slow
-def test_greedy_text_from_weights_equals_the_output_of_generate(train_here, workplace: Path) -> None:
+def test_greedy_text_from_weights_equals_the_output_of_generate(train_here: Train, workplace: Path) -> None:
     result = train_here("tokenizer=byte", "model.n_layer=1", "model.n_head=2", "model.n_embd=16")
     inputs = Inputs(scratch=workplace, weights=find_checkpoint("run"))
     assert weights.parameters(inputs) == result["parameters"]
@@ -274,12 +280,8 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here, work
     assert reported == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
     lines = [json.dumps({"text": f"The cat saw the {word}"}) for word in ("grey mouse", "oven")]
     (workplace / "lambada.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    files = Inputs(
-        scratch=workplace,
-        weights=inputs.weights,
-        wikitext=workplace / "story.txt",
-        lambada=workplace / "lambada.jsonl",
-    )
+    wikitext, lambada = workplace / "story.txt", workplace / "lambada.jsonl"
+    files = Inputs(scratch=workplace, weights=inputs.weights, wikitext=wikitext, lambada=lambada)
     scored = {}
     for options in (["--text", "story.txt", "--stride", "16"], ["--lambada", "lambada.jsonl"]):
         scored[options[0]] = json.loads(command("evaluate", "run", *options, "--json", cwd=workplace).stdout)
@@ -289,7 +291,7 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here, work
 
 
 def test_unreadable_weights_fail_with_their_name(tmp_path: Path) -> None:
-    check = a_check(published=124_439_808, compute=weights.parameters, needs=weights.NEEDS)
-    outcome = run(check, Inputs(scratch=tmp_path, weights=tmp_path / "nowhere.ckpt"))
+    check = a_check(compute=weights.parameters, needs=weights.NEEDS)
+    outcome = run_check(check, Inputs(scratch=tmp_path, weights=tmp_path / "nowhere.ckpt"))
     assert outcome.status is Status.failed
     assert "nowhere.ckpt" in outcome.reason

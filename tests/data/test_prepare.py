@@ -236,7 +236,7 @@ def _prepare_and_count(books: Path, cache: Path, log: Path, barrier: Any) -> Non
 
     from gptexp.data import prepare as module
 
-    module.make_shards = counted
+    pytest.MonkeyPatch().setattr(module, "make_shards", counted)
     barrier.wait()
     assert len(prepare(text_config(books), CharConfig(), cache).train) > 0
 

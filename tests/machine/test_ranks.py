@@ -90,7 +90,7 @@ def test_a_sweep_under_torchrun_is_refused_in_one_line(workplace: Path, monkeypa
         monkeypatch.setenv(name, value)
     done = command("train", "-m", *TINY, "data.path=story.txt", "seed=1,2", cwd=workplace)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: -m: a sweep starts the ranks of its jobs itself")
+    assert done.stderr.startswith("error: -m: a sweep starts the ranks of its jobs")
 
 
 SRUN = {
@@ -198,8 +198,8 @@ def test_ranks_have_limited_time_after_one_of_them_ends(
 ) -> None:
     monkeypatch.setattr(launch, limit, 0.05)
     children = ended(started(f"raise SystemExit({code})", SLEEPS))
-    with pytest.raises(ValueError, match=rf"^rank 1 had not ended 0 seconds after {why}, and was killed"):
-        launch._conclude(children, [signal.SIGINT])
+    with pytest.raises(ValueError, match=rf"^rank 1 had not ended 0 seconds after {why} and was killed"):
+        launch._raise_failure(children, [signal.SIGINT])
 
 
 def test_a_stopped_rank_is_named_and_the_wait_is_limited(
@@ -213,7 +213,7 @@ def test_a_stopped_rank_is_named_and_the_wait_is_limited(
     ended(children)
     assert capsys.readouterr().err.startswith("notice: rank 1 is stopped and the others wait for it; `kill -CONT ")
     with pytest.raises(ValueError, match=r"^rank 1 had not ended 0 seconds after it was stopped \(SIGSTOP\)"):
-        launch._conclude(children, [])
+        launch._raise_failure(children, [])
 
 
 def test_a_signal_reaches_a_stopped_rank_and_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,15 +230,15 @@ def test_a_signal_reaches_a_stopped_rank_and_has_a_limit(monkeypatch: pytest.Mon
     monkeypatch.setattr(launch, "GRACE", 100)
     ended(children, received)
     assert children[0].code == -signal.SIGTERM
-    with pytest.raises(ValueError, match=r"^rank 1 had not ended 0 seconds after SIGTERM was passed on to it"):
-        launch._conclude(children, received.signums)
+    with pytest.raises(ValueError, match=r"^rank 1 had not ended 0 seconds after SIGTERM was forwarded to it"):
+        launch._raise_failure(children, received.signums)
 
 
 def test_the_rank_with_a_reason_is_reported_not_the_first_to_end() -> None:
     reported = "import time; time.sleep(0.2); raise SystemExit('error: the reason')"
     children = ended(started("raise SystemExit(2)", reported))
     with pytest.raises(ValueError, match=r"^rank 1: the reason$"):
-        launch._conclude(children, [])
+        launch._raise_failure(children, [])
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
@@ -254,7 +254,7 @@ def test_a_line_like_a_traceback_does_not_silence_a_rank(
     monkeypatch.setattr(launch, "FROZEN", 100.0)
     ended(children)
     assert capsys.readouterr().err == "Traceback (most recent call last):\nlater\n"
-    launch._conclude(children, [])
+    launch._raise_failure(children, [])
 
 
 def test_lost_standard_error_does_not_stop_reading_from_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_ranks_receive_their_settings_on_standard_input(monkeypatch: pytest.Monk
     line = process.stdout.buffer.read()  # type: ignore[attr-defined]
     process.wait()
     monkeypatch.setattr(os, "read", lambda descriptor, size: line)
-    assert worker._handed_over() == {"folder": "the folder", "config": {"seed": 7}}
+    assert worker._read_composition() == {"folder": "the folder", "config": {"seed": 7}}
 
 
 def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,4 +354,4 @@ def test_a_dead_rank_is_reported_before_those_that_lost_contact() -> None:
     echo = f"raise SystemExit('error: rank 1 {ranks.LOST} (gloo); see its output')"
     children = ended(started(echo, "import os, time; time.sleep(0.2); os.kill(os.getpid(), 9)"))
     with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGKILL"):
-        launch._conclude(children, [])
+        launch._raise_failure(children, [])

@@ -55,7 +55,8 @@ def saved(folder: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) ->
     """The tokenizer of transformers with these tokens, whose files are written to the folder."""
     from transformers import GPT2Tokenizer
 
-    reference = GPT2Tokenizer(vocab=vocab, merges=merges)
+    given: Any = merges  # pairs are accepted, but the annotation says strings
+    reference = GPT2Tokenizer(vocab=vocab, merges=given)
     reference.save_pretrained(folder)
     return reference
 

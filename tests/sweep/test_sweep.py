@@ -94,9 +94,9 @@ def test_duplicate_values_give_one_job_and_keep_hydras_settings(workplace: Path)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["seed=1,2", "sweep.name=..."], "sweep.name=...: becomes a folder name"),
-        (["seed=1,2", "hydra.sweep.dir=logs/${name}"], "hydra.sweep.dir=logs/${name}: must be a plain folder"),
-        (["seed=1,2", "resume=x"], "resume: a sweep goes on by itself"),
+        (["seed=1,2", "sweep.name=..."], "sweep.name=...: must contain letters or digits"),
+        (["seed=1,2", "hydra.sweep.dir=logs/${name}"], "hydra.sweep.dir=logs/${name}: must be a folder name without"),
+        (["seed=1,2", "resume=x"], "resume: a sweep continues when its command line is repeated"),
         (["seed=1"], "-m: no setting has several values"),
         (["seed=1,2", "model.n_head=1,3"], "model.n_embd=16: must be a multiple of model.n_head=3"),
         (["model=mini_gpt,mini_gtp"], "model=mini_gtp: no such option; did you mean mini_gpt"),
@@ -119,7 +119,7 @@ def test_new_values_extend_a_sweep_and_other_settings_are_refused(workplace: Pat
     assert [job.name for job in store.join(plan([*BASE, "seed=2,3", "sweep.name=mine"])).jobs] == [
         "seed=1", "seed=2", "seed=3",
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"mine: was made with other settings: optimizer\.lr was None, is 0\.1"):
+    with pytest.raises(ConfigError, match=r"mine: has other settings: optimizer\.lr was None, is 0\.1"):
         store.join(plan([*line, "optimizer.lr=0.1"]))
     (workplace / "story.txt").write_text(story(119), encoding="utf-8")
     with pytest.raises(ConfigError, match="the text of data=text has changed"):
@@ -141,7 +141,7 @@ def test_an_untrusted_sweep_file_is_treated_as_data(workplace: Path) -> None:
     made = store.join(plan([*BASE, "seed=1,2", "sweep.name=other"]))
     made.jobs[0].name = "../../../escaped"
     store.write(made)
-    with pytest.raises(ConfigError, match=r"job \.\./\.\./\.\./escaped: is none that a sweep writes"):
+    with pytest.raises(ConfigError, match=r"job \.\./\.\./\.\./escaped is invalid"):
         store.read(made.folder)
 
 
@@ -192,7 +192,7 @@ def test_a_sweep_refuses_settings_that_unfinished_jobs_would_ignore(workplace: P
     line = [*BASE, "seed=1,2", "sweep.name=mine"]
     made = store.join(plan(line))
     other = plan([*line, "trainer.val_every_steps=1", "paths.data=elsewhere", "callbacks.samples.tokens=3"])
-    with pytest.raises(ConfigError, match=r"in seed=1, trainer\.val_every_steps was 2, is 1\. Give"):
+    with pytest.raises(ConfigError, match=r"in seed=1, trainer\.val_every_steps was 2, is 1\. Restore"):
         store.join(other)
     for job in made.jobs:
         made.place(job).mkdir()
@@ -203,13 +203,13 @@ def test_a_sweep_refuses_settings_that_unfinished_jobs_would_ignore(workplace: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("", "is empty or no sweep"),
-        ("format: 1\nname: mine\n", "is cut short or damaged: its `retries` is NoneType, not int"),
-        ("format: 7\n", "has format 7, this gptexp reads 1"),
-        (("fixed", []), "its `fixed` is list, not dict"),
-        (("jobs", [{"name": "a"}]), "job a: is none that a sweep writes"),
-        (("code", "x"), "its `search` or `code` is none that a sweep writes"),
-        ("format: 1\njobs:\n- name: a\n  co", "is cut short or damaged: no YAML (while scanning a simple key"),
+        ("", "is empty or not a sweep"),
+        ("format: 1\nname: mine\n", "is incomplete or damaged: `retries` is NoneType, not int"),
+        ("format: 7\n", "has format 7, but this version of gptexp reads format 1"),
+        (("fixed", []), "`fixed` is list, not dict"),
+        (("jobs", [{"name": "a"}]), "job a is invalid"),
+        (("code", "x"), "`search` or `code` is invalid"),
+        ("format: 1\njobs:\n- name: a\n  co", "is incomplete or damaged: invalid YAML (while scanning a simple key"),
     ],
 )
 def test_a_damaged_sweep_file_gives_a_one_line_error(workplace: Path, change: Any, message: str) -> None:
@@ -223,7 +223,7 @@ def test_a_damaged_sweep_file_gives_a_one_line_error(workplace: Path, change: An
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert str(error.value).count("sweep.yaml") == 1
-    assert str(error.value).endswith("; move its folder away, or give another sweep.name")
+    assert str(error.value).endswith("; move its folder away, or choose another sweep.name")
 
 
 def test_a_job_is_not_written_through_a_link(workplace: Path) -> None:
@@ -271,7 +271,7 @@ def test_other_code_in_a_sweep_is_reported_or_refused(workplace: Path) -> None:
     assert not made.other_code()
     trained(made.folder / "seed=3", code_sha256(), "e" * 64)
     assert [job.name for job in store.join(plan(line)).other_code()] == ["seed=3"]
-    with pytest.raises(ConfigError, match=r"the code of 1 of its jobs was eeeeeeee, is .* \(sweep\.code=strict\)"):
+    with pytest.raises(ConfigError, match=r"the code of 1 of its jobs was eeeeeeee and is .* \(sweep\.code=strict\)"):
         store.join(plan([*line, "sweep.code=strict"]))
 
 
@@ -313,7 +313,7 @@ def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> N
         name: (folder / name / "result.json").stat().st_mtime_ns for name in ("n_layer=1,lr=0.01", "n_layer=2,lr=1e+22")
     }
     again = sweep(workplace, *line, "trainer.max_steps=4")
-    assert "4 jobs, 2 of them done" in again.stdout
+    assert "4 jobs, 2 done" in again.stdout
     assert (folder / "n_layer=1,lr=0.01/result.json").stat().st_mtime_ns == ended["n_layer=1,lr=0.01"]
     assert (folder / "n_layer=2,lr=1e+22/result.json").stat().st_mtime_ns > ended["n_layer=2,lr=1e+22"]
 
@@ -425,7 +425,7 @@ def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace
     process.send_signal(signal.SIGINT)
     reported, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert reported.splitlines()[-1] == "2 jobs, 0 of them done; the same command line goes on"
+    assert reported.splitlines()[-1] == "2 jobs, 0 done; repeat the command line to continue"
     assert result(folder / "seed=1")["status"] == "interrupted"
     assert not (folder / "seed=2").exists()
 
@@ -459,7 +459,7 @@ def test_jobs_save_when_their_sweep_is_killed(workplace: Path) -> None:
 def test_a_missing_launcher_names_the_extra_to_install(workplace: Path) -> None:
     done = command("train", "-m", *BASE, "seed=1,2", "hydra/launcher=ray", cwd=workplace)
     if "hydra_plugins.hydra_ray_launcher" not in sys.modules and done.returncode == 2:
-        assert done.stderr == f"error: hydra/launcher=ray: is not installed; {install_extra('ray')}\n"
+        assert done.stderr == f"error: hydra/launcher=ray: its package is not installed; {install_extra('ray')}\n"
 
 
 SLURM = {
@@ -541,12 +541,12 @@ def test_search_spaces_in_hydras_grammar_become_optunas() -> None:
     assert distribution("a", "range(0, 10, 3)") == IntDistribution(0, 9, step=3)
     assert distribution("a", "64,128") == CategoricalDistribution(["64", "128"])
     assert distribution("a", "rope,alibi") == CategoricalDistribution(["rope", "alibi"])
-    with pytest.raises(ValueError, match="a=3: not a space to search"):
+    with pytest.raises(ValueError, match="a=3: not a search space"):
         distribution("a", "3")
 
 
 def test_a_search_space_without_a_searcher_is_refused(workplace: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.lr=.*: is a space to search; add hydra/sweeper=optuna"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=.*: is a search space; add hydra/sweeper=optuna"):
         plan([*BASE, SPACE[1]])
 
 

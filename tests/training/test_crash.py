@@ -243,7 +243,7 @@ def test_a_replay_of_a_healthy_step_finds_nothing(
     with pytest.raises(SystemExit) as stop:
         main(["other.pt"])
     assert stop.value.code == 2
-    assert "other.pt: not a bundle of gptexp's" in capsys.readouterr().err
+    assert "other.pt: not a bundle of gptexp in format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -152,7 +152,7 @@ def test_the_message_of_a_library_that_aborts_a_rank_is_shown(monkeypatch: pytes
     launch._wait(children, launch._Received())
     children[0].end()
     with pytest.raises(ValueError, match=r"^rank 1 was ended by SIGABRT \(its last line: terminate called\); the"):
-        launch._conclude(children, [])
+        launch._raise_failure(children, [])
 
 
 def test_ranks_end_with_the_process_that_started_them(running: subprocess.Popen[str]) -> None:

@@ -97,8 +97,8 @@ def test_verify_resume_names_the_first_difference(train_here: Train, workplace: 
     ("arguments", "message"),
     [
         (["--kill-at", "40"], "--kill-at=40: must be from 1 to below --steps=40"),
-        (["--stps", "3"], "--stps: neither an option of verify_resume (see --help) nor a key=value"),
-        (["resume=x"], "resume: is set by verify_resume itself"),
+        (["--stps", "3"], "--stps: neither an option (see --help) nor key=value"),
+        (["resume=x"], "resume: is set by this command"),
         (["model.n_lyer=3"], "model.n_lyer=3: no such setting; did you mean model.n_layer?"),
     ],
 )

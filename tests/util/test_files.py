@@ -16,7 +16,8 @@ from gptexp.runs.layout import SAMPLES, WRITTEN
 from gptexp.runs.result import Result, find_result
 from gptexp.runs.writing import claim_run_folder
 from gptexp.util.errors import RunError
-from gptexp.util.files import append_descriptor, make_folder, open_append, read_bytes, read_json, read_yaml, write_yaml
+from gptexp.util.files import append_descriptor, make_folder, open_append, read_bytes, read_json
+from gptexp.util.yaml_files import read_yaml, write_yaml
 from support.run_folders import make_run
 
 needs_posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices")
@@ -45,7 +46,7 @@ def test_a_file_larger_than_expected_is_refused_unread(tmp_path: Path) -> None:
     [
         ("a: &a [1]\nb: *a\n", r"line 2: \*a is an alias; write the value itself"),
         ("a: &a [*a]\n", "is an alias"),
-        ("[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ("[" * 40 + "]" * 40, "nested more than 32 levels deep"),
         ("[" * 100_000, "x.yaml: "),
         ("a: !!python/object/apply:os.system [true]", "x.yaml: "),
         ("a: 2001-99-99", "x.yaml: "),

@@ -1,4 +1,4 @@
-"""`gptexp export`: a run as a folder that transformers loads."""
+"""`gptexp export`: write a run as a folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the folder, and print the sizes of its files."""
+    """Write the folder and print the sizes of its files."""
     sizes = export(arguments.run, arguments.out, arguments.logs)
     print(f"{arguments.out}: " + " · ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items()))
 
 
 def export(run: str, out: Path, logs: Path = Path("logs")) -> dict[str, int]:
-    """Write the folder, whole or not at all; the sizes of its files by name.
+    """Write the folder, completely or not at all; return the sizes of its files by name.
 
     Raises:
-        ValueError: no such run, or one that is no GPT-2; the setting is named.
-        OSError: `out` holds something, or can't be written.
+        ValueError: the run does not exist or is not a GPT-2 model.
+        OSError: `out` is not empty or cannot be written.
     """
     from gptexp.config.conversion import from_plain
     from gptexp.runs.finding import find_checkpoint
@@ -48,9 +48,9 @@ def export(run: str, out: Path, logs: Path = Path("logs")) -> dict[str, int]:
 
 
 def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, bytes], Weights]:
-    """Every file but that of the weights, and these.
+    """Return all files except the weights, and the weights.
 
-    Loading the model is what checks that settings, tokenizer and weights fit together, and what merges adapters.
+    Loading the model checks that settings, tokenizer and weights fit together, and merges adapters.
     """
     from gptexp.models.weights import model_tensors
     from gptexp.objectives.loading import load_model
@@ -76,6 +76,6 @@ def _write_weights(weights: Weights, path: Path) -> None:
     with atomic_path(path, needs=needs) as temporary:
         try:
             save_file(weights, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # it hides the system's own error in its text
+        except SafetensorError as error:  # contains the system's error in its text
             full = "os error 28" in str(error)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from None

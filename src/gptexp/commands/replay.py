@@ -4,93 +4,98 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from torch import nn
+
+from gptexp.models.kernels.fastest import fastest_kernels
+from gptexp.objectives import Objective
+from gptexp.objectives.loading import load_trained
+from gptexp.runs.archive import is_format, open_archive, require_weights
+from gptexp.runs.checkpoint import Checkpoint
+from gptexp.training.callbacks.bundle import FORMAT, VERSION, BundleContent
+from gptexp.util.seeds import dropout_seed, seed_generator
 from gptexp.util.text import first_line, printable
 
-SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # of what a batch is made of
+SHAPES = {"tokens": "BT", "targets": "BT", "lengths": "B", "labels": "B"}  # axes of the parts of a batch
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what was found. Exit code 0: the breakdown was found again; 1: it was not."""
+    """Print the cause. Exit code 0: the failure was reproduced; 1: everything is finite."""
     bundle = read_bundle(arguments.bundle)
     print(printable(f"{bundle['what']} · seed {bundle['seed']} · precision {bundle['precision']}"))
     found = replay(bundle)
-    healthy = "every output, loss and gradient is finite here: the cause lies in other hardware or kernels"
-    print(printable(found or healthy))  # a bundle may be a stranger's
+    finite = "every output, loss and gradient is finite on this machine: the cause is in other hardware or kernels"
+    print(printable(found or finite))  # the text of an untrusted bundle may contain control characters
     sys.exit(0 if found else 1)
 
 
-def read_bundle(path: Path) -> dict[str, Any]:
-    """Open a bundle; no code in it can run.
+def read_bundle(path: Path) -> BundleContent:
+    """Open a bundle. No code in it is executed.
 
     Raises:
-        ValueError, FileNotFoundError: not a bundle, or damaged.
+        ValueError: not a bundle, or damaged.
+        FileNotFoundError: no such file.
     """
-    import torch
-
-    from gptexp.runs.archive import is_format, open_archive, require_weights
-    from gptexp.training.callbacks.bundle import FORMAT, VERSION
-
     bundle = open_archive(path)
     if not is_format(bundle, FORMAT, VERSION):
-        raise ValueError(f"{path}: not a bundle of gptexp's, format {VERSION}")
+        raise ValueError(f"{path}: not a bundle of gptexp in format {VERSION}")
     kinds = {"what": str, "step": int, "seed": int, "precision": str, "model": dict, "config": dict, "batches": list}
     kinds |= {"tokenizer": dict}
     for name, kind in kinds.items():
         if not isinstance(bundle.get(name), kind):
-            raise ValueError(f"{path}: its `{name}` is {type(bundle.get(name)).__name__}, not {kind.__name__}")
+            raise ValueError(f"{path}: `{name}` is {type(bundle.get(name)).__name__}, not {kind.__name__}")
+    if not isinstance(bundle.setdefault("data", {}), dict):
+        raise ValueError(f"{path}: `data` is {type(bundle['data']).__name__}, not dict")
     require_weights(path, bundle["model"])
     for batch in bundle["batches"]:
-        whole = isinstance(batch, dict) and {"rank", "micro", "tokens"} <= batch.keys()
-        if not whole or not all(type(batch[name]) is int and batch[name] >= 0 for name in ("rank", "micro")):
-            raise ValueError(f"{path}: its `batches` are not those of a step")
+        complete = isinstance(batch, dict) and {"rank", "micro", "tokens"} <= batch.keys()
+        if not complete or not all(type(batch[name]) is int and batch[name] >= 0 for name in ("rank", "micro")):
+            raise ValueError(f"{path}: `batches` does not have the batches of a step")
         for name, axes in SHAPES.items():
             part = batch.get(name)
             if name in batch and (
                 not isinstance(part, torch.Tensor) or part.dtype != torch.int64 or part.ndim != len(axes)
             ):
-                raise ValueError(f"{path}: a batch's `{name}` are no whole numbers ({', '.join(axes)})")
+                raise ValueError(f"{path}: `{name}` of a batch must be whole numbers of shape ({', '.join(axes)})")
     if not (0 <= bundle["seed"] < 2**63 and 1 <= bundle["step"] < 2**63):
-        raise ValueError(f"{path}: its step and seed are out of range")
-    return bundle
+        raise ValueError(f"{path}: `step` or `seed` is out of range")
+    return cast(BundleContent, bundle)
 
 
-def replay(bundle: dict[str, Any]) -> str | None:
-    """Run each forward pass of the step, and back, until something is no number; say what came first.
+def replay(bundle: BundleContent) -> str | None:
+    """Repeat each forward and backward pass of the step, and describe the first value that is not finite.
 
-    The first module, in the order of computation, whose output is not finite; else the loss; else the first
-    parameter whose gradient is not. None: all is finite.
+    It is the output of a module, in the order of computation; else the loss; else the gradient of a parameter.
+    None: everything is finite.
     """
-    from gptexp.models.kernels.fastest import fastest_kernels
-    from gptexp.objectives.loading import load_trained
-    from gptexp.runs.checkpoint import Checkpoint
-
-    parts = {name: bundle[name] for name in ("step", "model", "config", "tokenizer")}
-    facts = bundle.get("data", {})
-    if not isinstance(facts, dict):
-        raise ValueError("the bundle: its `data` is no group of facts")
-    held = Checkpoint(**parts, optimizer={}, data=facts, metrics={})
-    objective, model = load_trained(held, "the bundle", merge=False)
+    checkpoint = Checkpoint(
+        step=bundle["step"],
+        model=bundle["model"],
+        config=bundle["config"],
+        tokenizer=bundle["tokenizer"],
+        optimizer={},
+        data=bundle["data"],
+        metrics={},
+    )
+    objective, model = load_trained(checkpoint, "the bundle", merge=False)
     model.train()
     with fastest_kernels(model):  # as in training
         return _first_fault(bundle, objective, model)
 
 
-def _first_fault(bundle: dict[str, Any], objective: Any, model: Any) -> str | None:
-    import torch
-
-    from gptexp.util.seeds import dropout_seed, seed_generator
-
+def _first_fault(bundle: BundleContent, objective: Objective[Any], model: nn.Module) -> str | None:
     if bundle["precision"] == "64-true":
         model.double()
     for parameter in model.parameters():
         if not torch.isfinite(parameter).all():
-            return "the weights were no numbers before this step"
+            return "the weights were not finite before this step"
     seen: list[str] = []
-    _listen(model, seen)
+    _add_hooks(model, seen)
     for batch in bundle["batches"]:
         drawn = dropout_seed(bundle["seed"], bundle["step"] - 1, batch["rank"], batch["micro"])
         seed_generator(torch.default_generator, drawn)
@@ -102,7 +107,7 @@ def _first_fault(bundle: dict[str, Any], objective: Any, model: Any) -> str | No
         if not torch.isfinite(loss):
             return f"{where}: every module's output is finite, but the loss is {float(loss)}"
         loss.backward()
-        for name, parameter in reversed(list(model.named_parameters())):  # as gradients come
+        for name, parameter in reversed(list(model.named_parameters())):  # the order of the backward pass
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 return f"{where}: the loss is {float(loss):.4g}, but the gradient of {name} is not finite"
     squares = [parameter.grad.square().sum() for parameter in model.parameters() if parameter.grad is not None]
@@ -110,11 +115,11 @@ def _first_fault(bundle: dict[str, Any], objective: Any, model: Any) -> str | No
     return None if torch.isfinite(norm) else f"every gradient is finite, but their norm is {float(norm)}"
 
 
-def _loss(objective: Any, model: Any, batch: dict[str, Any]) -> Any:
+def _loss(objective: Objective[Any], model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     try:
         return objective.loss(model, _parts(batch, objective.parts))
     except (RuntimeError, IndexError, AssertionError) as error:  # ids beyond the vocabulary, shapes of two batches
-        raise ValueError(f"the bundle: its batches don't fit its model ({first_line(error)})") from None
+        raise ValueError(f"the bundle: the batches do not fit the model ({first_line(error)})") from None
 
 
 def _parts(batch: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -123,15 +128,13 @@ def _parts(batch: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(batch[name] for name in names)
 
 
-def _listen(model: Any, seen: list[str]) -> None:
-    """Have every module note the first output that is no number, with what went in."""
-    import torch
+def _add_hooks(model: nn.Module, seen: list[str]) -> None:
+    """Have every module describe an output that is not finite, and its input, in `seen`."""
 
-    def note(name: str) -> Any:
-        def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            if (
-                isinstance(output, torch.Tensor) and output.ndim and not torch.isfinite(output).all()
-            ):  # a number: the loss
+    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            tensor = isinstance(output, torch.Tensor) and output.ndim > 0  # not the loss
+            if tensor and not torch.isfinite(output).all():
                 bad = int((~torch.isfinite(output)).sum())
                 fed = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
                 size = f"; its input is at most {float(fed.detach().abs().max()):.4g}" if fed is not None else ""
@@ -147,7 +150,5 @@ def _listen(model: Any, seen: list[str]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    import torch
-
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     return torch.autocast("cpu", kinds[name]) if name in kinds else nullcontext()

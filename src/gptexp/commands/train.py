@@ -1,4 +1,4 @@
-"""`gptexp train`: one experiment or a sweep, alone or as one of several ranks."""
+"""`gptexp train`: train one experiment or run a sweep, as the only process or as one of several ranks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from gptexp.util.errors import USER_ERROR, fail, one_line_errors
 
 
 def run() -> None:
-    """Train what the command line says, as the only process, as rank 0, or as another rank of a run."""
+    """Train as the command line describes, as the only process, as rank 0, or as another rank of a run."""
     lead_or_follow(lead, refuse=_refuse_sweep)
 
 
-def _refuse_sweep(who: Rank) -> None:
+def _refuse_sweep(started: Rank) -> None:
     if commandline.sweep_overrides(sys.argv[1:]) is None:
         return
-    if who.rank == 0:
+    if started.rank == 0:
         fail(
-            "-m: a sweep starts the ranks of its jobs itself; run it once, without torchrun or srun "
-            "(where there is neither: unset RANK and WORLD_SIZE)"
+            "-m: a sweep starts the ranks of its jobs; run it once, without torchrun or srun "
+            "(if neither is used: unset RANK and WORLD_SIZE)"
         )
     sys.exit(USER_ERROR)
 
@@ -49,17 +49,17 @@ def lead() -> None:
     if config is not None and config.sweep.dry_run:
         launching.show_one(config)
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own reporter
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of reporting them
     with one_line_errors():
         run_task(task, str(conf_dir()), "train")
 
 
 def task(composed: DictConfig) -> float | None:
-    """One job: composed settings in, what a search minimises out: val/bpb, or another objective's loss."""
+    """Run one job and return the value that a search minimizes: val/bpb, or the loss of another objective."""
     config = to_config(composed)
     if config.sweep.job is not None:
         return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with one_line_errors():  # in here, because Hydra announces what escapes from a job
+    with one_line_errors():  # here, because Hydra reports exceptions that leave a job
         return run_experiment(config, folder).metrics[config.objective.best_by]

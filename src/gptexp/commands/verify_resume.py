@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from gptexp.compose import commandline
 from gptexp.compose.composition import compose
 from gptexp.compose.overrides import quoted
@@ -22,16 +26,14 @@ from gptexp.runs.layout import BEST, CHECKPOINTS, EVENTS, LAST, METRICS, VERIFY
 from gptexp.util.errors import ConfigError, RunError
 from gptexp.util.files import display_path, read_rows
 
-TIMED = {"tokens_per_second", "mfu", "seconds"}  # what a clock says is never the same twice
-
-
+TIMED = {"tokens_per_second", "mfu", "seconds"}  # measured times differ between runs
 TRACE = "callbacks.plugins.trace"
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Train, compare and print. Exit code 0: bitwise equal; 1: a difference, which is named."""
+    """Train, compare and print. Exit code 0: bitwise equal; 1: the runs differ, and the first difference is printed."""
     config = _checked(arguments, overrides)
-    if config.init_from:  # `latest` as what it means before the first training
+    if config.init_from:  # resolve `latest` before the first training
         others = [override for override in overrides if key_of(quoted(override)) != "init_from"]
         overrides = [*others, f"init_from={quote(config.init_from)}"]
     place = _place(config)
@@ -47,13 +49,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         if not arguments.keep:
             shutil.rmtree(place)
         return
-    print(f"not equal: {difference.what}: {difference.difference}\nboth runs lie in {display_path(place)}")
+    print(f"not equal: {difference.what}: {difference.difference}\nboth runs are in {display_path(place)}")
     sys.exit(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One kind of thing, how many of it were compared, and where the first two differ."""
+    """What was compared, how many values, and the first difference."""
 
     what: str
     compared: int
@@ -62,12 +64,12 @@ class Comparison:
 
 def _checked(options: argparse.Namespace, overrides: list[str]) -> Config:
     if odd := next((o for o in overrides if o.startswith("-") or "=" not in o), None):
-        raise ConfigError(f"{odd}: neither an option of verify_resume (see --help) nor a key=value")
+        raise ConfigError(f"{odd}: neither an option (see --help) nor key=value")
     if not 1 <= options.kill_at < options.steps:
         raise ConfigError(f"--kill-at={options.kill_at}: must be from 1 to below --steps={options.steps}")
     given = {key_of(quoted(override)) for override in overrides}
-    if own := given & {"resume", "hydra.run.dir", "trainer.max_steps"}:
-        raise ConfigError(f"{own.pop()}: is set by verify_resume itself; leave it out (--steps says how long)")
+    if reserved := given & {"resume", "hydra.run.dir", "trainer.max_steps"}:
+        raise ConfigError(f"{reserved.pop()}: is set by this command; leave it out (--steps sets the length)")
     config = compose([*overrides, *_settings(options.steps, options.kill_at)])
     commandline.check(config)
     return config
@@ -80,7 +82,7 @@ def _place(config: Config) -> Path:
 
 
 def _settings(steps: int, kill_at: int) -> list[str]:
-    """Every step is logged; the last checkpoint lies before the step that is killed, so that some are taken again."""
+    """Log every step, and save some steps before the kill, so that steps are repeated."""
     every = max(1, (kill_at - 1) // 2)
     return [f"trainer.max_steps={steps}", "trainer.log_every_steps=1", f"callbacks.checkpoint.every_steps={every}"]
 
@@ -89,15 +91,15 @@ def verify(steps: int, kill_at: int, overrides: list[str], place: Path) -> list[
     """Run the three trainings in `place` and compare.
 
     Raises:
-        RunError: a training failed where it should not have, with its own words.
+        RunError: a training failed unexpectedly.
     """
     settings = [*overrides, *_settings(steps, kill_at)]
     whole, killed = place / "whole", place / "killed"
     trace = f"+{TRACE}={{_target_: gptexp.training.callbacks.trace.Trace, kill_at: {{}}}}"
-    _train([*settings, trace.replace("{}", "null"), _in(whole)], "straight through")
+    _train([*settings, trace.replace("{}", "null"), _in(whole)], "without interruption")
     _train([*settings, trace.replace("{}", str(kill_at)), _in(killed)], f"until SIGKILL in step {kill_at}", dies=True)
     if not (killed / CHECKPOINTS / LAST).exists():
-        raise RunError(f"no checkpoint was saved before step {kill_at}; take a larger --kill-at")
+        raise RunError(f"no checkpoint was saved before step {kill_at}; use a larger --kill-at")
     _train([*settings, trace.replace("{}", "null"), f"resume={quote(str(killed))}"], "resumed")
     return [
         _first("batches, losses and gradient norms", _traced(whole, steps), _traced(killed, steps)),
@@ -118,16 +120,16 @@ def _train(overrides: list[str], what: str, *, dies: bool = False) -> None:
     killed = done.returncode == -9 or "SIGKILL" in done.stderr
     if (killed if dies else done.returncode == 0) is False:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1])
-        raise RunError(f"training {what}: {said}")
+        reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1])
+        raise RunError(f"training {what}: {reason}")
 
 
 def _first(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> Comparison:
-    """The first key, in order, whose values are not the same."""
+    """Compare two tables; the result has the first key with different values."""
     for key in sorted(expected.keys() | found.keys()):
         a, b = expected.get(key, "nothing"), found.get(key, "nothing")
         if a != b:
-            return Comparison(what, len(expected), f"{_named(key)}: {a} straight through, {b} resumed")
+            return Comparison(what, len(expected), f"{_named(key)}: {a} without interruption, {b} resumed")
     return Comparison(what, len(expected), None)
 
 
@@ -136,8 +138,8 @@ def _named(key: Any) -> str:
 
 
 def _traced(folder: Path, steps: int) -> dict[Any, Any]:
-    """One value for each forward pass; several where the same step came out differently the second time."""
-    from gptexp.training.callbacks.trace import read_trace
+    """Return the traced values of each forward pass; several if a repeated step gave other values."""
+    from gptexp.training.callbacks.trace import read_trace  # imports torch
 
     return {
         (f"step {step:06d}", f"rank {rank}", f"micro-batch {micro}"): " | ".join(sorted(" ".join(row) for row in rows))
@@ -147,7 +149,7 @@ def _traced(folder: Path, steps: int) -> dict[Any, Any]:
 
 
 def _logged(folder: Path) -> dict[Any, Any]:
-    """metrics.csv by (row, column), so that a doubled or a missing step shows."""
+    """Return metrics.csv by (row, column), which reveals duplicate and missing steps."""
     rows = read_rows(folder / METRICS)
     return {
         (f"row {i:06d}", name): value for i, row in enumerate(rows) for name, value in row.items() if name not in TIMED
@@ -155,13 +157,13 @@ def _logged(folder: Path) -> dict[Any, Any]:
 
 
 def _curves(folder: Path) -> dict[Any, Any]:
-    """TensorBoard's scalars as its server reads them, {(tag, position): (step, value)}; empty without its files."""
+    """Return {(tag, position): (step, value)} as TensorBoard's server reads its files; empty without files."""
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     if not list(folder.glob(f"{EVENTS}*")):
         return {}
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of the steps that were taken twice
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of repeated steps
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
     return {
@@ -184,9 +186,7 @@ def _checkpoints(whole: Path, killed: Path) -> Iterator[Comparison]:
 
 
 def _bits(tensors: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """A hash of each tensor's bytes: two NaNs are equal, 0.0 and -0.0 are not."""
-    import hashlib
-
+    """Return a hash of the bytes of each tensor: two NaNs are equal, 0.0 and -0.0 are not."""
     import torch
 
     found: dict[str, str] = {}
@@ -202,9 +202,6 @@ def _bits(tensors: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _show(comparisons: list[Comparison]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("", "compared", "")
     table.columns[1].justify = "right"
     for c in comparisons:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from gptexp.compose import trust
-from gptexp.config import Config, ObjectiveConfig, TrainerConfig, require_safe_name
+from gptexp.config import KINDS, Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import computing_plugins, flatten
 from gptexp.config.override_syntax import by_key, key_of, quote
@@ -128,9 +128,10 @@ def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) 
 
 
 def _attention(settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
-    """Return the override that makes a classifier bidirectional if its source is."""
-    classifies = given.get("objective", "lm") == "classification"
-    return {"objective.bidirectional": "true"} if classifies and not _objective(settings).causal else {}
+    """Return the override that makes the objective bidirectional if it follows the attention of its source."""
+    schema: type[ObjectiveConfig] = KINDS["objective"].get(given.get("objective", "lm"), ObjectiveConfig)
+    follows = schema.follows_attention and not _objective(settings).causal
+    return {"objective.bidirectional": "true"} if follows else {}
 
 
 def _objective(settings: dict[str, Any]) -> ObjectiveConfig:
@@ -231,7 +232,7 @@ def _fixed(source: str, setting: str, old: object, new: object) -> ConfigError:
 def _check_objective(config: Config, source: ObjectiveConfig) -> None:
     """Refuse an objective whose attention mask or vocabulary differs from that of the source."""
     wanted, run = config.objective, config.init_from
-    if wanted.kind == "mlm" and source.kind != "mlm":
+    if wanted.masks and not source.masks:
         raise ConfigError(
             f"objective=mlm: init_from={run} was trained with objective={source.kind} and has no mask token; "
             "start from a run with objective=mlm, or from scratch"
@@ -239,7 +240,7 @@ def _check_objective(config: Config, source: ObjectiveConfig) -> None:
     if wanted.causal != source.causal:
         attention = "causal" if source.causal else "bidirectional"
         remedy = f"objective.bidirectional={str(source.causal is False).lower()}"
-        remedy = f"use {remedy}" if wanted.kind == "classification" else "choose objective=mlm or classification"
+        remedy = f"use {remedy}" if wanted.follows_attention else "choose objective=mlm or classification"
         raise ConfigError(f"objective={wanted.kind}: init_from={run} was trained with {attention} attention; {remedy}")
 
 

@@ -22,6 +22,8 @@ class ObjectiveConfig:
     metrics: the metrics that validation computes, named as in logs and tables, the loss first.
     best_by: the one of them that selects best.ckpt and that a search optimizes.
     unit: what the loss is a mean over, token or text.
+    masks: whether the model has a mask token.
+    follows_attention: whether `bidirectional` is set to the attention of the run in init_from.
     units: the units of metrics that have one. per_token: metrics that are averages over tokens, which are comparable
     only between runs with the same tokenizer.
     """
@@ -31,6 +33,8 @@ class ObjectiveConfig:
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
     unit: ClassVar[str] = "token"
+    masks: ClassVar[bool] = False
+    follows_attention: ClassVar[bool] = False
     units: ClassVar[dict[str, str]] = {"val/loss": "nats per token", "val/bpb": "bits per byte"}
     per_token: ClassVar[tuple[str, ...]] = ("val/loss", "val/perplexity")
 
@@ -65,6 +69,7 @@ class MLMConfig(ObjectiveConfig):
     """Fraction of the tokens of a window that the model must predict; above 0 and below 1."""
     metrics: ClassVar[tuple[str, ...]] = ("val/mlm_loss", "val/mlm_accuracy")
     best_by: ClassVar[str] = "val/mlm_loss"
+    masks: ClassVar[bool] = True
     units: ClassVar[dict[str, str]] = {"val/mlm_loss": "nats per masked token"}
     per_token: ClassVar[tuple[str, ...]] = metrics
 
@@ -95,6 +100,7 @@ class ClassificationConfig(ObjectiveConfig):
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/accuracy", "val/macro_f1")
     best_by: ClassVar[str] = "val/loss"
     unit: ClassVar[str] = "text"
+    follows_attention: ClassVar[bool] = True
     units: ClassVar[dict[str, str]] = {"val/loss": "nats per text"}
     per_token: ClassVar[tuple[str, ...]] = ()
 

@@ -1,7 +1,7 @@
-"""python -m gptexp.conformance: what the literature published, computed again here, in one table.
+"""Conformance: published numbers, computed again and compared in one table.
 
-    area (a file each) -> checks -> outcomes -> table, conformance.md
+    area (one file each) -> checks -> outcomes -> table, conformance.md
 
-A check is a published number, its source, how far ours may lie from it, and the function that computes ours.
-Nothing here imports torch before a check is computed.
+A check is a published number, its source, a tolerance, and the function that computes the number again. The areas
+import torch, so only `run.py` imports them, after the arguments have been checked.
 """

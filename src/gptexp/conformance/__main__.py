@@ -1,4 +1,4 @@
-"""python -m gptexp.conformance."""
+"""Entry point of `python -m gptexp.conformance`."""
 
 from gptexp.conformance.command_line import main
 

@@ -1,4 +1,4 @@
-"""The areas of the table, in its order."""
+"""The areas of the table, in order."""
 
 from __future__ import annotations
 

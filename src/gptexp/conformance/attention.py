@@ -1,24 +1,23 @@
-"""Position: slopes of ALiBi, and the table of sines."""
+"""Positions: the slopes of ALiBi and the sinusoidal table."""
 
 from __future__ import annotations
 
 import math
 
+import torch
+
 from gptexp.conformance.check import Area, Check, Inputs
+from gptexp.models.attention import alibi_slopes
+from gptexp.models.layers import sinusoidal_table
 
 
 def slopes(_: Inputs) -> tuple[float, ...]:
-    from gptexp.models.attention import alibi_slopes
-
+    """Return the ALiBi slopes of 8 heads."""
     return tuple(alibi_slopes(8))
 
 
 def sines(_: Inputs) -> tuple[float, ...]:
-    """Position 1 of the table for a width of 4."""
-    import torch
-
-    from gptexp.models.layers import sinusoidal_table
-
+    """Return position 1 of the sinusoidal table of width 4."""
     return tuple(sinusoidal_table(torch.tensor([1]), 4, torch.float64)[0].tolist())
 
 

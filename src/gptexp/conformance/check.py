@@ -1,4 +1,4 @@
-"""A published number and how it is computed again: the value types of the conformance table."""
+"""Checks of published numbers: their types, how they are computed, and why they are skipped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from gptexp.report import missing_packages
+from gptexp.tokenizers import gpt2
 from gptexp.util.signals import Interrupted
 from gptexp.util.text import install_extra, printable
 
@@ -16,19 +18,19 @@ Value = int | float | str | tuple[int | float, ...]
 
 
 class Need(Enum):
-    """What a check takes besides the package itself; the value says why it can't be had."""
+    """What a check needs besides the package; the value is the reason of a skip."""
 
     training = "trains a model"
     text = "reads Tiny Shakespeare: give --shakespeare PATH"
     weights = "reads GPT-2's weights: give --weights FOLDER"
     wikitext = "reads WikiText-2's test part: give --wikitext FILE (wiki.test.raw)"
     lambada = "reads LAMBADA's test part: give --lambada FILE (lambada_test.jsonl)"
-    gpu = "hours on a CPU: runs where torch finds a CUDA GPU"
+    gpu = "hours on a CPU: needs a CUDA GPU"
     scipy = f"needs scipy: {install_extra('compare')}"
     vocabulary = f"needs GPT-2's vocabulary: {install_extra('gpt2')}"
 
 
-SLOW = {Need.training, Need.text, Need.weights, Need.wikitext, Need.lambada, Need.gpu}  # what --fast leaves out
+SLOW = {Need.training, Need.text, Need.weights, Need.wikitext, Need.lambada, Need.gpu}  # skipped by --fast
 
 
 class Status(Enum):
@@ -39,7 +41,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """What the command line gave. scratch: a folder for tokens and runs, removed at the end."""
+    """The inputs on the command line. scratch: a folder for tokens and runs, removed at the end."""
 
     scratch: Path
     fast: bool = False
@@ -51,9 +53,9 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One row. tolerance: how far ours may lie from the published value, at most; 0 means equal.
+    """A row of the table. tolerance: the largest allowed difference to the published value; 0 means equal.
 
-    Of a tuple every member is compared. source: paper and section, or repository and file.
+    Every member of a tuple is compared. source: paper and section, or repository and file.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Area:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A check with what came of it. reason: of a skip, or of a fail without a value."""
+    """The outcome of a check. reason: of a skip, or of a failure without a value."""
 
     check: Check
     status: Status
@@ -83,11 +85,11 @@ class Outcome:
     reason: str = ""
 
 
-def run(check: Check, inputs: Inputs) -> Outcome:
-    """Compute and compare. Whatever a check raises is its own fail; GPTEXP_TRACEBACK=1 shows where.
+def run_check(check: Check, inputs: Inputs) -> Outcome:
+    """Compute a check and compare. An exception fails only this check; GPTEXP_TRACEBACK=1 prints its traceback.
 
     Raises:
-        Interrupted: a signal came while the check trained.
+        Interrupted: a signal arrived while the check trained.
     """
     if reason := why_skipped(check, inputs):
         return Outcome(check=check, status=Status.skipped, reason=reason)
@@ -104,26 +106,26 @@ def run(check: Check, inputs: Inputs) -> Outcome:
 
 
 def why_skipped(check: Check, inputs: Inputs) -> str:
-    """The first thing that a check needs and hasn't got; "" where it can be computed."""
+    """Return the first unmet need of a check, or "" if it can be computed."""
     for need in Need:
         if need in check.needs and inputs.fast and need in SLOW:
-            return "--fast leaves it out: " + need.value.partition(":")[0]
-        if need in check.needs and not _is_there(need, inputs):
+            return "skipped by --fast: " + need.value.partition(":")[0]
+        if need in check.needs and not _is_met(need, inputs):
             return need.value
     return ""
 
 
 def agree(ours: Value, published: Value, tolerance: float) -> bool:
-    """Whether every number lies within the tolerance; text must be the same. A NaN agrees with nothing."""
+    """Return whether every number is within the tolerance, or texts are equal. A NaN never agrees."""
     if isinstance(ours, str) or isinstance(published, str):
         return ours == published
     a, b = (value if isinstance(value, tuple) else (value,) for value in (ours, published))
     return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
 
 
-def _is_there(need: Need, inputs: Inputs) -> bool:
+def _is_met(need: Need, inputs: Inputs) -> bool:
     match need:
-        case Need.training:  # takes nothing but time
+        case Need.training:  # needs only time
             return True
         case Need.text:
             return inputs.shakespeare is not None
@@ -134,12 +136,8 @@ def _is_there(need: Need, inputs: Inputs) -> bool:
 
             return torch.cuda.is_available()
         case Need.scipy:
-            from gptexp.report import missing_packages
-
             return "scipy" not in missing_packages()
         case Need.vocabulary:
-            from gptexp.tokenizers import gpt2
-
             return gpt2.is_there()
 
 

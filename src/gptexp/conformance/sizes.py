@@ -1,15 +1,17 @@
-"""Parameters and FLOPs of the published models, counted on our own presets without allocating them."""
+"""Parameters and FLOPs of published models, counted on the presets without allocating the models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gptexp.compose.composition import compose
 from gptexp.conformance.check import Area, Check, Inputs
-
-if TYPE_CHECKING:
-    from gptexp.models.build import Measured
+from gptexp.models.build import Measured, build_model, measure_model, plain_model
 
 GPT1_VOCABULARY, GPT2_VOCABULARY = 40_478, 50_257
 TOKENS = 1024  # of one GPT-2 sequence
@@ -20,36 +22,26 @@ GPT3 = "GPT-3, arXiv 2005.14165, table 2.1"
 
 
 def parameters(*overrides: str, vocabulary: int = GPT2_VOCABULARY) -> Callable[[Inputs], int]:
-    """Computes the parameters of a composition."""
+    """Return a function that counts the parameters of a composition."""
     return lambda _: _measured(overrides, vocabulary).parameters
 
 
 def sequence_flops(_: Inputs) -> int:
-    """Forward and backward FLOPs of one sequence of GPT-2 124M."""
+    """Return the forward and backward FLOPs of one sequence of GPT-2 124M."""
     return int(_measured(("model=gpt2_small",), GPT2_VOCABULARY).flops_per_token) * TOKENS
 
 
 def counted_forward_flops(_: Inputs) -> int:
-    """FLOPs of the matrix products that torch itself sees in one forward pass of GPT-2 124M."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from gptexp.compose.composition import compose
-    from gptexp.models.build import build_model
-
+    """Return the FLOPs of the matrix products that torch counts in one forward pass of GPT-2 124M."""
     config = compose(["model=gpt2_small"]).model
-    # The plain attention kernel: of the fused ones, some halve the square for causality.
+    # The unfused attention kernel, because some fused ones count half of the scores for causality.
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         build_model(config, GPT2_VOCABULARY)(torch.zeros(1, TOKENS, dtype=torch.int64))
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @lru_cache
 def _measured(overrides: tuple[str, ...], vocabulary: int) -> Measured:
-    from gptexp.compose.composition import compose
-    from gptexp.models.build import measure_model, plain_model
-
     config = compose(list(overrides)).model
     return measure_model(lambda: plain_model(config, vocabulary), config.block_size)
 
@@ -67,7 +59,7 @@ def _gpt3(name: str, published: float, unit: float, layers: int, width: int, hea
 
 PARAMETERS = Area(
     title="Parameters",
-    note="Exact but for GPT-3's, which its table rounds. A tied matrix counts once.",
+    note="Exact, except for GPT-3, whose table is rounded. A tied matrix counts once.",
     checks=(
         _size("GPT-1", 116_534_784, "OpenAI's weights (the paper: 117M)", "model=gpt1", vocabulary=GPT1_VOCABULARY),
         _size("GPT-2 124M without biases", 124_337_664, SIZING, "model=gpt2_small", "model.bias=false"),
@@ -83,8 +75,8 @@ PARAMETERS = Area(
 
 FLOPS = Area(
     title="FLOPs",
-    note="Of one sequence of 1,024 tokens through GPT-2 124M. PaLM's formula counts 6 for each gain of a norm too, "
-    "which is its tolerance.",
+    note="Of one sequence of 1,024 tokens in GPT-2 124M. PaLM's formula also counts 6 per gain of a norm, "
+    "which is the tolerance.",
     checks=(
         Check(name="forward and backward", published=874_944_921_600, source=SIZING, compute=sequence_flops),
         Check(

@@ -1,4 +1,4 @@
-"""Outcomes for a reader: a table for the terminal that fits 80 columns, and conformance.md."""
+"""The outcomes as a table for a terminal of 80 columns, and as conformance.md."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gptexp.util.text import printable
 STYLES = {Status.passed: "green", Status.failed: "bold red", Status.skipped: "dim"}
 WORDS = {Status.passed: "passed", Status.failed: "failed", Status.skipped: "skipped"}
 WIDEST, WIDEST_CELL, LEAST_NAME = 100, 20, 20
-LONGEST_TEXT = 44  # of a hash the beginning is enough to recognise it
+LONGEST_TEXT = 44  # of a hash only the first characters are printed
 Report = Sequence[tuple[Area, Sequence[Outcome]]]
 
 
 def print_area(console: Console, area: Area, outcomes: Sequence[Outcome]) -> None:
-    """Title, note and rows; the source of a number stands below it, over the whole width."""
+    """Print title, note and rows of an area; the source of a number is below it, in the whole width."""
     width = min(console.width, WIDEST)
     cells = [(outcome.check.name, *_numbers(outcome), outcome.status.value) for outcome in outcomes]
     headings = ("", "published", "ours", "tolerance", "")
@@ -38,25 +38,25 @@ def print_area(console: Console, area: Area, outcomes: Sequence[Outcome]) -> Non
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], *, style: str = "", last: str = "") -> Table:
-    """One line of columns; a cell that is too long goes on in the next."""
+    """One row of columns; a cell that is too long is wrapped."""
     table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
     for index, width in enumerate(widths):
-        number = 0 < index < len(widths) - 1
-        table.add_column(width=width, justify="right" if number else "left", overflow="fold")
+        is_number = 0 < index < len(widths) - 1
+        table.add_column(width=width, justify="right" if is_number else "left", overflow="fold")
     table.add_row(*(Text(cell, style=style) for cell in cells[:-1]), Text(cells[-1], style=last))
     return table
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many passed, failed and were skipped."""
+    """Return how many checks passed, failed and were skipped."""
     counts = Counter(outcome.status for outcome in outcomes)
     return " · ".join(f"{counts[status]} {word}" for status, word in WORDS.items())
 
 
 def markdown(report: Report, facts: Mapping[str, str]) -> str:
-    """The whole table as a document of its own; facts: what its head says, by name."""
+    """Return the whole table as a document. facts: lines of its head, by name."""
     every = [outcome for _, rows in report for outcome in rows]
-    head = ["# Conformance", "", "What others published, computed again by this package.", ""]
+    head = ["# Conformance", "", "Published numbers, computed again by this package.", ""]
     head += [f"- {name}: {_cell(value)}" for name, value in facts.items()]
     head += [f"- result: {summary(every)}"]
     parts = [_section(area, rows) for area, rows in report]
@@ -75,23 +75,23 @@ def _section(area: Area, rows: Sequence[Outcome]) -> list[str]:
 
 
 def _numbers(outcome: Outcome) -> tuple[str, str, str]:
-    """Published, ours and tolerance, as a person reads them."""
+    """The published value, the computed value and the tolerance, as text."""
     check = outcome.check
-    ours = "–" if outcome.ours is None else shown(outcome.ours)
-    return shown(check.published), ours, f"± {shown(check.tolerance)}" if check.tolerance else "equal"
+    ours = "–" if outcome.ours is None else format_value(outcome.ours)
+    return format_value(check.published), ours, f"± {format_value(check.tolerance)}" if check.tolerance else "equal"
 
 
-def shown(value: Value) -> str:
-    """1234567 -> 1,234,567; 2.48192 -> 2.4819; a tuple with spaces; long text shortened, quotes where it has ends."""
+def format_value(value: Value) -> str:
+    """Return 1,234,567 or 2.4819; a tuple with spaces; text shortened, and quoted if it begins or ends with a space."""
     if isinstance(value, str):
         text = printable(value)
         text = text if len(text) <= LONGEST_TEXT else f"{text[:12]}…"
         return f"“{text}”" if text != text.strip() else text
-    if isinstance(value, tuple):  # tokens have no thousands
+    if isinstance(value, tuple):  # tokens are printed without commas
         return " ".join(f"{member:.5g}" if isinstance(member, float) else str(member) for member in value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
 
 
 def _cell(text: str) -> str:
-    """Markdown takes | and < in a table for its own."""
+    """Escape the characters that are special in a Markdown table."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")

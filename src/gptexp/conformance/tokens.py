@@ -1,25 +1,20 @@
-"""Worked examples of byte-pair encoding, and GPT-2's tokens of known strings."""
+"""Worked examples of byte-pair encoding, and the GPT-2 tokens of known strings."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from gptexp.config.tokenizer import BPEConfig, GPT2TokenizerConfig
 from gptexp.conformance.check import Area, Check, Inputs, Need
-
-if TYPE_CHECKING:
-    from gptexp.tokenizers import Tokenizer
+from gptexp.tokenizers import Tokenizer, gpt2, train_tokenizer
 
 MINBPE = "aaabdaaabac"
 VOCABULARY = frozenset({Need.vocabulary})
 
 
 def trained_bpe(_: Inputs) -> tuple[int, ...]:
-    """Three merges learned from minbpe's text, and the text encoded with them."""
-    from gptexp.config import BPEConfig
-    from gptexp.tokenizers import train_tokenizer
-
+    """Train three merges on the text of minbpe, and return the text encoded with them."""
     tokenizer = train_tokenizer(BPEConfig(vocab_size=256 + 3 + 1), [MINBPE], [MINBPE])  # 1: <|endoftext|>
     return tuple(tokenizer.encode(MINBPE).tolist())
 
@@ -29,9 +24,6 @@ def gpt2_tokens(text: str) -> Callable[[Inputs], tuple[int, ...]]:
 
 
 def _gpt2() -> Tokenizer:
-    from gptexp.config import GPT2TokenizerConfig
-    from gptexp.tokenizers import train_tokenizer
-
     return train_tokenizer(GPT2TokenizerConfig())
 
 
@@ -42,16 +34,12 @@ def end_of_text(_: Inputs) -> int:
 
 
 def merges_hash(_: Inputs) -> str:
-    """SHA-256 of the file that the vocabulary is read from."""
-    from gptexp.tokenizers import gpt2
-
+    """Return the SHA-256 of the file with the merges."""
     return hashlib.sha256(gpt2.vocab_bpe()).hexdigest()
 
 
 def ids_hash(_: Inputs) -> str:
-    """SHA-256 of OpenAI's other file, made from the first one."""
-    from gptexp.tokenizers import gpt2
-
+    """Return the SHA-256 of OpenAI's other file, which is computed from the merges."""
     return hashlib.sha256(gpt2.encoder_json(gpt2.vocab_bpe())).hexdigest()
 
 
@@ -67,8 +55,8 @@ def _tokens(text: str, published: tuple[int, ...], source: str) -> Check:
 
 AREA = Area(
     title="Tokens",
-    note="Our byte-pair encoding splits a text into words first, as GPT-2 does; minbpe's example is one word, so the "
-    "two agree. Bytes are 0 to 255, merges follow from 256. The rest is GPT-2's vocabulary.",
+    note="The byte-pair encoding splits a text into words first, as GPT-2 does. The example of minbpe is one word, so "
+    "both agree. Bytes are 0 to 255, and merges begin at 256. The other rows are the vocabulary of GPT-2.",
     checks=(
         Check(
             name=f"three merges on {MINBPE}",

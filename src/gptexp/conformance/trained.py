@@ -1,23 +1,26 @@
-"""Models trained anew: the lecture's ladder from bigram to transformer, and nanoGPT's settings."""
+"""Trained models: the steps of the lecture from bigram to transformer, and the settings of nanoGPT."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
+import torch
+from rich.console import Console
+from torch import nn
+
+from gptexp.compose.composition import compose
 from gptexp.conformance.check import Area, Check, Inputs, Need
 from gptexp.conformance.text import data_overrides
+from gptexp.training.build import build_experiment
+from gptexp.training.run import fit
 
-if TYPE_CHECKING:
-    from torch import nn
-
-Start = Callable[["nn.Module", int], None]  # model, seed
+Start = Callable[[nn.Module, int], None]  # model, seed
 NEEDS = frozenset({Need.training, Need.text})
 NEEDS_GPU = NEEDS | {Need.gpu}
 
-# AdamW with torch's defaults at a constant rate, as the lecture has it.
+# AdamW with the defaults of torch at a constant rate, as in the lecture.
 LECTURE = (
     "seed=1337",
     "data.global_batch_size=32",
@@ -48,7 +51,7 @@ SCALED_UP = (
     "optimizer.lr=3e-4",
 )
 
-# What a run leaves beside its score isn't wanted here.
+# Only the score of a run is used here.
 QUIET = (
     "callbacks.samples.tokens=0",
     "callbacks.checkpoint.every_minutes=null",
@@ -58,19 +61,17 @@ QUIET = (
 
 
 def last_loss(*overrides: str, start: Start | None = None) -> Callable[[Inputs], float]:
-    """Trains, and gives the validation loss after the last step. start: changes the first weights."""
+    """Return a function that trains and returns the validation loss after the last step. start: changes the weights."""
     return lambda inputs: _train(inputs, (*overrides, "trainer.val_every_steps=5000"), start)[0]
 
 
 def best_loss(*overrides: str) -> Callable[[Inputs], float]:
-    """Trains, and gives the lowest of the validation losses on the way."""
+    """Return a function that trains and returns the lowest validation loss."""
     return lambda inputs: _train(inputs, overrides)[1]
 
 
 def start_as_torch(model: nn.Module, seed: int) -> None:
-    """First weights as torch's own layers have them, which the lecture leaves as they are; ours are GPT-2's."""
-    import torch
-
+    """Initialize the weights as the layers of torch do, and as the lecture does, instead of as GPT-2 does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in model.modules():
@@ -79,13 +80,7 @@ def start_as_torch(model: nn.Module, seed: int) -> None:
 
 
 def _train(inputs: Inputs, overrides: tuple[str, ...], start: Start | None = None) -> tuple[float, float]:
-    """Compose and train as `python -m gptexp.train` does: the last and the best loss over the whole validation part."""
-    from rich.console import Console
-
-    from gptexp.compose.composition import compose
-    from gptexp.training.build import build_experiment
-    from gptexp.training.run import fit
-
+    """Compose and train like `gptexp train`; return the last and the best loss over the whole validation part."""
     assert inputs.shakespeare is not None
     config = compose([*data_overrides(inputs.shakespeare, inputs.scratch), *overrides, *QUIET])
     with TemporaryDirectory(dir=inputs.scratch) as folder:
@@ -114,10 +109,10 @@ def _lecture(
 
 AREA = Area(
     title="Trained models",
-    note="Validation loss in nats a character after the last step, ours over the whole validation part in windows "
-    "that don't overlap; the lecture's are means over 200 random batches, of one run. Its layers start as torch makes "
-    "them, and so do ours in its steps: from GPT-2's first weights, which are smaller, 5,000 steps without norms end "
-    "higher.",
+    note="Validation loss in nats per character after the last step, here over the whole validation part in windows "
+    "that do not overlap. The losses of the lecture are means over 200 random batches of one run. Its layers, here "
+    "too, have the initialization of torch: with that of GPT-2, which is smaller, 5,000 steps without norms end at a "
+    "higher loss.",
     checks=(
         Check(
             name="bigram against the counted one",

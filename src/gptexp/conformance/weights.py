@@ -1,4 +1,4 @@
-"""GPT-2 itself, where its weights are at hand."""
+"""GPT-2 with its published weights, if they are given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.conformance.check import Area, Check, Inputs, Need
+from gptexp.data.text_file import tokens_of
+from gptexp.evaluation.lambada_hellaswag import lambada
+from gptexp.evaluation.scoring import score_stream
+from gptexp.generation.decoding import stream_tokens
+from gptexp.models.flops import count_parameters
+from gptexp.objectives.loading import load_model
+from gptexp.runs.opening import open_checkpoint
+from gptexp.tokenizers import Tokenizer
 
 PROMPT = "Alan Turing theorized that computers would one day become"
 CONTINUATION = " the most powerful machines on the planet."
@@ -17,24 +25,19 @@ NEEDS = frozenset({Need.weights})
 
 
 @lru_cache(maxsize=1)
-def _loaded(weights: Path) -> tuple[Any, Any]:
-    from gptexp.objectives.loading import load_model
-    from gptexp.runs.opening import open_checkpoint
-
+def _loaded(weights: Path) -> tuple[Any, Tokenizer]:
+    """The model and its tokenizer. Any: torch types the attributes of a module, such as config, as tensors."""
     return load_model(open_checkpoint(weights), weights)
 
 
 def parameters(inputs: Inputs) -> int:
-    from gptexp.models.flops import count_parameters
-
+    """Return the number of parameters of the weights."""
     assert inputs.weights is not None
     return count_parameters(_loaded(inputs.weights)[0])
 
 
 def greedy_text(inputs: Inputs) -> str:
-    """What the model writes after PROMPT when it always takes the likeliest token."""
-    from gptexp.generation.decoding import stream_tokens
-
+    """Return the greedy continuation of PROMPT."""
     assert inputs.weights is not None
     model, tokenizer = _loaded(inputs.weights)
     prompt = tokenizer.encode(PROMPT).tolist()
@@ -42,10 +45,7 @@ def greedy_text(inputs: Inputs) -> str:
 
 
 def wikitext_perplexity(inputs: Inputs) -> float:
-    """A token, in windows of block_size side by side, over the text as it is in the file."""
-    from gptexp.data.text_file import tokens_of
-    from gptexp.evaluation.scoring import score_stream
-
+    """Return the perplexity per token, in adjacent windows of block_size, over the unchanged text of the file."""
     assert inputs.weights is not None
     assert inputs.wikitext is not None
     model, tokenizer = _loaded(inputs.weights)
@@ -55,19 +55,17 @@ def wikitext_perplexity(inputs: Inputs) -> float:
 
 @lru_cache(maxsize=1)
 def _lambada(weights: Path, file: Path) -> dict[str, Any]:
-    from gptexp.evaluation.lambada_hellaswag import lambada
-
     model, tokenizer = _loaded(weights)
     return lambada(model, tokenizer, file, block_size=model.config.block_size)
 
 
 def lambada_score(name: str) -> Callable[[Inputs], float]:
-    """name: accuracy or perplexity of the last word."""
+    """Return a function that computes the accuracy or the perplexity of the last word."""
 
     def compute(inputs: Inputs) -> float:
         assert inputs.weights is not None
         assert inputs.lambada is not None
-        return _lambada(inputs.weights, inputs.lambada)[name]
+        return float(_lambada(inputs.weights, inputs.lambada)[name])
 
     return compute
 
@@ -75,9 +73,9 @@ def lambada_score(name: str) -> Callable[[Inputs], float]:
 AREA = Area(
     title="GPT-2's weights",
     note=f"--weights is a folder with GPT-2 124M. The prompt is “{PROMPT}”. The paper scored WikiText-2 after undoing "
-    "what that data set does to a text, by a recipe that wasn't published; here, as in transformers' guide to "
-    "perplexity (29.94), the text is scored as it is. LAMBADA's published numbers are of whole last words, found by "
-    "greedy decoding; the paper's own (35.13 and 0.4599) leave out stop words.",
+    "the preprocessing of the data set by an unpublished recipe; here, as in the guide to perplexity of transformers "
+    "(29.94), the text is scored unchanged. The published numbers for LAMBADA are of whole last words, predicted by "
+    "greedy decoding; those of the paper (35.13 and 0.4599) exclude stop words.",
     checks=(
         Check(
             name="parameters",

@@ -107,25 +107,36 @@ class TrainBatches(MicroBatches):
         return tokens.contiguous(), targets.contiguous()  # pinning would copy views
 
 
-class ValBatches(Dataset[Batch]):
-    """The validation text in windows that do not overlap; a target that is not scored is IGNORED.
+class ScoredBatches(ABC, Dataset[Batch]):
+    """The validation batches of one rank. They are dealt to the ranks in turn.
 
-    Batches are dealt to the ranks in turn. Each rank has the same number of them, because sharded models compute
-    together; a rank without a batch scores nothing.
+    Each rank has the same number of them, because sharded models compute together; a rank without a batch gets one
+    that is not scored.
     """
 
-    def __init__(
-        self, store: TokenStore, block_size: int, *, eot: int | None, batch: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.store, self.block_size, self.eot, self.batch = store, block_size, eot, batch
-        self.rank, self.world_size = rank, world_size
-        self.starts = val_windows(len(store), block_size)
+    def __init__(self, n_samples: int, *, batch: int, rank: int = 0, world_size: int = 1) -> None:
+        self.n_samples, self.batch, self.rank, self.world_size = n_samples, batch, rank, world_size
 
     def __len__(self) -> int:
-        return -(-len(self.starts) // (self.batch * self.world_size))
+        return -(-self.n_samples // (self.batch * self.world_size))
 
     def __getitem__(self, j: int) -> Batch:
-        first = (j * self.world_size + self.rank) * self.batch
+        return self.take((j * self.world_size + self.rank) * self.batch)
+
+    @abstractmethod
+    def take(self, first: int) -> Batch:
+        """Return the batch that begins with sample `first`, which may be beyond the last sample."""
+
+
+class ValBatches(ScoredBatches):
+    """The validation text in windows that do not overlap; a target that is not scored is IGNORED."""
+
+    def __init__(self, store: TokenStore, block_size: int, *, eot: int | None, batch: int, **ranks: int) -> None:
+        self.store, self.block_size, self.eot = store, block_size, eot
+        self.starts = val_windows(len(store), block_size)
+        super().__init__(len(self.starts), batch=batch, **ranks)
+
+    def take(self, first: int) -> Batch:
         starts = self.starts[first : first + self.batch]
         width = min(self.block_size, max(1, len(self.store) - 1))  # no wider than the text
         tokens = np.zeros((max(1, len(starts)), width), dtype=np.int64)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from gptexp.data.batches import Batch, BatchPlan, MicroBatches
+from gptexp.data.batches import Batch, BatchPlan, MicroBatches, ScoredBatches
 from gptexp.data.corpora.labelled import Label
 from gptexp.data.order import ExampleOrder
 from gptexp.data.prepared import LabelFacts
@@ -99,21 +98,14 @@ class TrainTexts(MicroBatches):
         return _batch(self.examples, self.order.indices(first, self.plan.micro_batch), self.block_size)
 
 
-class ValTexts(Dataset[Batch]):
-    """All validation texts, in batches that are dealt to the ranks in turn.
+class ValTexts(ScoredBatches):
+    """All validation texts: tokens (B, T), lengths (B,) and labels (B,)."""
 
-    A rank without a batch gets a text that is not scored, because sharded models compute together.
-    """
+    def __init__(self, examples: Examples, *, block_size: int, batch: int, **ranks: int) -> None:
+        super().__init__(len(examples), batch=batch, **ranks)
+        self.examples, self.block_size = examples, block_size
 
-    def __init__(self, examples: Examples, *, block_size: int, batch: int, rank: int = 0, world_size: int = 1) -> None:
-        self.examples, self.block_size, self.batch = examples, block_size, batch
-        self.rank, self.world_size = rank, world_size
-
-    def __len__(self) -> int:
-        return -(-len(self.examples) // (self.batch * self.world_size))
-
-    def __getitem__(self, j: int) -> Batch:
-        first = (j * self.world_size + self.rank) * self.batch
+    def take(self, first: int) -> Batch:
         indices = np.arange(first, min(first + self.batch, len(self.examples)))
         if not len(indices):
             return torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64), torch.tensor([IGNORED])

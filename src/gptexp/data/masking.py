@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from gptexp.data.batches import Batch, BatchPlan, MicroBatches
+from gptexp.data.batches import Batch, BatchPlan, MicroBatches, ScoredBatches
 from gptexp.data.order import WindowOrder
 from gptexp.data.shards import TokenStore
 from gptexp.models.losses import IGNORED
@@ -65,31 +64,17 @@ class MaskedTrain(MicroBatches):
         return _batch(list(windows), keys, self.masking)
 
 
-class MaskedVal(Dataset[Batch]):
+class MaskedVal(ScoredBatches):
     """The validation text in windows that do not overlap; the last may be short. All runs and seeds mask it alike."""
 
-    def __init__(
-        self,
-        store: TokenStore,
-        masking: Masking,
-        *,
-        block_size: int,
-        batch: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.store, self.masking, self.block_size, self.batch = store, masking, block_size, batch
-        self.rank, self.world_size = rank, world_size
+    def __init__(self, store: TokenStore, masking: Masking, *, block_size: int, batch: int, **ranks: int) -> None:
+        super().__init__(-(-len(store) // block_size), batch=batch, **ranks)
+        self.store, self.masking, self.block_size = store, masking, block_size
 
-    def __len__(self) -> int:
-        windows = -(-len(self.store) // self.block_size)
-        return -(-windows // (self.batch * self.world_size))
-
-    def __getitem__(self, j: int) -> Batch:
-        first = (j * self.world_size + self.rank) * self.batch
+    def take(self, first: int) -> Batch:
         starts = range(first * self.block_size, len(self.store), self.block_size)[: self.batch]
         windows = [self.store.read(start, start + self.block_size).astype(np.int64) for start in starts]
-        if not windows:  # sharded models compute together, so a rank without a batch gets one that is not scored
+        if not windows:  # a batch that is not scored
             return torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[IGNORED]]), torch.ones(1, dtype=torch.int64)
         return _batch(windows, [(first + row, _VAL_DOMAIN) for row in range(len(windows))], self.masking)
 

@@ -285,39 +285,3 @@ def notify_on_failure() -> Iterator[None]:
 
 def _exit_code(stop: SystemExit) -> int:
     return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-
-
-class Agreement:
-    """The maximum of small integers over all ranks, one call late, so that no step waits for another rank.
-
-    All ranks must call `exchange` equally often. A single process gets its numbers back at once.
-    """
-
-    def __init__(self) -> None:
-        from torch import distributed
-
-        together = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-        self._group = distributed.new_group(backend="gloo") if together else None
-        self._work: Any = None
-        self._numbers: Any = None
-
-    def exchange(self, *numbers: int) -> list[int]:
-        """Return the maximum over all ranks of the numbers of the previous call, and start the exchange of these."""
-        if self._group is None:
-            return list(numbers)
-        import torch
-
-        agreed = self.settle() or [0] * len(numbers)
-        self._numbers = torch.tensor(numbers)
-        self._work = torch.distributed.all_reduce(
-            self._numbers, torch.distributed.ReduceOp.MAX, self._group, async_op=True
-        )
-        return agreed
-
-    def settle(self) -> list[int]:
-        """Wait for the pending exchange and return its result; [] without one."""
-        if self._work is None:
-            return []
-        self._work.wait()
-        self._work = None
-        return [int(number) for number in self._numbers]

@@ -14,7 +14,8 @@ from gptexp.config.override_syntax import by_key
 from gptexp.runs.layout import PROVENANCE, SWEEP
 from gptexp.runs.provenance import read_provenance
 from gptexp.runs.result import is_finished
-from gptexp.util.files import TEXT_BYTES, read_yaml
+from gptexp.util.files import TEXT_BYTES
+from gptexp.util.yaml_files import read_yaml
 
 GROUPS = ("model", "tokenizer", "data", "objective", "finetune", "optimizer", "schedule")
 PRESET = re.compile(r"[\w-]+")

@@ -20,7 +20,7 @@ from gptexp.runs import history, samples
 from gptexp.runs.layout import CONFIG, PROVENANCE, RESULT
 from gptexp.runs.result import COMPLETED, FAILED, Metrics, Result, read_result
 from gptexp.util.errors import RunError
-from gptexp.util.files import read_yaml
+from gptexp.util.yaml_files import read_yaml
 
 NO_RUN = f"no run in it or below it (a run's folder has a {CONFIG})"
 EFFECTIVE_LR = "optimizer.effective_lr"  # the rate that `optimizer.lr: null` resolved to

@@ -10,7 +10,8 @@ from gptexp.config.fingerprint import completed
 from gptexp.runs import huggingface
 from gptexp.runs.layout import CHECKPOINTS, CONFIG, GENERATIONS, LAST, VERIFY, run_folder
 from gptexp.util.errors import RunError
-from gptexp.util.files import read_yaml, user_path
+from gptexp.util.files import user_path
+from gptexp.util.yaml_files import read_yaml
 
 
 def find_checkpoint(run: str, logs: Path = Path("logs"), *, weights: bool = True) -> Path:

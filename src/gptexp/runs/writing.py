@@ -26,7 +26,8 @@ from gptexp.runs.layout import (
 )
 from gptexp.runs.result import is_finished
 from gptexp.util.errors import RunError
-from gptexp.util.files import require_no_link, sweep_leftovers, write_yaml
+from gptexp.util.files import require_no_link, sweep_leftovers
+from gptexp.util.yaml_files import write_yaml
 
 
 @contextmanager

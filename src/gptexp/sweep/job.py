@@ -1,4 +1,4 @@
-"""One job of a sweep, in whichever process a launcher runs it: with the stored settings, going on where it stopped."""
+"""Run one job of a sweep, in any process, with the stored settings; it resumes if it has a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+from filelock import FileLock
+
 from gptexp.compose.composition import config_from_plain
 from gptexp.machine import job_slots
 from gptexp.runs.code_hash import code_sha256
@@ -25,14 +28,14 @@ from gptexp.util.errors import RunError, one_line_errors
 from gptexp.util.files import append_descriptor, make_folder, require_no_link
 
 PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
-GRACE = 30.0  # seconds that a job gets to end its step and save, when the sweep has ended before it
+GRACE = 30.0  # seconds for a job to complete its step and save after the sweep has ended
 
 
 def run(folder: Path, number: int) -> float | None:
-    """Run a stored job to its end; what its objective is judged by, or None if it failed, as result.json then says.
+    """Run a stored job; return its metric, or None if it failed (result.json has the error).
 
-    A finished one costs nothing. One that another process still runs (left by a sweep that was killed) is
-    waited for. A failed one is tried again `sweep.retries` times.
+    A completed job is not repeated. If another process still runs the job (after a sweep was killed), wait for it.
+    A failed job is repeated `sweep.retries` times.
     """
     return lead_or_follow(lambda: _lead(folder, number))
 
@@ -53,17 +56,17 @@ def _lead(folder: Path, number: int) -> float | None:
 
 
 def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: bool) -> None:
-    """Train, and write down why if that fails; a signal ends the process, with the job saved.
+    """Train, and write the error into result.json if that fails; a signal saves the job and ends the process.
 
-    code: the hash of the only code that may train it, with sweep.code=strict.
+    code: with sweep.code=strict, the hash of the code that the job requires.
     """
     began = time.time()
     try:
         if code not in (None, code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
         with one_line_errors(signals_only=True):
-            going_on = has_checkpoint(place)
-            run_experiment(config_from_plain({**settings, "resume": str(place) if going_on else None}), place)
+            resume = str(place) if has_checkpoint(place) else None
+            run_experiment(config_from_plain({**settings, "resume": resume}), place)
     except Exception as error:
         traceback.print_exc()
         if not last:
@@ -76,8 +79,6 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """Wait until no other process trains this job."""
-    from filelock import FileLock
-
     lock = place / f"{LOCK}.job"
     require_no_link(lock)
     with FileLock(lock):
@@ -90,7 +91,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """What the job and its children print goes to its log; the terminal belongs to the sweep."""
+    """Redirect the output of the job and its child processes to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -109,11 +110,11 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 _watching = False
-_idle = threading.Event()  # no job of this process is at work
+_idle = threading.Event()  # set while this process runs no job
 
 
 def _end_with_sweep() -> None:
-    """Whoever ends or kills the sweep leaves no job training on: each ends its step, and saves where it can."""
+    """End the job, with a checkpoint where possible, when the sweep ends or is killed."""
     global _watching
     sweep = int(os.environ.get(PARENT, 0))
     if sweep and sweep != os.getpid() and not _watching:
@@ -123,8 +124,6 @@ def _end_with_sweep() -> None:
 
 
 def _watch(sweep: int) -> None:
-    import psutil
-
     try:
         process = psutil.Process(sweep)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:

@@ -1,4 +1,4 @@
-"""`sweep.dry_run=true`: what every job would be and cost, from a few measured steps; nothing is started or kept."""
+"""`sweep.dry_run=true`: the estimated cost of every job, from a few measured steps; nothing is started or stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gptexp.compose.composition import config_from_plain
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
-from gptexp.training.callbacks.progress import clock, duration, quantity
+from gptexp.training.callbacks.progress import duration
+from gptexp.training.experiment import run_experiment
 from gptexp.util.files import display_path, read_rows
+from gptexp.util.text import clock, quantity
 
-STEPS = 6  # of which the first half warms up
+STEPS = 6  # the first half warms up
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Speed and size of a job. bytes: disk space of its checkpoints."""
+
+    tokens_per_second: float
+    tokens_per_step: float
+    parameters: int
+    flops_per_token: float
+    bytes: int
 
 
 def show(plan: Plan, console: Console) -> None:
-    """A row for each job, and the sums."""
+    """Print a row for each job, and the sums."""
     table = Table("job", "parameters", "tokens", "FLOPs", "time", "disk")
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     seconds = size = 0.0
-    measured: dict[str, dict[str, float]] = {}
+    measured: dict[str, Measurement] = {}
     with console.status("") as status:
         for number, job in enumerate(plan.jobs, 1):
             status.update(f"measuring {number} of {len(plan.jobs)}")
@@ -37,25 +52,25 @@ def show(plan: Plan, console: Console) -> None:
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = job.config["trainer"]["max_steps"] * probe["tokens_per_step"]
-            time = tokens / probe["tokens_per_second"]
-            seconds, size = seconds + time, size + probe["bytes"]
-            flops = tokens * probe["flops_per_token"]
-            row = [quantity(probe["parameters"]), quantity(tokens), f"{flops:.1e}", clock(time)]
-            table.add_row(Text(job.name), *row, _bytes(probe["bytes"]))
+            tokens = job.config["trainer"]["max_steps"] * probe.tokens_per_step
+            time = tokens / probe.tokens_per_second
+            seconds, size = seconds + time, size + probe.bytes
+            flops = tokens * probe.flops_per_token
+            row = [quantity(probe.parameters), quantity(tokens), f"{flops:.1e}", clock(time)]
+            table.add_row(Text(job.name), *row, _bytes(probe.bytes))
     console.print(table)
     one = len(plan.jobs) == 1
     jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
     console.print(
         f"{jobs} on this machine, without validation · {_bytes(size)} below {display_path(plan.folder)}\n"
-        "nothing was started; leave dry_run out to start",
+        "nothing was started; leave out dry_run to start",
         soft_wrap=True,
         markup=False,
     )
 
 
 def _speed_key(job: Job) -> str:
-    """Jobs that differ in these alone take as long a step."""
+    """Return a key of all settings that the speed of a step depends on."""
     settings = copy.deepcopy(job.config)
     for name in ("seed", "name", "schedule"):
         settings.pop(name)
@@ -64,15 +79,12 @@ def _speed_key(job: Job) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def measure(settings: dict[str, Any]) -> dict[str, float]:
-    """Train a few steps in a folder that is thrown away.
+def measure(settings: dict[str, Any]) -> Measurement:
+    """Train a few steps in a temporary folder.
 
     Raises:
-        ValueError: the job can't be trained; with its own words.
+        ValueError: the job cannot be trained.
     """
-    from gptexp.compose.composition import config_from_plain
-    from gptexp.training.experiment import run_experiment
-
     short = copy.deepcopy(settings)
     short["trainer"] |= {"max_steps": STEPS, "val_every_steps": STEPS, "log_every_steps": STEPS // 2}
     short["schedule"]["warmup_steps"] = None
@@ -84,13 +96,17 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
         rows = read_rows(run / METRICS)
         last = (run / CHECKPOINTS / LAST).stat().st_size
     rate = float(rows[-1]["tokens_per_second"])  # of the second half
-    return {
-        "tokens_per_second": rate,
-        "tokens_per_step": result.tokens / result.steps,
-        "parameters": result.parameters,
-        "flops_per_token": result.flops_per_token,
-        "bytes": 3 * last,  # last, the one before, and the best, which is seldom one of them
-    }
+    assert result.tokens
+    assert result.steps
+    assert result.parameters
+    assert result.flops_per_token is not None
+    return Measurement(
+        tokens_per_second=rate,
+        tokens_per_step=result.tokens / result.steps,
+        parameters=result.parameters,
+        flops_per_token=result.flops_per_token,
+        bytes=3 * last,  # last, previous and best, which is usually another step
+    )
 
 
 def _bytes(size: float) -> str:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a line for each job that ends, how far it is, and a table at the end (no torch)."""
+"""Progress of a sweep: a line for each job that ends, a status line, and a table at the end (no torch)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLL = 0.3  # seconds
 
 
 class Progress:
-    """Watches the jobs' folders from a thread, so that it works alike under every launcher."""
+    """Watches the folders of the jobs from a thread, so that it works with every launcher."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -31,7 +31,7 @@ class Progress:
         self.ended: dict[str, str] = {job.name: "completed" for job in sweep.jobs if sweep.status(job) == "completed"}
         self._before = len(self.ended)
         self._done = threading.Event()
-        # Jobs in this process send its standard output to their logs.
+        # Jobs in this process redirect its standard output to their logs.
         self._terminal = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
         self.console = Console(file=self._terminal, highlight=False)
 
@@ -56,12 +56,12 @@ class Progress:
         with self.console.status("") as status:
             while not self._done.wait(POLL):
                 self._look()
-                status.update(Text(self._standing()))
+                status.update(Text(self._state()))
         self._look()
 
     def _look(self) -> None:
-        """Say of every job that has ended since the last look how it ended."""
-        if self.sweep.search is not None:  # which draws its jobs as it goes
+        """Print a line for every job that has ended since the last call."""
+        if self.sweep.search is not None:  # a search adds jobs while it runs
             self.sweep.jobs = read(self.sweep.folder).jobs
         for job in self.sweep.jobs:
             path = self.sweep.place(job) / RESULT
@@ -84,7 +84,7 @@ class Progress:
         )
 
     def _left(self) -> str:
-        """From how quickly jobs have ended since this start."""
+        """Return the remaining time, estimated from the jobs that have ended since this start."""
         now = len(self.ended) - self._before
         left = self.sweep.total - len(self.ended)
         if not now or not left:
@@ -92,7 +92,7 @@ class Progress:
         minutes, seconds = divmod(round((time.time() - self.began) / now * left), 60)
         return f" · about {minutes}:{seconds:02d} left"
 
-    def _standing(self) -> str:
+    def _state(self) -> str:
         running = [job.name for job in self.sweep.jobs if job.name not in self.ended and self._has_begun(job.name)]
         failed = sum(status == "failed" for status in self.ended.values())
         return (
@@ -106,7 +106,7 @@ class Progress:
 
 
 def summary(sweep: Sweep, console: Console) -> int:
-    """A row for each job, and the command that compares them; returns how many have failed."""
+    """Print a row for each job and the command that compares them; return the number of failed jobs."""
     table = Table("job", "status", _metric(sweep), "steps", "seconds")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:]:
@@ -124,7 +124,7 @@ def summary(sweep: Sweep, console: Console) -> int:
         console.print(Text(best), soft_wrap=True)
     for line in failed:
         console.print(Text(f"failed: {line}"), soft_wrap=True)
-    named = {sweep.best_by(job) for job in sweep.jobs} - {"val/bpb"}  # which is what compare takes by itself
+    named = {sweep.best_by(job) for job in sweep.jobs} - {"val/bpb"}  # the default of compare
     metric = ["--metric", *named] if len(named) == 1 else []
     console.print(Text(f"next: {compare_command(display_path(sweep.folder), *metric)}"), soft_wrap=True)
     return len(failed)
@@ -140,7 +140,7 @@ def _best(sweep: Sweep) -> str:
 
 
 def _metric(sweep: Sweep) -> str:
-    """The name of what the jobs are judged by; several objectives, several names."""
+    """Return the metric of the jobs; several names for several objectives."""
     return " or ".join(dict.fromkeys(sweep.best_by(job) for job in sweep.jobs)) or "val/bpb"
 
 

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: a sweep whose jobs Optuna chooses, one after another, from what the earlier ones gave."""
+"""`hydra/sweeper=optuna`: a sweep whose jobs Optuna chooses from the results of earlier jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,18 +15,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gptexp.compose.composition import compose
 from gptexp.sweep import store
-from gptexp.sweep.plan import make_job
+from gptexp.sweep.plan import Search, make_job
 from gptexp.util.errors import ConfigError
 
 DATABASE = "search.db"
 
 
 def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> None:
-    """Go on with the study in the sweep's folder until it has had all its trials.
+    """Start or continue the study in the sweep's folder until all trials are done.
 
-    A trial that was running when the sweep was killed keeps its number, its folder and its settings, and
-    goes on first. Trial k draws with a generator of its own, so a search that goes on draws what it would
-    have drawn. A point that comes again is not trained again.
+    A trial that was running when the sweep was killed keeps its number, folder and settings, and is continued first.
+    The generator of trial k depends on the seed and k only, so a continued search draws the same points as an
+    uninterrupted one. A point that is drawn again is not trained again.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sweep = store.read(folder)
@@ -44,7 +43,7 @@ def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> No
         for trial in trials:
             try:
                 jobs[trial.number] = _job_of(sweep, trial)
-            except ConfigError as error:  # a point of the space that no experiment can have
+            except ConfigError as error:  # a point of the space with invalid settings
                 print(f"trial {trial.number}: {error}", file=sys.stderr)
                 study.tell(trial.number, state=TrialState.FAIL)
         if jobs:
@@ -55,23 +54,21 @@ def run(folder: Path, launch: Callable[[list[int]], None], at_a_time: int) -> No
             study.tell(trial_number, value if good else None, state=None if good else TrialState.FAIL)
 
 
-def _next(
-    study: optuna.Study, space: dict[str, BaseDistribution], search: dict[str, Any], at_a_time: int
-) -> list[FrozenTrial]:
-    """The trials to run now: those that a kill left running, else new ones; none when there have been enough."""
-    left = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.RUNNING]
-    whole = [known for known in left if known.params.keys() == space.keys()]
-    for known in left:
-        if known not in whole:  # killed while it was drawn
+def _next(study: optuna.Study, space: dict[str, BaseDistribution], search: Search, at_a_time: int) -> list[FrozenTrial]:
+    """Return the trials to run now: those that a kill interrupted, else new ones; none when all are done."""
+    interrupted = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.RUNNING]
+    complete = [known for known in interrupted if known.params.keys() == space.keys()]
+    for known in interrupted:
+        if known not in complete:  # killed while it was drawn
             study.tell(known.number, state=TrialState.FAIL)
-    if whole:
-        return whole
+    if complete:
+        return complete
     drawn: list[FrozenTrial] = []
     while len(drawn) < at_a_time and (number := len(study.get_trials(deepcopy=False))) < search["n_trials"]:
         study.sampler = optuna.samplers.TPESampler(seed=(search["seed"] + number) % 2**32, constant_liar=at_a_time > 1)
         trial = study.ask(space)
         twin = next((t for t in study.get_trials(deepcopy=False) if _same(t, trial)), None)
-        if twin is None and _is_drawn(drawn, trial):  # by chance, in one batch: leave it out
+        if twin is None and _is_drawn(drawn, trial):  # a duplicate within the batch
             study.tell(trial, state=TrialState.FAIL)
         elif twin is None:
             drawn.append(study.get_trials(deepcopy=False)[trial.number])
@@ -90,7 +87,7 @@ def _is_drawn(drawn: list[FrozenTrial], new: optuna.Trial) -> bool:
 
 
 def _job_of(sweep: store.Sweep, trial: FrozenTrial) -> int:
-    """The number of the trial's stored job, made and stored now if it is new."""
+    """Return the number of the trial's stored job; a new job is stored first."""
     assert sweep.search is not None
     name = f"trial={trial.number:03d}"
     for number, job in enumerate(sweep.jobs):
@@ -103,10 +100,10 @@ def _job_of(sweep: store.Sweep, trial: FrozenTrial) -> int:
 
 
 def distribution(key: str, text: str) -> BaseDistribution:
-    """Hydra's space as Optuna's: a,b,c · range(2, 7) · interval(0.1, 1) · int(interval(1, 8)) · tag(log, …).
+    """Convert Hydra's search space to Optuna's: a,b,c · range(2, 7) · interval(0.1, 1) · tag(log, …).
 
     Raises:
-        ValueError: something else.
+        ValueError: the text is not a search space.
     """
     value = OverridesParser.create().parse_override(f"{key}={text}").value()
     if isinstance(value, ChoiceSweep):
@@ -125,4 +122,4 @@ def distribution(key: str, text: str) -> BaseDistribution:
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=log)
         return FloatDistribution(float(low), float(high), log=log)
-    raise ValueError(f"{key}={text}: not a space to search; give a,b,c or interval(low, high) or range(from, to)")
+    raise ValueError(f"{key}={text}: not a search space; give a,b,c or interval(low, high) or range(from, to)")

@@ -1,4 +1,4 @@
-"""sweep.yaml, which is written before the first job starts; the jobs' folders; how each job stands (no torch)."""
+"""sweep.yaml, written before the first job starts, and the folders and states of the jobs (no torch)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from gptexp.runs.layout import SWEEP, has_checkpoint
 from gptexp.runs.provenance import code_version, command_line, last_code
 from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
 from gptexp.runs.writing import locked
-from gptexp.sweep.plan import Job, Plan, belongs, safe_name, text_key
+from gptexp.sweep.plan import Job, Plan, Search, belongs, safe_name, text_key
 from gptexp.util.errors import ConfigError
-from gptexp.util.files import TEXT_BYTES, display_path, read_yaml, write_yaml
+from gptexp.util.files import TEXT_BYTES, display_path
+from gptexp.util.yaml_files import read_yaml, write_yaml
 
 LOCK, FORMAT = ".sweep.lock", 1
 SHOWN_DIFFERENCES = 6
@@ -29,7 +30,7 @@ SHOWN_DIFFERENCES = 6
 
 @dataclass(kw_only=True, slots=True)
 class Sweep:
-    """A sweep's folder and what its sweep.yaml holds."""
+    """The folder of a sweep and the content of its sweep.yaml. code: with sweep.code=strict, the required code hash."""
 
     folder: Path
     name: str
@@ -37,16 +38,16 @@ class Sweep:
     fixed: dict[str, Any]
     texts: dict[str, str]
     jobs: list[Job]
-    search: dict[str, Any] | None = None  # with Optuna: space, base overrides, seed, n_trials
-    code: str | None = None  # the hash of the only code that may train its jobs; null: any
+    search: Search | None = None
+    code: str | None = None
 
     @property
     def total(self) -> int:
-        """Jobs in all, those that a search has yet to draw included."""
+        """Number of jobs, including those that a search has not yet chosen."""
         return len(self.jobs) if self.search is None else max(len(self.jobs), int(self.search["n_trials"]))
 
     def best_by(self, job: Job) -> str:
-        """What a job's objective is judged by: val/bpb of a language model."""
+        """Return the metric that the job's objective minimizes, such as val/bpb of a language model."""
         kinds, kind = KINDS["objective"], job.config["objective"].get("kind")
         return best_by(kinds[kind if kind in kinds else DEFAULT_KINDS["objective"]])
 
@@ -55,11 +56,11 @@ class Sweep:
         return find_result(self.place(job)).metrics.get(self.best_by(job))
 
     def place(self, job: Job) -> Path:
-        """The job's run folder."""
+        """Return the job's run folder."""
         return self.folder / job.name
 
     def status(self, job: Job) -> str:
-        """completed, failed, interrupted, started (has a checkpoint) or waiting."""
+        """Return completed, failed, interrupted, started (has a checkpoint) or waiting."""
         place = self.place(job)
         status = find_result(place).status
         if status in (COMPLETED, FAILED, INTERRUPTED):
@@ -67,19 +68,19 @@ class Sweep:
         return "started" if has_checkpoint(place) else "waiting"
 
     def other_code(self) -> list[Job]:
-        """The jobs that were last trained by other code than that of this process."""
+        """Return the jobs that were last trained by other code than this process has."""
         return [job for job in self.jobs if last_code(self.place(job)) not in (None, code_sha256())]
 
     def unfinished(self) -> list[int]:
-        """The numbers of the jobs that have not come to their end."""
+        """Return the numbers of the jobs that are not completed."""
         return [i for i, job in enumerate(self.jobs) if self.status(job) != "completed"]
 
 
 def read(folder: Path) -> Sweep:
-    """The sweep that is stored in a folder.
+    """Read the sweep that is stored in a folder.
 
     Raises:
-        ConfigError: none, or not readable.
+        ConfigError: sweep.yaml is missing or not readable.
     """
     path = folder / SWEEP
     try:
@@ -87,33 +88,34 @@ def read(folder: Path) -> Sweep:
     except OSError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     except ValueError as error:
-        raise _damaged(path, f"is cut short or damaged: no YAML ({str(error).removeprefix(f'{path}: ')})") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        raise _damaged(path, f"is incomplete or damaged: invalid YAML ({reason})") from None
     if wrong := _wrong(stored):
         raise _damaged(path, wrong)
     kept = {key: stored[key] for key in ("name", "retries", "texts", "search")}
     jobs = [_completed(job) for job in stored["jobs"]]
-    younger = _younger(stored["jobs"][0], jobs[0]) if jobs else {}
+    newer = _newer_settings(stored["jobs"][0], jobs[0]) if jobs else {}
     code = stored.get("code") or {}
-    return Sweep(folder=folder, jobs=jobs, fixed={**stored["fixed"], **younger}, code=code.get("required"), **kept)
+    return Sweep(folder=folder, jobs=jobs, fixed={**stored["fixed"], **newer}, code=code.get("required"), **kept)
 
 
 def _damaged(path: Path, wrong: str) -> ConfigError:
-    return ConfigError(f"{path}: {wrong}; move its folder away, or give another sweep.name")
+    return ConfigError(f"{path}: {wrong}; move its folder away, or choose another sweep.name")
 
 
 def _wrong(stored: Any) -> str | None:
-    """What keeps the content of a sweep.yaml from being one."""
+    """Return what is wrong with the content of a sweep.yaml, or None."""
     if not isinstance(stored, dict) or not stored:
-        return "is empty or no sweep"
+        return "is empty or not a sweep"
     if stored.get("format") != FORMAT:
-        return f"has format {stored.get('format')}, this gptexp reads {FORMAT}"
+        return f"has format {stored.get('format')}, but this version of gptexp reads format {FORMAT}"
     kinds = {"name": str, "retries": int, "fixed": dict, "texts": dict, "jobs": list}
     for key, kind in kinds.items():
         if not isinstance(stored.get(key), kind):
-            return f"is cut short or damaged: its `{key}` is {type(stored.get(key)).__name__}, not {kind.__name__}"
+            return f"is incomplete or damaged: `{key}` is {type(stored.get(key)).__name__}, not {kind.__name__}"
     if not all(isinstance(stored.get(key), (dict, type(None))) for key in ("search", "code")) or "search" not in stored:
-        return "is cut short or damaged: its `search` or `code` is none that a sweep writes"
-    return next((f"job {_name(job)}: is none that a sweep writes" for job in stored["jobs"] if not _is_job(job)), None)
+        return "is incomplete or damaged: `search` or `code` is invalid"
+    return next((f"job {_name(job)} is invalid" for job in stored["jobs"] if not _is_job(job)), None)
 
 
 def _name(job: Any) -> Any:
@@ -130,23 +132,23 @@ def _is_job(job: Any) -> bool:
 
 
 def _completed(stored: dict[str, Any]) -> Job:
-    """A job with the settings that are younger than it, at their defaults."""
+    """Return a job with settings that it does not have at their defaults."""
     config = completed(stored["config"])
     return Job(**{**stored, "config": config, "identity": identity(config, seed=True)})
 
 
-def _younger(stored: dict[str, Any], job: Job) -> dict[str, Any]:
-    """The fixed settings that are younger than a sweep, from one of its jobs."""
+def _newer_settings(stored: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Return the fixed settings that did not exist when the sweep was stored, from one of its jobs."""
     swept = [override.partition("=")[0] for override in job.overrides]
-    old, now = settings_that_matter(stored["config"]), settings_that_matter(job.config)
-    return {key: value for key, value in now.items() if key not in old and not belongs(key, swept)}
+    old, new = settings_that_matter(stored["config"]), settings_that_matter(job.config)
+    return {key: value for key, value in new.items() if key not in old and not belongs(key, swept)}
 
 
 def join(plan: Plan) -> Sweep:
-    """Write the plan down, or join it to the sweep that its folder holds: new values are new jobs.
+    """Store the plan, or add it to the sweep in its folder: new values become new jobs.
 
     Raises:
-        ConfigError: the folder's jobs were made with other settings or another text; the differences are named.
+        ConfigError: the stored jobs have other settings or another text; the message lists the differences.
     """
     jobs, texts = list(plan.jobs), plan.texts
     if (plan.folder / SWEEP).exists():
@@ -155,16 +157,16 @@ def join(plan: Plan) -> Sweep:
             if not plan.settings.overwrite:
                 place = display_path(plan.folder)
                 raise ConfigError(
-                    f"{place}: was made with other settings: {'; '.join(differences)}. Give them as they were, "
-                    "or a sweep.name=… of its own, or sweep.overwrite=true to put the old results aside"
+                    f"{place}: has other settings: {'; '.join(differences)}. Restore these settings, "
+                    "choose another sweep.name, or use sweep.overwrite=true to move the old results to another folder"
                 )
-            _put_aside(plan.folder)
+            _move_old_results(plan.folder)
         else:
             known = {job.name: job for job in plan.jobs}
             jobs = [_updated(job, known.pop(job.name, job)) for job in stored.jobs] + list(known.values())
             texts = {**stored.texts, **texts}
     elif plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir()):
-        raise ConfigError(f"{display_path(plan.folder)}: holds something that is no sweep; choose another sweep.name")
+        raise ConfigError(f"{display_path(plan.folder)}: is not empty and not a sweep; choose another sweep.name")
     sweep = Sweep(
         folder=plan.folder,
         name=plan.name,
@@ -180,7 +182,7 @@ def join(plan: Plan) -> Sweep:
 
 
 def _updated(stored: Job, now: Job) -> Job:
-    """The stored job; only where and beside what it runs may follow the new command line."""
+    """Return the stored job with paths, loggers and other settings that may change from the new command line."""
     config = {**stored.config, **{group: now.config[group] for group in ("callbacks", "logger", "paths")}}
     for setting in FREE_ON_RESUME - {"trainer.max_steps"} | {"tokenizer.path"}:
         group, _, name = setting.partition(".")
@@ -190,8 +192,8 @@ def _updated(stored: Job, now: Job) -> Job:
 
 
 def write(sweep: Sweep) -> None:
-    """sweep.yaml, whole or as it was."""
-    plain = {
+    """Write sweep.yaml, completely or not at all."""
+    content = {
         "format": FORMAT,
         "name": sweep.name,
         "command": command_line(),
@@ -202,11 +204,11 @@ def write(sweep: Sweep) -> None:
         "search": sweep.search,
         "jobs": [asdict(job) for job in sweep.jobs],
     }
-    write_yaml(sweep.folder / SWEEP, plain)
+    write_yaml(sweep.folder / SWEEP, content)
 
 
 def _code() -> dict[str, Any]:
-    """Which code composed the sweep; each run's provenance.json says it in full."""
+    """Return which code composed the sweep; provenance.json of each run has the details."""
     code = code_version()
     return {
         "gptexp": code.versions["gptexp"],
@@ -217,12 +219,12 @@ def _code() -> dict[str, Any]:
 
 
 def _differences(stored: Sweep, plan: Plan) -> list[str]:
-    """What is not as recorded, in words; at most a few."""
+    """Return descriptions of the differences between a stored sweep and a plan, at most SHOWN_DIFFERENCES."""
     moved = _moved(stored, plan)
     found = _changed(stored.fixed, {key: moved.get(key, value) for key, value in plan.fixed.items()})
     if plan.settings.code is OtherCode.strict and (jobs := stored.other_code()):
         former = (last_code(stored.place(jobs[0])) or "")[:8]
-        found += [f"the code of {len(jobs)} of its jobs was {former}, is {code_sha256()[:8]} (sweep.code=strict)"]
+        found += [f"the code of {len(jobs)} of its jobs was {former} and is {code_sha256()[:8]} (sweep.code=strict)"]
     changed = [key for key, was in stored.texts.items() if plan.texts.get(key, was) != was]
     found += [f"the text of data={key.split()[0]} has changed" for key in changed]
     known = {job.name: job for job in stored.jobs}
@@ -235,7 +237,7 @@ def _differences(stored: Sweep, plan: Plan) -> list[str]:
 
 
 def _moved(stored: Sweep, plan: Plan) -> dict[str, Any]:
-    """Where the text lay, if it is the same one and lies elsewhere now."""
+    """Return the former path settings of the text if the text is unchanged and has moved."""
     if not stored.jobs or not plan.jobs:
         return {}
     was, now = stored.jobs[0].config["data"], plan.jobs[0].config["data"]
@@ -245,7 +247,7 @@ def _moved(stored: Sweep, plan: Plan) -> dict[str, Any]:
 
 
 def _ignored(stored: Sweep, job: Job, now: Job) -> list[str]:
-    """Settings of an unfinished job that neither make it another one nor can follow the new command line."""
+    """Return changed settings of an unfinished job that do not identify it and that the stored job cannot adopt."""
     if stored.status(job) == "completed":
         return []
     kept, asked = (flatten(j.config) for j in (_updated(job, now), now))
@@ -255,21 +257,21 @@ def _ignored(stored: Sweep, job: Job, now: Job) -> list[str]:
 def _changed(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     missing = object()
     keys = [key for key in {**was, **now} if was.get(key, missing) != now.get(key, missing)]
-    return [f"{key} was {was.get(key, 'not there')}, is {now.get(key, 'not there')}" for key in keys]
+    return [f"{key} was {was.get(key, 'missing')}, is {now.get(key, 'missing')}" for key in keys]
 
 
-def _put_aside(folder: Path) -> None:
-    """Old results stay, under another name; the lock stays where it is held."""
+def _move_old_results(folder: Path) -> None:
+    """Move old results to another folder; the lock, which this process holds, stays."""
     aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}")
     aside.mkdir()
     paths = [path for path in folder.iterdir() if path.name != LOCK]
-    for path in sorted(paths, key=lambda path: path.name == SWEEP):  # sweep.yaml last: killed before, it is done again
+    for path in sorted(paths, key=lambda path: path.name == SWEEP):  # last, so that it is repeated after a kill
         path.replace(aside / path.name)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """The sweep's folder, for this process alone.
+    """Hold the lock of the sweep's folder.
 
     Raises:
         ConfigError: another process runs this sweep.

@@ -35,7 +35,7 @@ from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
 from gptexp.training.callbacks.progress import ProgressLine
-from gptexp.training.callbacks.record import RunRecord
+from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.datamodule import Windows
 from gptexp.training.loop import skip_empty_hooks
@@ -228,15 +228,17 @@ def _peak_flops(config: Config, precision: str) -> float | None:
 
 def _facts(
     config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
-) -> dict[str, Any]:
-    """Return the facts that the record does not measure. has_best: whether the checkpoint of the best step exists."""
-    facts: dict[str, Any] = {"parameters": size.parameters, "trainable_parameters": size.trainable}
-    facts |= {"text_sha256": data.text_sha256, "settings": to_plain(config)}
-    facts["bytes_per_token"] = data.train_text_bytes / data.train_tokens
-    if source:
-        best = source.metrics.get("best") if has_best else None
-        facts |= {"best": best, "seconds": source.metrics.get("seconds", 0.0)}
-    return facts
+) -> RunFacts:
+    """Return the facts of a run. has_best: whether the checkpoint of the best step exists."""
+    return RunFacts(
+        settings=to_plain(config),
+        parameters=size.parameters,
+        trainable_parameters=size.trainable,
+        text_sha256=data.text_sha256,
+        bytes_per_token=data.train_text_bytes / data.train_tokens,
+        best=source.metrics.get("best") if source and has_best else None,
+        seconds=float(source.metrics.get("seconds", 0.0)) if source else 0.0,
+    )
 
 
 def _identity(config: Config, data: PreparedData) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Several processes on this machine that train as one; this process only supervises them.
+"""Start and supervise the ranks of a run on this machine.
 
-No rank lives in here, so nothing of a job leaks into the next one of a sweep. torchrun and srun start
-ranks in their own way: see gptexp.machine.ranks.
+The supervising process does not train, so no state of a job reaches the next job of a sweep. torchrun and srun
+start ranks differently: see gptexp.machine.ranks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -30,55 +30,58 @@ from gptexp.runs.result import interrupted
 from gptexp.util.errors import RunError
 from gptexp.util.signals import ENDING, is_ignored
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
+
 FORWARDED = (*ENDING, *slurm.PREEMPTION)
 
 # Seconds in which all ranks must have ended, once …
-GRACE = 10.0  # one has died: the others may still say what they know
-LEAVING = 90.0  # one has left because of a signal: rank 0 may still have SLURM queue the job again
-FINISHING = 600.0  # one has come to its end: rank 0's loggers may still send what they hold
-STOPPING = 600.0  # a signal was passed on: a step may take that long
+GRACE = 10.0  # one has failed: the others may still report their error
+LEAVING = 90.0  # one has ended because of a signal: rank 0 may still have SLURM requeue the job
+FINISHING = 600.0  # one has completed: the loggers of rank 0 may still send data
+STOPPING = 600.0  # a signal was forwarded: a step may take that long
 FROZEN = 600.0  # one is stopped (SIGSTOP), and the others wait for it
-LOOK = 1.0  # seconds between two looks at the processes
+LOOK = 1.0  # seconds between two checks of the processes
 
 
 def start_ranks(config: Config, folder: Path, processes: int) -> None:
-    """Start the ranks as children, hand them the composition, and wait for all.
+    """Start the ranks as child processes, send them the composition, and wait for all.
 
-    When one dies the others are ended; when this process dies, by whatever signal, so do they.
+    When one fails the others are ended. When this process ends, also by SIGKILL, the ranks end too.
 
     Raises:
-        RunError: a rank failed; says which, and with what.
+        RunError: a rank failed; the message names the rank and its error.
         Interrupted: a signal stopped the run, with a checkpoint.
     """
     store, port = _serve()
-    handed = json.dumps({"config": to_plain(config), "folder": str(folder.resolve())})
-    children = [RankProcess(rank, _spawn(rank, processes, port, handed)) for rank in range(processes)]
+    composition = json.dumps({"config": to_plain(config), "folder": str(folder.resolve())})
+    children = [RankProcess(rank, _spawn(rank, processes, port, composition)) for rank in range(processes)]
     try:
         with _forwarding(children) as received:
             _wait(children, received)
     finally:
         for child in children:
             child.end()
-        del store  # which served until now
-    _conclude(children, received.signums)
-    if received.signums and any(child.code != 0 for child in children):  # else the run had come to its end
+        del store  # the ranks needed it until here
+    _raise_failure(children, received.signums)
+    if received.signums and any(child.code != 0 for child in children):  # otherwise the run is complete
         raise interrupted(received.signums[0], folder)
 
 
-def _serve() -> tuple[Any, int]:
-    """A store for the ranks' process group, on a free port of the loopback: no other machine reaches it."""
-    from torch.distributed import TCPStore
+def _serve() -> tuple[TCPStore, int]:
+    """Return a store for the ranks' process group and its port, on the loopback: no other machine can connect."""
+    from torch._C._distributed_c10d import TCPStore  # torch is slow to import; a refused start does not need it
 
     listening = socket.create_server(("127.0.0.1", 0), backlog=ranks.BACKLOG)
     port, descriptor = listening.getsockname()[1], listening.detach()
     return TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor), port
 
 
-def _spawn(rank: int, processes: int, port: int, handed: str) -> subprocess.Popen[str]:
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0}
-    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+def _spawn(rank: int, processes: int, port: int, composition: str) -> subprocess.Popen[str]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // processes)
-    settings = {**own, **there, **_loopback(), "OMP_NUM_THREADS": threads}
+    settings = {**place, **rendezvous, **_loopback(), "OMP_NUM_THREADS": threads}
     process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.training.worker"],
         env={**os.environ, **{name: str(value) for name, value in settings.items()}},
@@ -86,17 +89,17 @@ def _spawn(rank: int, processes: int, port: int, handed: str) -> subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # a terminal's Ctrl-C comes through us, once
+        start_new_session=True,  # Ctrl-C in a terminal reaches the ranks once, through this process
     )
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has died already, as `_wait` will see
-        process.stdin.write(f"{handed}\n")
+    with suppress(BrokenPipeError):  # it has already ended; `_wait` handles that
+        process.stdin.write(f"{composition}\n")
         process.stdin.flush()
     return process
 
 
 def _loopback() -> dict[str, str]:
-    """Have gloo's sockets listen on the loopback too; it would take the address of the machine's name."""
+    """Return the variable that binds gloo to the loopback; its default is the address of the host name."""
     for name, addresses in psutil.net_if_addrs().items():
         if os.name == "posix" and any(address.address == "127.0.0.1" for address in addresses):
             return {"GLOO_SOCKET_IFNAME": name}
@@ -105,7 +108,7 @@ def _loopback() -> dict[str, str]:
 
 @dataclass
 class _Received:
-    """The signals that this process has got, and when the first came."""
+    """The signals that this process has received, and the time of the first."""
 
     signums: list[int] = field(default_factory=list)
     since: float = 0.0
@@ -113,9 +116,9 @@ class _Received:
 
 @contextmanager
 def _forwarding(children: list[RankProcess]) -> Iterator[_Received]:
-    """Pass on to all ranks the signals that this process gets, and yield what has come.
+    """Forward signals to all ranks, and yield the signals received.
 
-    Each rank ends its step, saves and stops; a second SIGINT kills them.
+    Each rank completes its step, saves and stops. A second SIGINT kills the ranks.
     """
     received = _Received()
 
@@ -138,12 +141,12 @@ def _forwarding(children: list[RankProcess]) -> Iterator[_Received]:
 
 
 def _failed(child: RankProcess) -> bool:
-    """Ended neither well nor by a signal that it was to end by, which the others get as well."""
+    """Return whether the rank has ended with an error, not by a signal that is forwarded to all ranks."""
     return child.code not in (None, 0, *(128 + signum for signum in FORWARDED))
 
 
 def _wait(children: list[RankProcess], received: _Received) -> None:
-    """Until all have ended, or those that still run have had their time."""
+    """Wait until all ranks have ended or a time limit is over."""
     looked = time.monotonic()
     while any(child.code is None for child in children) and not _is_over(children, received):
         if time.monotonic() - looked > LOOK:
@@ -154,7 +157,7 @@ def _wait(children: list[RankProcess], received: _Received) -> None:
 
 
 def _is_over(children: list[RankProcess], received: _Received) -> bool:
-    """Whether the ranks have had their time; those that must be killed have it noted why."""
+    """Return whether a time limit is over; the reason is stored in the ranks that must be killed."""
     running = [child for child in children if child.code is None]
     ended = [child for child in children if child.code is not None]
     frozen = [child for child in running if child.stopped]
@@ -163,7 +166,7 @@ def _is_over(children: list[RankProcess], received: _Received) -> bool:
         (GRACE, [child.died for child in ended if _failed(child)], running, "another rank had failed"),
         (LEAVING, [child.died for child in ended if child.code], running, "another rank had left"),
         (FINISHING, [child.died for child in ended], running, "another rank had finished"),
-        (STOPPING, [received.since] if name else [], running, f"{name} was passed on to it"),
+        (STOPPING, [received.since] if name else [], running, f"{name} was forwarded to it"),
         (FROZEN, [child.stopped for child in frozen], frozen, "it was stopped (SIGSTOP)"),
     ):
         if since and time.monotonic() - min(since) > seconds:
@@ -173,34 +176,34 @@ def _is_over(children: list[RankProcess], received: _Received) -> bool:
     return False
 
 
-def _conclude(children: list[RankProcess], received: list[int]) -> None:
-    """Of several failures say the first; the others are mostly its echo. Ending by a signal that was sent is none."""
+def _raise_failure(children: list[RankProcess], received: list[int]) -> None:
+    """Raise the first failure; later ones mostly follow from it. Ending by a forwarded signal is not a failure."""
     sent = {128 + signum for signum in received} | {-signum for signum in received}
-    killed = {-signal.SIGKILL} if received.count(signal.SIGINT) > 1 else set()  # what a second Ctrl-C does
+    killed = {-signal.SIGKILL} if received.count(signal.SIGINT) > 1 else set()  # by a second Ctrl-C
     failed = [child for child in children if child.code not in {0, *sent, *killed} and not child.killed]
     failed.sort(key=lambda child: (ranks.LOST in _error(child), not _error(child), child.died))
     if failed:
         raise RunError(_cause(failed[0]))
     for child in children:
         if child.overdue:
-            raise RunError(f"rank {child.rank} {child.overdue}, and was killed; the other ranks were stopped")
+            raise RunError(f"rank {child.rank} {child.overdue} and was killed; the other ranks were stopped")
 
 
 def _error(child: RankProcess) -> str:
-    """The line that the rank wrote for the user, if it did."""
+    """Return the error line that the rank printed, or an empty string."""
     return next((line for line in child.withheld if line.startswith("error: ")), "")
 
 
 def _cause(child: RankProcess) -> str:
-    """The line that the rank wrote for the user; without one it was a bug, and everything is shown."""
-    who = "" if child.rank == 0 else f"rank {child.rank}: "
+    """Return the rank's error line. Without one the failure is a bug: print all of the rank's output."""
+    prefix = "" if child.rank == 0 else f"rank {child.rank}: "
     if line := _error(child):
-        return who + line.removeprefix("error: ").rstrip()
+        return prefix + line.removeprefix("error: ").rstrip()
     write(child.withheld)
     assert child.code is not None
     if child.code < 0:
         name = signal.Signals(-child.code).name
-        last = f" (its last line: {child.last})" if child.last else ""  # what a library says before it aborts
+        last = f" (its last line: {child.last})" if child.last else ""  # printed by a library before it aborts
         hint = " (the system may have run out of memory)" if name == "SIGKILL" else last
         return f"rank {child.rank} was ended by {name}{hint}; the other ranks were stopped"
     return f"rank {child.rank} failed: {child.last or f'exit code {child.code}'}; the other ranks were stopped"

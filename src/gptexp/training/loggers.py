@@ -1,4 +1,4 @@
-"""metrics.csv, and TensorBoard with its HPARAMS tab."""
+"""Loggers: metrics.csv, and TensorBoard with its HPARAMS tab."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptexp.util.files import atomic_write, flush, open_append, read_rows
 
 rank_zero_only = pl.utilities.rank_zero_only
 
-# Shown by HPARAMS beside what was typed; a column of each of a hundred constants would hide both from the reader.
+# HPARAMS shows these settings and those of the command line; a hundred constant columns would hide them.
 COMPARED = (
     "model.kind",
     "model.n_layer",
@@ -49,10 +49,10 @@ COLUMNS = (
 
 
 class MetricsCSV(pl.loggers.Logger):
-    """metrics.csv: a row for each step with something to say, appended, readable at any moment.
+    """Appends a row to metrics.csv for each logged step. The file is readable at any time.
 
-    On resume the rows after `first_step` are taken out, because those steps are run again. metrics: the
-    names of what a validation says, the first of which ends a row.
+    On resume the rows after `first_step` are removed, because these steps are repeated. metrics: names of the
+    validation metrics; the first one completes a row.
     """
 
     def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0) -> None:
@@ -73,13 +73,13 @@ class MetricsCSV(pl.loggers.Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Settings stand in config.yaml."""
+        """Do nothing: settings are in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._start()
         known = {name: value for name, value in metrics.items() if name in self.columns}
-        if not known:  # a plug-in's own
+        if not known:  # logged by a plug-in
             return
         if self._row.get("step") != step:
             self._write_row()
@@ -101,7 +101,7 @@ class MetricsCSV(pl.loggers.Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Everything logged is on the disk: called before the checkpoint of its step is written."""
+        """Flush to disk; called before the checkpoint of the step is written."""
         self._write_row()
         if self.path.exists():
             flush(self.path)
@@ -109,7 +109,7 @@ class MetricsCSV(pl.loggers.Logger):
     def _write_row(self) -> None:
         if self._row:
             with open_append(self.path) as file:
-                new = not os.fstat(file.fileno()).st_size  # somebody deleted the file meanwhile
+                new = not os.fstat(file.fileno()).st_size  # the file was deleted during the run
                 file.write(self._to_csv([self._head] * new + [self._row]))
         self._row = {}
 
@@ -133,7 +133,7 @@ class MetricsCSV(pl.loggers.Logger):
 
 
 def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl.loggers.Logger:
-    """A TensorBoard logger that writes straight into the run folder, with HPARAMS that show final metrics."""
+    """Return a TensorBoard logger that writes into the run folder, with an HPARAMS tab that shows final metrics."""
 
     class RunTensorBoard(pl.loggers.TensorBoardLogger):
         @property
@@ -142,7 +142,7 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
 
         @property
         def experiment(self) -> Any:
-            """The writer; made on rank 0 when it is first asked for."""
+            """The writer, created on rank 0 at the first access."""
             if self._experiment is None:
                 self._date_files()
             return super().experiment
@@ -153,28 +153,28 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
 
         @rank_zero_only
         def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-            """Names the metrics too, so that the HPARAMS tab fills as they come in."""
+            """Declare settings and metrics, so that the HPARAMS tab shows metrics as they are logged."""
             given = overrides(folder)
-            for summary in _hparams(_shown(_flat(params), given), list(given), metrics):
+            for summary in _hparams(_selected(_flat(params), given), list(given), metrics):
                 self.experiment._get_file_writer().add_summary(summary)
 
         @rank_zero_only
         def save(self) -> None:
-            """Lightning would write a hparams.yaml; config.yaml says it all."""
+            """Flush, without Lightning's hparams.yaml, which repeats config.yaml."""
             self.experiment.flush()
 
-    purge = first_step + 1 if first_step else 0  # the first session says its start too: only later ones drop points
+    purge = first_step + 1 if first_step else 0  # the step from which earlier points are dropped
     return RunTensorBoard(save_dir=str(folder), name="", version="", default_hp_metric=False, purge_step=purge)
 
 
-def _shown(flat: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """What was typed for this run first, presets by their names; then the settings that most comparisons are about."""
+def _selected(flat: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of the command line (presets by name), then those of COMPARED."""
     first = {key: flat.get(key, value) for key, value in given.items() if key != "seed"}
     return first | {key: flat[key] for key in COMPARED if flat.get(key, "None") != "None"}
 
 
 def _hparams(settings: dict[str, Any], swept: Sequence[str], metrics: Sequence[str]) -> list[Any]:
-    """The summaries of HPARAMS, which puts first what `differs`, and of the metrics the first; val/bpb where it is."""
+    """Return the summaries of HPARAMS. It sorts settings that differ first; of the metrics val/bpb comes first."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
 
@@ -189,10 +189,10 @@ def _hparams(settings: dict[str, Any], swept: Sequence[str], metrics: Sequence[s
 
 
 def date_before(folder: Path, now: int) -> None:
-    """Give event files that are dated from `now` on earlier names, in the same order.
+    """Rename event files dated `now` or later to earlier dates, in the same order.
 
-    TensorBoard reads a folder's files in the order of their names, which begin with the second in which they were
-    made. After a resume within that second, or with a clock that was set back, the newest file would come first.
+    TensorBoard reads files in the order of their names, which begin with the second of their creation. After a
+    resume within that second, or with a clock that was set back, the newest file would come first.
     """
     latest = now - 1
     for path in sorted(folder.glob(EVENTS + "*"), reverse=True):
@@ -204,7 +204,7 @@ def date_before(folder: Path, now: int) -> None:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"model": {"n_head": 4}}` as `{"model.n_head": 4}`, in types that HPARAMS takes."""
+    """Return `{"model": {"n_head": 4}}` as `{"model.n_head": 4}`, with the types that HPARAMS accepts."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""torch.optim.Muon, many matrices at once.
+"""torch.optim.Muon with batched matrices.
 
-torch's own step goes matrix by matrix in bfloat16, which is slow on a CPU, and on sharded matrices rounds
-sums of parts. Here matrices of one shape go through the Newton-Schulz iteration together, sharded ones are
-gathered first, so that every layout computes the same, and the iteration's precision suits the device.
+The step of torch's class processes one matrix at a time in bfloat16: this is slow on a CPU, and on sharded
+matrices it rounds partial sums. Here matrices of equal shape go through the Newton-Schulz iteration together,
+sharded ones are gathered first, so that the result does not depend on sharding, and the precision suits the device.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gptexp.machine.hardware import cpu_has_bf16
 
 
 class BatchedMuon(torch.optim.Muon):
-    """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state are torch's.
+    """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state as in torch.
 
-    found_inf: a flag on the device, as fused AdamW reads it; where it isn't 0 the weights stay.
+    found_inf: a flag on the device, as in fused AdamW; if it is not 0, the weights do not change.
     """
 
     found_inf: Tensor | None = None
@@ -38,26 +38,26 @@ class BatchedMuon(torch.optim.Muon):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for alike in by_shape.values():
-                self._update(alike, group)
+            for matrices in by_shape.values():
+                self._update(matrices, group)
         return loss
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of all matrices of a shape (A, B)."""
-        stacked = torch.stack([_whole(self._accelerated(matrix, group)) for matrix in matrices])  # (N, A, B)
+        """Update all matrices of one shape (A, B)."""
+        stacked = torch.stack([_whole(self._momentum(matrix, group)) for matrix in matrices])  # (N, A, B)
         directions = orthogonalised(stacked, group["ns_coefficients"], group["ns_steps"], group["eps"])
         size = 0.2 * math.sqrt(max(matrices[0].shape))  # the root mean square of AdamW's updates, section 2.2
         flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
-            own = _own(matrix)
-            before = own if flag is None else own.clone()
-            own.mul_(1 - group["lr"] * group["weight_decay"])
-            own.add_(_own(_placed_like(direction, matrix)), alpha=-size * group["lr"])
+            local = _local(matrix)
+            before = local if flag is None else local.clone()
+            local.mul_(1 - group["lr"] * group["weight_decay"])
+            local.add_(_local(_placed_like(direction, matrix)), alpha=-size * group["lr"])
             if flag is not None:
-                own.copy_(torch.where(flag > 0, before, own))
+                local.copy_(torch.where(flag > 0, before, local))
 
-    def _accelerated(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
-        """The gradient with momentum, Nesterov's or plain."""
+    def _momentum(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
+        """Return the gradient with momentum, Nesterov momentum if `nesterov` is set."""
         state, gradient = self.state[matrix], matrix.grad
         assert gradient is not None
         if not state:
@@ -68,7 +68,7 @@ class BatchedMuon(torch.optim.Muon):
 
 
 def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Each matrix (N, A, B) with its singular values brought near 1: Newton-Schulz iteration of a quintic.
+    """Return each matrix (N, A, B) with its singular values near 1, by a quintic Newton-Schulz iteration.
 
     coefficients: a, b, c of a·X + b·(XXᵀ)X + c·(XXᵀ)²X.
     """
@@ -83,7 +83,7 @@ def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], s
 
 
 def _precision(matrices: Tensor) -> torch.dtype:
-    """bfloat16 does for the iteration, where the device multiplies it faster than float32."""
+    """Return bfloat16, which suffices for the iteration, where the device multiplies it faster than float32."""
     if matrices.dtype == torch.float64:
         return torch.float64
     fast = matrices.device.type == "cuda" or (matrices.device.type == "cpu" and cpu_has_bf16())
@@ -94,13 +94,13 @@ def _whole(matrix: Tensor) -> Tensor:
     return matrix.full_tensor() if isinstance(matrix, DTensor) else matrix
 
 
-def _own(matrix: Tensor) -> Tensor:
-    """This rank's part, which shares its memory."""
+def _local(matrix: Tensor) -> Tensor:
+    """Return this rank's part, which shares the matrix's memory."""
     return matrix.to_local() if isinstance(matrix, DTensor) else matrix
 
 
 def _placed_like(whole: Tensor, matrix: Tensor) -> Tensor:
-    """Every rank has the whole: each keeps its part, nothing is sent."""
+    """Return this rank's part of a matrix that every rank has; nothing is sent."""
     if not isinstance(matrix, DTensor):
         return whole
     return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)

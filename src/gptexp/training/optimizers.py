@@ -1,4 +1,4 @@
-"""From a model and the settings `optimizer.*` to one optimizer, and its state as plain data by parameter name."""
+"""The optimizer of a model and the settings `optimizer.*`, and its state as plain data by parameter name."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _FUSED_DEVICES = ("cpu", "cuda")
 def build_optimizer(
     model: nn.Module, config: AdamWConfig, lr: float, *, fused: bool | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW, or Muon with AdamW, over the parameters that require a gradient.
+    """Return AdamW, or Muon with AdamW, for the parameters that require a gradient.
 
-    Each group carries `peak_lr`, the rate that the schedule multiplies; `lr` starts as the same.
+    Each group has `peak_lr`, the rate that the schedule multiplies; `lr` starts with the same value.
 
     Args:
         model: one of gptexp.models, on any device, sharded or not.
         config: AdamWConfig or MuonConfig.
-        lr: peak learning rate; `config.lr` itself may be null and is not read.
-        fused: AdamW's fused kernel; None takes it where it exists. (With float16 loss scaling a fused
-            AdamW unscales gradients by itself, after any clipping: pass False there.)
+        lr: peak learning rate; `config.lr` may be null and is not read.
+        fused: use AdamW's fused kernel; None uses it where it exists. Must be False with float16 loss scaling,
+            because fused AdamW unscales gradients after clipping.
 
     Raises:
         ValueError: optimizer=muon for a model without hidden matrices.
@@ -45,17 +45,17 @@ def build_optimizer(
     if not hidden:
         kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
         raise ValueError(
-            f"optimizer=muon: model={kind} has no hidden matrices, which is all that Muon trains; use optimizer=adamw"
+            f"optimizer=muon: model={kind} has no hidden matrices, and Muon trains nothing else; use optimizer=adamw"
         )
     rest = [(name, parameter) for name, parameter in named if parameter not in inner]
     return MuonWithAdamW(_muon(hidden, config, lr), _adamw(rest, config, lr, fused))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Two optimizers that look like one: one list of groups, one state, one step.
+    """Two optimizers as one: one list of groups, one state, one step.
 
-    Both parts hold the very dictionaries that this one shows, so a learning rate set here reaches them,
-    and `state_dict` and `load_state_dict` are those of any optimizer.
+    Both parts share this optimizer's group dictionaries and state, so a learning rate set here applies to them,
+    and `state_dict` and `load_state_dict` work as in any optimizer.
     """
 
     def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
@@ -73,13 +73,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return {**super().__getstate__(), "muon": self.muon, "adamw": self.adamw}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # load_state_dict ends here too, with new groups and a new state
+        super().__setstate__(state)  # load_state_dict calls this too, with new groups and a new state
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         parts = (*self.muon.param_groups, *self.adamw.param_groups)
-        if not any(param_group is group for group in parts):  # nobody would step it
-            raise ValueError("MuonWithAdamW takes no more parameter groups after its construction")
+        if not any(param_group is group for group in parts):  # neither part would update it
+            raise ValueError("MuonWithAdamW does not accept parameter groups after its construction")
         super().add_param_group(param_group)
 
     @torch.no_grad()
@@ -94,11 +94,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """The optimizer's state as plain data: whole tensors on the CPU, by parameter name.
+    """Return the optimizer's state as plain data: whole tensors on the CPU, by parameter name.
 
-    A parameter that has not been stepped yet has an empty dictionary. Group settings are not in it:
-    they follow from the config. With sharded parameters every process must call this, since each
-    gives its part; all get the whole.
+    A parameter without a step has an empty dictionary. Group settings are not included: they follow from the
+    config. With sharded parameters this is a collective: all ranks must call it, and all get the whole state.
     """
     return {
         name: {key: _whole(value) for key, value in optimizer.state.get(parameter, {}).items()}
@@ -107,11 +106,11 @@ def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def load_named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Put back what `named_optimizer_state` gave, whatever the order of groups and the sharding are now.
+    """Load what `named_optimizer_state` returned; order of groups and sharding may differ.
 
     Raises:
-        ValueError: naming parameters that are missing, unknown, or whose state has other keys or shapes.
-            Nothing is changed then.
+        ValueError: parameters are missing or unknown, or their state has other keys or shapes. The optimizer is
+            unchanged then.
     """
     managed = list(_managed(model, optimizer))
     _require_same_names({name for name, _, _ in managed}, set(state))
@@ -126,16 +125,16 @@ def load_named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimize
 
 
 def _named_parameters(model: nn.Module) -> Iterator[Named]:
-    """Each parameter once, named as in the uncompiled model."""
+    """Yield each parameter once, with its name in the uncompiled model."""
     for name, parameter in model.named_parameters():
         yield name.replace("_orig_mod.", ""), parameter
 
 
 def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
-    """Matrices between the embeddings and the output head: in a GPT those of transformer.h.
+    """Return the matrices between the embeddings and the output head: in a GPT those of transformer.h.
 
-    Adapters (gptexp.models.lora) are none: Muon gives every direction of a weight's update the same size, and a factor
-    of a weight is no weight. They were published, and are tuned, with AdamW.
+    Adapters (gptexp.models.lora) are excluded: Muon orthogonalizes the update of a whole weight, and an adapter is a
+    factor of one.
     """
     outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     apart = ("lm_head", ".lora_", HEAD)
@@ -148,7 +147,7 @@ def _fused_exists(named: Iterable[Named]) -> bool:
 
 
 def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> torch.optim.AdamW:
-    """GPT-2's groups: what multiplies (matrices, tables) decays; biases and gains don't."""
+    """Return AdamW with GPT-2's groups: weight decay for matrices and tables, none for biases and gains."""
     matrices = [p for _, p in named if p.ndim >= 2]
     vectors = [p for _, p in named if p.ndim < 2]
     groups = [
@@ -161,7 +160,7 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> t
 
 
 def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.optim.Muon:
-    """Muon whose updates have the size of AdamW's (arXiv 2502.16982, section 2.2), so that one rate serves both."""
+    """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
     return BatchedMuon(
         [{"params": hidden, "peak_lr": peak}],
@@ -170,12 +169,12 @@ def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.op
         momentum=config.momentum,
         nesterov=config.nesterov,
         ns_steps=config.ns_steps,
-        adjust_lr_fn="match_rms_adamw",  # said for torch's own records; BatchedMuon knows no other
+        adjust_lr_fn="match_rms_adamw",  # recorded in torch's settings; BatchedMuon always does this
     )
 
 
 def _managed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
-    """Name, parameter and group of all that the optimizer trains, in the model's order."""
+    """Yield name, parameter and group of all trained parameters, in the order of the model."""
     group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in _named_parameters(model):
         if parameter in group_of:
@@ -190,14 +189,14 @@ def _whole(value: Any) -> Any:
 
 
 def _placed(key: str, value: Any, parameter: nn.Parameter, group: dict[str, Any]) -> Any:
-    """A copy of the value where the optimizer's next step wants it."""
+    """Return a copy of the value on the device and with the sharding that the optimizer needs."""
     if not isinstance(value, Tensor):
         return value
-    if key == "step":  # counted on the CPU unless the kernel reads it
+    if key == "step":  # on the CPU unless the kernel reads it
         on_device = group.get("fused") or group.get("capturable")
         return value.to(parameter.device if on_device else "cpu", copy=True)
     value = value.to(parameter.device, copy=True)
-    if isinstance(parameter.data, DTensor):  # every process holds the whole value: cut, send nothing
+    if isinstance(parameter.data, DTensor):  # every process has the whole value; nothing is sent
         return distribute_tensor(value, parameter.data.device_mesh, parameter.data.placements, src_data_rank=None)
     return value
 
@@ -206,7 +205,7 @@ def _require_same_names(expected: set[str], found: set[str]) -> None:
     missing, unknown = sorted(expected - found), sorted(found - expected)
     if missing or unknown:
         raise ValueError(
-            "the optimizer state is of another model: "
+            "the optimizer state belongs to another model: "
             + "; ".join(
                 f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names
             )
@@ -217,7 +216,7 @@ def _require_fitting(name: str, parameter: nn.Parameter, group: dict[str, Any], 
     keys = {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer"}
     if state and set(state) != keys:
         raise ValueError(
-            f"the optimizer state of {name} has {', '.join(sorted(state))}; needed: {', '.join(sorted(keys))}"
+            f"the optimizer state of {name} has {', '.join(sorted(state))}; expected: {', '.join(sorted(keys))}"
         )
     for key, value in state.items():
         if key != "step" and value.shape != parameter.shape:

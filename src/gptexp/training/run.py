@@ -24,11 +24,11 @@ from gptexp.runs.provenance import write_provenance
 from gptexp.runs.result import Result, interrupted
 from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.callbacks.bundle import bundle_path
-from gptexp.training.callbacks.progress import duration, quantity, say
+from gptexp.training.callbacks.progress import duration, say
 from gptexp.training.nonfinite import NonFiniteLoss
 from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
-from gptexp.util.text import first_line
+from gptexp.util.text import first_line, quantity
 
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
@@ -176,7 +176,7 @@ def announce(console: Console, e: Experiment) -> None:
     if e.lit.first_step:
         say(console, f"resuming from step {e.lit.first_step}")
     if former := e.record.history.former_code:
-        now = e.record.history.current["code_sha256"]
+        now = e.record.history.current["code_sha256"] or "unknown"
         change = f"it was {former[:8]}, it is {now[:8]}"
         say(console, f"notice: the code has changed since step {e.lit.first_step}: {change}")
     if device == "CPU" and seconds > LONG:

@@ -18,17 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-import yaml
-
 _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 MIB = 2**20
-SETTINGS_BYTES = MIB // 4  # a config.yaml has about 3,000
 TEXT_BYTES = 256 * MIB  # metrics.csv of a million rows has about 100 MiB
 JSON_BYTES = 16 * MIB  # provenance.json may contain a long diff
-YAML_DEPTH = 32
 LFS_POINTER = b"version https://git-lfs"
-_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DiskFullError(OSError):
@@ -185,42 +180,6 @@ def require_no_pointer(path: Path, start: bytes) -> None:
         raise ValueError(
             f"{path}: is a git-lfs pointer, not the file; run `git lfs pull` in its repository, or download the file"
         )
-
-
-def read_yaml(path: Path, at_most: int = SETTINGS_BYTES) -> Any:
-    """Return the content of a YAML file of plain data. Aliases are refused because they can expand exponentially.
-
-    Raises:
-        ValueError: not valid YAML, nested too deeply, or with an alias; the message names the file.
-        OSError: as `read_bytes`.
-    """
-    data = read_bytes(path, at_most)
-    try:
-        _require_bounded_yaml(data)
-        return yaml.load(data, _YAML)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-def _require_bounded_yaml(data: bytes) -> None:
-    depth = 0
-    for event in yaml.parse(data, Loader=_YAML):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"line {event.start_mark.line + 1}: *{event.anchor} is an alias; write the value itself")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > YAML_DEPTH:
-            raise ValueError(f"line {event.start_mark.line + 1}: nested more than {YAML_DEPTH} deep")
-
-
-def write_yaml(path: Path, value: object) -> None:
-    """Write a YAML file atomically."""
-    text = yaml.dump(value, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
-    atomic_write(path, text.encode())
-
-
-class _WithoutAliases(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    def ignore_aliases(self, data: object) -> bool:
-        return True
 
 
 def require_no_link(path: Path) -> None:

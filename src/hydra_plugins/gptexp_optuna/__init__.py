@@ -1,4 +1,4 @@
-"""Hydra finds sweepers in this name space; the work is done in gptexp.sweep.search."""
+"""The Optuna sweeper as a Hydra plug-in, which Hydra finds in this namespace; see gptexp.sweep.search."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Lets Optuna choose the jobs that Hydra's launcher runs."""
+    """A sweeper whose jobs Optuna chooses and Hydra's launcher runs."""
 
     def __init__(self, params: Any = None) -> None:
-        self.params = params  # the space, which gptexp.sweep.plan has read and stored
+        self.params = params  # the search space, which gptexp.sweep.plan reads and stores
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.folder = Path(config.hydra.sweep.dir)
@@ -34,7 +34,7 @@ class OptunaSweeper(Sweeper):
 
         def launch(numbers: list[int]) -> None:
             for job in self.run_jobs([[f"sweep.job={n}"] for n in numbers], initial_job_idx=numbers[0]):
-                _ = job.return_value  # raises what a job raised
+                _ = job.return_value  # raises the job's exception
 
         search.run(self.folder, launch, self.at_a_time if self.at_a_time > 0 else job_slots())  # -1: all cores
 

@@ -95,6 +95,12 @@ def read_text(
     return cut_pieces(_decode(path, (contents or Contents()).chunks(path), encoding, setting))
 
 
+def as_document(pieces: Iterable[str]) -> Iterator[tuple[bool, str]]:
+    """Yield (whether the document begins, piece) for the pieces of a document."""
+    for i, piece in enumerate(pieces):
+        yield i == 0, piece
+
+
 def cut_pieces(chunks: Iterable[str], size: int = PIECE) -> Iterator[str]:
     """Regroup text into pieces of about `size` characters, none empty.
 

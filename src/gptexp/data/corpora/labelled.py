@@ -12,7 +12,7 @@ from typing import Any
 
 from gptexp.config.data import FILE_FORMATS, HuggingFaceConfig, LabelledConfig
 from gptexp.data.corpora._files import find_files
-from gptexp.data.corpora._reading import Contents, Stamps, clean, cut_pieces, hash_contents
+from gptexp.data.corpora._reading import Contents, Stamps, as_document, clean, cut_pieces, hash_contents
 from gptexp.data.corpora._rows import explain, open_rows, require_rows
 from gptexp.data.corpora.base import CorpusBase
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
@@ -59,8 +59,7 @@ class LabelledCorpus(CorpusBase):
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for text, _ in self.rows("train"):
-            for place, piece in enumerate(cut_pieces([text])):
-                yield place == 0, piece
+            yield from as_document(cut_pieces([text]))
 
     @property
     def has_val(self) -> bool:

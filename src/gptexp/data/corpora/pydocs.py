@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gptexp.data.corpora._reading import clean, cut_pieces, hash_contents
+from gptexp.data.corpora._reading import as_document, clean, cut_pieces, hash_contents
 from gptexp.data.corpora.base import CorpusBase
 
 
@@ -20,8 +20,7 @@ class PydocsCorpus(CorpusBase):
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for document in self._documents():
-            for place, piece in enumerate(cut_pieces([document])):
-                yield place == 0, piece
+            yield from as_document(cut_pieces([document]))
 
     def _documents(self) -> list[str]:
         try:

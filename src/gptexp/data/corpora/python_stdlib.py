@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptexp.data.corpora._reading import Contents, clean, cut_pieces, hash_contents
+from gptexp.data.corpora._reading import Contents, as_document, clean, cut_pieces, hash_contents
 from gptexp.data.corpora.base import CorpusBase
 
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -35,8 +35,7 @@ class PythonStdlibCorpus(CorpusBase):
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for file in self._files():
-            for place, piece in enumerate(cut_pieces([_source(b"".join(self._contents.chunks(file)))])):
-                yield place == 0, piece
+            yield from as_document(cut_pieces([_source(b"".join(self._contents.chunks(file)))]))
 
     def _files(self) -> list[Path]:
         root = self._root()

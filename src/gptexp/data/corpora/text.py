@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.data.corpora._files import find_files
-from gptexp.data.corpora._reading import Contents, hash_contents, read_text
+from gptexp.data.corpora._reading import Contents, as_document, hash_contents, read_text
 from gptexp.data.corpora.base import CorpusBase
 from gptexp.util.files import user_path
 
@@ -44,8 +44,7 @@ class TextCorpus(CorpusBase):
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
         for file in self.files():
-            for place, piece in enumerate(read_text(file, self.config.encoding, contents=self._contents)):
-                yield place == 0, piece
+            yield from as_document(read_text(file, self.config.encoding, contents=self._contents))
 
     def _nothing_found(self) -> str:
         looked = user_path(self.config.path, "data.path")

@@ -1,1 +1,1 @@
-"""What runs beside training: the record, the display, the samples, the checkpoints."""
+"""Callbacks of a run: record, progress display, samples, checkpoints."""

@@ -1,4 +1,4 @@
-"""When the run is saved and what is saved; and how a signal ends it."""
+"""When and what a run saves, and how a signal ends it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from gptexp.config import CheckpointConfig
 from gptexp.config.plugins import computing
 from gptexp.machine import ranks, slurm
+from gptexp.machine.agreement import Agreement
 from gptexp.machine.lightning import pl
 from gptexp.models.weights import model_tensors
 from gptexp.runs import checkpoint
@@ -26,12 +27,12 @@ from gptexp.util.signals import ENDING, is_ignored
 
 
 class Checkpoints(pl.Callback):
-    """Saves last.ckpt after each validation, every so many steps or minutes; best.ckpt by the objective's loss.
+    """Saves last.ckpt after each validation and every so many steps or minutes, and best.ckpt by the objective's loss.
 
-    A signal (see Signals) ends the run after the step that is being taken, with a checkpoint. Where a
-    validation follows that step it is made first, so that the resumed curve has it too.
-    identity: config, tokenizer and data fingerprint, as plain data. plugins: the callbacks that
-    a user plugs in, by name; they act before this one, so that a checkpoint holds what they decided at its step.
+    A signal (see Signals) ends the run after the current step, with a checkpoint. If a validation follows that step,
+    it runs first, so that the resumed curve includes it.
+    identity: config, tokenizer and data fingerprint, as plain data. plugins: the user's callbacks by name; they run
+    before this one, so a checkpoint contains their decisions at its step.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Checkpoints(pl.Callback):
         self._stopping = 0
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        self._agreement = ranks.Agreement()
+        self._agreement = Agreement()
         self._saved_at = time.monotonic()
         self.signals.catch(quietly=not trainer.is_global_zero)
 
@@ -62,7 +63,7 @@ class Checkpoints(pl.Callback):
         self._stopping, due = self._agreement.exchange(self.signals.received, self._is_late())
         every = self.config.every_steps
         if lit.validates(lit.step):
-            return  # which saves with its score
+            return  # on_validation_end saves, with the score
         if due or self._stopping or (every is not None and lit.step % every == 0):
             self._save(lit, best=False)
         self._stop_if_asked(lit)
@@ -86,8 +87,8 @@ class Checkpoints(pl.Callback):
 
     def _save(self, lit: LitGPT, *, best: bool) -> None:
         """A collective: sharded tensors are gathered on every rank, rank 0 writes."""
-        lit.train_loss()  # never save weights that are no numbers
-        for logger in lit.trainer.loggers:  # what was logged up to this step is on disk before the step is
+        lit.train_loss()  # raises if weights are not finite
+        for logger in lit.trainer.loggers:  # logs up to this step must be on disk before its checkpoint
             logger.save()
         state = checkpoint.Checkpoint(
             step=lit.step,
@@ -114,11 +115,11 @@ class Checkpoints(pl.Callback):
         self._saved_at = time.monotonic()
 
     def _stop_if_asked(self, lit: LitGPT) -> None:
-        """Raises Interrupted, on all ranks after the same step, once a signal has come."""
+        """Raise Interrupted, on all ranks after the same step, if a signal has arrived."""
         if not self._stopping:
             return
         run = self.folder.parent
-        with ranks.first_then_others(f"stopped after step {lit.step}"):  # none leaves while rank 0 writes
+        with ranks.first_then_others(f"stopped after step {lit.step}"):  # the others wait while rank 0 writes
             if lit.trainer.is_global_zero:
                 name = signal.Signals(self._stopping).name
                 write_result(run, Result(status=INTERRUPTED, signal=name, steps=lit.step))
@@ -126,7 +127,7 @@ class Checkpoints(pl.Callback):
 
 
 def _plain(state: Any) -> Any:
-    """A callback's state as plain data: a member of an enumeration of strings is its text."""
+    """Return a callback's state as plain data; a member of a string enumeration becomes its text."""
     if isinstance(state, dict):
         return {_plain(key): _plain(value) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
@@ -137,7 +138,7 @@ def _plain(state: Any) -> Any:
 
 
 class Signals:
-    """SIGINT, SIGTERM, SIGHUP and SLURM's preemption signals are noted; a second SIGINT ends the process at once."""
+    """Records SIGINT, SIGTERM, SIGHUP and SLURM's preemption signals; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -145,7 +146,7 @@ class Signals:
         self._quietly = False
 
     def catch(self, *, quietly: bool) -> None:
-        """From now on, in the main thread, the only one that may."""
+        """Install the handlers. Python allows this in the main thread only; elsewhere nothing happens."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._quietly = quietly
@@ -153,15 +154,15 @@ class Signals:
         self._former = {signum: signal.signal(signum, self._note) for signum in caught if not is_ignored(signum)}
 
     def release(self) -> None:
-        """As it was before `catch`."""
+        """Restore the handlers from before `catch`."""
         for signum, handler in self._former.items():
             signal.signal(signum, handler)
         self._former = {}
 
     def _note(self, signum: int, frame: object) -> None:
         if signum == self.received == signal.SIGINT:
-            os._exit(128 + signum)  # files are whole at every moment (law 2), so there is nothing to tidy up
+            os._exit(128 + signum)  # files are complete at any time, so no cleanup is needed
         if not self.received and not self._quietly:
-            again = "; once more to quit at once" if signum == signal.SIGINT else ""
-            print(f"{signal.Signals(signum).name}: ending this step, then saving{again}", file=sys.stderr)
+            again = "; press Ctrl-C again to quit at once" if signum == signal.SIGINT else ""
+            print(f"{signal.Signals(signum).name}: completing this step, then saving{again}", file=sys.stderr)
         self.received = signum

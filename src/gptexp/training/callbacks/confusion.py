@@ -8,11 +8,11 @@ from typing import Any
 from gptexp.machine.lightning import pl
 from gptexp.training.module import LitGPT
 
-MOST = 40  # labels in a picture or a table; more can't be read
+MOST = 40  # labels in a readable figure or table
 
 
 class ConfusionMatrix(pl.Callback):
-    """As a picture where matplotlib is installed, else as a table of text. Other objectives have none."""
+    """Logs the confusion matrix as a figure if matplotlib is installed, else as a table; classification only."""
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
@@ -31,7 +31,7 @@ class ConfusionMatrix(pl.Callback):
 
 
 def confusion_table(confusion: Any, labels: list[str]) -> str:
-    """Markdown: a row for each label, a column for what was found."""
+    """Return a Markdown table: a row for each label, a column for each prediction."""
     names = [_cell(label) for label in labels]
     rows = [["label ↓ found →", *names], ["---"] * (1 + len(names))]
     rows += [[name, *(str(int(n)) for n in row)] for name, row in zip(names, confusion, strict=True)]
@@ -39,5 +39,5 @@ def confusion_table(confusion: Any, labels: list[str]) -> str:
 
 
 def _cell(label: str) -> str:
-    """A label, which may hold anything, as the literal text of a cell."""
+    """Return a label, which may contain any character, as literal text of a table cell."""
     return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in label[:40])

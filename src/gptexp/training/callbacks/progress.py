@@ -1,4 +1,4 @@
-"""What a person sees while it trains: one moving line on a terminal, a few plain lines in a file."""
+"""Progress of training: a progress bar on a terminal, a few lines in a log file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.module import LitGPT
 from gptexp.util.text import clock, quantity
 
-PLAIN_LINES = 10  # progress lines in a log file, besides those of validation
-FIRST_LINE = 10.0  # seconds of training after which a log file has a line
-REDRAW = 0.1  # seconds between two pictures of the bar
+LOG_LINES = 10  # progress lines in a log file, besides those of validation
+FIRST_LINE = 10.0  # seconds of training until the first line in a log file
+REDRAW = 0.1  # seconds between two updates of the bar
 
 
 class ProgressLine(pl.Callback):
-    """Step, bar, loss, learning rate, tokens a second, time left; a line for each validation."""
+    """Shows step, loss, learning rate, tokens per second and remaining time, and a line for each validation."""
 
     def __init__(self, console: Console, record: RunRecord) -> None:
         self.console, self.record = console, record
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._began = self._shown_at = 0.0  # as time.monotonic says it
-        self._said = False
+        self._began = self._drawn_at = 0.0  # time.monotonic
+        self._printed = False
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
@@ -57,25 +57,25 @@ class ProgressLine(pl.Callback):
             self._redraw(lit, lit.step + micro / lit.plan.accumulate)
         elif not micro and self._line_is_due(lit):
             self.console.print(f"step {lit.step}/{lit.config.trainer.max_steps}{self._state(lit, lit.step)}")
-            self._said = True
+            self._printed = True
 
     def _redraw(self, lit: LitGPT, done: float) -> None:
-        """Move the bar, with the loss and the rate that were logged last. done: steps, a part of one included."""
+        """Update the bar, with the last logged values. done: steps, including a fraction of the current one."""
         assert self._progress is not None
-        if time.monotonic() - self._shown_at > REDRAW:
+        if time.monotonic() - self._drawn_at > REDRAW:
             self._progress.update(self._task, completed=done, step=int(done), state=self._state(lit, done))
             self._progress.refresh()
-            self._shown_at = time.monotonic()
+            self._drawn_at = time.monotonic()
 
     def _line_is_due(self, lit: LitGPT) -> bool:
-        """In a file: about ten times a run, at a step that is logged; the first after some seconds at the latest."""
+        """Return whether a log file gets a line: about ten times per run, at logged steps, the first one early."""
         last, settings = self.record.last.get("step"), lit.config.trainer
         if last is None:
             return False
-        if not self._said and time.monotonic() - self._began > FIRST_LINE:
+        if not self._printed and time.monotonic() - self._began > FIRST_LINE:
             return True
         logged = settings.log_every_steps
-        interval = logged * max(1, round(settings.max_steps / PLAIN_LINES / logged))
+        interval = logged * max(1, round(settings.max_steps / LOG_LINES / logged))
         return last == lit.step and lit.step % interval == 0
 
     def _state(self, lit: LitGPT, done: float) -> str:
@@ -95,7 +95,7 @@ class ProgressLine(pl.Callback):
             return
         seconds = clock(time.perf_counter() - self.record.started)
         self.console.print(f"step {lit.step} · {lit.score.line()} · {seconds}")
-        self._said = True
+        self._printed = True
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         self._stop()
@@ -110,12 +110,12 @@ class ProgressLine(pl.Callback):
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it is: brackets in it are no markup, and nothing is cut or coloured."""
+    """Print text literally: without markup, highlighting or truncation."""
     console.print(Text(text), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
-    """In words, for an estimate: about 1 minute, about 3 hours."""
+    """Return a rounded duration: about 1 minute, about 3 hours."""
     units: list[tuple[float, str]] = [(86400 * 365, "year"), (86400, "day"), (3600, "hour"), (60, "minute")]
     unit: Callable[[float, str], str] = lambda n, word: f"{n:,.0f} {word}{'' if round(n) == 1 else 's'}"  # noqa: E731
     for size, word in units:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,22 @@ from gptexp.training.module import LitGPT
 
 
 class Throughput:
-    """Training time without validation, sampling and checkpoints, over all restarts; tokens a second from that."""
+    """Measures training time without validation, sampling and checkpoints, over all restarts, and tokens per second."""
 
     def __init__(self, tokens_per_step: int, first_step: int, seconds: float) -> None:
         self.tokens_per_step = tokens_per_step
-        self.seconds = seconds  # of training, in all
+        self.seconds = seconds  # of training, over all restarts
         self.paused = False
         self._since = time.perf_counter()
         self._mark = (seconds, first_step)
 
     def pause(self) -> None:
-        """Stop the clock until `resume`."""
+        """Stop the clock."""
         self._count()
         self.paused = True
 
     def resume(self) -> None:
-        """Let the clock run again."""
+        """Restart the clock."""
         self._since, self.paused = time.perf_counter(), False
 
     def _count(self) -> None:
@@ -40,24 +41,40 @@ class Throughput:
         self._since = now
 
     def elapsed(self) -> float:
-        """Seconds of training until now."""
+        """Return the seconds of training until now."""
         self._count()
         return self.seconds
 
     def rate(self, step: int) -> float:
-        """Tokens a second since the last call."""
+        """Return the tokens per second since the last call."""
         self._count()
         (seconds, steps), self._mark = self._mark, (self.seconds, step)
         return (step - steps) * self.tokens_per_step / max(self.seconds - seconds, 1e-9)
 
 
-class RunRecord(pl.Callback):
-    """Logs a step every `log_every_steps`, each validation, and writes result.json last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What the record of a run contains besides its measurements.
 
-    flops_per_token, peak_flops: for MFU, which is logged where the device's peak is known.
-    facts: settings, for the loggers; parameters, those that train, hash of the scored text and bytes a training
-    token, for result.json; of a resumed run its best score and its seconds so far. best_by: the metric that
-    decides it. history: the code and the learning rates, those of the run's earlier processes included.
+    text_sha256: of the scored text. bytes_per_token: of the training text. best, seconds: of a resumed run, the score
+    of its best step if that checkpoint exists, and its training time until now.
+    """
+
+    settings: dict[str, Any]
+    parameters: int
+    trainable_parameters: int
+    text_sha256: str
+    bytes_per_token: float
+    best: dict[str, float] | None = None
+    seconds: float = 0.0
+
+
+class RunRecord(pl.Callback):
+    """Logs every `log_every_steps`-th step and each validation, and writes result.json at the end.
+
+    flops_per_token, peak_flops: for MFU, which is logged if the peak of the device is known.
+    best_by: the metric that selects the best step. history: code and learning rates, including those of earlier
+    processes of the run.
     """
 
     def __init__(
@@ -68,33 +85,32 @@ class RunRecord(pl.Callback):
         best_by: str,
         flops_per_token: float,
         peak_flops: float | None,
-        facts: dict[str, Any],
+        facts: RunFacts,
         history: History,
         first_step: int,
     ) -> None:
         self.folder, self.facts, self.first_step = folder, facts, first_step
         self.tokens_per_step, self.best_by, self.history = tokens_per_step, best_by, history
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
-        self.best: dict[str, float] | None = facts.pop("best", None)
-        self._seconds_before = float(facts.pop("seconds", 0.0))
+        self.best = facts.best
         self.last: dict[str, float] = {}
         self.throughput: Throughput
         self.is_best = False
         self.started = time.perf_counter()
 
     def take_over(self, lit: LitGPT, trainer: pl.Trainer) -> None:
-        """Count from where the run's earlier processes left off."""
+        """Continue the counters of the earlier processes of the run."""
         lit.trainer = trainer
-        self.throughput = Throughput(self.tokens_per_step, lit.step, self._seconds_before)
+        self.throughput = Throughput(self.tokens_per_step, lit.step, self.facts.seconds)
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         self.take_over(lit, trainer)
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.facts["settings"])
+            logger.log_hyperparams(self.facts.settings)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        if self.throughput.paused:  # validation, sample and checkpoint lie behind
+        if self.throughput.paused:  # validation, sample and checkpoint are done
             self.throughput.resume()
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
@@ -117,7 +133,7 @@ class RunRecord(pl.Callback):
         self._log(trainer, self.last, step)
 
     def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        if lit.device.type != "cpu":  # steps that a GPU has still to do are training too
+        if lit.device.type != "cpu":  # steps that a GPU has not yet completed count as training
             torch.accelerator.synchronize(lit.device)
         self.throughput.pause()
 
@@ -144,17 +160,17 @@ class RunRecord(pl.Callback):
             status=COMPLETED,
             metrics=finite(lit.score.metrics()),
             best=finite(self.best or {}),
-            val={**lit.score.record(), "text_sha256": self.facts["text_sha256"]},
+            val={**lit.score.record(), "text_sha256": self.facts.text_sha256},
             steps=lit.step,
             tokens=tokens,
             seconds=round(time.perf_counter() - self.started, 3),
             training_seconds=round(seconds, 3),
             tokens_per_second=round(tokens / max(seconds, 1e-9), 1),
-            parameters=self.facts["parameters"],
-            trainable_parameters=self.facts["trainable_parameters"],
+            parameters=self.facts.parameters,
+            trainable_parameters=self.facts.trainable_parameters,
             precision=lit.trainer.precision,
             flops_per_token=self.flops_per_token,
-            bytes_per_token=self.facts["bytes_per_token"],
+            bytes_per_token=self.facts.bytes_per_token,
             resumed_from=self.first_step or None,
             peak_lr=history[-1]["peak_lr"],
             code_sha256=history[-1]["code_sha256"],

@@ -1,4 +1,4 @@
-"""What the model writes at each validation."""
+"""Text samples at each validation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from gptexp.util.seeds import sample_seed, seed_generator
 class TextSamples(pl.Callback):
     """Writes a text sample into samples.md and TensorBoard after each validation.
 
-    The sample's length follows from the validation text's (scored_tokens), so that it costs less than the
-    validation: writing a token reads every weight once, scoring sixteen in a batch costs about as much.
+    The length depends on the size of the validation text (scored_tokens), so that sampling costs less than the
+    validation: generating one token costs about as much as scoring sixteen in a batch.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TextSamples(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
-        if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are run again
+        if trainer.is_global_zero and self.path.exists():  # steps after the checkpoint are repeated
             written = samples.read(self.path.parent)
             kept = "".join(samples.section(step, text) for step, text in written if step <= lit.step)
             atomic_write(self.path, kept.encode())
@@ -48,13 +48,13 @@ class TextSamples(pl.Callback):
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
             return
         eager = torch.compiler.set_stance("force_eager") if lit.compiled else nullcontext()
-        with eager:  # texts of ever new lengths would be compiled again and again
+        with eager:  # each new length of the text would be compiled again
             self.text = self._write(lit, length, stop=not sharded)
         if trainer.is_global_zero:
             self._record(trainer, lit.step)
 
     def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
-        """A sharded model computes on all ranks together, so there no rank may stop before the others."""
+        """Generate a text. stop: end at the end-of-text token; a sharded model needs equal steps on all ranks."""
         generator = seed_generator(torch.Generator(), sample_seed(lit.config.seed, lit.step))
         prompt = self.tokenizer.encode(self.prompt).tolist()
         stream = stream_tokens(
@@ -74,5 +74,5 @@ class TextSamples(pl.Callback):
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
-                indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # Markdown's literal text
+                indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # literal text in Markdown
                 writer.add_text("sample", indented, step)

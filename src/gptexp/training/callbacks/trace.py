@@ -1,4 +1,4 @@
-"""Everything about each step that two runs can be compared by; a plug-in, used by `python -m gptexp.verify_resume`."""
+"""A plug-in that records each step exactly, so that `gptexp verify-resume` can compare two runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLUMNS = ["step", "micro", "windows", "loss", "grad_norm", "lr"]
 
 
 class Trace(pl.Callback):
-    """Writes trace-<rank>.csv into the run folder: a row for each forward pass, at once, numbers to the last bit.
+    """Writes trace-<rank>.csv into the run folder: a row for each forward pass, immediately, with exact numbers.
 
-    windows: a hash of each window of the micro-batch. On going on after a kill, rows are appended, so that
-    steps taken twice stand there twice. kill_at: the step in which this process kills itself with
-    SIGKILL, after the update and before anything is said or saved of it; null: never. A resumed run goes on.
+    windows: a hash of each window of the micro-batch. After a resume rows are appended, so a repeated step has
+    several rows. kill_at: the step in which this process kills itself with SIGKILL, after the update and before
+    logs and checkpoints; null: never. It has no effect in a resumed run.
     """
 
     def __init__(self, kill_at: int | None = None) -> None:
@@ -55,9 +55,9 @@ class Trace(pl.Callback):
 
 
 def read_trace(folder: Path) -> dict[tuple[int, int, int], set[tuple[str, ...]]]:
-    """(rank, step, micro) -> every row that stands there for it: one, if what was done twice came out the same.
+    """Return {(rank, step, micro): its different rows}; one row if a repeated step gave the same values.
 
-    A row that a kill cut short doesn't count.
+    An incomplete last row, after a kill, is ignored.
     """
     rows: dict[tuple[int, int, int], set[tuple[str, ...]]] = {}
     for path in sorted(folder.glob("trace-*.csv")):
