@@ -1,4 +1,4 @@
-"""python -m gptexp.compare DIR… [--metric val/bpb] [--by KEY] [--baseline KEY=VALUE] [--at tokens]: what helped?"""
+"""Entry point of `gptexp compare`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def parser() -> OptionParser:
     p = OptionParser(
         prog=program_name("gptexp.compare"),
         description="Compare finished runs: configurations with intervals over seeds, differences to a baseline with "
-        "corrected p-values, plots, and a page. What can't be compared is left out, with the reason.",
+        "corrected p-values, plots, and a page. Runs that cannot be compared are left out, with the reason.",
     )
-    p.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders that hold some")
+    p.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders that contain some")
     p.add_argument("--metric", default="val/bpb", help="of the last step; default: %(default)s")
     p.add_argument("--by", metavar="KEY", action="append", default=[], help="setting to put first; may be repeated")
     baseline = (
@@ -33,7 +33,9 @@ def parser() -> OptionParser:
     out = "folder for table, plots and page; default: DIR/report, and a folder in it for another metric or --at"
     p.add_argument("--out", metavar="FOLDER", type=Path, help=out)
     p.add_argument("--scaling", action="store_true", help="fit L(N, D) = E + A/N^alpha + B/D^beta instead")
-    p.add_argument("--budget", metavar="FLOPS", type=positive_number, help="with --scaling: the compute to be best at")
+    p.add_argument(
+        "--budget", metavar="FLOPS", type=positive_number, help="with --scaling: optimize the size for this compute"
+    )
     return p
 
 

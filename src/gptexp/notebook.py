@@ -1,4 +1,7 @@
-"""What a notebook needs of gptexp: the commands of the terminal, and runs opened for a closer look."""
+"""The API for notebooks: commands as in a terminal, corpora, and trained models.
+
+Functions import torch, lightning and matplotlib only when they need them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.runs.layout import METRICS
+from gptexp.runs import samples
+from gptexp.runs.finding import find_checkpoint
+from gptexp.runs.layout import METRICS, run_folder
+from gptexp.runs.result import Result, find_result
 from gptexp.util.files import read_rows
 
 if TYPE_CHECKING:
@@ -21,11 +27,11 @@ if TYPE_CHECKING:
     from gptexp.tokenizers import Tokenizer
 
 BUDGET = "GPTEXP_BUDGET"
-WIDTH = 100  # columns of a notebook's output
+WIDTH = 100  # columns of the output of a command
 
 
 def set_up() -> None:
-    """Work in the repository's root, wherever the notebook was opened, and draw in gptexp's style."""
+    """Change to the root of the repository, and set the style of plots."""
     import matplotlib.pyplot as plt
 
     from gptexp.report.style import SETTINGS, fonts
@@ -39,10 +45,10 @@ def set_up() -> None:
 
 
 def steps(n: int) -> int:
-    """n training steps; a share of them where the environment says so: GPTEXP_BUDGET=0.1 means a tenth.
+    """Return n training steps, multiplied by the environment variable GPTEXP_BUDGET if it is set, and at least 2.
 
     Raises:
-        ValueError: GPTEXP_BUDGET is no number above 0 and at most 1.
+        ValueError: GPTEXP_BUDGET is not a number above 0 and at most 1.
     """
     value = os.environ.get(BUDGET, "1")
     try:
@@ -50,25 +56,25 @@ def steps(n: int) -> int:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise ValueError(f"{BUDGET}={value}: must be a number above 0, at most 1")
+        raise ValueError(f"{BUDGET}={value}: must be a number above 0 and at most 1")
     return max(2, round(n * share))
 
 
 def command(line: str) -> None:
-    """Run a command of gptexp's as typed in a terminal; what it prints appears below as it comes.
+    """Run a command of gptexp as in a terminal, and print its output.
 
     Raises:
-        ValueError: not one of gptexp's commands.
-        RuntimeError: it failed; what it printed says why.
+        ValueError: not a command of gptexp.
+        RuntimeError: the command failed; its output contains the error.
     """
     words = shlex.split(line)
     if words[:2] != ["python", "-m"] or not words[2:] or words[2].split(".")[0] != "gptexp":
         raise ValueError(f"{line}: give a command of the form python -m gptexp.train …")
-    told = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
-    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # Jupyter's: play a terminal
+    added = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
+    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # set by Jupyter
     process = subprocess.Popen(
         [sys.executable, *words[1:]],
-        env={**kept, **told},
+        env={**kept, **added},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,24 +95,24 @@ def command(line: str) -> None:
 
 
 def open_data(*overrides: str) -> TextData:
-    """Tokenizer and tokens of a corpus as a run with these overrides has them: `open_data("tokenizer=bpe")`.
+    """Return the tokenizer and the tokens of a corpus for these overrides, such as `open_data("tokenizer=bpe")`.
 
     Raises:
-        ValueError: the text isn't there; a wrong override.
+        ValueError: a missing text or a wrong override.
     """
     from gptexp.compose.composition import compose
     from gptexp.data.prepare import prepare
 
-    config = compose([word for typed in overrides for word in shlex.split(typed)])
+    config = compose([word for text in overrides for word in shlex.split(text)])
     cache, block_size = Path(config.paths.cache), config.model.block_size
     return prepare(config.data, config.tokenizer, cache, progress=False, block_size=block_size)
 
 
 def read_text(*overrides: str) -> tuple[str, str]:
-    """Training and validation text of a corpus, split as every run splits it: `read_text("data=harrypotter")`.
+    """Return the training and the validation text of a corpus, such as `read_text("data=harrypotter")`.
 
     Raises:
-        ValueError: the text isn't there; a wrong override.
+        ValueError: a missing text or a wrong override.
     """
     data = open_data(*overrides, "tokenizer=byte")
     train, val = (data.tokenizer.decode(store.read(0, len(store))) for store in (data.train, data.val))
@@ -115,9 +121,9 @@ def read_text(*overrides: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A trained model and what was recorded of it.
+    """A trained model with the records of its run.
 
-    settings: as in config.yaml. model: in eval mode, on the CPU.
+    folder: of the run, or None for published weights. settings: as in config.yaml. model: in eval mode, on the CPU.
     """
 
     folder: Path | None
@@ -126,41 +132,32 @@ class Run:
     tokenizer: Tokenizer
 
     def curve(self, metric: str = "val/loss") -> tuple[list[int], list[float]]:
-        """Steps, and a metric's value at each of them.
+        """Return steps, and the value of a metric at each of them.
 
         Raises:
             ValueError: no such metric in metrics.csv.
         """
-        rows = self._rows()
+        rows = read_rows(self.folder / METRICS) if self.folder else []
         if not rows or metric not in rows[0]:
             raise ValueError(f"{metric}: not in metrics.csv; it has {', '.join(rows[0] if rows else ['nothing'])}")
         found = [(int(row["step"]), float(row[metric])) for row in rows if row[metric]]
         return [step for step, _ in found], [value for _, value in found]
 
-    def _rows(self) -> list[dict[str, str]]:
-        if self.folder is None:
-            return []
-        return read_rows(self.folder / METRICS)
-
     @property
     def result(self) -> dict[str, Any]:
         """The content of result.json; {} before the run has ended."""
-        from gptexp.runs.result import Result, find_result
-
         result = find_result(self.folder) if self.folder else Result()
         return {} if result.status is None else result.as_plain()
 
     def samples(self) -> list[tuple[int, str]]:
-        """(step, what the model wrote then)."""
-        from gptexp.runs import samples
-
+        """Return the text samples of training, each with its step."""
         return samples.read(self.folder) if self.folder else []
 
     def write(self, prompt: str, max_new_tokens: int = 200, *, seed: int = 1, **settings: Any) -> str:
-        """The prompt and how the model goes on; settings: temperature, top_k, top_p.
+        """Return the prompt and its continuation by the model. settings: temperature, top_k, top_p.
 
         Raises:
-            ValueError: a prompt without tokens, or that the tokenizer can't encode; a setting out of range.
+            ValueError: a prompt without tokens, or one that the tokenizer cannot encode; a setting out of range.
         """
         import torch
 
@@ -181,14 +178,12 @@ class Run:
 
 
 def open_run(run: str | Path = "latest") -> Run:
-    """A run folder, a checkpoint file, `latest`, or GPT-2's weights: gpt2, or a folder in Hugging Face's form.
+    """Open a run folder, a checkpoint file, `latest`, or weights of GPT-2: `gpt2`, or a Hugging Face folder.
 
     Raises:
-        ValueError: not there, or not one that writes text.
+        ValueError: missing, or trained with an objective that does not generate text.
     """
     from gptexp.objectives.loading import load_model
-    from gptexp.runs.finding import find_checkpoint
-    from gptexp.runs.layout import run_folder
     from gptexp.runs.opening import open_checkpoint
 
     path = find_checkpoint(str(run))

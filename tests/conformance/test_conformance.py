@@ -167,7 +167,8 @@ def test_numbers_agree_within_the_tolerance_and_nan_never_agrees() -> None:
 
 
 def test_skipped_rows_state_their_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Inputs(scratch=tmp_path, **dict.fromkeys(("shakespeare", "weights", "wikitext", "lambada"), tmp_path))
+    path = tmp_path
+    there = Inputs(scratch=path, shakespeare=path, weights=path, wikitext=path, lambada=path)
     fast = Inputs(scratch=tmp_path, fast=True, shakespeare=tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("gptexp.conformance.check.missing_packages", lambda: ["scipy"])
@@ -233,9 +234,9 @@ def test_counted_losses_equal_those_of_plain_python(story_inputs: Inputs) -> Non
         assert text.bigram(name)(story_inputs) == pytest.approx(-sum(nats) / len(nats), abs=1e-5)
 
 
-def test_each_rung_of_the_ladder_composes_and_differs_from_the_last() -> None:
+def test_each_step_of_the_lecture_composes_and_adds_its_settings() -> None:
     steps = (trained.BIGRAM, trained.HEAD, trained.HEADS, trained.FEED_FORWARD, trained.RESIDUAL, trained.NORM)
-    models = [compose([*step, *trained.QUIET]).model for step in steps]
+    models: list[Any] = [compose([*step, *trained.QUIET]).model for step in steps]
     assert [model.kind for model in models] == ["bigram", *["gpt"] * 5]
     shapes = [(m.n_layer, m.n_head, m.mlp_ratio, m.residual, m.norm.name) for m in models[1:]]
     assert shapes == [
@@ -279,12 +280,8 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here: Trai
     assert reported == weights.PROMPT + plain_text(weights.greedy_text(inputs)) + "\n"
     lines = [json.dumps({"text": f"The cat saw the {word}"}) for word in ("grey mouse", "oven")]
     (workplace / "lambada.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    files = Inputs(
-        scratch=workplace,
-        weights=inputs.weights,
-        wikitext=workplace / "story.txt",
-        lambada=workplace / "lambada.jsonl",
-    )
+    wikitext, lambada = workplace / "story.txt", workplace / "lambada.jsonl"
+    files = Inputs(scratch=workplace, weights=inputs.weights, wikitext=wikitext, lambada=lambada)
     scored = {}
     for options in (["--text", "story.txt", "--stride", "16"], ["--lambada", "lambada.jsonl"]):
         scored[options[0]] = json.loads(command("evaluate", "run", *options, "--json", cwd=workplace).stdout)
@@ -294,7 +291,7 @@ def test_greedy_text_from_weights_equals_the_output_of_generate(train_here: Trai
 
 
 def test_unreadable_weights_fail_with_their_name(tmp_path: Path) -> None:
-    check = a_check(published=124_439_808, compute=weights.parameters, needs=weights.NEEDS)
+    check = a_check(compute=weights.parameters, needs=weights.NEEDS)
     outcome = run_check(check, Inputs(scratch=tmp_path, weights=tmp_path / "nowhere.ckpt"))
     assert outcome.status is Status.failed
     assert "nowhere.ckpt" in outcome.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,9 +59,9 @@ def test_no_other_size_is_better_than_the_optimum() -> None:
 
 def test_a_ladder_that_is_too_small_is_reported() -> None:
     def reported(n: np.ndarray, d: np.ndarray, losses: np.ndarray) -> str:
-        console = Console(width=200, file=io.StringIO())
-        print_law(console, fit(n, d, losses, resamples=30), None)
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        file = io.StringIO()
+        print_law(Console(width=200, file=file), fit(n, d, losses, resamples=30), None)
+        return file.getvalue()
 
     assert "not determined" not in reported(N, D, simulated(0, noise=0.0001))
     near = (N < 2e6) & (D < 4e7)  # sizes and lengths close together, and the noise of single runs
@@ -116,7 +117,7 @@ def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Pa
     ladder(tmp_path)
     make_run(tmp_path / "early", 9.0, model__n_embd=7, trainer__max_steps=1000, result={"steps": 400, "tokens": 4})
     law = fit_folders([tmp_path], "val/bpb")
-    assert [(lost.folder.name, lost.reason) for lost in law.left_out] == [
+    assert [(excluded.folder.name, excluded.reason) for excluded in law.left_out] == [
         ("early", "stopped at step 400 of 1,000: its schedule had not ended")
     ]
     assert law.n.size == 9
@@ -124,11 +125,11 @@ def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Pa
 
 def mixed_ladder(place: Path) -> Path:
     """Nine consistent runs, and nine with another tokenizer and optimizer and much higher losses."""
-    ladder(place / "own")
+    ladder(place / "consistent")
     for i, n in enumerate((1e5, 1e6)):
         for steps in (100, 1000, 10_000):
             settings = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
-            others = {"tokenizer__kind": "byte", "optimizer__kind": "muon", "optimizer__lr": 0.02}
+            others: dict[str, Any] = {"tokenizer__kind": "byte", "optimizer__kind": "muon", "optimizer__lr": 0.02}
             make_run(place / f"other{i}-{steps}", 3 + 90 / n**0.35, parameters=int(n), **settings, **others)
     return place
 
@@ -137,7 +138,7 @@ def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path) ->
     law = fit_folders([mixed_ladder(tmp_path)], "val/bpb")
     assert law.n.size == 9
     assert pytest.approx(1.2, abs=0.3) == law.constants.E
-    assert {lost.reason for lost in law.left_out} == {
+    assert {excluded.reason for excluded in law.left_out} == {
         "not of the fitted group: tokenizer.kind is byte, not char; optimizer.kind is muon, not adamw"
     }
     assert law.group.startswith("fitted: 9 of 15 runs, the largest group that agrees in all but size and length (char")
@@ -153,7 +154,7 @@ def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
     make_run(tmp_path / "swept", 5.0, parameters=int(1e5), optimizer__lr=0.5, model__n_embd=32, trainer__max_steps=100)
     law = fit_folders([tmp_path], "val/bpb")
     assert law.n.size == 9
-    assert [lost.reason for lost in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
+    assert [excluded.reason for excluded in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
 
 
 def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -
              trainer__val_every_steps=100, result={"precision": "bf16-mixed"})  # fmt: skip
     law = fit_folders([tmp_path], "val/bpb")
     assert law.n.size == 9
-    assert [lost.folder.name for lost in law.left_out] == ["other-machine"]
+    assert [excluded.folder.name for excluded in law.left_out] == ["other-machine"]
     assert "trainer.precision is bf16-mixed, not 32-true" in law.left_out[0].reason
 
 
@@ -180,9 +181,9 @@ def test_the_note_states_that_pairs_are_resampled_from_50_points() -> None:
     large, small = fit(n, d, losses, resamples=2), fit(N, D, simulated(0), resamples=2)
     assert [large.resampled, small.resampled] == ["pairs", "residuals"]
     for law, note in ((large, "whole runs resampled"), (small, "residuals resampled")):
-        console = Console(width=200, file=io.StringIO())
-        print_law(console, law, None)
-        assert note in console.file.getvalue()  # type: ignore[attr-defined]
+        file = io.StringIO()
+        print_law(Console(width=200, file=file), law, None)
+        assert note in file.getvalue()
         assert json.loads(to_json(law, None))["resampled"] == law.resampled
 
 
@@ -193,7 +194,7 @@ def test_intervals_keep_their_coverage_if_the_noise_differs(monkeypatch: pytest.
 
     def coverage(first_pair: int) -> float:
         monkeypatch.setattr(scaling, "PAIRS_FROM", first_pair)
-        held = []
+        held: list[bool] = []
         for seed in range(12):
             noise = spread * np.random.default_rng(1000 + seed).standard_normal(n.size)
             law = fit(n, d, TRUE.loss(n, d) * np.exp(noise), resamples=80)

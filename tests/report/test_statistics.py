@@ -42,14 +42,20 @@ def experiment(rng: np.random.Generator, shift: float, *, configurations: int = 
     runs = []
     common = 0.05 * rng.standard_normal(seeds)
     for label in range(configurations):
-        own = 0.01 / math.sqrt(2) * rng.standard_normal(seeds) - (0.01 * shift if label else 0.0)
-        runs += [run(label, seed, 2.0 + own[seed] + common[seed]) for seed in range(seeds)]
+        noise = 0.01 / math.sqrt(2) * rng.standard_normal(seeds) - (0.01 * shift if label else 0.0)
+        runs += [run(label, seed, 2.0 + noise[seed] + common[seed]) for seed in range(seeds)]
     return compare(runs, [], Question())
 
 
 def share(test: Callable[[Comparison], bool], **options: float) -> float:
     rng = np.random.default_rng(1)
     return sum(test(experiment(rng, **options)) for _ in range(SIMULATIONS)) / SIMULATIONS  # type: ignore[arg-type]
+
+
+def mean_difference(c: Comparison) -> float:
+    difference = c.rows[1].difference
+    assert difference is not None
+    return difference.mean
 
 
 def any_significant(c: Comparison) -> bool:
@@ -84,7 +90,7 @@ def test_a_true_difference_is_found_with_the_predicted_power(shift: float, seeds
     """Within three standard errors of the noncentral t's power."""
     expected = power(Difference(-0.01 * shift, "paired t", seeds, 0.01), seeds)
     error = math.sqrt(expected * (1 - expected) / SIMULATIONS)
-    found = share(lambda c: any_significant(c) and c.rows[1].difference.mean < 0, shift=shift, seeds=seeds)
+    found = share(lambda c: any_significant(c) and mean_difference(c) < 0, shift=shift, seeds=seeds)
     assert found == pytest.approx(expected, abs=3 * error)
 
 
@@ -93,6 +99,8 @@ def test_the_interval_covers_the_true_mean_in_95_percent() -> None:
     held = 0
     for _ in range(1000):
         i = interval(list(2.0 + rng.standard_normal(3)))
+        assert i.low is not None
+        assert i.high is not None
         held += i.low < 2.0 < i.high
     assert held / 1000 == pytest.approx(0.95, abs=0.02)
 
@@ -103,7 +111,8 @@ def test_the_interval_covers_the_true_mean_in_95_percent() -> None:
 def test_the_interval_of_one_to_five_equals_the_textbook() -> None:
     """t(0.975, 4) = 2.7764451; sd = sqrt(2.5)."""
     i = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (i.n, i.mean, i.sd) == (5, 3.0, pytest.approx(math.sqrt(2.5)))
+    assert (i.n, i.mean) == (5, 3.0)
+    assert i.sd == pytest.approx(math.sqrt(2.5))
     assert i.half_width == pytest.approx(2.7764451 * math.sqrt(2.5 / 5))
 
 

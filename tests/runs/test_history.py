@@ -52,13 +52,13 @@ def test_a_run_is_extended_only_if_its_learning_rates_differ(found: list[history
 
 
 def test_a_run_resumed_without_changes_stays_one_segment() -> None:
-    first, own = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
-    assert history.History([first], {**own, "from": 10}).until(15) == [{**own, "to": 15}]
-    other: history.Segment = {**own, "from": 10, "code_sha256": "b"}
-    going_on = history.History([first], other)
-    assert going_on.until(10) == [first]
-    assert going_on.until(15) == [first, {**other, "to": 15}]
-    assert (going_on.former_code, history.History([], own).former_code) == ("a", None)
+    first, current = segments("cosine", (10, 20))[0], segments("cosine", (20, 20))[0]
+    assert history.History([first], {**current, "from": 10}).until(15) == [{**current, "to": 15}]
+    other: history.Segment = {**current, "from": 10, "code_sha256": "b"}
+    resumed = history.History([first], other)
+    assert resumed.until(10) == [first]
+    assert resumed.until(15) == [first, {**other, "to": 15}]
+    assert (resumed.former_code, history.History([], current).former_code) == ("a", None)
 
 
 @pytest.mark.parametrize(

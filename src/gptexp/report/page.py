@@ -44,7 +44,7 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
         notes=[printable(line) for line in notes(c)],
         images=[_image(name, data) for name, data in images.items()],
         samples=list(_samples(c)),
-        left_out=[{"folder": printable(str(lost.folder)), "reason": printable(lost.reason)} for lost in c.left_out],
+        left_out=[{"folder": printable(str(run.folder)), "reason": printable(run.reason)} for run in c.left_out],
         differing=list(_differing(c)),
     )
 

@@ -176,7 +176,7 @@ def announce(console: Console, e: Experiment) -> None:
     if e.lit.first_step:
         say(console, f"resuming from step {e.lit.first_step}")
     if former := e.record.history.former_code:
-        now = e.record.history.current["code_sha256"] or ""
+        now = e.record.history.current["code_sha256"] or "unknown"
         change = f"it was {former[:8]}, it is {now[:8]}"
         say(console, f"notice: the code has changed since step {e.lit.first_step}: {change}")
     if device == "CPU" and seconds > LONG:
