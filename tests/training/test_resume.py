@@ -155,7 +155,7 @@ def test_resume_refuses_an_edited_config(
 ) -> None:
     edit(stopped, group, **changes)
     (stopped / "result.json").unlink()
-    with pytest.raises(ValueError, match=r"another run's checkpoint, or config\.yaml was edited") as error:
+    with pytest.raises(ValueError, match=r"a checkpoint of another run, or config\.yaml was edited") as error:
         run_job(compose(RESUME), stopped)
     assert str(error.value).startswith(message)
 
