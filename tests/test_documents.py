@@ -24,7 +24,7 @@ import pytest
 
 from gptexp.commands.listing import COMMANDS
 from gptexp.compose.composition import compose
-from gptexp.compose.messages import check_groups, settings
+from gptexp.compose.messages import check_groups, setting_names
 from gptexp.compose.overrides import jobs_of
 from gptexp.compose.registry import conf_dir, groups, register_schemas
 from gptexp.sweep import launching
@@ -323,7 +323,7 @@ def test_every_setting_in_backticks_exists(document: str) -> None:
             if re.match(r"\+?[a-z_]+([./][a-z_]+)*=", part) and part not in PYTHONS:
                 assert exists(*part.lstrip("+").split("=", 1)), f"{document}: {part}"
             elif re.fullmatch(rf"({GROUPS})(\.[a-z_]+)+", part) and not part.endswith(FILES):
-                assert part in settings(), f"{document}: {part}"
+                assert part in setting_names(), f"{document}: {part}"
 
 
 PATH = re.compile(r"(?<![\w/.])(?:src|conf|docs|tests|benchmarks|notebooks)/[\w./-]*\w")
@@ -344,7 +344,7 @@ def exists(key: str, value: str) -> bool:
     options = groups()
     if key in options:
         return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(options[key])
-    return key in settings() or key.startswith("hydra") or ".plugins." in key
+    return key in setting_names() or key.startswith("hydra") or ".plugins." in key
 
 
 # --------------------------------------------------------------- child processes of the commands

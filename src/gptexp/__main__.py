@@ -1,4 +1,4 @@
-"""Entry point of `gptexp` and `python -m gptexp`: lists the subcommands and starts the one that is named."""
+"""Entry point of `gptexp` and `python -m gptexp`: starts a subcommand, or lists them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,22 @@ from gptexp.util.errors import USER_ERROR
 
 @entry_point
 def main(arguments: list[str] | None = None) -> None:
-    """Start a subcommand, or answer --help, --version and --completion."""
+    """Start a subcommand, or print the answer to --help, --version or --completion."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h"):
         print(listing(__version__))
     elif name == "--version":
         print(f"gptexp {__version__}")
-    elif name == "--completion":
-        from gptexp.commands.completion import script
+    elif name in ("--completion", "--complete"):  # the completion scripts call the latter
+        from gptexp.commands import completion  # imports argparse, which `gptexp --help` does not need
 
-        print(script(rest))
-    elif name == "--complete":  # what the completion scripts call
-        from gptexp.commands.completion import candidates
-
-        print("\n".join(candidates(rest)))
+        print(completion.script(rest) if name == "--completion" else "\n".join(completion.candidates(rest)))
     else:
         _start(name, rest)
 
 
 def _start(name: str, arguments: list[str]) -> None:
-    """Run the `main` of a subcommand, with a command line as `python -m gptexp.NAME` would have it."""
+    """Run the `main` of a subcommand with the command line of `python -m gptexp.NAME`."""
     command = find(name)
     if command is None:
         print(f"error: {unknown(name)}", file=sys.stderr)

@@ -21,7 +21,7 @@ from gptexp.compose import commandline, other_names
 from gptexp.compose import composition as gptexp_compose
 from gptexp.compose.composition import Bases, compose
 from gptexp.compose.hydra_versions import run_task
-from gptexp.compose.messages import settings
+from gptexp.compose.messages import setting_names
 from gptexp.compose.overrides import jobs_of, quoted
 from gptexp.compose.registry import conf_dir, groups, register_schemas
 from gptexp.config.conversion import to_plain
@@ -129,7 +129,7 @@ WRONG = [
     (["--batch-size=8"], "--batch-size=8: a setting has no dashes; write data.global_batch_size=8"),
     (["-m", ""], "'': an empty argument; leave it out"),
     (["-m", "model=glob(x*)"], "model=glob(x*): no such option; one of baby_gpt, bigram"),
-    (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) chooses among a group's options; seed is no group"),
+    (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) selects options of a group; seed is not a group"),
     (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: applies to all jobs"),
     (["model=glob(b*)"], "model=glob(b*): several values are a sweep; add -m"),
     (["data=text", "data.path=三.txt,四.txt"], "data.path='三.txt','四.txt': several values are a sweep; add -m"),
@@ -140,6 +140,7 @@ WRONG = [
     (["--compile"], "--compile: a setting has no dashes; did you mean trainer.compile?"),
     (["tokenizer=files", "tokenizer.path=~nobody-here/x"], "tokenizer.path=~nobody-here/x: the home folder of"),
     (["resume=~nobody-here/x"], "resume=~nobody-here/x: the home folder of"),
+    (["~model.n_layer"], "~model.n_layer: a setting can't be deleted; give it another value"),
     (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
 ]
 
@@ -167,7 +168,7 @@ def test_flags_can_appear_between_overrides() -> None:
 
 
 WORDS = [
-    ("epochs=3", "a run's length is counted in optimizer steps; write trainer.max_steps=N"),
+    ("epochs=3", "the length of a run is given in optimizer steps; write trainer.max_steps=N"),
     ("batch_size=32", "write data.global_batch_size=32"),
     ("lr=3e-4", "write optimizer.lr=0.0003"),
     ("learning-rate=1", "write optimizer.lr=1"),
@@ -188,11 +189,11 @@ def test_a_setting_name_of_another_program_suggests_gptexps_name(override: str, 
 def test_a_published_model_given_as_a_preset_names_both_meanings() -> None:
     with pytest.raises(ConfigError) as error:
         compose(["model=gpt2"])
-    assert "model=gpt2_small trains one of its size from scratch; init_from=gpt2 starts" in str(error.value)
+    assert "model=gpt2_small trains this size from scratch; init_from=gpt2 starts" in str(error.value)
 
 
 def test_every_hint_names_a_setting_that_exists() -> None:
-    assert set(other_names.SETTINGS) <= {*settings(), *groups(), "hydra.run.dir"}
+    assert set(other_names.SETTINGS) <= {*setting_names(), *groups(), "hydra.run.dir"}
     assert set(other_names.PUBLISHED.values()) <= set(groups()["model"])
     assert not set(other_names.WORDS) & set(other_names.SENTENCES)
 

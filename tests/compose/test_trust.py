@@ -80,7 +80,7 @@ def test_evaluate_reads_the_corpus_of_a_trusted_run_or_on_request(
 @pytest.mark.parametrize("data", [TEXT, {**TEXT, "path": "../secret.txt"}, {**TEXT, "path": "~/x"}, HUB, URL])
 def test_resume_ignores_the_data_settings_of_an_untrusted_run(tmp_path: Path, data: dict[str, Any]) -> None:
     run = stored(tmp_path / "theirs/run", data)
-    with pytest.raises(ConfigError, match=rf"resume={run}: lies outside paths\.logs=logs.*data\.kind=.*paths\.logs="):
+    with pytest.raises(ConfigError, match=rf"resume={run}: is outside paths\.logs=logs.*data\.kind=.*paths\.logs="):
         compose([f"resume={run}"])
     wanted = compose([f"resume={run}", f"paths.logs={run.parent}"]).data
     assert wanted.kind == data["kind"]
@@ -97,10 +97,10 @@ def test_a_link_inside_logs_is_trusted_and_a_path_out_of_logs_is_not(tmp_path: P
     (tmp_path / "logs").mkdir()
     (tmp_path / "disk/run").mkdir(parents=True)
     (tmp_path / "logs/run").symlink_to(tmp_path / "disk/run")
-    assert trust.is_own(Path("logs/run"), Path("logs"))
-    assert trust.is_own(tmp_path / "disk/run", Path("disk"))
-    assert not trust.is_own(Path("logs/../disk/run"), Path("logs"))
-    assert not trust.is_own(Path("logs2/run"), Path("logs"))
+    assert trust.is_in_logs(Path("logs/run"), Path("logs"))
+    assert trust.is_in_logs(tmp_path / "disk/run", Path("disk"))
+    assert not trust.is_in_logs(Path("logs/../disk/run"), Path("logs"))
+    assert not trust.is_in_logs(Path("logs2/run"), Path("logs"))
 
 
 MLFLOW = {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": "http://169.254.1.1/${oc.env:HOME}"}
@@ -117,7 +117,7 @@ def with_plugin(folder: Path, group: str, plugin: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("group", ["logger", "callbacks"])
 def test_resume_uses_no_logger_or_variable_of_an_untrusted_run(tmp_path: Path, group: str) -> None:
     run = with_plugin(tmp_path / "theirs/run", group, MLFLOW)
-    with pytest.raises(ConfigError, match=rf"lies outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
+    with pytest.raises(ConfigError, match=rf"is outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
         compose([f"resume={run}"])
     assert not getattr(compose([f"resume={run}", f"{group}=default"]), group).plugins
     own = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["theirs"]

@@ -160,9 +160,9 @@ def test_a_classifier_uses_weights_and_attention_of_an_mlm_run(masked: dict[str,
     torch.testing.assert_close(wte, before[:-1], atol=0.05, rtol=0)
     again = train("init_from=masked", *settings[:-2], "resume=fine", "trainer.max_steps=3", folder="longer")
     assert (again["resumed_from"], again["steps"]) == (2, 3)  # the original command can be run again
-    with pytest.raises(ConfigError, match=r"to see the tokens on both sides; give objective.bidirectional=true"):
+    with pytest.raises(ConfigError, match=r"with bidirectional attention; use objective.bidirectional=true"):
         train("init_from=masked", *settings, "objective.bidirectional=false", folder="other")
-    with pytest.raises(ConfigError, match=r"to see the tokens on both sides; choose objective=mlm or classification"):
+    with pytest.raises(ConfigError, match=r"with bidirectional attention; choose objective=mlm or classification"):
         train("init_from=masked", "data=pydocs", folder="other")
     with pytest.raises(
         ConfigError, match=r"init_from=fine was trained with objective=classification, and has no token"

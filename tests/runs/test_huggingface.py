@@ -465,7 +465,7 @@ def test_settings_of_a_weights_folder_cannot_be_changed_or_resumed(good: Path, w
     line = [*[o for o in TINY if "block_size" not in o], "data.path=story.txt"]
     config = compose([*line, f"init_from={good}"])
     assert (config.model.block_size, config.model.n_layer) == (19, 2)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"resume=.*theirs: is no run of gptexp that could go on.*init_from="):
+    with pytest.raises(ConfigError, match=r"resume=.*theirs: is not a gptexp run.*init_from="):
         compose([*line, f"resume={good}"])
     from gptexp.compose.commandline import check
 

@@ -214,7 +214,7 @@ def test_resume_auto_starts_resumes_and_refuses_a_complete_run(train_here: Train
         auto()
     (workplace / "logs/runs/mine/auto/result.json").write_text('{"status": "interrupted"}')
     assert find_checkpoint(str(auto("trainer.max_steps=4").resume)).parts[:4] == ("logs", "runs", "mine", "auto")
-    with pytest.raises(ConfigError, match=r"resume=auto: give the run a name=…"):
+    with pytest.raises(ConfigError, match=r"resume=auto: requires name=…"):
         compose(["resume=auto"])
     with pytest.raises(ConfigError, match="must be a valid folder name"):
         compose(["resume=auto", "name=../up"])

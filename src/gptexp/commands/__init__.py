@@ -1,1 +1,1 @@
-"""What the commands of `gptexp` do, behind the entry points at the top; their list, and shell completion."""
+"""The commands of `gptexp`, called by the entry points at the top of the package; their list; shell completion."""

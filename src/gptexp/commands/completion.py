@@ -1,4 +1,4 @@
-"""Shell completion of `gptexp`. The scripts ask `gptexp --complete WORD…`, and Hydra completes overrides. No torch."""
+"""Shell completion of `gptexp`: the scripts call `gptexp --complete WORD…`, and Hydra completes overrides. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptexp.commands.listing import COMMANDS, FLAGS, Command, find
 
 HELP = ("--help", "-h")
 
-# Bash splits words at `=`, so what stands before it is taken off the candidates. A finished word ends with a space.
+# Bash splits words at `=`, so candidates are printed without the part before it. A complete word ends with a space.
 BASH = r"""
 _gptexp() {
     local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n' word
@@ -69,7 +69,7 @@ INSTALL = {
 
 
 def script(arguments: Sequence[str]) -> str:
-    """Return the completion script of a shell; ends the program with one line if there is none."""
+    """Return the completion script of a shell; ends the program with one line if the shell is unknown."""
     if len(arguments) != 1 or arguments[0] not in SCRIPTS:
         given = " ".join(arguments) or "no shell"
         print(f"error: --completion: {given}; choose one of {', '.join(SCRIPTS)}", file=sys.stderr)
@@ -78,7 +78,7 @@ def script(arguments: Sequence[str]) -> str:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """Return what the last word can become, given the words before it; nothing means file names."""
+    """Return the completions of the last word, given the words before it; none if the shell should offer file names."""
     *before, current = words or [""]
     return sorted({word for word in _possible(before, current) if word.startswith(current)})
 
@@ -95,7 +95,7 @@ def _possible(before: list[str], current: str) -> Iterable[str]:
 
 
 def _options(command: Command, before: list[str], current: str) -> list[str]:
-    """Options of an argparse command, and the choices of an option that has some."""
+    """Return the options of an argparse command, or the choices of the option before the word."""
     parser: ArgumentParser = import_module(command.module).parser()
     previous = parser._option_string_actions.get(before[-1]) if before else None
     if previous is not None and previous.choices is not None:
@@ -104,7 +104,7 @@ def _options(command: Command, before: list[str], current: str) -> list[str]:
 
 
 def _overrides(before: list[str], current: str) -> list[str]:
-    """Settings by Hydra's completion, Hydra's flags, and the topics of --help."""
+    """Return Hydra's completions of settings, Hydra's flags, or the topics of --help."""
     from gptexp.compose.help import choices, topics
     from gptexp.compose.hydra_versions import arguments_parser
 
@@ -116,7 +116,7 @@ def _overrides(before: list[str], current: str) -> list[str]:
 
 
 def _by_hydra(before: list[str], current: str) -> list[str]:
-    """Ask Hydra's own completion, which reads the line that was typed from the environment."""
+    """Return the completions of Hydra, which reads the typed line from the environment."""
     from gptexp.compose.hydra_versions import run_task
     from gptexp.compose.registry import conf_dir, register_schemas
 

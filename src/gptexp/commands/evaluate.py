@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.compose.trust import from_network, is_own, named
+from gptexp.compose.trust import data_text, from_network, is_in_logs
 from gptexp.config.conversion import from_plain
 from gptexp.config.rules import require_encoding
 from gptexp.runs.finding import find_checkpoint
@@ -107,15 +107,15 @@ def _require_trusted(arguments: argparse.Namespace, path: Path, data: dict[str, 
     """Refuse an untrusted checkpoint, whose settings may name any file of this machine or any URL."""
     if arguments.trust_data:
         return
-    if not is_own(path, arguments.logs):
+    if not is_in_logs(path, arguments.logs):
         why = f"is outside --logs {arguments.logs}"
     elif from_network(data):
         why = "was trained on a corpus from the network"
     else:
         return
     raise ValueError(
-        f"{arguments.run}: {why}, and the settings in {path} name the corpus to read ({named(data)}); add --trust-data "
-        "to allow that, or give a text with --text FILE"
+        f"{arguments.run}: {why}, and the settings in {path} name the corpus to read ({data_text(data)}); "
+        "add --trust-data to allow that, or give a text with --text FILE"
     )
 
 

@@ -1,4 +1,4 @@
-"""The subcommands of `gptexp`. Imports nothing but the standard library, so that `gptexp --help` is quick."""
+"""The subcommands of `gptexp`. Imports only the standard library, so that `gptexp --help` is quick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand. module: has `main`, and a `parser` unless Hydra reads the command line."""
+    """A subcommand. module: has `main`, and `parser` unless Hydra parses the command line."""
 
     module: str
     about: str
@@ -50,11 +50,11 @@ def listing(version: str) -> str:
 
 
 def find(name: str) -> Command | None:
-    """Return the subcommand of a name, which may also be written as its module is."""
+    """Return the subcommand of a name, in which _ means the same as -."""
     return COMMANDS.get(name.replace("_", "-"))
 
 
 def unknown(name: str) -> str:
-    """Return the error for a name that is no subcommand, with the closest one."""
+    """Return the error for an unknown subcommand, with a similar one."""
     near = get_close_matches(name, [*COMMANDS, *FLAGS], n=1, cutoff=0.5)
     return f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "`gptexp --help` lists them")

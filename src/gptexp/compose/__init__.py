@@ -1,1 +1,1 @@
-"""Package compose."""
+"""Composition of experiments from command lines and conf/, and their help."""

@@ -1,4 +1,4 @@
-"""What the doors have in common: checking a command line early, help, errors in one line (no torch)."""
+"""Hydra command lines: checks before torch is imported, help and version."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from gptexp.util.errors import ConfigError, one_line_errors
 
 
 def checked_arguments(arguments: list[str]) -> list[str]:
-    """Check a Hydra command line, every job of a sweep included, and return it in a form that Hydra takes.
+    """Return a checked Hydra command line in the form that Hydra requires.
 
-    Ends the program with one line where something is wrong, before torch is imported.
+    Ends the program with one line if an argument is wrong.
     """
     return checked_command(arguments)[0]
 
 
 def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
-    """The same, with the experiment; None where the command line only asks something."""
-    answer(arguments)
+    """Return the same with the experiment; None if the command line only asks for information."""
+    answer_questions(arguments)
     config = None
     with one_line_errors():
         parsed = parsed_arguments(arguments)
         overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
             config = compose(parsed.overrides)
-            _require_said(config, parsed.overrides)
+            _require_on_command_line(config, parsed.overrides)
             check(config)
             if config.sweep != SweepConfig(dry_run=config.sweep.dry_run):
-                raise ConfigError("sweep: says how several jobs are run; add -m")
+                raise ConfigError("sweep: these settings need a sweep; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     return [*flags, *overrides], None if parsed.cfg else config
 
 
-def answer(arguments: list[str]) -> None:
-    """What a command line only asks: help, or the version; ends the program with it."""
+def answer_questions(arguments: list[str]) -> None:
+    """Print the help or the version and end the program, if the command line asks for one of them."""
     topics = _help_topics(arguments)
     if topics is not None:
         with one_line_errors():
@@ -56,7 +56,7 @@ def answer(arguments: list[str]) -> None:
 
 
 def _help_topics(arguments: list[str]) -> list[str] | None:
-    """Return the words after --help, which are what it explains; None without --help."""
+    """Return the topics after --help; None without --help."""
     place = next((i for i, word in enumerate(arguments) if word.partition("=")[0] in ("--help", "-h")), None)
     if place is None:
         return None
@@ -65,10 +65,10 @@ def _help_topics(arguments: list[str]) -> list[str] | None:
 
 
 def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's flags and the overrides, in whichever order they stand.
+    """Return Hydra's flags and the overrides, which may come in any order.
 
     Raises:
-        ConfigError: a flag that isn't Hydra's, with the setting that is meant.
+        ConfigError: naming an unknown flag and the setting that is probably meant.
     """
     parsed, unknown = arguments_parser().parse_known_intermixed_args(arguments)
     if unknown:
@@ -77,18 +77,18 @@ def parsed_arguments(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _require_said(config: Config, overrides: list[str]) -> None:
-    """A source brings model and tokenizer into the composition, which can't be done from inside of it."""
-    said = {key_of(quoted(override)) for override in overrides}
+def _require_on_command_line(config: Config, overrides: list[str]) -> None:
+    """Refuse a source that is set in conf/: its model and tokenizer must be known before the composition."""
+    given = {key_of(quoted(override)) for override in overrides}
     for verb in ("resume", "init_from"):
         run = getattr(config, verb)
-        if run is not None and not said & {"resume", "init_from"}:
-            raise ConfigError(f"{verb}={run}: comes from conf/; give it on the command line, for example {verb}=latest")
+        if run is not None and not given & {"resume", "init_from"}:
+            raise ConfigError(f"{verb}={run}: is set in conf/; give it on the command line, for example {verb}=latest")
 
 
 def sweep_overrides(arguments: list[str]) -> list[str] | None:
-    """The overrides of a sweep's command line (-m), or None where it is for one run, or only asks something."""
-    answer(arguments)
+    """Return the overrides of a sweep (-m); None if the command line is for one run or only asks for information."""
+    answer_questions(arguments)
     with one_line_errors():
         parsed = parsed_arguments(arguments)
     asks = parsed.info or parsed.cfg or parsed.hydra_help or parsed.shell_completion
@@ -96,15 +96,16 @@ def sweep_overrides(arguments: list[str]) -> list[str] | None:
 
 
 def check(config: Config) -> None:
-    """What can be known of an experiment without torch: its source fits, its text and its vocabulary are there.
+    """Check without torch that an experiment agrees with its source and that its text and tokenizer files exist.
 
     Raises:
         ValueError: naming the setting or the file, and the remedy.
     """
+    # These import datasets' readers and tokenizers, which take 0.4 s.
     from gptexp.data.corpora import open_corpus
     from gptexp.tokenizers import check_tokenizer
 
     check_against_source(config)
-    if config.resume is None and config.init_from is None:  # else the tokenizer comes with the source
+    if config.resume is None and config.init_from is None:  # else the tokenizer is that of the source
         check_tokenizer(config.tokenizer)
     open_corpus(config.data, Path(config.paths.cache)).check()

@@ -1,8 +1,4 @@
-"""From a command line to a Config: Hydra composes the YAML of conf/, the schemas of gptexp.config check it.
-
-Every door, test and notebook comes through `compose`. What is wrong is one ConfigError that names
-the key, the value and what would be right. Nothing here imports torch.
-"""
+"""From overrides to a Config: Hydra composes the YAML of conf/, and the schemas of gptexp.config check it. No torch."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.compose.hydra_versions import VERSION_BASE
 from gptexp.compose.inheritance import with_source
-from gptexp.compose.messages import check_groups, closest, explain, settings, type_error
+from gptexp.compose.messages import check_groups, closest, explain, setting_names, type_error
 from gptexp.compose.overrides import one_batch_setting, quoted
 from gptexp.compose.registry import conf_dir, groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, environment_variables
@@ -36,27 +32,31 @@ from gptexp.util.errors import ConfigError
 
 
 class Bases(dict[tuple[str, ...], tuple[DictConfig, Any]]):
-    """What choices of groups compose to, and Hydra's own node with it; kept for the jobs of a sweep."""
+    """Compositions by their options of groups, each with Hydra's node; a cache for the jobs of a sweep."""
 
 
 def compose(overrides: Iterable[str] = (), *, config_name: str = "train", bases: Bases | None = None) -> Config:
-    """Compose one experiment, as `python -m gptexp.train OVERRIDES` would.
+    """Compose one experiment, as `gptexp train OVERRIDES` would.
 
-    bases: kept by who composes many experiments; those that choose the same groups then cost a tenth.
+    Args:
+        overrides: options of groups and values of settings, as typed on the command line.
+        config_name: name of the primary file in conf/.
+        bases: a cache to pass to each call where many experiments are composed. An experiment with the same options of
+            groups as an earlier one then takes a tenth of the time.
 
     Raises:
         ConfigError: naming the key, the value and the remedy.
     """
-    with _apart_from_a_running_hydra():
+    with _keep_hydras_state():
         given = list(overrides)
-        composed = None if bases is None else _on_base(given, bases, config_name)
+        composed = None if bases is None else _from_base(given, bases, config_name)
         return to_config(compose_raw(given, config_name=config_name)) if composed is None else _converted(composed)
 
 
-def _on_base(given: list[str], bases: Bases, config_name: str) -> DictConfig | None:
-    """As compose_raw, without Hydra's node; None where more is given than choices of groups and values of settings.
+def _from_base(given: list[str], bases: Bases, config_name: str) -> DictConfig | None:
+    """Return the composition without Hydra's node; None if overrides are neither options of groups nor values.
 
-    Hydra composes the groups, and then sets the values, by the function that is called here too.
+    Hydra composes the groups first and then sets the values, with the function that is called here.
     """
     register_schemas()
     overrides = one_batch_setting([quoted(override) for override in given])
@@ -78,21 +78,21 @@ def _on_base(given: list[str], bases: Bases, config_name: str) -> DictConfig | N
 
 def _sets_a_value(override: str) -> bool:
     parsed = parse(override)
-    plain = not (parsed.is_add() or parsed.is_delete() or parsed.package or parsed.is_sweep_override())
-    named = parsed.key_or_group in setting_types() and parsed.key_or_group not in (*groups(), "resume", "init_from")
-    return plain and named
+    changes = not (parsed.is_add() or parsed.is_delete() or parsed.package or parsed.is_sweep_override())
+    is_setting = parsed.key_or_group in setting_types()
+    return changes and is_setting and parsed.key_or_group not in (*groups(), "resume", "init_from")
 
 
 def _chooses_a_group(override: str) -> bool:
     parsed = parse(override)
-    plain = parsed.type is OverrideType.CHANGE and not parsed.package and not parsed.is_sweep_override()
-    return plain and parsed.key_or_group in groups() and not isinstance(parsed.value(), dict)
+    changes = parsed.type is OverrideType.CHANGE and not parsed.package and not parsed.is_sweep_override()
+    return changes and parsed.key_or_group in groups() and not isinstance(parsed.value(), dict)
 
 
 @contextmanager
-def _apart_from_a_running_hydra() -> Iterator[None]:
-    """Hydra keeps what it composes in globals; a sweeper that composes a job must leave the sweep's as they were."""
-    outer, settings = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+def _keep_hydras_state() -> Iterator[None]:
+    """Restore Hydra's global state, which belongs to the sweep if a sweeper composes a job."""
+    outer, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
         yield
@@ -100,11 +100,15 @@ def _apart_from_a_running_hydra() -> Iterator[None]:
         GlobalHydra.instance().clear()
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
-            HydraConfig.instance().cfg = settings
+            HydraConfig.instance().cfg = config
 
 
 def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConfig:
-    """The composition before its rules are checked, with Hydra's own node."""
+    """Return a composition with Hydra's node, before the rules of the schemas are checked.
+
+    Raises:
+        ConfigError: naming the override and the remedy.
+    """
     register_schemas()
     overrides = with_source(one_batch_setting([quoted(o) for o in overrides]))
     check_groups(overrides)
@@ -129,53 +133,51 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
-    """A copy without Hydra's own node."""
-    own = copy.deepcopy(composed)
-    if "hydra" in own:
-        with flag_override(own, ["struct", "readonly"], False):
-            del own["hydra"]
-    return own
+    copied = copy.deepcopy(composed)
+    if "hydra" in copied:
+        with flag_override(copied, ["struct", "readonly"], False):
+            del copied["hydra"]
+    return copied
 
 
-def _converted(own: DictConfig) -> Config:
-    _refuse_strays("", own)
-    typed = {name: OmegaConf.to_container(own[name].plugins) for name in environment_variables.GROUPS if name in own}
+def _converted(composed: DictConfig) -> Config:
+    _refuse_unknown_settings("", composed)
+    groups = [name for name in environment_variables.GROUPS if name in composed]
+    unresolved = {name: OmegaConf.to_container(composed[name].plugins) for name in groups}
     try:
-        OmegaConf.resolve(own)
-        config = OmegaConf.to_object(own)
+        OmegaConf.resolve(composed)
+        config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
-        for name, plugins in typed.items():
+        for name, plugins in unresolved.items():
             group = getattr(config, name)
             group.plugins = environment_variables.keep_variables(plugins, group.plugins, f"{name}.plugins")
     except (OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, OmegaConfBaseException):
-            raise ConfigError(type_error(error) or message_of(error)) from None
-        raise ConfigError(message_of(error)) from None
+        raise ConfigError(type_error(error) or message_of(error)) from None
     return config
 
 
-def _refuse_strays(prefix: str, node: DictConfig) -> None:
-    """`+model.foo=3` would be accepted up to the conversion, which then fails without a name."""
+def _refuse_unknown_settings(prefix: str, node: DictConfig) -> None:
+    """Refuse `+model.foo=3`, which Hydra accepts, with an error that names the setting."""
     schema = OmegaConf.get_type(node)
     known = {f.name for f in fields(schema)} if is_dataclass(schema) else None
     for key in map(str, node):
         child = node._get_node(key)
         if known is not None and key not in known:
-            raise ConfigError(f"{prefix}{key}={child}: no such setting; {closest(f'{prefix}{key}', settings())}")
+            raise ConfigError(f"{prefix}{key}={child}: no such setting; {closest(f'{prefix}{key}', setting_names())}")
         if isinstance(child, DictConfig) and is_dataclass(OmegaConf.get_type(child)):
-            _refuse_strays(f"{prefix}{key}.", child)
+            _refuse_unknown_settings(f"{prefix}{key}.", child)
 
 
 def config_from_plain(plain: object) -> Config:
-    """A whole stored composition (a run folder's config.yaml) as a Config, checked again.
+    """Return the Config of stored settings, such as a run's config.yaml, and check it.
 
     Raises:
-        ConfigError: an unknown key, kind or type, named.
+        ConfigError: naming an unknown key, kind or type.
     """
     register_schemas()
     if not isinstance(plain, dict):
-        raise ConfigError("config.yaml: not a composition")
-    if environment_variables.interpolates(plain):  # would be evaluated
+        raise ConfigError("config.yaml: must be a mapping of settings")
+    if environment_variables.interpolates(plain):  # they would be evaluated
         raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
     plain = completed(plain)
     root = OmegaConf.structured(Config)

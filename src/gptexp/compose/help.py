@@ -1,4 +1,4 @@
-"""The help of `gptexp train`: the groups and their options, and what each setting means. No torch."""
+"""The help of `gptexp train`: groups, options and descriptions of settings. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptexp.compose.composition import compose_raw
-from gptexp.compose.messages import closest, settings
+from gptexp.compose.messages import closest, setting_names
 from gptexp.compose.registry import conf_dir, groups, register_schemas
 from gptexp.config import KINDS
 from gptexp.config.descriptions import (
@@ -49,16 +49,16 @@ EXAMPLES = {
 
 USAGE = """\
 {program} [group=option] [key=value] …   train one experiment
-{program} -m key=a,b,c seed=1,2,3        one for each combination
+{program} -m key=a,b,c seed=1,2,3        train one for each combination (a sweep)
 {program} --cfg job [group=option] …     print the settings only
 {program} --help model                   explain the settings of a group
-{program} resume=RUN                     continue an interrupted run
+{program} resume=RUN                     resume an interrupted run
 {program} init_from=RUN data=…           start from the weights of a run
 """
 
 
 def help_text() -> str:
-    """Return the groups, their options with a line each, and an example of each group."""
+    """Return the groups with their options, one per line, and an example of each group."""
     program = program_name("gptexp.train")
     lines = [USAGE.format(program=program)]
     for group, example in EXAMPLES.items():
@@ -75,15 +75,15 @@ def _options(group: str) -> list[str]:
 
 
 def comment_of(group: str, option: str) -> str:
-    """Return the first comment of a preset, which describes it; Hydra's package header may stand above it."""
+    """Return the first comment of a preset, which describes it, without Hydra's package header."""
     lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
     return next((line[1:].strip() for line in lines if line.startswith("#") and not line.startswith("# @")), "")
 
 
 def topics() -> list[str]:
-    """Return what --help explains: the groups and the settings."""
+    """Return the groups and settings that --help explains."""
     register_schemas()
-    return sorted({*groups(), *setting_groups(), *settings()})
+    return sorted({*groups(), *setting_groups(), *setting_names()})
 
 
 def choices(override: str) -> list[str]:
@@ -94,10 +94,10 @@ def choices(override: str) -> list[str]:
 
 
 def topic_text(topic: str) -> str:
-    """Return the help about a group, an option of it (`model=mini_gpt`), a kind (`model=gpt`) or a setting.
+    """Return the help about a group, an option (`model=mini_gpt`), a kind (`model=gpt`) or a setting.
 
     Raises:
-        ConfigError: there is no such thing, with the closest one.
+        ConfigError: the topic is unknown; names similar topics.
     """
     register_schemas()
     group, equals, option = topic.partition("=")
@@ -112,9 +112,9 @@ def topic_text(topic: str) -> str:
 
 
 def _matching(name: str) -> Iterator[Section]:
-    """Yield the sections that hold a setting, or the settings below a dotted name, and nothing else of them."""
-    own, _, below = name.partition(".")
-    found = list(sections(own)) if below and own in setting_groups() else [Section(None, "", top_settings())]
+    """Yield the sections that contain a setting, or settings below a dotted name, with only these settings."""
+    group, _, below = name.partition(".")
+    found = list(sections(group)) if below and group in setting_groups() else [Section(None, "", top_settings())]
     for section in found:
         kept = [s for s in section.settings if s.name == name or s.name.startswith(f"{name}.")]
         if kept:
@@ -126,7 +126,7 @@ def _group_lines(group: str) -> Iterator[str]:
         yield f"{group}    e.g. {EXAMPLES[group]}"
     yield from _options(group)
     if group not in setting_groups():
-        yield f"\n`--help {group}={groups()[group][0]}` shows what an option sets."
+        yield f"\n`--help {group}={groups()[group][0]}` shows the values that an option sets."
         return
     for section in sections(group):
         if section.settings or section.kind:
@@ -182,7 +182,7 @@ def _defaults(path: Path) -> list[Any]:
 
 
 def _option_lines(group: str, option: str) -> Iterator[str]:
-    """A preset with the values that it gives, a kind with its defaults, or the YAML of a preset of several groups."""
+    """Yield a preset with its values, a kind with its defaults, or the YAML of a preset of several groups."""
     options, kinds = groups().get(group, ()), KINDS.get(group, {})
     if option in options and group in setting_groups() and group != "sweep":
         yield f"{group}={option}: {comment_of(group, option)}"
@@ -199,7 +199,7 @@ def _option_lines(group: str, option: str) -> Iterator[str]:
 
 
 def _preset_settings(group: str, option: str) -> list[Setting]:
-    """Return the settings of a preset with the values that it composes to."""
+    """Return the settings of a preset with their values."""
     composed = OmegaConf.to_container(compose_raw([f"{group}={option}"])[group], enum_to_str=True)
     assert isinstance(composed, dict)
     kind = composed.get("kind")

@@ -36,7 +36,7 @@ SOURCE_GROUPS = {
     "init_from": ("model", "tokenizer"),
 }
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # never taken from a source
-# What may differ from the interrupted run: how long, on what, where to; never what is computed.
+# Settings that may differ from those of the interrupted run: its length, hardware and files, but not the computation.
 FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in HARDWARE),
     "trainer.max_steps",
@@ -50,9 +50,12 @@ FREE_ON_INIT = {"model.dropout", "model.attn_dropout", "model.block_size"}
 
 
 def with_source(overrides: list[str]) -> list[str]:
-    """With `resume=RUN` or `init_from=RUN`, let that run's settings be the base below the overrides.
+    """Return the overrides with those that set the settings of the source, the run of `resume` or `init_from`.
 
-    A resumed run that is unfinished goes on in its own folder.
+    Overrides that the user gave take precedence. An unfinished run resumes in its folder.
+
+    Raises:
+        ConfigError: the source is missing, unreadable, untrusted or not a gptexp run.
     """
     overrides = _auto_resumed(overrides)
     given = by_key(overrides)
@@ -60,29 +63,30 @@ def with_source(overrides: list[str]) -> list[str]:
         run = given.get(verb, "null")
         if run != "null":
             if verb == "resume":
-                _require_own(run)
+                _require_gptexp_run(run)
             run = _resolved(run, given.get("paths.logs", "logs"))
             settings = _source_settings(run)
             if verb == "resume":
                 _require_trusted(run, settings, given)
-            brought = tuple(group for group in brought if group in settings)  # a file may lack callbacks and logger
+            # A checkpoint file without its run folder has neither callbacks nor logger.
+            brought = tuple(group for group in brought if group in settings)
             for group in brought:
                 _store_source(group, settings[group])
             base = dict.fromkeys(brought, "source") | _base(verb, run, settings, given)
-            own = [f"{verb}={quote(run)}" if key_of(o) == verb else o for o in overrides]
-            if verb == "resume":  # where its weights first came from stands in its settings
-                own = [o for o in own if key_of(o) != "init_from"]
+            rest = [f"{verb}={quote(run)}" if key_of(o) == verb else o for o in overrides]
+            if verb == "resume":  # its settings contain the init_from of its first start
+                rest = [o for o in rest if key_of(o) != "init_from"]
                 base["init_from"] = quote(settings["init_from"]) if settings.get("init_from") else "null"
                 given = {key: value for key, value in given.items() if key != "init_from"}
-            return [f"{key}={value}" for key, value in base.items() if key not in given] + own
+            return [f"{key}={value}" for key, value in base.items() if key not in given] + rest
     return overrides
 
 
 def _auto_resumed(overrides: list[str]) -> list[str]:
-    """`resume=auto`: the run has one folder, of its name; go on with what is there, or start.
+    """Replace `resume=auto` by the folder of the run's name, and resume from it if it has a checkpoint.
 
     Raises:
-        ConfigError: nothing says which run is meant.
+        ConfigError: the run has no name, or is finished.
     """
     given = by_key(overrides)
     if given.get("resume", "") != "auto":
@@ -91,12 +95,12 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
     if "hydra.run.dir" in given:
         folder = Path(given["hydra.run.dir"])
         if "$" in str(folder):
-            raise ConfigError(f"resume=auto: hydra.run.dir={folder}: must be a plain folder, without ${{…}}")
+            raise ConfigError(f"resume=auto: hydra.run.dir={folder}: must be a folder without ${{…}}")
     else:
         job = slurm.job_id()
         name = given.get("name", f"slurm-{job}" if job else None)
         if name is None:
-            raise ConfigError("resume=auto: give the run a name=…, by which it is found again")
+            raise ConfigError("resume=auto: requires name=…, which identifies the run")
         try:
             require_safe_name(name)
         except ValueError as error:
@@ -107,35 +111,37 @@ def _auto_resumed(overrides: list[str]) -> list[str]:
         if is_finished(folder):
             raise ConfigError(
                 f"resume=auto: {folder} contains a finished run, which is never overwritten; "
-                f"to train it further, resume={folder} trainer.max_steps=…; for another run, another name=…"
+                f"to train it further, give resume={folder} trainer.max_steps=…; for a new run, give another name=…"
             )
         return [f"resume={quote(str(folder))}", *rest]
     return rest
 
 
 def _base(verb: str, run: str, settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
-    """What a source says besides whole groups: by value, and below what the user has given."""
+    """Return overrides for the settings of a source that are not taken as whole groups."""
     if verb == "init_from":
         name = {"name": quote(f"{settings['name']}-${{hydra:runtime.choices.data}}")}
         return name | _attention(settings, given)
-    named = {"seed": str(settings["seed"]), "name": quote(settings["name"])}
-    named |= _attention(settings, given)
-    return {**named, **_trainer_settings(settings["trainer"]), **_own_folder(run)}
+    seed_and_name = {"seed": str(settings["seed"]), "name": quote(settings["name"])}
+    trainer = _trainer_settings(settings["trainer"])
+    return {**seed_and_name, **_attention(settings, given), **trainer, **_unfinished_folder(run)}
 
 
 def _attention(settings: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
-    """A classifier looks at its text as the transformer that it starts from does."""
+    """Return the override that makes the objective bidirectional if it follows the attention of its source."""
     schema: type[ObjectiveConfig] = KINDS["objective"].get(given.get("objective", "lm"), ObjectiveConfig)
     follows = schema.follows_attention and not _objective(settings).causal
     return {"objective.bidirectional": "true"} if follows else {}
 
 
 def _objective(settings: dict[str, Any]) -> ObjectiveConfig:
-    return from_plain("objective", settings["objective"])
+    objective = from_plain("objective", settings["objective"])
+    assert isinstance(objective, ObjectiveConfig)
+    return objective
 
 
 def _resolved(run: str, logs: str) -> str:
-    """`latest` as the folder that it means now, so that nothing later takes another."""
+    """Return the folder that `latest` means now; another run could become the latest before training starts."""
     try:
         found = find_checkpoint(run, Path(logs), weights=False)
     except RunError as error:
@@ -143,50 +149,50 @@ def _resolved(run: str, logs: str) -> str:
     return str(run_folder(found) or found) if run == "latest" else run
 
 
-def _require_own(run: str) -> None:
-    """Only a run of ours says how it was trained, and how far."""
+def _require_gptexp_run(run: str) -> None:
+    """Refuse to resume weights of other programs, which have no optimizer state and no step."""
     folder = user_path(run, "resume")
     if huggingface.is_published(run) or (huggingface.is_folder(folder) and not has_checkpoint(folder)):
-        raise ConfigError(f"resume={run}: is no run of gptexp that could go on; to train it further, init_from={run}")
+        raise ConfigError(f"resume={run}: is not a gptexp run and cannot be resumed; use init_from={run}")
 
 
 def _require_trusted(run: str, settings: dict[str, Any], given: dict[str, str]) -> None:
-    """A run folder from elsewhere may name any file of this machine, or any address, to read or to write to.
+    """Refuse an untrusted run whose settings name files, addresses or environment variables.
 
     Raises:
-        ConfigError: it lies outside paths.logs, isn't the folder that the user writes to, and names such a thing.
+        ConfigError: the run is outside paths.logs, is not hydra.run.dir, and names some that the user has not replaced.
     """
     found, logs = find_checkpoint(run, weights=False), user_path(given.get("paths.logs", "logs"), "paths.logs")
     folder = run_folder(found) or found
     wanted = Path(given["hydra.run.dir"]) if "hydra.run.dir" in given else None
-    if trust.is_own(folder, logs) or (wanted is not None and wanted.resolve() == folder.resolve()):
+    if trust.is_in_logs(folder, logs) or (wanted is not None and wanted.resolve() == folder.resolve()):
         return
-    named = {group: what for group, what in trust.reaching_out(settings).items() if group not in given}
-    if named:
+    external = {group: text for group, text in trust.external_references(settings).items() if group not in given}
+    if external:
         raise ConfigError(
-            f"resume={run}: lies outside paths.logs={logs}, and its settings name {' and '.join(named.values())}; if "
-            f"you trust them, add paths.logs={quote(str(folder.parent))}, or choose by "
-            f"{' '.join(f'{group}=…' for group in named)}"
+            f"resume={run}: is outside paths.logs={logs}, and its settings name {' and '.join(external.values())}; if "
+            f"you trust them, add paths.logs={quote(str(folder.parent))}; otherwise give "
+            f"{' '.join(f'{group}=…' for group in external)}"
         )
 
 
 def _trainer_settings(trainer: dict[str, Any]) -> dict[str, str]:
-    """Value by value, so that trainer=cpu or ddp, which say where to compute, can still be chosen."""
+    """Return overrides for single values, so that presets of the hardware such as trainer=cpu can still be chosen."""
     known = {f.name for f in fields(TrainerConfig)} - HARDWARE
     values = {name: trainer[name] for name in known & trainer.keys()}
     return {f"trainer.{name}": "null" if v is None else quote(str(v)) for name, v in values.items()}
 
 
-def _own_folder(run: str) -> dict[str, str]:
+def _unfinished_folder(run: str) -> dict[str, str]:
     folder = run_folder(find_checkpoint(run))
     return {} if folder is None or is_finished(folder) else {"hydra.run.dir": quote(str(folder))}
 
 
 def check_against_source(config: Config) -> None:
-    """Refuse, by name, a setting that `resume` or `init_from` can't change.
+    """Refuse a setting that must equal that of the source of `resume` or `init_from`, but differs.
 
     Raises:
-        ConfigError: naming the setting, the source's value and the one asked for.
+        ConfigError: naming the setting, its value and that of the source.
     """
     run = config.resume or config.init_from
     if run is None:
@@ -199,14 +205,17 @@ def check_against_source(config: Config) -> None:
         for key in sorted({*source[group], *wanted[group]}):
             old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
             if old != new and setting not in free:
-                was, now = ("null" if value is None else value for value in (old, new))
-                raise ConfigError(f"{setting}={now}: {verb}={run} has {was}, which can't change; leave it out")
+                raise _fixed(f"{verb}={run}", setting, old, new)
     if config.resume and "callbacks" in source:
-        _check_plugins(run, *(computing_plugins(flatten(settings)) for settings in (source, wanted)))
+        # Callbacks that change the computation must stay; others can be added and removed.
+        before, after = (computing_plugins(flatten(settings)) for settings in (source, wanted))
+        for key in sorted({*before, *after}):
+            if before.get(key) != after.get(key):
+                raise _fixed(f"resume={run}", key, before.get(key), after.get(key))
     if config.init_from:
         _check_objective(config, _objective(source))
     if config.resume and source["seed"] != config.seed:
-        raise ConfigError(f"seed={config.seed}: resume={run} has {source['seed']}, which can't change; leave it out")
+        raise _fixed(f"resume={run}", "seed", source["seed"], config.seed)
     if config.init_from and config.model.block_size > source["model"]["block_size"]:
         raise ConfigError(
             f"model.block_size={config.model.block_size}: init_from={run} has {source['model']['block_size']}, "
@@ -214,27 +223,25 @@ def check_against_source(config: Config) -> None:
         )
 
 
-def _check_plugins(run: str, source: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """A callback that changes what is computed goes on as it was; the others may come and go."""
-    for key in sorted({*source, *wanted}):
-        if source.get(key) != wanted.get(key):
-            was, now = ("null" if value is None else value for value in (source.get(key), wanted.get(key)))
-            raise ConfigError(f"{key}={now}: resume={run} has {was}, which can't change; leave it out")
+def _fixed(source: str, setting: str, old: object, new: object) -> ConfigError:
+    """Return the error for a setting that differs from the source's."""
+    was, now = ("null" if value is None else value for value in (old, new))
+    return ConfigError(f"{setting}={now}: {source} has {was}, which can't change; leave it out")
 
 
 def _check_objective(config: Config, source: ObjectiveConfig) -> None:
-    """Weights can be trained on by another objective, but not by one that sees other tokens."""
+    """Refuse an objective whose attention mask or vocabulary differs from that of the source."""
     wanted, run = config.objective, config.init_from
     if wanted.masks and not source.masks:
         raise ConfigError(
-            f"objective=mlm: init_from={run} was trained with objective={source.kind}, and has no token that masks; "
-            "start from a run of objective=mlm, or from scratch"
+            f"objective=mlm: init_from={run} was trained with objective={source.kind} and has no mask token; "
+            "start from a run with objective=mlm, or from scratch"
         )
     if wanted.causal != source.causal:
-        sees = "only the tokens before it" if source.causal else "the tokens on both sides"
+        attention = "causal" if source.causal else "bidirectional"
         remedy = f"objective.bidirectional={str(source.causal is False).lower()}"
-        remedy = f"give {remedy}" if wanted.follows_attention else "choose objective=mlm or classification"
-        raise ConfigError(f"objective={wanted.kind}: init_from={run} was trained to see {sees}; {remedy}")
+        remedy = f"use {remedy}" if wanted.follows_attention else "choose objective=mlm or classification"
+        raise ConfigError(f"objective={wanted.kind}: init_from={run} was trained with {attention} attention; {remedy}")
 
 
 def _source_settings(run: str) -> dict[str, Any]:
@@ -245,9 +252,10 @@ def _source_settings(run: str) -> dict[str, Any]:
 
 
 def _store_source(group: str, plain: dict[str, Any]) -> None:
-    """Offer a source's settings to Hydra as the option `source` of a group."""
-    from_plain(group, plain)  # refuses what a stranger may have put there
+    """Register settings of a source as the option `source` of a group."""
+    from_plain(group, plain)  # refuses unknown keys and interpolations of untrusted settings
     kind = f"/{plain['kind']}" if "kind" in plain else ""
     schema = f"/schema/{group}{kind}"
-    own = {key: value for key, value in plain.items() if key != "kind"}
-    ConfigStore.instance().store(group=group, name="source", node={"defaults": [f"{schema}@_here_", "_self_"], **own})
+    values = {key: value for key, value in plain.items() if key != "kind"}
+    node = {"defaults": [f"{schema}@_here_", "_self_"], **values}
+    ConfigStore.instance().store(group=group, name="source", node=node)

@@ -9,7 +9,7 @@ from enum import EnumMeta
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ConfigTypeError, OmegaConfBaseException
 
 from gptexp.compose.other_names import hint, published
 from gptexp.compose.registry import groups, setting_types
@@ -47,17 +47,24 @@ def explain(overrides: list[str], error: Exception) -> str:
             return f"{override}: several values are a sweep; add -m, or quote the value: '{key}=\"…\"'"
         if key not in groups() and not key.startswith("hydra") and not _known(key):
             value = parsed.get_value_element_as_str()
-            return f"{key}={value}: no such setting; {hint(key, value) or closest(key, settings())}"
-        if parsed.is_add() and f"already at '{key}'" in str(error):
+            return f"{key}={value}: no such setting; {hint(key, value) or closest(key, setting_names())}"
+        if parsed.is_add() and f"already at '{key}'" in str(error):  # Hydra gives the key in its message only
             return f"{override}: already exists; remove the plus"
-        if f"Could not override '{key}'" in str(error):  # a setting of another preset of the group
+        if _failed_at(key, error):
+            if parsed.is_delete():
+                return f"{override}: a setting can't be deleted; give it another value"
             if kinds := _kinds_with(key):
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
-            if parsed.is_delete():
-                return f"{override}: a setting can't be deleted; give it another value"
     return _of_another_kind(overrides, error) or type_error(error) or message_of(error)
+
+
+def _failed_at(key: str, error: Exception) -> bool:
+    """Return whether Hydra could not change or delete a setting because the composition does not have or allow it."""
+    cause = error.__cause__
+    failed = cause.full_key if isinstance(cause, (ConfigKeyError, ConfigAttributeError, ConfigTypeError)) else None
+    return bool(failed) and (key == failed or key.startswith(f"{failed}."))
 
 
 def without_dashes(flag: str, following: str | None) -> str:
@@ -66,7 +73,7 @@ def without_dashes(flag: str, following: str | None) -> str:
     name = word.lstrip("-")
     if not separator:
         value = following if following and not following.startswith("-") and "=" not in following else "…"
-    names = (*settings(), *groups())
+    names = (*setting_names(), *groups())
     known = name.replace("-", "_") if name.replace("-", "_") in names else None
     meant = f"write {known}={value}" if known else hint(name, value) or closest(name, names)
     return f"{flag}: a setting has no dashes; {meant}"
@@ -81,7 +88,7 @@ def _kinds_with(key: str) -> str:
 
 
 def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
-    """Return an error for an experiment that sets what the kind chosen on the command line doesn't have."""
+    """Return an error for an experiment with a setting that the kind chosen on the command line does not have."""
     cause = error.__context__
     key = getattr(cause, "full_key", None) or ""
     chosen = {parsed.key_or_group: parsed.get_value_element_as_str() for parsed in map(parse, overrides)}
@@ -92,10 +99,10 @@ def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
 
 
 def _known(key: str) -> bool:
-    return key in settings() or any(name.startswith(f"{key}.") for name in settings()) or ".plugins." in key
+    return key in setting_names() or any(name.startswith(f"{key}.") for name in setting_names()) or ".plugins." in key
 
 
-def settings() -> tuple[str, ...]:
+def setting_names() -> tuple[str, ...]:
     """Return the dotted name of every setting of every schema, in order."""
     return tuple(sorted(setting_types()))
 
@@ -120,18 +127,19 @@ def type_error(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OmegaConfBaseException) and error.full_key:
             if isinstance(error, ConfigKeyError):
-                return f"{error.full_key}: no such setting; {closest(error.full_key, settings())}"
+                return f"{error.full_key}: no such setting; {closest(error.full_key, setting_names())}"
             value = "null" if error.value is None else error.value
             return f"{error.full_key}={value}: {_expected(error)}"
         error = error.__cause__ or error.__context__
     return None
 
 
-# Types as an error names them. Beside another type, a text is always the value auto.
+# Names of types in errors. In a union with another type, str only allows the value auto.
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
 def _expected(error: OmegaConfBaseException) -> str:
+    """Return the requirement of a setting's type, from the schema that the error refers to."""
     hints = get_type_hints(error.object_type) if is_dataclass(error.object_type) else {}
     hint = hints.get(str(error.full_key).rpartition(".")[2])
     if hint is None:
@@ -145,5 +153,5 @@ def _expected(error: OmegaConfBaseException) -> str:
         return "must be a list, such as [a,b]"
     if get_origin(choices[0]) is dict:
         return "must be a mapping, such as {a: b}"
-    named = ["auto" if choice is str and choice is not choices[0] else _TYPES.get(choice) for choice in choices]
-    return f"must be {' or '.join(name for name in named if name)}" if any(named) else message_of(error)
+    names = ["auto" if choice is str and choice is not choices[0] else _TYPES.get(choice) for choice in choices]
+    return f"must be {' or '.join(name for name in names if name)}" if any(names) else message_of(error)

@@ -1,8 +1,8 @@
-"""What other programs call a setting, and how it is written here (no torch)."""
+"""Names of settings in other programs, and the settings of gptexp that correspond to them. No torch."""
 
 from __future__ import annotations
 
-# A setting takes the value that was typed; anything else is a sentence.
+# The names that other programs use for each setting. The value is kept.
 SETTINGS = {
     "name": ("run_name", "experiment_name", "exp_name"),
     "seed": ("random_seed", "manual_seed"),
@@ -37,26 +37,27 @@ SETTINGS = {
     "trainer.precision": ("dtype",),
     "callbacks.checkpoint.every_steps": ("save_steps", "save_interval", "save_every", "checkpoint_interval"),
 }
-EPOCHS = "a run's length is counted in optimizer steps; write trainer.max_steps=N"
+EPOCHS = "the length of a run is given in optimizer steps; write trainer.max_steps=N"
+# Advice for names that correspond to no single setting.
 SENTENCES = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs"), EPOCHS),
     **dict.fromkeys(
         ("gradient_accumulation_steps", "grad_accum", "grad_accum_steps", "accumulate_grad_batches"),
-        "data.global_batch_size is the batch of a step, data.micro_batch_size how much of it is computed at a time",
+        "write data.global_batch_size=N for the batch of a step and data.micro_batch_size=N for that of a forward pass",
     ),
-    **dict.fromkeys(("min_lr",), "write schedule.min_lr_ratio=…, a share of optimizer.lr"),
+    **dict.fromkeys(("min_lr",), "write schedule.min_lr_ratio=…, a fraction of optimizer.lr"),
     **dict.fromkeys(("cuda", "gpu", "cpu", "mps", "use_cuda", "no_cuda"), "write trainer.accelerator=cpu, gpu or mps"),
     **dict.fromkeys(("bf16", "fp16", "fp32"), "write trainer.precision=bf16-mixed, 16-mixed or 32-true"),
     **dict.fromkeys(("wandb", "wandb_log", "use_wandb", "report_to"), "write logger=wandb"),
     **dict.fromkeys(("dry_run", "dryrun"), "write dry_run=true"),
-    **dict.fromkeys(("lr_decay_iters",), "the rate falls until trainer.max_steps"),
+    **dict.fromkeys(("lr_decay_iters",), "the learning rate decays until trainer.max_steps"),
 }
 PUBLISHED = {"gpt2": "gpt2_small", "gpt2-medium": "gpt2_medium", "gpt2-large": "gpt2_large", "gpt2-xl": "gpt2_xl"}
 WORDS = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 
 def hint(word: str, value: str) -> str | None:
-    """How a word of another program is written here; None where it isn't known."""
+    """Return advice for a name that another program uses; None if the name is unknown."""
     word = word.lower().replace("-", "_")
     if word in ("device", "device_type"):
         value = {"cuda": "gpu", "cuda:0": "gpu"}.get(value, value)
@@ -64,7 +65,7 @@ def hint(word: str, value: str) -> str | None:
 
 
 def published(option: str) -> str | None:
-    """Of a published model given as model=…: the two things that may be meant."""
+    """Return advice for the name of a published model that is given as an option of model; None if it is unknown."""
     name = option.replace("_", "-")
-    ours = PUBLISHED.get(name)
-    return ours and f"model={ours} trains one of its size from scratch; init_from={name} starts from OpenAI's weights"
+    preset = PUBLISHED.get(name)
+    return preset and f"model={preset} trains this size from scratch; init_from={name} starts from OpenAI's weights"

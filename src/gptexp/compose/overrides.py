@@ -1,4 +1,4 @@
-"""Reading a command line's `key=value` by Hydra's own parser, and what its grammar reads otherwise than a person."""
+"""Overrides `key=value` as users type them, in the form that Hydra's grammar requires. No torch."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _FOLDERS = {"hydra.run.dir": StringNode, "hydra.sweep.dir": StringNode}
 
 
 def quoted(override: str, *, several: bool = False) -> str:
-    """The override in a form that Hydra reads as a person means it.
+    """Return an override with the quotes that Hydra needs to read the value as it was typed.
 
-    Text settings keep what was typed (a git hash isn't a number), whole numbers may be written as 1e3, and what
-    trips the grammar is quoted (哈利/*.txt, books[1].txt). Commas separate values, except in a path that exists, and
-    except, unless the command line has several jobs, in a prompt.
+    Text settings keep the typed text (12e45 is not a number), whole numbers can be written as 1e3, and values that
+    break the grammar are quoted (哈利/*.txt, books[1].txt). Commas separate values, except in the path of an existing
+    file and, if the command line is for one run, in a prompt.
     """
     typed, separator, value = override.partition("=")
     name = typed.lstrip("+~")
     if not separator:
         return override
-    if name in _PLACES and value.startswith("~"):  # a shell resolves it at the start of a word only
+    if name in _PLACES and value.startswith("~"):  # a shell expands it only at the start of a word
         value = str(user_path(value, name))
     override = f"{typed.replace(name, _ALIASES.get(name, name))}={value}"
     kind = _FOLDERS.get(name) or setting_types().get(name)
-    if not _is_plain(override):
+    if not _has_values(override):
         return override
     is_path = kind is StringNode and "," in value and os.path.exists(value)  # noqa: PTH110
     is_prompt = name.endswith(".prompt") and not several
     pieces = [value] if is_path or is_prompt else _pieces(value)
-    meant = [_meant(piece, kind) for piece in pieces]
-    return override if meant == pieces else f"{override.partition('=')[0]}={','.join(meant)}"
+    values = [_quoted_value(piece, kind) for piece in pieces]
+    return override if values == pieces else f"{override.partition('=')[0]}={','.join(values)}"
 
 
-def _is_plain(override: str) -> bool:
-    """Whether the value is a value, or several with commas between them: no function, and not what Hydra has quoted."""
+def _has_values(override: str) -> bool:
+    """Return whether an override has a value, or values separated by commas, and no function of Hydra's grammar."""
     try:
         parsed = parse(override)
     except ConfigError:
@@ -52,7 +52,7 @@ def _is_plain(override: str) -> bool:
 
 
 def _pieces(value: str) -> list[str]:
-    """What commas separate outside of brackets and quotes."""
+    """Return the parts of a value between commas that are outside brackets and quotes."""
     pieces, opened, depth = [""], "", 0
     for before, sign in zip(f" {value}", value, strict=False):
         escaped = before == "\\"
@@ -69,8 +69,8 @@ def _pieces(value: str) -> list[str]:
     return pieces if len(pieces) == 1 else [piece.strip() for piece in pieces]
 
 
-def _meant(text: str, kind: type | None) -> str:
-    """A value as it was typed, in quotes where Hydra would take it for something else."""
+def _quoted_value(text: str, kind: type | None) -> str:
+    """Return a value in quotes if Hydra would otherwise read it as another value."""
     try:
         parsed = parse(f"x={text}")
     except ConfigError:
@@ -86,7 +86,7 @@ def _meant(text: str, kind: type | None) -> str:
 
 
 def one_batch_setting(overrides: list[str]) -> list[str]:
-    """A global batch in tokens puts aside a preset's in windows, and the other way round."""
+    """Add an override so that a batch size in tokens replaces a preset's in windows, and vice versa."""
     windows, tokens = "data.global_batch_size", "data.global_batch_tokens"
     given = {key_of(override) for override in overrides} & {windows, tokens}
     other = {frozenset({windows}): [f"{tokens}=null"], frozenset({tokens}): [f"{windows}=null"]}
@@ -94,10 +94,10 @@ def one_batch_setting(overrides: list[str]) -> list[str]:
 
 
 def listed(override: str) -> str:
-    """An override whose glob(…) is the list of the options that fit.
+    """Return an override with glob(…) replaced by the list of the options that match.
 
     Raises:
-        ConfigError: none fits, or it isn't a group's.
+        ConfigError: no option matches, or the key is not a group.
     """
     parsed = parse(override)
     glob = parsed.value() if parsed.value_type is ValueType.GLOB_CHOICE_SWEEP else None
@@ -105,15 +105,15 @@ def listed(override: str) -> str:
         return override
     options = groups().get(parsed.key_or_group)
     if options is None:
-        raise ConfigError(f"{override}: glob(…) chooses among a group's options; {parsed.key_or_group} is no group")
-    fitting = glob.filter(list(options))
-    if not fitting:
+        raise ConfigError(f"{override}: glob(…) selects options of a group; {parsed.key_or_group} is not a group")
+    matching = glob.filter(list(options))
+    if not matching:
         raise ConfigError(f"{override}: no such option; one of {', '.join(options)}")
-    return f"{parsed.get_key_element()}={','.join(fitting)}"
+    return f"{parsed.get_key_element()}={','.join(matching)}"
 
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep, in Hydra's own order: the last key runs fastest."""
+    """Return the overrides of each job of a sweep in Hydra's order: the last key varies fastest."""
     axes: list[list[str]] = []
     for override in (listed(quoted(override, several=True)) for override in overrides):
         parsed = parse(override)

@@ -1,4 +1,4 @@
-"""The schemas of gptexp.config, registered where Hydra finds them, and the resolvers of the YAML."""
+"""Registers the schemas of gptexp.config and the resolvers of the YAML with Hydra. No torch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from gptexp.compose.hydra_versions import register_resolver
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
 from gptexp.config.kinds import discover_kinds
 from gptexp.machine.job_slots import job_slots
+from gptexp.util.files import user_path
 from gptexp.util.package import PACKAGE
 
 
 def conf_dir() -> Path:
-    """The YAML: inside the installed package, or at the top of a checkout."""
+    """Return the folder of the YAML: in the installed package, or at the top of a checkout."""
     installed = PACKAGE / "conf"
     return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
 
 
 @cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """Every group of conf/ and its options, by name."""
+    """Return the groups of conf/ with the names of their options."""
     folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
     return {folder.name: tuple(sorted(p.stem for p in folder.glob("*.yaml"))) for folder in folders}
 
 
 @cache
 def register_schemas() -> None:
-    """Put the schemas where the YAML finds them, and the resolvers of run names."""
+    """Register the schemas and the resolvers, once."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     for name, schema in {
@@ -56,7 +57,7 @@ def register_schemas() -> None:
 
 @cache
 def setting_types() -> dict[str, type[Node]]:
-    """The dotted name of every setting of every schema, and OmegaConf's type of its value."""
+    """Return OmegaConf's type of every setting of every schema, by dotted name."""
     register_schemas()
     found = dict(_leaves("", OmegaConf.structured(Config)))
     for group, kinds in KINDS.items():
@@ -79,9 +80,8 @@ def _best_by(objective: str) -> str:
 
 
 def _tokenizer_sha256(path: str | None) -> str:
-    """Of a tokenizer's files, so that what a run is doesn't hang on where they lie; empty where there are none."""
-    from gptexp.tokenizers.huggingface_files import sha256_of
-    from gptexp.util.files import user_path
+    """Return the hash of a tokenizer's files, which identifies them independently of their path; empty without path."""
+    from gptexp.tokenizers.huggingface_files import sha256_of  # imports tokenizers, which takes 0.3 s
 
     return sha256_of(user_path(path, "tokenizer.path")) if path else ""
 
@@ -91,6 +91,6 @@ def _run_name(model: str, data: str) -> str:
 
 
 def _run_id() -> str:
-    """Time and two random letters: runs that start in the same second stay apart."""
-    letters = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(3))
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{letters}"
+    """Return the time and three random characters, so that runs that start in the same second differ."""
+    suffix = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(3))
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{suffix}"

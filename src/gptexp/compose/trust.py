@@ -1,4 +1,4 @@
-"""Whether the data settings of a run may be acted on: a stranger's could name any file, glob or address (no torch)."""
+"""Whether the settings of an untrusted run may be used: they can name any file, glob pattern or address. No torch."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from gptexp.config.data import FILE_FORMATS
 from gptexp.util.text import typed_value
 
-PLACES = ("path", "val_path", "data_files")  # of settings data.*: what is read
+PLACES = ("path", "val_path", "data_files")  # the settings data.* that name files or addresses
 
 
-def is_own(run: Path, logs: Path) -> bool:
-    """Whether a run lies below the user's folder of logs, as it is written or as links lead there."""
+def is_in_logs(run: Path, logs: Path) -> bool:
+    """Return whether a run is below the user's folder of logs, as the path is written or after following links."""
     folder = Path(os.path.abspath(run))  # noqa: PTH100 (Path.absolute keeps `..`)
     return folder.is_relative_to(os.path.abspath(logs)) or run.resolve().is_relative_to(logs.resolve())  # noqa: PTH100
 
 
 def from_network(data: Mapping[str, Any]) -> bool:
-    """Whether settings data.* name a data set that is fetched from wherever they say."""
+    """Return whether settings data.* name a data set that is downloaded."""
     dataset = data.get("dataset")
     return (dataset is not None and dataset not in FILE_FORMATS) or any("://" in str(data.get(name)) for name in PLACES)
 
 
-def is_near(data: Mapping[str, Any]) -> bool:
-    """Whether settings data.* name nothing, or plain files and folders below the current directory."""
+def is_local(data: Mapping[str, Any]) -> bool:
+    """Return whether settings data.* name only files and folders below the current directory, or nothing."""
     here = Path.cwd()
     for name in PLACES:
         value = data.get(name)
@@ -39,12 +39,12 @@ def is_near(data: Mapping[str, Any]) -> bool:
     return not from_network(data)
 
 
-def reaching_out(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What a run's settings name that lies beyond its folder and the current one, by group, in words."""
-    found = {} if is_near(settings["data"]) else {"data": named(settings["data"])}
+def external_references(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by group, a text of what a run's settings name outside its folder and the current directory."""
+    found = {} if is_local(settings["data"]) else {"data": data_text(settings["data"])}
     loggers = [f"logger.plugins.{name}" for name, plugin in _plugins(settings, "logger").items() if plugin]
     if loggers:
-        found["logger"] = " ".join(map(str, loggers))
+        found["logger"] = " ".join(loggers)
     if "oc.env" in str(_plugins(settings, "callbacks")):
         found["callbacks"] = "environment variables in callbacks.plugins"
     return found
@@ -56,7 +56,7 @@ def _plugins(settings: Mapping[str, Any], group: str) -> Mapping[str, Any]:
     return plugins if isinstance(plugins, Mapping) else {}
 
 
-def named(data: Mapping[str, Any]) -> str:
-    """What settings data.* name, for a message: data.kind=text data.path=/**."""
+def data_text(data: Mapping[str, Any]) -> str:
+    """Return the files or the data set that settings data.* name, for a message: data.kind=text data.path=/**."""
     names = ("kind", "dataset", *PLACES)
     return " ".join(f"data.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)

@@ -181,4 +181,5 @@ class GPTConfig(ModelConfig):
         """
         if self.norm is Norm.none and not self.residual:
             return 4e-2
-        return min(6e-3, 2 / self.n_embd**1.2)
+        rate: float = 2 / self.n_embd**1.2
+        return min(6e-3, rate)
