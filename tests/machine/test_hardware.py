@@ -129,6 +129,7 @@ def test_auto_uses_the_most_gpus_that_divide_the_batch(
     with_gpus(monkeypatch, gpus)
     config = compose([f"data.global_batch_size={batch}"])
     with warnings.catch_warnings(record=True) as reported:
+        warnings.simplefilter("always")
         assert hardware.processes_of(config) == taken
     assert [f"uses {taken} of {gpus} GPUs" in str(notice.message) for notice in reported] == [True] * (taken < gpus)
 

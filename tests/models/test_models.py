@@ -83,7 +83,7 @@ def sees_no_future(model: nn.Module) -> None:
         assert not torch.allclose(after[:, t], before[:, t], atol=1e-9)  # the change is visible here
 
 
-@pytest.mark.parametrize(("position", "norm_position"), product(Position, NormPosition))
+@pytest.mark.parametrize(("position", "norm_position"), list(product(Position, NormPosition)))
 def test_no_position_sees_the_future(position: Position, norm_position: NormPosition) -> None:
     sees_no_future(build(small(position=position, norm_position=norm_position, n_kv_head=1)))
 
