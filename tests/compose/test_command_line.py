@@ -13,12 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hydra
 import pytest
 
 from gptexp import __version__, train
 from gptexp.commands.listing import COMMANDS
 from gptexp.compose import commandline, other_names
-from gptexp.compose import composition as gptexp_compose
 from gptexp.compose.composition import Bases, compose
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.messages import setting_names
@@ -202,7 +202,7 @@ def test_every_hint_names_a_setting_that_exists() -> None:
 def untrusted_folder(workplace: Path) -> Path:
     """A current directory with modules that must not be executed."""
     (workplace / "hydra_plugins").mkdir()
-    for module in ("yaml.py", "joblib.py", "hydra_plugins/theirs.py"):
+    for module in ("yaml.py", "joblib.py", "hydra_plugins/untrusted.py"):
         (workplace / module).write_text("print('a module of the current directory ran')\nraise SystemExit(9)\n")
     return workplace
 
@@ -296,8 +296,12 @@ def test_a_job_composed_from_a_shared_base_is_the_same(line: list[str]) -> None:
 
 def test_jobs_with_the_same_groups_are_composed_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    theirs = gptexp_compose.hydra_compose
-    monkeypatch.setattr(gptexp_compose, "hydra_compose", lambda *a, **k: calls.append(a) or theirs(*a, **k))
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return hydra.compose(*arguments, **options)
+
+    monkeypatch.setattr("gptexp.compose.composition.hydra_compose", counted)
     planned = plan([*TEXT, "seed=1,2,3", "model.n_layer=1,2", "optimizer.lr=1e-3,0.001"])
     assert (len(planned.jobs), len(calls)) == (6, 3)
 

@@ -27,7 +27,8 @@ BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
 
 
 def result(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return content
 
 
 def sweep(place: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -160,7 +161,8 @@ def test_texts_of_all_values_stay_recorded_when_a_sweep_is_extended(workplace: P
 
 
 def stored_file(folder: Path) -> dict[str, Any]:
-    return yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 def test_a_sweep_older_than_a_setting_uses_the_default_of_it(workplace: Path) -> None:

@@ -29,7 +29,8 @@ LONG = ["trainer.max_steps=100000", "trainer.val_every_steps=100000"]
 
 
 def result(folder: Path) -> dict[str, object]:
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    content: dict[str, object] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return content
 
 
 def ranks_of(parent: int) -> list[psutil.Process]:

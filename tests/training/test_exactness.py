@@ -122,7 +122,12 @@ def test_verify_resume_accepts_names_that_hydra_would_not_parse(
     given: list[str] = []
     config = SimpleNamespace(init_from="runs/a", paths=SimpleNamespace(logs=str(tmp_path)))
     monkeypatch.setattr(verify_resume, "_checked", lambda *_: config)
-    monkeypatch.setattr(verify_resume, "verify", lambda _, __, overrides, ___: given.extend(overrides) or [])
+
+    def record(steps: int, kill_at: int, overrides: list[str], place: Path) -> list[verify_resume.Comparison]:
+        given.extend(overrides)
+        return []
+
+    monkeypatch.setattr(verify_resume, "verify", record)
     main(["init_from=latest", "data.path=books[1].txt"])
     assert given == ["data.path=books[1].txt", "init_from='runs/a'"]
 

@@ -355,7 +355,8 @@ def test_frozen_weights_cost_four_flops_each_and_adapters_six() -> None:
 
 def test_the_new_head_of_a_classifier_trains_with_the_adapters() -> None:
     """A frozen head would keep its random weights, and no label could be learned."""
-    model = Classifier(GPT(compose(SMALL).model, 11), 3, auxiliary=True)
+    settings: Any = compose(SMALL).model
+    model = Classifier(GPT(settings, 11), 3, auxiliary=True)
     adapt(model, lora(rank=2))
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "score.weight" in trains

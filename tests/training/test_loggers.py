@@ -18,7 +18,8 @@ from gptexp.commands.verify_resume import _curves
 from gptexp.config.objective import LMConfig
 from gptexp.config.plugins import PLUGINS
 from gptexp.report.curves import read_curve
-from gptexp.training.loggers import EVENTS, MetricsCSV, tensorboard
+from gptexp.runs.layout import EVENTS
+from gptexp.training.loggers import MetricsCSV, tensorboard
 from gptexp.training.plugins import load_plugins
 from support.runs import TINY_GPT
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
@@ -30,7 +32,7 @@ from gptexp.training.optimizers import (
 )
 
 V = 7
-CONFIGS = [AdamWConfig(), MuonConfig(muon_lr=0.02)]
+CONFIGS: list[AdamWConfig] = [AdamWConfig(), MuonConfig(muon_lr=0.02)]
 
 
 def model(seed: int = 0) -> GPT:
@@ -44,7 +46,8 @@ def train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: range) ->
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] / (1 + step)
         optimizer.zero_grad()
-        F.cross_entropy(network(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten()).backward()
+        loss = F.cross_entropy(network(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+        torch.autograd.backward(loss)
         optimizer.step()
 
 
@@ -58,7 +61,7 @@ def grouped(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[set[st
     return [{names[p] for p in group["params"]} for group in optimizer.param_groups]
 
 
-def test_weight_decay_applies_to_matrices_and_not_to_vectors():
+def test_weight_decay_applies_to_matrices_and_not_to_vectors() -> None:
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-6), 0.01)
     matrices, vectors = grouped(network, optimizer)
@@ -69,7 +72,7 @@ def test_weight_decay_applies_to_matrices_and_not_to_vectors():
         assert (group["lr"], group["peak_lr"], group["betas"], group["eps"]) == (0.01, 0.01, (0.8, 0.9), 1e-6)
 
 
-def test_the_fused_kernel_is_used_if_it_exists():
+def test_the_fused_kernel_is_used_if_it_exists() -> None:
     assert build_optimizer(model(), AdamWConfig(), 0.01).param_groups[0]["fused"] is True
     plain = build_optimizer(model(), AdamWConfig(), 0.01, fused=False).param_groups[0]
     with torch.device("meta"):
@@ -77,15 +80,15 @@ def test_the_fused_kernel_is_used_if_it_exists():
     assert {(group["fused"], group["foreach"]) for group in (plain, meta)} == {(None, None)}  # torch selects the best
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_left_out() -> None:
     network = model()
-    network.transformer.wpe.weight.requires_grad_(False)
+    network.get_parameter("transformer.wpe.weight").requires_grad_(False)
     optimizer = build_optimizer(network, MuonConfig(), 0.01)
     assert "transformer.wpe.weight" not in set().union(*grouped(network, optimizer))
     assert "transformer.wpe.weight" not in named_optimizer_state(network, optimizer)
 
 
-def test_muon_updates_hidden_matrices_and_adamw_the_rest():
+def test_muon_updates_hidden_matrices_and_adamw_the_rest() -> None:
     network = model()
     optimizer = build_optimizer(network, MuonConfig(muon_lr=0.02, weight_decay=0.3), 0.01)
     block = "transformer.h.0."
@@ -101,26 +104,26 @@ def test_muon_updates_hidden_matrices_and_adamw_the_rest():
     assert build_optimizer(network, MuonConfig(), 0.01).param_groups[0]["peak_lr"] == 0.01
 
 
-def test_adamw_updates_the_head_of_a_classifier():
+def test_adamw_updates_the_head_of_a_classifier() -> None:
     torch.manual_seed(0)
     model = Classifier(GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4), 11), 3, auxiliary=True)
     assert model.score.weight not in _hidden_matrices(model)
-    assert model.transformer.h[0].mlp.c_fc.weight in _hidden_matrices(model)
+    assert model.get_parameter("transformer.h.0.mlp.c_fc.weight") in _hidden_matrices(model)
 
 
-def test_muon_trains_the_hidden_matrix_of_mlp_and_refuses_bigram():
+def test_muon_trains_the_hidden_matrix_of_mlp_and_refuses_bigram() -> None:
     network = MLP(MLPConfig(n_embd=4, n_hidden=8), V)
     assert grouped(network, build_optimizer(network, MuonConfig(), 0.01))[0] == {"c_fc.weight"}
     with pytest.raises(ValueError, match=r"optimizer=muon: model=bigram"):
         build_optimizer(Bigram(BigramConfig(), V), MuonConfig(), 0.01)
 
 
-def test_the_combined_optimizer_steps_like_its_two_parts():
+def test_the_combined_optimizer_steps_like_its_two_parts() -> None:
     ours, theirs = model(), model()
     optimizer = build_optimizer(ours, MuonConfig(weight_decay=0.3, momentum=0.9, nesterov=False, ns_steps=3), 0.01)
     assert isinstance(optimizer, MuonWithAdamW)
     inner = [p for n, p in theirs.named_parameters() if ".h." in n and p.ndim == 2]
-    tables = [theirs.transformer.wte.weight, theirs.transformer.wpe.weight]
+    tables = [theirs.get_parameter(f"transformer.{name}.weight") for name in ("wte", "wpe")]
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
     muon = BatchedMuon(inner, 0.01, 0.3, momentum=0.9, nesterov=False, ns_steps=3, adjust_lr_fn="match_rms_adamw")
     groups = [{"params": tables, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
@@ -136,11 +139,14 @@ def test_the_combined_optimizer_steps_like_its_two_parts():
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_batched_muon_equals_torchs_muon_except_for_bfloat16_rounding(nesterov: bool):
+def test_batched_muon_equals_torchs_muon_except_for_bfloat16_rounding(nesterov: bool) -> None:
     shapes = [(6, 6), (4, 12), (12, 4), (6, 6), (12, 4)]
     ours, theirs = ([torch.nn.Parameter(torch.randn(s, generator=draw)) for s in shapes] for draw in generators(2))
-    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9, "nesterov": nesterov}
-    optimizers = [BatchedMuon(ours, **settings), torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")]
+    settings: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9, "nesterov": nesterov}
+    optimizers: list[torch.optim.Optimizer] = [
+        BatchedMuon(ours, **settings),
+        torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw"),
+    ]
     for step in range(3):
         before = [p.detach().clone() for p in theirs]
         for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -157,7 +163,7 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(0) for _ in range(count)]
 
 
-def test_newton_schulz_gives_singular_values_near_one_and_keeps_axes():
+def test_newton_schulz_gives_singular_values_near_one_and_keeps_axes() -> None:
     matrices = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     result = orthogonalised(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
     assert result.dtype == torch.float64
@@ -170,21 +176,22 @@ def test_newton_schulz_gives_singular_values_near_one_and_keeps_axes():
     assert torch.allclose(turned, result.mT)
 
 
-def test_a_step_calls_the_closure_once_and_with_gradients():
+def test_a_step_calls_the_closure_once_and_with_gradients() -> None:
     network = model()
-    optimizer, calls = build_optimizer(network, MuonConfig(), 0.01), []
+    optimizer = build_optimizer(network, MuonConfig(), 0.01)
+    calls: list[bool] = []
 
     def closure() -> float:
         calls.append(torch.is_grad_enabled())
         loss = network(torch.zeros(1, 2, dtype=torch.int64)).sum()
-        loss.backward()
-        return loss.item()
+        torch.autograd.backward(loss)
+        return float(loss.detach())
 
     assert isinstance(optimizer.step(closure), float)
     assert calls == [True]
 
 
-def test_adding_a_parameter_group_is_refused():
+def test_adding_a_parameter_group_is_refused() -> None:
     network = model()
     optimizer = build_optimizer(network, MuonConfig(), 0.01)
     with pytest.raises(ValueError, match="does not accept parameter groups"):
@@ -193,7 +200,7 @@ def test_adding_a_parameter_group_is_refused():
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("how", ["state_dict", "named", "deepcopy"])
-def test_a_resumed_optimizer_continues_bitwise_identically(config, how):
+def test_a_resumed_optimizer_continues_bitwise_identically(config: AdamWConfig, how: str) -> None:
     straight = model()
     optimizer = build_optimizer(straight, config, 0.01)
     train(straight, optimizer, range(3))
@@ -212,18 +219,19 @@ def test_a_resumed_optimizer_continues_bitwise_identically(config, how):
     assert_same_weights(straight, resumed)
 
 
-def test_one_state_and_one_list_of_groups_after_loading():
+def test_one_state_and_one_list_of_groups_after_loading() -> None:
     network = model()
     optimizer = build_optimizer(network, MuonConfig(), 0.01)
     train(network, optimizer, range(1))
     optimizer.load_state_dict(optimizer.state_dict())
+    assert isinstance(optimizer, MuonWithAdamW)
     assert optimizer.muon.state is optimizer.adamw.state is optimizer.state
     assert optimizer.muon.param_groups[0] is optimizer.param_groups[0]
     assert optimizer.adamw.param_groups[0] is optimizer.param_groups[1]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_named_state_is_plain_data_independent_of_group_order(config):
+def test_named_state_is_plain_data_independent_of_group_order(config: AdamWConfig) -> None:
     network = model()
     optimizer = build_optimizer(network, config, 0.01)
     train(network, optimizer, range(2))
@@ -245,7 +253,7 @@ def test_named_state_is_plain_data_independent_of_group_order(config):
         assert all(torch.equal(values[key], again[name][key]) for key in values), name
 
 
-def test_named_state_is_a_copy_that_training_does_not_change():
+def test_named_state_is_a_copy_that_training_does_not_change() -> None:
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(), 0.01)
     train(network, optimizer, range(1))
@@ -258,7 +266,7 @@ def test_named_state_is_a_copy_that_training_does_not_change():
     assert all(torch.equal(v, before[n][k]) for n, values in state.items() for k, v in values.items())
 
 
-def test_named_state_before_the_first_step_is_empty_and_loads():
+def test_named_state_before_the_first_step_is_empty_and_loads() -> None:
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(), 0.01)
     state = named_optimizer_state(network, optimizer)
@@ -268,14 +276,14 @@ def test_named_state_before_the_first_step_is_empty_and_loads():
     assert len(optimizer.state) == 0
 
 
-def test_names_of_a_compiled_model_are_those_of_the_model():
+def test_names_of_a_compiled_model_are_those_of_the_model() -> None:
     network = model()
-    compiled = torch.compile(network, backend="eager")
+    compiled: Any = torch.compile(network, backend="eager")
     optimizer = build_optimizer(compiled, MuonConfig(), 0.01)
     assert set(named_optimizer_state(compiled, optimizer)) == {name for name, _ in network.named_parameters()}
 
 
-def test_a_state_that_does_not_match_is_refused_without_changes():
+def test_a_state_that_does_not_match_is_refused_without_changes() -> None:
     network = model()
     optimizer = build_optimizer(network, AdamWConfig(), 0.01)
     train(network, optimizer, range(1))
@@ -296,13 +304,13 @@ def test_a_state_that_does_not_match_is_refused_without_changes():
 
 @pytest.fixture
 def one_process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_process_group")
-def test_sharded_state_is_saved_completely_and_loaded_sharded():
+def test_sharded_state_is_saved_completely_and_loaded_sharded() -> None:
     mesh = init_device_mesh("cpu", (1,))
 
     def sharded() -> nn.Linear:

@@ -54,7 +54,8 @@ def stopped(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def result(run: Path) -> dict[str, Any]:
-    return json.loads((run / "result.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return content
 
 
 def edit(run: Path, group: str | None, **changes: object) -> None:
@@ -188,7 +189,7 @@ def test_a_setting_newer_than_a_run_has_its_default(stopped: Path) -> None:
         del settings["objective"]
     (stopped / "config.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
     ckpt.save(replace(stored, stopped=False), path)
-    config = compose([*RESUME, "trainer.max_steps=4"])
+    config: Any = compose([*RESUME, "trainer.max_steps=4"])
     check_against_source(config)
     assert (config.model.qk_norm, config.trainer.gradient_clip) == (False, 1.0)
     run_job(config, Path("longer"))

@@ -245,7 +245,7 @@ def test_init_from_uses_weights_and_tokenizer_and_frees_the_rest(train_here: Tra
     train_here(*TINY_GPT, "tokenizer=byte", "model.position=learned")
     (workplace / "other.txt").write_text("Quite another text, with ünknown letters. " * 60, encoding="utf-8")
     new = ["init_from=run", "data=text", "data.path=other.txt", "data.val_bytes=100", "model.block_size=8"]
-    config = compose([*new, "trainer.max_steps=1", "trainer=cpu", "optimizer.lr=1e-9", "model.dropout=0.1"])
+    config: Any = compose([*new, "trainer.max_steps=1", "trainer=cpu", "optimizer.lr=1e-9", "model.dropout=0.1"])
     assert (config.tokenizer.kind, config.model.n_embd, config.model.dropout) == ("byte", 16, 0.1)
     run_job(config, Path("tuned"))
     before, after = (load(workplace / name / "checkpoints/last.ckpt") for name in ("run", "tuned"))

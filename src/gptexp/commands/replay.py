@@ -106,7 +106,7 @@ def _first_fault(bundle: BundleContent, objective: Objective[Any], model: nn.Mod
             return f"{where}: {seen[0]}"
         if not torch.isfinite(loss):
             return f"{where}: every module's output is finite, but the loss is {float(loss)}"
-        loss.backward()
+        torch.autograd.backward(loss)
         for name, parameter in reversed(list(model.named_parameters())):  # the order of the backward pass
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 return f"{where}: the loss is {float(loss):.4g}, but the gradient of {name} is not finite"

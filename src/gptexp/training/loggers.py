@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,8 @@ def _hparams(settings: dict[str, Any], swept: Sequence[str], metrics: Sequence[s
     from torch.utils.tensorboard.summary import hparams
 
     ordered = sorted(metrics, key=lambda name: name != "val/bpb")
-    summaries = list(hparams(settings, dict.fromkeys(ordered, 0.0)))
+    declare: Callable[..., tuple[Any, ...]] = hparams  # torch does not annotate it
+    summaries = list(declare(settings, dict.fromkeys(ordered, 0.0)))
     about = summaries[0].value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(about.content)
     for info in content.experiment.hparam_infos:

@@ -58,7 +58,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     and `state_dict` and `load_state_dict` work as in any optimizer.
     """
 
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
+    def __init__(self, muon: BatchedMuon, adamw: torch.optim.AdamW) -> None:
         self.muon, self.adamw = muon, adamw
         super().__init__(muon.param_groups + adamw.param_groups, defaults={})
         self._share()
@@ -159,7 +159,7 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> t
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
 
 
-def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> torch.optim.Muon:
+def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> BatchedMuon:
     """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
     return BatchedMuon(
