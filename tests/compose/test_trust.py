@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+import gptexp.objectives.base  # noqa: F401 (imports `prepare` before a test replaces it)
 from gptexp.compose import trust
 from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
