@@ -45,6 +45,7 @@ def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
 
         config = compose([*TINY, "data.path=story.txt", *overrides])
         run_job(config, Path(folder))
-        return json.loads((workplace / folder / "result.json").read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads((workplace / folder / "result.json").read_text(encoding="utf-8"))
+        return result
 
     return run

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+import gptexp.objectives.base  # noqa: F401 (imports `prepare` before a test replaces it)
 from gptexp.compose import trust
 from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
@@ -41,7 +42,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_evaluate_reads_no_corpus_of_an_untrusted_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: dict[str, Any]
 ) -> None:
-    run = stored(tmp_path / "theirs", data)
+    run = stored(tmp_path / "untrusted", data)
     for given in (run, run / "checkpoints/last.ckpt"):
         with pytest.raises(SystemExit):
             main([str(given)])
@@ -61,7 +62,7 @@ def test_evaluate_does_not_download_a_corpus_without_consent(
     assert "a corpus from the network" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("place", "flags"), [("theirs", ["--trust-data"]), ("logs/runs/mine", [])])
+@pytest.mark.parametrize(("place", "flags"), [("untrusted", ["--trust-data"]), ("logs/runs/mine", [])])
 def test_evaluate_reads_the_corpus_of_a_trusted_run_or_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, flags: list[str]
 ) -> None:
@@ -79,7 +80,7 @@ def test_evaluate_reads_the_corpus_of_a_trusted_run_or_on_request(
 
 @pytest.mark.parametrize("data", [TEXT, {**TEXT, "path": "../secret.txt"}, {**TEXT, "path": "~/x"}, HUB, URL])
 def test_resume_ignores_the_data_settings_of_an_untrusted_run(tmp_path: Path, data: dict[str, Any]) -> None:
-    run = stored(tmp_path / "theirs/run", data)
+    run = stored(tmp_path / "untrusted/run", data)
     with pytest.raises(ConfigError, match=rf"resume={run}: is outside paths\.logs=logs.*data\.kind=.*paths\.logs="):
         compose([f"resume={run}"])
     wanted = compose([f"resume={run}", f"paths.logs={run.parent}"]).data
@@ -90,7 +91,7 @@ def test_resume_ignores_the_data_settings_of_an_untrusted_run(tmp_path: Path, da
 
 @pytest.mark.parametrize("data", [{"kind": "pydocs"}, {**TEXT, "path": "texts/a.txt"}])
 def test_resume_needs_no_consent_for_a_local_text(tmp_path: Path, data: dict[str, Any]) -> None:
-    assert compose([f"resume={stored(tmp_path / 'theirs', data)}"]).data.kind == data["kind"]
+    assert compose([f"resume={stored(tmp_path / 'untrusted', data)}"]).data.kind == data["kind"]
 
 
 def test_a_link_inside_logs_is_trusted_and_a_path_out_of_logs_is_not(tmp_path: Path) -> None:
@@ -109,24 +110,24 @@ MLFLOW = {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": 
 def with_plugin(folder: Path, group: str, plugin: dict[str, Any]) -> Path:
     run = stored(folder, {"kind": "pydocs"})
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    settings[group]["plugins"] = {"theirs": plugin}
+    settings[group]["plugins"] = {"untrusted": plugin}
     (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return run
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks"])
 def test_resume_uses_no_logger_or_variable_of_an_untrusted_run(tmp_path: Path, group: str) -> None:
-    run = with_plugin(tmp_path / "theirs/run", group, MLFLOW)
+    run = with_plugin(tmp_path / "untrusted/run", group, MLFLOW)
     with pytest.raises(ConfigError, match=rf"is outside paths\.logs=logs.*{group}\.plugins.*{group}=…"):
         compose([f"resume={run}"])
     assert not getattr(compose([f"resume={run}", f"{group}=default"]), group).plugins
-    own = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["theirs"]
-    assert own["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # from a trusted run, and still not resolved
+    restored = getattr(compose([f"resume={run}", f"paths.logs={run.parent}"]), group).plugins["untrusted"]
+    assert restored["tracking_uri"] == "http://169.254.1.1/${oc.env:HOME}"  # from a trusted run, and still not resolved
 
 
 def test_a_checkpoint_file_alone_restores_no_loggers_or_callbacks(tmp_path: Path) -> None:
     settings = to_plain(compose([*SMALL, "tokenizer=byte"]))
-    settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"theirs": MLFLOW}
+    settings["logger"]["plugins"] = settings["callbacks"]["plugins"] = {"untrusted": MLFLOW}
     ckpt.save(small_checkpoint(config=settings), tmp_path / "a.ckpt")  # as in files of older versions
     config = compose(["resume=a.ckpt", "paths.logs=."])
     assert not config.logger.plugins

@@ -13,7 +13,7 @@ import yaml
 from gptexp.compose.composition import compose, config_from_plain
 from gptexp.compose.overrides import jobs_of, quoted
 from gptexp.compose.registry import conf_dir, groups
-from gptexp.config import Activation, Config, GPTConfig, Position
+from gptexp.config import Activation, Config, GPTConfig, Position, TextConfig
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.util.errors import ConfigError
 
@@ -21,6 +21,7 @@ from gptexp.util.errors import ConfigError
 def test_default_experiment_is_mini_gpt_on_pydocs_with_characters() -> None:
     config = compose()
     assert (config.model.kind, config.data.kind, config.tokenizer.kind) == ("gpt", "pydocs", "char")
+    assert isinstance(config.model, GPTConfig)
     assert (config.model.n_layer, config.model.n_head, config.model.n_embd, config.model.block_size) == (4, 4, 128, 128)
     assert config.name == "mini_gpt-pydocs"
 
@@ -146,7 +147,9 @@ def test_an_invalid_sweep_fails_before_its_first_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["哈利/*.txt", "books[1].txt", "a b's.txt", "{x}.txt", "(1).txt", "50%.txt"])
 def test_a_path_that_breaks_hydras_grammar_is_quoted(path: str) -> None:
-    assert compose(["data=text", f"data.path={path}"]).data.path == path
+    data = compose(["data=text", f"data.path={path}"]).data
+    assert isinstance(data, TextConfig)
+    assert data.path == path
 
 
 def test_an_existing_path_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,4 +49,5 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def masked(train: Train) -> dict[str, Any]:
     """The result of a short run of objective=mlm in ./masked."""
     Path("story.txt").write_text("\n".join(text for text, _ in sentences(120)), encoding="utf-8")
-    return train(*MLM, folder="masked")
+    result: dict[str, Any] = train(*MLM, folder="masked")
+    return result

@@ -165,6 +165,6 @@ def test_a_classifier_uses_weights_and_attention_of_an_mlm_run(masked: dict[str,
     with pytest.raises(ConfigError, match=r"with bidirectional attention; choose objective=mlm or classification"):
         train("init_from=masked", "data=pydocs", folder="other")
     with pytest.raises(
-        ConfigError, match=r"init_from=fine was trained with objective=classification, and has no token"
+        ConfigError, match=r"init_from=fine was trained with objective=classification and has no mask token"
     ):
         train("init_from=fine", "objective=mlm", "data=text", "data.path=story.txt", folder="other")

@@ -48,12 +48,12 @@ EXAMPLES = {
 }
 
 USAGE = """\
-{program} [group=option] [key=value] …   train one experiment
-{program} -m key=a,b,c seed=1,2,3        train one for each combination (a sweep)
-{program} --cfg job [group=option] …     print the settings only
-{program} --help model                   explain the settings of a group
-{program} resume=RUN                     resume an interrupted run
-{program} init_from=RUN data=…           start from the weights of a run
+{program} [group=option] [key=value] …  train one experiment
+{program} -m key=a,b,c seed=1,2,3       train each combination
+{program} --cfg job [group=option] …    print the settings only
+{program} --help GROUP                  explain the settings
+{program} resume=RUN                    resume a run
+{program} init_from=RUN data=…          start from its weights
 """
 
 
@@ -63,10 +63,10 @@ def help_text() -> str:
     lines = [USAGE.format(program=program)]
     for group, example in EXAMPLES.items():
         lines += [f"{group}    e.g. {example}", *_options(group), ""]
-    lines += ["A RUN is a run folder, a checkpoint file or `latest`. For init_from it can also be a published model"]
-    lines += ["(gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2) or a folder in Hugging Face's format."]
-    lines += [f"`{program} --help GROUP` explains the settings of a group, `--help model.n_layer` one setting;"]
-    lines += ["docs/settings.md has all of them. `--cfg job` prints their values."]
+    lines += ["A RUN is a run folder, a checkpoint file or `latest`. For init_from also"]
+    lines += ["gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2 or Hugging Face's folder."]
+    lines += ["`--help model` explains a group, `--help model.n_layer` one setting,"]
+    lines += ["docs/settings.md all. `--cfg job` prints their values."]
     return "\n".join(lines)
 
 

@@ -214,7 +214,7 @@ class Config:
     @property
     def lr(self) -> float:
         """Peak learning rate: `optimizer.lr`, or the model's default if that is null."""
-        return self.model.natural_lr if self.optimizer.lr is None else self.optimizer.lr
+        return self.model.default_lr if self.optimizer.lr is None else self.optimizer.lr
 
 
 def _kind_of(schema: type) -> object:

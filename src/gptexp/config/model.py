@@ -27,7 +27,7 @@ class ModelConfig:
         require_at_least(1, "model", self, "block_size")
 
     @property
-    def natural_lr(self) -> float:
+    def default_lr(self) -> float:
         """Learning rate used while `optimizer.lr` is null."""
         return 1e-3
 
@@ -45,7 +45,7 @@ class BigramConfig(ModelConfig):
     block_size: int = 64
 
     @property
-    def natural_lr(self) -> float:
+    def default_lr(self) -> float:
         return 3e-2
 
     @property
@@ -170,7 +170,7 @@ class GPTConfig(ModelConfig):
         return ("attn.c_attn", "attn.c_proj", *mlp, *head)
 
     @property
-    def natural_lr(self) -> float:
+    def default_lr(self) -> float:
         """2 / n_embd^1.2, at most 6e-3; 4e-2 without norms and residual connections.
 
         The power law is within a factor of 1.6 of published rates: 1e-3 at width 384 (nanoGPT), 6e-4 at 768

@@ -162,17 +162,17 @@ def read_flat_settings(folder: Path) -> dict[str, Any]:
     scalar = (type(None), bool, int, float, str)
     flat = flatten(completed(settings))
     if flat.get("optimizer.lr") is None:  # keep null as well: it follows the model, unlike an equal number
-        flat[EFFECTIVE_LR] = _natural_lr(settings["model"])
+        flat[EFFECTIVE_LR] = _default_lr(settings["model"])
     return {key: value if isinstance(value, scalar) else str(value) for key, value in flat.items()}
 
 
-def _natural_lr(model: dict[str, Any]) -> float | None:
+def _default_lr(model: dict[str, Any]) -> float | None:
     """The rate that `optimizer.lr: null` resolves to, or None for an unknown kind of model or unresolved settings."""
     schema = KINDS["model"].get(str(model.get("kind")))
     if schema is None or "${" in str(model):
         return None
     try:
-        return float(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), model)).natural_lr)  # type: ignore[union-attr]
+        return float(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), model)).default_lr)  # type: ignore[union-attr]
     except (OmegaConfBaseException, ValueError, ArithmeticError):
         return None
 

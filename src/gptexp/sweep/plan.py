@@ -247,7 +247,7 @@ def natural_rates(jobs: list[Job]) -> list[float]:
     """Return the different peak learning rates that `optimizer.lr: null` gives for the models of these jobs."""
     models = [job.config["model"] for job in jobs if job.config["optimizer"]["lr"] is None]
     different = {json.dumps(model, sort_keys=True): model for model in models}
-    return list(dict.fromkeys(from_plain("model", model).natural_lr for model in different.values()))
+    return list(dict.fromkeys(from_plain("model", model).default_lr for model in different.values()))
 
 
 def safe_name(name: str) -> str:
