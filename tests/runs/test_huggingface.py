@@ -574,7 +574,7 @@ def test_without_a_network_the_error_names_the_files_and_the_folder(cache: Path,
     assert "\n" not in message
     with pytest.raises(ConfigError, match="gpt2: not on this machine"):
         compose(["init_from=gpt2"])
-    with pytest.raises(ConfigError, match="resume=gpt2: is no run of gptexp"):
+    with pytest.raises(ConfigError, match="resume=gpt2: is not a gptexp run"):
         compose(["resume=gpt2"])
     good.rename("gpt2")  # local files have precedence
     assert find_checkpoint("gpt2") == Path("gpt2")
