@@ -19,6 +19,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,9 @@ def understand(module: str, arguments: list[str]) -> None:
 
 
 def parser(module: str) -> ArgumentParser:
-    return importlib.import_module(f"{module}.command_line" if module == "gptexp.conformance" else module).parser()
+    entry: Any = importlib.import_module(f"{module}.command_line" if module == "gptexp.conformance" else module)
+    made: ArgumentParser = entry.parser()
+    return made
 
 
 # ------------------------------------------------------------------- commands of others

@@ -90,21 +90,21 @@ def cycle(edges: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_imports_go_only_to_packages_on_the_left():
+def test_imports_go_only_to_packages_on_the_left() -> None:
     assert wrong_imports(graph(SOURCE)) == []
 
 
-def test_files_form_no_import_cycle():
+def test_files_form_no_import_cycle() -> None:
     assert cycle(graph(SOURCE)) == []
 
 
-def test_every_package_is_part_of_the_import_order():
+def test_every_package_is_part_of_the_import_order() -> None:
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert packages <= LEVEL.keys()
 
 
 @pytest.mark.parametrize("lazily", [False, True])
-def test_a_reversed_import_is_found(tmp_path: Path, lazily: bool):
+def test_a_reversed_import_is_found(tmp_path: Path, lazily: bool) -> None:
     for name, text in {
         "__init__.py": "",
         "util/__init__.py": "",
@@ -122,7 +122,7 @@ def test_a_reversed_import_is_found(tmp_path: Path, lazily: bool):
     assert {"gptexp.util.files", "gptexp.config.rules"} <= set(cycle(edges))
 
 
-def test_the_top_level_has_few_and_short_files():
+def test_the_top_level_has_few_and_short_files() -> None:
     files = sorted(SOURCE.glob("*.py"))
     assert len(files) <= MOST_FILES
     long = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.name != PUBLIC}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -85,7 +86,8 @@ def test_alibi_slopes_equal_those_of_the_paper() -> None:
 
 def test_alibi_lowers_scores_by_slope_times_distance() -> None:
     model = build(small(n_layer=1, n_head=1, position=Position.alibi))
-    attn, x = model.transformer.h[0].attn, torch.randn(1, 8, 16, dtype=torch.float64)
+    attn: Any = model.transformer.h[0].attn
+    x = torch.randn(1, 8, 16, dtype=torch.float64)
     q, k, v = attn.project(x)
     scores = q @ k.transpose(-1, -2) / 4  # sqrt(head_dim) = 4
     i, j = torch.arange(8)[:, None], torch.arange(8)

@@ -74,7 +74,7 @@ def test_a_tied_matrix_is_counted_once() -> None:
         ("cpu", "32-true", None),
     ],
 )
-def test_the_peak_flops_are_from_the_data_sheet_or_unknown(name, precision, tera) -> None:
+def test_the_peak_flops_are_from_the_data_sheet_or_unknown(name: str, precision: str, tera: float | None) -> None:
     assert peak_flops(name, precision) == (None if tera is None else pytest.approx(tera * 1e12))
 
 

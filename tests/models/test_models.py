@@ -49,7 +49,8 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def train_output(model: nn.Module) -> torch.Tensor:
     torch.manual_seed(3)
-    return model.train()(tokens(8))
+    logits: torch.Tensor = model.train()(tokens(8))
+    return logits
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(GPTConfig)])
@@ -143,7 +144,7 @@ def test_post_norm_has_no_final_norm_and_no_mlp_means_no_second_norm() -> None:
 
 
 def test_swiglu_has_a_gate_of_the_same_width() -> None:
-    layer = GPT(small(activation=Activation.swiglu, mlp_ratio=2.7), V).transformer.h[0].mlp
+    layer: Any = GPT(small(activation=Activation.swiglu, mlp_ratio=2.7), V).transformer.h[0].mlp
     assert layer.c_gate.weight.shape == layer.c_fc.weight.shape == (43, 16)  # int(2.7 * 16)
 
 

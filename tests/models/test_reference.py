@@ -31,7 +31,7 @@ OTHERS = [
 ]
 
 
-def both(settings: dict, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def both(settings: dict[str, Any], dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     torch.manual_seed(0)
     config = GPTConfig(**{"n_layer": 2, "n_head": 4, "n_embd": 24, "block_size": 9, **settings})
     model = GPT(config, V).to(dtype).eval()
@@ -44,7 +44,9 @@ def both(settings: dict, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("position", "norm", "norm_position", "bias"), KINDS)
-def test_reference_equals_torch_for_every_position_and_norm(position, norm, norm_position, bias) -> None:
+def test_reference_equals_torch_for_every_position_and_norm(
+    position: Position, norm: Norm, norm_position: NormPosition, bias: bool
+) -> None:
     settings = {"position": position, "norm": norm, "norm_position": norm_position, "bias": bias}
     ours, reference = both(settings, torch.float64)
     np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -28,6 +29,10 @@ def x(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64)
 
 
+def attention_layer() -> Any:
+    return build(small()).transformer.h[0].attn
+
+
 WRONG: dict[str, Callable[[], object]] = {
     "gpt: one sequence instead of a batch": lambda: build(small())(tokens(8)[0]),
     "gpt: float tokens": lambda: build(small())(tokens(8).double()),
@@ -38,7 +43,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "classifier: lengths of another batch": lambda: Classifier(build(small()), 3, auxiliary=False).double()(
         tokens(8), torch.tensor([8])
     ),
-    "attention: two dimensions": lambda: build(small()).transformer.h[0].attn(x(8, 16), None, None, None),
+    "attention: two dimensions": lambda: attention_layer()(x(8, 16), None, None, None),
     "products: fewer values than keys": lambda: attention_by_products(
         x(2, 2, 8, 4), x(2, 2, 8, 4), x(2, 2, 7, 4), None, 0.0
     ),

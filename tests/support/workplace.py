@@ -61,7 +61,7 @@ def lay_gpt2(folder: Path) -> None:
 
 def _weights() -> dict[str, np.ndarray]:
     e, draw = GPT2["n_embd"], np.random.default_rng(1)
-    shapes = {"wte.weight": (GPT2["vocab_size"], e), "wpe.weight": (GPT2["n_positions"], e)}
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (GPT2["vocab_size"], e), "wpe.weight": (GPT2["n_positions"], e)}
     for norm in ("h.0.ln_1", "h.0.ln_2", "ln_f"):
         shapes |= {f"{norm}.weight": (e,), f"{norm}.bias": (e,)}
     for layer, (rows, columns) in {

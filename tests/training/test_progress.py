@@ -6,7 +6,7 @@ import io
 import re
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -38,7 +38,8 @@ class Watched:
     """Micro-batches of the given seconds and their progress display; steps are logged as by RunRecord."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float, accumulate: int = 1) -> None:
-        self.lit, self.seconds, self.now, self.taken = Stub(accumulate), seconds, 0.0, 0
+        self.lit: Any = Stub(accumulate)
+        self.seconds, self.now, self.taken = seconds, 0.0, 0
         monkeypatch.setattr(
             progress, "time", SimpleNamespace(monotonic=lambda: self.now, perf_counter=lambda: self.now)
         )
@@ -46,7 +47,7 @@ class Watched:
         self.file = io.StringIO()
         console = Console(file=self.file, force_terminal=terminal, width=120, legacy_windows=False, _environ={})
         self.line = ProgressLine(console, self.record)  # type: ignore[arg-type]
-        self.trainer: Any = SimpleNamespace(is_global_zero=True)
+        self.trainer = cast(Any, SimpleNamespace(is_global_zero=True))
         self.line.on_train_start(self.trainer, self.lit)
 
     def take(self, micro_batches: int) -> list[str]:

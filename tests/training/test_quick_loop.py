@@ -58,7 +58,7 @@ def test_hooks_of_user_callbacks_are_called_at_every_step(tmp_path: Path) -> Non
     skip_empty_hooks(experiment.trainer, experiment.lit)
     fit(experiment)
     assert listener.heard == [*CALLED, *CALLED]
-    assert listener.on_before_zero_grad is None  # type: ignore[comparison-overlap]  # the user did not define it
+    assert listener.on_before_zero_grad is None  # the user did not define it
     assert all(hasattr(pl.Callback, name) and hasattr(pl.LightningModule, name) for name in STEP_HOOKS)
 
 
