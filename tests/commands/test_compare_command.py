@@ -89,8 +89,8 @@ def test_incomparable_runs_give_a_one_line_error_and_exit_code_2(
 
 
 def test_the_command_for_a_folder_is_quoted() -> None:
-    assert compare_command("logs/sweeps/block_size") == "python -m gptexp.compare logs/sweeps/block_size"
-    assert compare_command("a b", Path("c")) == "python -m gptexp.compare 'a b' c"
+    assert compare_command("logs/sweeps/block_size") == "gptexp compare logs/sweeps/block_size"
+    assert compare_command("a b", Path("c")) == "gptexp compare 'a b' c"
 
 
 def test_two_real_runs_are_compared_by_their_recorded_metrics(train_here: Callable[..., dict[str, Any]]) -> None:

@@ -307,7 +307,7 @@ def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> N
     assert "done 1/4 · n_layer=1,lr=0.01 · val/bpb " in done.stdout
     assert "failed 2/4 · n_layer=1,lr=1e+22 · train/loss is nan at step 2" in done.stdout
     assert done.stdout.count("failed: n_layer=") == 2
-    assert done.stdout.splitlines()[-1] == "next: python -m gptexp.compare logs/sweeps/mine"
+    assert done.stdout.splitlines()[-1] == "next: gptexp compare logs/sweeps/mine"
     folder = workplace / "logs/sweeps/mine"
     stored = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
     assert [job["name"] for job in stored["jobs"]] == sorted(p.name for p in folder.iterdir() if p.is_dir())

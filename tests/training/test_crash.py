@@ -285,7 +285,7 @@ def test_all_ranks_stop_at_the_step_with_a_nonfinite_gradient(workplace: Path) -
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert "grad_norm is nan at step 2" in errors[0]
-        assert f"`python -m gptexp.replay {strategy}/nonfinite-step-2.pt` repeats that step" in errors[0]
+        assert f"`gptexp replay {strategy}/nonfinite-step-2.pt` repeats that step" in errors[0]
         assert list((workplace / strategy).glob(".*.tmp")) == []
         assert {(rank, step) for rank, step, _ in read_trace(workplace / strategy)} == {(0, 1), (1, 1)}
         replayed = command("replay", f"{strategy}/nonfinite-step-2.pt", cwd=workplace)

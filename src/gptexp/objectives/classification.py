@@ -82,10 +82,10 @@ class Classification(Objective[LabelledData]):
     """Batches: tokens (B, T) padded on the right, lengths (B,), labels (B,) as positions in the list of labels."""
 
     facts_type = LabelFacts
-    why_no_text = "it predicts a label (python -m gptexp.predict) and no text"
+    why_no_text = "it predicts a label (gptexp predict) and no text"
     parts = ("tokens", "lengths", "labels")
     headline = ("val/accuracy", "val/macro_f1", "val/loss")
-    next_step = 'python -m gptexp.predict RUN --text "…"'
+    next_step = 'gptexp predict RUN --text "…"'
 
     def __init__(self, config: Any, tokenizer: Tokenizer, facts: LabelFacts) -> None:
         super().__init__(config, tokenizer, facts)

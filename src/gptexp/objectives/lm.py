@@ -77,7 +77,7 @@ class LanguageModelling(Objective[TextData]):
     parts = ("tokens", "targets")
     generates = True
     headline = ("val/bpb", "val/loss")
-    next_step = "python -m gptexp.generate RUN"
+    next_step = "gptexp generate RUN"
 
     def next_command(self, run: str, data: TextData) -> str:
         """Return the command with a prompt from the validation text, whose characters every tokenizer knows.

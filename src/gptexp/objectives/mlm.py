@@ -61,7 +61,7 @@ class MaskedLanguageModelling(Objective[TextData]):
     why_no_text = "it predicts masked tokens from both sides, so it can neither generate text nor give its likelihood"
     parts = ("tokens", "targets", "lengths")
     headline = ("val/mlm_loss", "val/mlm_accuracy")
-    next_step = "python -m gptexp.train init_from=RUN objective=classification data=labelled data.path=FILE.csv"
+    next_step = "gptexp train init_from=RUN objective=classification data=labelled data.path=FILE.csv"
 
     @property
     def vocab_size(self) -> int:

@@ -21,4 +21,4 @@ def missing_packages() -> list[str]:
 
 def compare_command(*arguments: str | Path) -> str:
     """Return the command line that compares these folders, quoted for a shell."""
-    return shlex.join(["python", "-m", "gptexp.compare", *map(str, arguments)])
+    return shlex.join(["gptexp", "compare", *map(str, arguments)])

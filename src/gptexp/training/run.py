@@ -103,7 +103,7 @@ def _advice(error: NonFiniteLoss, experiment: Experiment) -> str:
     config, folder = experiment.config, experiment.folder
     last, bundle = folder / CHECKPOINTS / LAST, bundle_path(folder, error.step)
     saved = f"the last good checkpoint is {display_path(last)}" if last.exists() else "no checkpoint was saved"
-    again = f" `python -m gptexp.replay {shlex.quote(display_path(bundle))}` repeats that step and names the module."
+    again = f" `gptexp replay {shlex.quote(display_path(bundle))}` repeats that step and names the module."
     clip = "null" if (limit := config.trainer.gradient_clip) is None else f"{limit} is too large"
     return (
         f"{error}; {saved}.{again if bundle.exists() else ''} "
