@@ -68,8 +68,10 @@ def command(line: str) -> None:
         RuntimeError: the command failed; its output contains the error.
     """
     words = shlex.split(line)
+    if words[:1] == ["gptexp"]:
+        words = ["python", "-m", *words]
     if words[:2] != ["python", "-m"] or not words[2:] or words[2].split(".")[0] != "gptexp":
-        raise ValueError(f"{line}: give a command of the form python -m gptexp.train …")
+        raise ValueError(f"{line}: give a command of the form gptexp train …")
     added = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
     kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # set by Jupyter
     process = subprocess.Popen(

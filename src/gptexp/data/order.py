@@ -1,9 +1,9 @@
 """The order of training windows: which windows are in which step is a pure function of (seed, step).
 
-An epoch divides the ring of tokens into windows of block_size inputs without overlap, from a random phase, and visits
-them in a pseudo-random order. No permutation is kept in memory: the order is a Feistel network over {0, …, n-1}
-(Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, methods 2 and 3: mixed radix a·b >= n, cycle walking
-for the few values beyond n), so window 10**12 is computed as fast as window 0.
+An epoch divides the token sequence, continued at its beginning, into windows of block_size inputs without overlap, from
+a random phase, and visits them in a pseudo-random order. No permutation is kept in memory: the order is a Feistel
+network over {0, …, n-1} (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, methods 2 and 3: mixed radix
+a·b >= n, cycle walking for the few values beyond n), so window 10**12 is computed as fast as window 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WindowOrder:
 
     A window reads block_size + 1 tokens from its start, modulo n_tokens; its targets are its tokens shifted by one. An
     epoch of (n_tokens - 1) // block_size windows reads all tokens except fewer than block_size, and none of them twice
-    as input or as target. At most one window of an epoch passes the end of the store and continues at the beginning.
+    as input or as target. At most one window of an epoch passes the last token and continues at the beginning.
     One of its targets, the first token after the last one, does not follow its input in the text, as between two
     documents. A ring of n_tokens - 1 inputs would not avoid this, and would never use the last token as input.
 
@@ -86,7 +86,7 @@ def _stretch(index: int, count: int, size: int, seed: int, epoch: int, n_tokens:
 
 @lru_cache(maxsize=8)
 def _chunk(nth: int, size: int, seed: int, epoch: int, n_tokens: int) -> np.ndarray:
-    """Return the nth CHUNK positions: computing only the few windows of a step would take as long."""
+    """Return the nth CHUNK positions, all at once and cached, because a few of them cost as much."""
     keys, _ = _draws(seed, epoch, n_tokens)
     places = np.arange(nth * CHUNK, min((nth + 1) * CHUNK, size), dtype=np.uint64)
     return permute(places, size, keys).astype(np.int64)
@@ -104,7 +104,7 @@ def val_windows(n_tokens: int, block_size: int) -> np.ndarray:
 def permute(indices: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     """Apply the permutation of {0, …, size-1} that the keys select to indices (n,) uint64 below `size`."""
     root = math.isqrt(size - 1) + 1
-    left = root + root % 2  # even: with rotations of odd length only, all permutations would be even
+    left = root + root % 2  # even: rotations of odd length alone would reach only the even permutations
     right = -(-size // left)
     keys = keys[:_ROUNDS_LARGE] if size > _LARGE else keys
     result = _feistel(indices, left, right, keys)

@@ -62,7 +62,7 @@ class CausalSelfAttention(ModuleWithKernels):
         if cache is None and self.kernels.use_products(q, dropout):
             y = attention_by_products(q, k, v, mask, dropout)  # (B, H, T, D)
         else:
-            is_causal = mask is None and (cache is None or q.shape[2] > 1)  # one new token sees the whole cache
+            is_causal = mask is None and (cache is None or q.shape[2] > 1)  # one new token attends to the whole cache
             y = attention_fused(q, k, v, mask, dropout, is_causal=is_causal)  # (B, H, T, D)
         y = y.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         out: Tensor = self.c_proj(y)
@@ -98,12 +98,12 @@ def rope_angles(positions: Positions, head_dim: int, dtype: torch.dtype) -> Angl
 
 
 def attention_mask(config: GPTConfig, positions: Positions, held: int, like: Tensor) -> Mask | None:
-    """The mask of causal attention, or None where "causal" alone is enough and the fastest kernels apply.
+    """The mask of causal attention, or None if `is_causal` suffices and the fastest kernels apply.
 
     Args:
         positions: of the new tokens, (T,), or (B, T) where sequences differ in length.
         held: the most tokens that any sequence of the cache holds.
-        like: its device, and its dtype for biases.
+        like: a tensor with the device, and the dtype of the biases, to use.
 
     Returns a bool mask (T, S) or ALiBi's bias (H, T, S); (B, 1, T, S) or (B, H, T, S) for positions (B, T).
     """

@@ -90,7 +90,7 @@ def _write(plain: PlainData, path: Path) -> None:
 def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
     """Save as last.ckpt and rename the former last.ckpt to previous.ckpt.
 
-    best: make best.ckpt a second name of this file. It is written before last.ckpt: a process killed in between
+    best: also hard-link the file as best.ckpt (or copy it). This comes before last.ckpt: a process killed in between
     repeats the same steps when resumed and finds the same best. From the second save on, two complete generations
     exist at every moment.
     """

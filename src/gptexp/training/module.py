@@ -21,9 +21,9 @@ from gptexp.util.seeds import dropout_seed, seed_generator
 class LitGPT(QuickModule):
     """Trains any model by any objective.
 
-    compiled: whether torch.compile has the model.
-    first_step: optimizer steps taken before this process started (resume); `step` counts on from it.
-    score: of the last validation, over all batches and ranks.
+    compiled: whether the model is compiled.
+    first_step: optimizer steps taken before this process started (resume); `step` starts at this number.
+    score: the score of the last validation, over all batches and ranks.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class LitGPT(QuickModule):
         seed_generator(torch.default_generator, seed)  # plug-ins may draw from it on any device
 
     def train_loss(self) -> float:
-        """Return the mean loss over the global batch of the last step. A collective; waits for the device.
+        """Return the mean loss over the global batch of the last step.
+
+        All ranks must call it; it blocks until the device is done.
 
         Raises:
             NonFiniteLoss: the loss, or the loss or gradient of an earlier step, is not finite.
@@ -111,7 +113,7 @@ class LitGPT(QuickModule):
             self.watch.step(optimizer, self.grad_norm, loss, self.step + 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Have Lightning validate every val_every_steps steps of the run, and after the last step.
+        """Make Lightning validate every val_every_steps steps of the run, and after the last step.
 
         Lightning's interval counts micro-batches since the start of the process.
         """

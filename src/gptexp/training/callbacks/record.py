@@ -178,7 +178,7 @@ class RunRecord(pl.Callback):
         )
 
     def finish(self, lit: LitGPT) -> Result:
-        """Write result.json, which marks the run as complete."""
+        """Write result.json with the status `completed`."""
         result = self.result(lit)
         write_result(self.folder, result)
         return result
