@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -16,8 +17,6 @@ from gptexp.compose.inheritance import check_against_source
 from gptexp.compose.registry import conf_dir, register_schemas
 from gptexp.machine.rank_environment import Rank
 from gptexp.runs.provenance import COMMAND, command_line
-from gptexp.sweep import job, launching
-from gptexp.training.experiment import run_experiment
 from gptexp.training.worker import lead_or_follow
 from gptexp.util.errors import USER_ERROR, fail, one_line_errors
 
@@ -43,19 +42,28 @@ def lead() -> None:
     register_schemas()
     os.environ[COMMAND] = command_line()
     if (overrides := commandline.sweep_overrides(sys.argv[1:])) is not None:
-        launching.main(overrides, task)
+        _sweeps().main(overrides, task)
         return
     sys.argv[1:], config = commandline.checked_command(sys.argv[1:])
     if config is not None and config.sweep.dry_run:
-        launching.show_one(config)
+        _sweeps().show_one(config)
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of reporting them
     with one_line_errors():
         run_task(task, str(conf_dir()), "train")
 
 
+def _sweeps() -> ModuleType:
+    from gptexp.sweep import launching  # neither --help nor a wrong command line waits for it
+
+    return launching
+
+
 def task(composed: DictConfig) -> float | None:
     """Run one job and return the value that a search minimizes: val/bpb, or the loss of another objective."""
+    from gptexp.sweep import job
+    from gptexp.training.experiment import run_experiment
+
     config = to_config(composed)
     if config.sweep.job is not None:
         return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
