@@ -163,7 +163,7 @@ def test_the_suggested_command_has_a_prompt_from_the_text(text: str, option: str
     tokenizer = train_tokenizer(CharConfig(), [text], [text])
     objective = implementation("lm")(LMConfig(), tokenizer, DataFacts())
     command = objective.next_command("latest", SimpleNamespace(val=Beginning(tokenizer, text)))
-    assert command == "python -m gptexp.generate latest" + option
+    assert command == "gptexp generate latest" + option
     for prompt in shlex.split(option)[1:]:
         assert tokenizer.decode(tokenizer.encode(prompt)) == prompt
 
@@ -173,4 +173,4 @@ def test_a_suggested_prompt_has_no_partial_character() -> None:
     half = SimpleNamespace(val=Beginning(tokenizer, "水")).val
     half.tokens = half.tokens[1:]
     command = implementation("lm")(LMConfig(), tokenizer, DataFacts()).next_command("latest", SimpleNamespace(val=half))
-    assert command == "python -m gptexp.generate latest"
+    assert command == "gptexp generate latest"
