@@ -125,7 +125,7 @@ def history_since(config: Config, source: ckpt.Checkpoint | None) -> History:
 
     For a checkpoint without a history the rates follow from its settings, whose max_steps may differ.
     """
-    current = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
+    current = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256(config))
     if source is None or source.history is not None:
         return History(source.history or [] if source else [], current)
     trainer = source.config.get("trainer")
