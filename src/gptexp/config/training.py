@@ -104,6 +104,16 @@ class ScheduleConfig:
         """Return the factor of the peak learning rate at a step from `warmup` on; steps are counted from 0."""
         return 1.0
 
+    def require_warmup(self, max_steps: int) -> None:
+        """Refuse a warm-up that is longer than a run of so many steps."""
+        warmup = self.warmup_steps
+        require(
+            warmup is None or warmup <= max_steps,
+            "schedule.warmup_steps",
+            warmup,
+            f"must be at most trainer.max_steps={max_steps}; null means 1/20 of it",
+        )
+
 
 @dataclass(kw_only=True, slots=True)
 class CosineConfig(ScheduleConfig):
@@ -163,7 +173,7 @@ def _progress(step: int, start: int, end: int) -> float:
 class TrainerConfig:
     """Length, hardware and numerical precision of training. A step is always an optimizer step."""
 
-    max_steps: int = 580
+    max_steps: int | None = 580
     """Number of optimizer steps of the whole run."""
     val_every_steps: int = 200
     """Steps between two validations. Each also writes a sample and a checkpoint. The last step is always validated."""

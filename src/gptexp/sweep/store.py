@@ -55,6 +55,11 @@ class Sweep:
         """Return that metric of a job that has ended; None without one."""
         return find_result(self.place(job)).metrics.get(self.best_by(job))
 
+    def steps_of(self, job: Job) -> int | None:
+        """Return the number of steps of a job."""
+        steps = job.config["trainer"]["max_steps"]
+        return steps if type(steps) is int else None
+
     def place(self, job: Job) -> Path:
         """Return the job's run folder."""
         return self.folder / job.name
@@ -223,10 +228,8 @@ def _differences(stored: Sweep, plan: Plan) -> list[str]:
     moved = _moved(stored, plan)
     found = _changed(stored.fixed, {key: moved.get(key, value) for key, value in plan.fixed.items()})
     if plan.settings.code is OtherCode.strict and (jobs := stored.other_code()):
-        former = (last_code(stored.place(jobs[0])) or "")[:8]
-        found += [
-            f"the code of {len(jobs)} of its jobs was {former} and is {code_sha256(jobs[0].config)[:8]} (sweep.code=strict)"
-        ]
+        former, new = (last_code(stored.place(jobs[0])) or "")[:8], code_sha256(jobs[0].config)[:8]
+        found += [f"the code of {len(jobs)} of its jobs was {former} and is {new} (sweep.code=strict)"]
     changed = [key for key, was in stored.texts.items() if plan.texts.get(key, was) != was]
     found += [f"the text of data={key.split()[0]} has changed" for key in changed]
     known = {job.name: job for job in stored.jobs}
