@@ -71,3 +71,7 @@ def _require_free_name(name: str) -> None:
         raise ConfigError(f"NAME={name}: {remedy}")
     if name in sys.stdlib_module_names or find_spec(name) is not None:
         raise ConfigError(f"NAME={name}: a module of this name is installed; choose another name")
+
+
+if __name__ == "__main__":
+    main()
