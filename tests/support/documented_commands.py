@@ -33,9 +33,8 @@ def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
     if line[1].startswith("-"):
         return "gptexp", line[1:]
     command = find(line[1])
-    if command is not None and ".commands." in command.module:
-        return command.module, line[2:]
-    return f"gptexp.{line[1].replace('-', '_')}", line[2:]
+    assert command is not None, f"no such command: {line[1]}"
+    return command.module.removesuffix(".command_line"), line[2:]
 
 
 def run_command(command: Command, place: Path, source: Path | None = None) -> None:

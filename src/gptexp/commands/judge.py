@@ -24,7 +24,7 @@ CONTROLS = ("fdr", "fwer")
 
 def parser() -> OptionParser:
     options = OptionParser(
-        prog=program_name("gptexp judge"),
+        prog=program_name("gptexp.commands.judge"),
         description="Decide whether an idea is better than a base. Both are trained on the same seeds, pair after "
         "pair, until a sequential test ends. The error over all ideas of a line of bases is controlled: "
         "logs/ledger.jsonl has every idea. After a keep, use base and idea together as the next --base.",
