@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
     "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
+    "verify": Command("gptexp.commands.verify", "train a report's runs again, compare", "REPORT.html --all"),
     "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
     "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),
 }

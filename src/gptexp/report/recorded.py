@@ -61,9 +61,9 @@ class RecordedRun:
     def as_run(self, folder: Path) -> Run:
         """Return the run as the comparison has it, without settings and curve. folder: only a name."""
         shared = {field.name for field in fields(Run)} - {"settings", "metrics", "best", "code"}
-        values = {name: value for name, value in vars(self).items() if name in shared}
+        values: dict[str, Any] = {name: value for name, value in vars(self).items() if name in shared}
         numbers = {name: _numbers(getattr(self, name)) for name in ("metrics", "best")}
-        return Run(folder=folder, settings={}, code=tuple(self.code), **values, **numbers)
+        return Run(folder=folder, settings={}, code=tuple(self.code), **values | numbers)
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:
@@ -139,7 +139,7 @@ def from_plain(plain: Mapping[str, Any]) -> RecordedRun:
     """
     for name, kinds in _KINDS.items():
         value = plain.get(name)
-        if type(value) not in kinds or (_COUNT == kinds and not 0 <= plain[name] < 2**63):
+        if type(value) not in kinds or (kinds == _COUNT and not 0 <= plain[name] < 2**63):
             raise ValueError(f"{name} is {str(value)[:80]}")
     numbers = [*plain["metrics"].values(), *plain["best"].values()]
     if not all(type(number) in (*_NUMBER, NoneType) for number in numbers):
