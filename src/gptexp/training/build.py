@@ -38,6 +38,7 @@ from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.datamodule import Windows
+from gptexp.training.length import Length, resolve
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import load_named_optimizer_state
@@ -49,6 +50,7 @@ from gptexp.training.starting_point import (
     last_sums,
     open_source,
     require_same_data,
+    require_steps_left,
     restore_callbacks,
 )
 from gptexp.training.trainer import build_trainer
@@ -78,13 +80,17 @@ class Experiment:
     best: Path | None  # best.ckpt of the run that is resumed
 
 
-def build_experiment(config: Config, folder: Path, *, console: Console, world_size: int = 1) -> Experiment:
+def build_experiment(
+    config: Config, folder: Path, *, console: Console, world_size: int = 1, steps: int | None = None
+) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
+
+    steps: the number of steps of the whole run, if the caller has resolved it.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
     """
-    source = open_source(config, folder)
+    source = open_source(config)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
@@ -94,6 +100,10 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
     size = measure_model(make, config.model.block_size, config.finetune)
+    length = resolve(config, steps)
+    max_steps = length.max_steps
+    if source and config.resume:
+        require_steps_left(source, config.resume, folder, max_steps)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
@@ -105,10 +115,10 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
     plan = plan_batches(
         config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
-    total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
+    total_flops = max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
     compiled = hardware.choose_compile(config, total_flops)
-    lit = LitGPT(model, config, plan, objective, first_step)
-    ended = source is not None and bool(config.resume) and has_ended(source, config)
+    lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
+    ended = source is not None and bool(config.resume) and has_ended(source, max_steps)
     if source and ended:
         lit.score = objective.score(last_sums(source, data))
     best = best_file(source, config) if source and first_step else None
@@ -118,13 +128,13 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
         peak_flops=_peak_flops(config, precision[0]),
-        facts=_facts(config, data, size, source if first_step else None, best is not None),
-        history=history_since(config, source if first_step else None),
+        facts=_facts(config, length, data, size, source if first_step else None, best is not None),
+        history=history_since(config, max_steps, source if first_step else None),
         first_step=first_step,
     )
     samples = _samples(config, folder, data) if objective.generates else None
     identity = _identity(config, data)
-    datamodule = Windows(config, objective, data, plan, first_step)
+    datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
         record,
@@ -138,7 +148,7 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
         restore_callbacks(plugins, source)
-    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
+    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step=first_step, max_steps=max_steps)
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
     return Experiment(
@@ -227,11 +237,17 @@ def _peak_flops(config: Config, precision: str) -> float | None:
 
 
 def _facts(
-    config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
+    config: Config,
+    length: Length,
+    data: PreparedData,
+    size: Measured,
+    source: ckpt.Checkpoint | None,
+    has_best: bool,
 ) -> RunFacts:
     """Return the facts of a run. has_best: whether the checkpoint of the best step exists."""
     return RunFacts(
         settings=to_plain(config),
+        length=length,
         parameters=size.parameters,
         trainable_parameters=size.trainable,
         text_sha256=data.text_sha256,

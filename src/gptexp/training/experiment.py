@@ -11,20 +11,24 @@ from gptexp.runs.result import Result, find_result
 from gptexp.runs.writing import claim_run_folder
 
 
-def run_experiment(config: Config, folder: Path) -> Result:
-    """Train in a run folder and return the content of result.json."""
+def run_experiment(config: Config, folder: Path, *, steps: int | None = None) -> Result:
+    """Train in a run folder and return the content of result.json.
+
+    steps: the number of steps of the whole run, if the caller has resolved it; None: it follows from the settings.
+    """
     with claim_run_folder(folder, resumes=config.resume):
         from gptexp.machine import hardware  # torch is imported no earlier than here
         from gptexp.training import launch
 
+        composition = launch.Composition(config=to_plain(config), folder=str(folder.resolve()), steps=steps)
         rank, processes = rank_environment.current(), hardware.processes_of(config)
         if rank is not None:
             config.require_divisible_batch(rank.size)
-            ranks.send(ranks.COMPOSITION, {"config": to_plain(config), "folder": str(folder.resolve())})
+            ranks.send(ranks.COMPOSITION, composition)
             ranks.connect()
         elif processes > 1:
-            launch.start_ranks(config, folder, processes)
+            launch.start_ranks(composition, folder, processes)
             return find_result(folder)
         from gptexp.training.run import train
 
-        return train(config, folder)
+        return train(config, folder, steps=steps)

@@ -18,12 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import psutil
 
-from gptexp.config import Config
-from gptexp.config.conversion import to_plain
 from gptexp.machine import ranks, slurm
 from gptexp.machine.rank_process import RankProcess, write
 from gptexp.runs.result import interrupted
@@ -44,7 +42,15 @@ FROZEN = 600.0  # one is stopped (SIGSTOP), and the others wait for it
 LOOK = 1.0  # seconds between two checks of the processes
 
 
-def start_ranks(config: Config, folder: Path, processes: int) -> None:
+class Composition(TypedDict):
+    """What a rank needs to train: the settings as plain data, the run folder, and its steps if they are resolved."""
+
+    config: dict[str, Any]
+    folder: str
+    steps: int | None
+
+
+def start_ranks(composition: Composition, folder: Path, processes: int) -> None:
     """Start the ranks as child processes, send them the composition, and wait for all.
 
     When one fails the others are ended. When this process ends, also by SIGKILL, the ranks end too.
@@ -54,8 +60,8 @@ def start_ranks(config: Config, folder: Path, processes: int) -> None:
         Interrupted: a signal stopped the run, with a checkpoint.
     """
     store, port = _serve()
-    composition = json.dumps({"config": to_plain(config), "folder": str(folder.resolve())})
-    children = [RankProcess(rank, _spawn(rank, processes, port, composition)) for rank in range(processes)]
+    line = json.dumps(composition)
+    children = [RankProcess(rank, _spawn(rank, processes, port, line)) for rank in range(processes)]
     try:
         with _forwarding(children) as received:
             _wait(children, received)

@@ -7,24 +7,18 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TypeVar
 
 from gptexp.compose.composition import config_from_plain
 from gptexp.machine import rank_environment, ranks
 from gptexp.machine.rank_environment import Rank
+from gptexp.training.launch import Composition
 from gptexp.util.entry_point import entry_point
 from gptexp.util.errors import one_line_errors
 from gptexp.util.output import outlive_readers
 from gptexp.util.threads import share_cores
 
 T = TypeVar("T")
-
-
-class Composition(TypedDict):
-    """What a rank needs to train: the settings as plain data, and the run folder."""
-
-    config: dict[str, Any]
-    folder: str
 
 
 @entry_point
@@ -70,7 +64,8 @@ def _train(composition: Composition) -> None:
     with one_line_errors():
         from gptexp.training.run import train  # torch is imported no earlier than here
 
-        train(config_from_plain(composition["config"]), Path(composition["folder"]))
+        config = config_from_plain(composition["config"])
+        train(config, Path(composition["folder"]), steps=composition["steps"])
 
 
 def _read_composition() -> Composition:
