@@ -160,7 +160,6 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
             of=claim.name,
             trust=trust,
             device=str(run.machine.get("device", "")),
-            max_steps=run.max_steps,
             **precision,
         )
         _require_text(config, claim)
@@ -169,7 +168,7 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
             different = notices(claim)
             for line in different:
                 say(line)
-            _train(config, folder)
+            _train(config, folder, run.max_steps)
         now = read_run(folder, read_flat_settings(folder))
         strict = not different and run.machine.get("device") == "cpu"
         allowed = 0.0 if strict else tolerance(run)
@@ -188,7 +187,7 @@ def _require_text(config: Config, claim: Claim) -> None:
     from gptexp.tokenizers import load_tokenizer
     from gptexp.training.starting_point import open_source
 
-    source = open_source(config, Path(config.paths.logs) / "run")
+    source = open_source(config)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     data = implementation(config.objective.kind).prepare(config, tokenizer, Path(config.paths.cache))
     pairs = {
@@ -217,12 +216,12 @@ def _threads(run: RecordedRun) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(config: Config, folder: Path) -> None:
+def _train(config: Config, folder: Path, steps: int) -> None:
     """Train; the progress goes to standard error."""
     from gptexp.training.experiment import run_experiment
 
     with redirect_stdout(sys.stderr):
-        run_experiment(config, folder)
+        run_experiment(config, folder, steps=steps)
 
 
 def tolerance(run: RecordedRun) -> float:
