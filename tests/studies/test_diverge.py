@@ -219,5 +219,5 @@ def test_runs_of_different_logged_steps_are_refused(workplace: Path, capsys: pyt
 
 
 def test_digests_are_refused_with_sharded_tensors() -> None:
-    with pytest.raises(ValueError, match="trainer.digests=true: not supported with trainer.strategy=fsdp"):
+    with pytest.raises(ValueError, match=r"trainer\.digests=true: not supported with trainer\.strategy=fsdp"):
         compose([*TINY, "data.path=x", "trainer.digests=true", "trainer.strategy=fsdp"])

@@ -11,10 +11,10 @@ from gptexp.util.options import OptionParser
 from gptexp.util.text import printable
 
 MOST_DIFFERENCES = 12
-REPLAY_DIFFERS = (
-    "the difference comes from what a replay does not repeat: another version of the code (--code-b), of a "
+NOT_REPEATED = (
+    "the difference comes from what a replay does not repeat: another version of the code (--code-b) or of a library, "
+    "another machine, several processes, or compilation"
 )
-REPLAY_DIFFERS += "library, another machine, several processes, or compilation"
 
 
 def parser() -> OptionParser:
@@ -69,7 +69,7 @@ def run(first: Path, second: Path, replays: bool, code: Path | None, trust: bool
         _say(f"replaying up to step {parting.step} …")
         cause = replay(a, b, parting, code=code, trust=trust)
         if cause is None:
-            _say(f"the replays of both runs agree: {REPLAY_DIFFERS}")
+            _say(f"the replays of both runs agree: {NOT_REPEATED}")
         else:
             values = "" if cause.a is None else f": for example {cause.a:.9g} in A, {cause.b:.9g} in B"
             _say(f"step {cause.step}: the first difference is the {cause.what}{values}")

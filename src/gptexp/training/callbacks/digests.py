@@ -19,10 +19,10 @@ from gptexp.training.optimizers import named_optimizer_state
 
 
 class Digests(pl.Callback):
-    """Writes digests.jsonl: before the first step the weights, then at each logged step, in this order, its windows, its
-    learning rate and loss, and each gradient (after clipping), parameter and tensor of the optimizer.
+    """Writes digests.jsonl: the initial weights, and at each logged step the digest of each tensor.
 
-    Replicas are equal, so rank 0 writes. batches: returns the batches of a step on all ranks.
+    They are in this order: windows, learning rate, loss, gradients after clipping, parameters, optimizer. Replicas are
+    equal, so rank 0 writes. batches: returns the batches of a step on all ranks.
     """
 
     def __init__(self, folder: Path, record: RunRecord, batches: Callable[[int], Batches]) -> None:
