@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": Command("gptexp.commands.verify", "train a report's runs again, compare", "REPORT.html --all"),
     "diverge": Command("gptexp.commands.diverge", "find where two runs part", "RUN_A RUN_B"),
     "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
+    "new": Command("gptexp.commands.new", "write a package of your own models", "mylab"),
     "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),
 }
 
