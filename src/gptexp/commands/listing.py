@@ -26,6 +26,8 @@ COMMANDS = {
     "judge": Command("gptexp.commands.judge", "keep or discard an idea, honestly", '--base "…" --idea "…"'),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
     "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
+    "verify": Command("gptexp.commands.verify", "train a report's runs again, compare", "REPORT.html --all"),
+    "diverge": Command("gptexp.commands.diverge", "find where two runs part", "RUN_A RUN_B"),
     "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
     "new": Command("gptexp.commands.new", "write a package of your own models", "mylab"),
     "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),

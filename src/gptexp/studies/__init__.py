@@ -1,1 +1,1 @@
-"""Studies of several runs: `judge` decides about ideas one after another, with controlled errors."""
+"""Studies over runs: judge an idea, verify a report, find where two runs part."""
