@@ -42,10 +42,6 @@ class Line:
         """Return the run folder of a job."""
         return self.folder / job_name
 
-    def is_complete(self, name: str, seed: int) -> bool:
-        """Return whether an experiment with a seed needs no training."""
-        return find_result(self.place(f"{name},seed={seed}")).status == "completed"
-
     def _number(self, job_name: str, config: Config, seed: int) -> int:
         """Return the number of a job in sweep.yaml; a new job is stored first."""
         sweep = store.read(self.folder)
