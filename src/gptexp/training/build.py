@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,18 @@ from gptexp.tokenizers import Tokenizer, load_tokenizer
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
+from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
+from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import load_named_optimizer_state
 from gptexp.training.plugins import load_plugins
+from gptexp.training.prefixes import find_prefixes, tape_until
+from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
     best_file,
     has_ended,
@@ -78,8 +82,12 @@ class Experiment:
     best: Path | None  # best.ckpt of the run that is resumed
 
 
-def build_experiment(config: Config, folder: Path, *, console: Console, world_size: int = 1) -> Experiment:
+def build_experiment(
+    config: Config, folder: Path, *, console: Console, world_size: int = 1, sharing: Sharing | None = None
+) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
+
+    sharing: which first steps other jobs of the sweep share. Where one has stored them, this run continues from there.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
@@ -97,16 +105,37 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
-    model = seeded(make, config.seed)
-    if precision[0] == "64-true":
-        model.double()  # before stored weights are loaded, which would otherwise be rounded
-    _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
-    first_step = source.step if source and config.resume else 0
     plan = plan_batches(
         config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
     )
     total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
     compiled = hardware.choose_compile(config, total_flops)
+    samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
+    prefixes = None
+    if sharing is not None:
+        facts = {"precision": precision[0], "compiled": compiled[0], "layout": asdict(plan), "data": data.fingerprint}
+        prefixes = find_prefixes(sharing, config, config.trainer.max_steps, source, facts)
+    if prefixes is not None and not config.resume:
+        start = Start(
+            prefixes=prefixes,
+            folder=folder,
+            config=config,
+            max_steps=config.trainer.max_steps,
+            objective=objective,
+            identity=identity,
+            tokens_per_step=objective.tokens_per_step(data, config, plan),
+            samples=samples,
+            flops_per_token=size.flops_per_token,
+            peak_flops=(_peak_flops(config, precision[0]) or 0.0) * world_size,
+        )
+        if start.run(console):
+            config = replace(config, resume=str(folder))
+            source = open_source(config, folder)
+    model = seeded(make, config.seed)
+    if precision[0] == "64-true":
+        model.double()  # before stored weights are loaded, which would otherwise be rounded
+    _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
+    first_step = source.step if source and config.resume else 0
     lit = LitGPT(model, config, plan, objective, first_step)
     ended = source is not None and bool(config.resume) and has_ended(source, config)
     if source and ended:
@@ -122,8 +151,8 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
         history=history_since(config, source if first_step else None),
         first_step=first_step,
     )
-    samples = _samples(config, folder, data) if objective.generates else None
-    identity = _identity(config, data)
+    tape = tape_until(source if first_step else None, prefixes) if prefixes else None
+    store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
     datamodule = Windows(config, objective, data, plan, first_step)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
@@ -132,7 +161,8 @@ def build_experiment(config: Config, folder: Path, *, console: Console, world_si
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
         *plugins.values(),
-        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
+        *([store] if store else []),
+        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins, store),
         ProgressLine(console, record),
     ]
     if source and config.resume:
@@ -238,6 +268,7 @@ def _facts(
         bytes_per_token=data.train_text_bytes / data.train_tokens,
         best=source.metrics.get("best") if source and has_best else None,
         seconds=float(source.metrics.get("seconds", 0.0)) if source else 0.0,
+        inherited=int(source.metrics.get("inherited", 0)) if source else 0,
     )
 
 

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from gptexp.config import Config
-from gptexp.config.conversion import to_plain
 from gptexp.machine import ranks, slurm
 from gptexp.machine.rank_process import RankProcess, write
 from gptexp.runs.result import interrupted
+from gptexp.training.sharing import Sharing
+from gptexp.training.worker import composition
 from gptexp.util.errors import RunError
 from gptexp.util.signals import ENDING, is_ignored
 
@@ -44,7 +45,7 @@ FROZEN = 600.0  # one is stopped (SIGSTOP), and the others wait for it
 LOOK = 1.0  # seconds between two checks of the processes
 
 
-def start_ranks(config: Config, folder: Path, processes: int) -> None:
+def start_ranks(config: Config, folder: Path, processes: int, sharing: Sharing | None = None) -> None:
     """Start the ranks as child processes, send them the composition, and wait for all.
 
     When one fails the others are ended. When this process ends, also by SIGKILL, the ranks end too.
@@ -54,8 +55,8 @@ def start_ranks(config: Config, folder: Path, processes: int) -> None:
         Interrupted: a signal stopped the run, with a checkpoint.
     """
     store, port = _serve()
-    composition = json.dumps({"config": to_plain(config), "folder": str(folder.resolve())})
-    children = [RankProcess(rank, _spawn(rank, processes, port, composition)) for rank in range(processes)]
+    composed = json.dumps(composition(config, folder, sharing))
+    children = [RankProcess(rank, _spawn(rank, processes, port, composed)) for rank in range(processes)]
     try:
         with _forwarding(children) as received:
             _wait(children, received)

@@ -1,0 +1,105 @@
+"""Which steps the jobs of a sweep share, and the stored prefixes that jobs continue from (no torch).
+
+Jobs with equal settings compute the same steps until their learning rates differ. The first of them to come there
+stores its state below PREFIXES; another one continues from it instead of repeating the steps.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+
+from gptexp.config.trajectory import Trajectory, trajectory
+from gptexp.runs.layout import PREFIXES, has_checkpoint
+from gptexp.sweep.plan import Job
+from gptexp.sweep.store import Sweep
+from gptexp.training.sharing import Other, Sharing
+
+
+def trajectories(jobs: Sequence[Job]) -> list[Trajectory | None]:
+    """Return what each job computes; None for a job that shares nothing."""
+    return [None if (steps := _steps(job)) is None else trajectory(job.config, steps) for job in jobs]
+
+
+def _steps(job: Job) -> int | None:
+    steps = job.config["trainer"].get("max_steps")
+    return steps if type(steps) is int else None
+
+
+def shared(of: Trajectory | None, by: Trajectory | None) -> int:
+    """Return after how many steps of `of` the run `by` can start. It computes at least its last step itself."""
+    return 0 if of is None or by is None else min(by.common(of), by.steps - 1)
+
+
+def sharing_of(sweep: Sweep, number: int) -> Sharing | None:
+    """Return what a job shares with other jobs of its sweep; None if nothing."""
+    if not sweep.share or sweep.search is not None:
+        return None
+    paths, me = trajectories(sweep.jobs), sweep.jobs[number]
+    if (path := paths[number]) is None:
+        return None
+    starts = {shared(other, path) for i, other in enumerate(paths) if i != number} - {0}
+    others = [
+        _other(sweep, job, step)
+        for i, job in enumerate(sweep.jobs)
+        if i != number and (step := shared(path, paths[i])) and sweep.status(job) != "completed"
+    ]
+    if not starts and not others:
+        return None
+    folder = str((sweep.folder / PREFIXES).resolve())
+    return Sharing(folder=folder, job=me.name, base=path.base, starts=sorted(starts, reverse=True), others=others)
+
+
+def _other(sweep: Sweep, job: Job, step: int) -> Other:
+    place, trainer = sweep.place(job).resolve(), job.config["trainer"]
+    return Other(
+        folder=str(place), step=step, log_every=trainer["log_every_steps"], val_every=trainer["val_every_steps"]
+    )
+
+
+def steps_to_compute(jobs: Sequence[Job]) -> list[int | None]:
+    """Return the steps that each job computes if they run one after another; None for a length not yet known."""
+    paths, steps = trajectories(jobs), [_steps(job) for job in jobs]
+    saved = [max((shared(earlier, path) for earlier in paths[:i]), default=0) for i, path in enumerate(paths)]
+    return [None if n is None else n - m for n, m in zip(steps, saved, strict=True)]
+
+
+def in_order(sweep: Sweep, numbers: Iterable[int]) -> list[int]:
+    """Return jobs in an order that shares well, also in parallel: jobs that share are far apart, the shorter first."""
+    if not sweep.share:
+        return list(numbers)
+    paths, groups = trajectories(sweep.jobs), dict[str, list[int]]()
+    for number in numbers:
+        path = paths[number]
+        groups.setdefault(sweep.jobs[number].name if path is None else path.base, []).append(number)
+    turns = [
+        (turn, number)
+        for group in groups.values()
+        for turn, number in enumerate(sorted(group, key=lambda n: (_steps(sweep.jobs[n]) or 0, n)))
+    ]
+    return [number for _, number in sorted(turns)]
+
+
+def tidy(sweep: Sweep) -> None:
+    """Delete the stored prefixes that no job needs any more."""
+    folder = sweep.folder / PREFIXES
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    paths, needed = trajectories(sweep.jobs), set[str]()
+    for i, job in enumerate(sweep.jobs):
+        path = paths[i]
+        if path is not None and sweep.status(job) != "completed" and not has_checkpoint(sweep.place(job)):
+            needed |= {path.key(step) for other in paths if other is not path and (step := shared(other, path))}
+    for place in folder.iterdir():
+        if place.name not in needed and not place.name.startswith("."):
+            shutil.rmtree(place, ignore_errors=True)
+    if not needed:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_words(jobs: Sequence[Job]) -> str | None:
+    """Return what sharing saves: `918 of 1,400 steps (66%)`; None if nothing."""
+    computed, steps = steps_to_compute(jobs), [_steps(job) for job in jobs]
+    pairs = [(n, m) for n, m in zip(computed, steps, strict=True) if n is not None and m is not None]
+    few, all_steps = sum(n for n, _ in pairs), sum(m for _, m in pairs)
+    return f"{few:,} of {all_steps:,} steps ({few / all_steps:.0%})" if few < all_steps else None
