@@ -328,7 +328,7 @@ def test_ranks_receive_their_settings_on_standard_input(monkeypatch: pytest.Monk
         return popen(["cat"], stdout=subprocess.PIPE, **options)
 
     monkeypatch.setattr(subprocess, "Popen", cat)
-    process = launch._spawn(1, 2, 29500, json.dumps({"folder": "the folder", "config": {"seed": 7}}))
+    process = launch._spawn(1, 2, 29500, json.dumps({"folder": "the folder", "config": {"seed": 7}, "steps": 3}))
     assert not any("the folder" in word for word in spawned[0])
     assert process.stdin is not None
     assert process.stdout is not None
@@ -336,7 +336,7 @@ def test_ranks_receive_their_settings_on_standard_input(monkeypatch: pytest.Monk
     line = process.stdout.buffer.read()  # type: ignore[attr-defined]
     process.wait()
     monkeypatch.setattr(os, "read", lambda descriptor, size: line)
-    assert worker._read_composition() == {"folder": "the folder", "config": {"seed": 7}}
+    assert worker._read_composition() == {"folder": "the folder", "config": {"seed": 7}, "steps": 3}
 
 
 def test_ranks_that_lost_contact_name_the_missing_rank(store: HashStore, monkeypatch: pytest.MonkeyPatch) -> None:

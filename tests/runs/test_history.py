@@ -27,7 +27,7 @@ def segments(schedule: str, *parts: tuple[int, int], **settings: object) -> list
     for last, steps in parts:
         overrides = [f"schedule.{name}={value}" for name, value in settings.items()]
         config = compose([f"schedule={schedule}", f"trainer.max_steps={steps}", *overrides])
-        found.append(history.segment(config, first, last, "a"))
+        found.append(history.segment(config, steps, first, last, "a"))
         first = last
     return history.checked(json.loads(json.dumps(found)))
 
@@ -102,8 +102,8 @@ def test_a_checkpoint_without_a_history_has_the_rates_of_its_settings(workplace:
 
     then, now = (compose([*TINY_GPT, f"trainer.max_steps={steps}"]) for steps in (20, 40))
     stored = ckpt.Checkpoint(step=20, model={}, optimizer={}, config=to_plain(then), tokenizer={}, data={}, metrics={})
-    found = history_since(now, stored).until(30)
-    assert found[0] == history.segment(then, 0, 20, None)
+    found = history_since(now, 40, stored).until(30)
+    assert found[0] == history.segment(then, 20, 0, 20, None)
     assert history.extension(found) == "at step 20 of 20"
 
 

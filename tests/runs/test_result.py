@@ -31,6 +31,7 @@ COMPLETED = Result(
     peak_lr=1e-3,
     code_sha256="c",
     history=[],
+    length={"asked": {"max_time": "5min"}, "max_steps": 6},
 )
 
 
@@ -65,6 +66,8 @@ def test_a_key_that_an_older_result_lacks_has_the_default(tmp_path: Path) -> Non
         ('{"status": "completed", "best": {"val/loss": "x"}}', "val/loss is 'x'"),
         ('{"status": "completed", "val": [1]}', "val is not an object"),
         ('{"status": "completed", "history": [1]}', "its history is not a list of segments"),
+        ('{"status": "completed", "length": {"asked": {}, "max_steps": 0}}', "length is {'asked': {}, 'max_steps': 0}"),
+        ('{"status": "completed", "length": {"asked": 1, "max_steps": 1}}', "length is {'asked': 1, 'max_steps': 1}"),
     ],
 )
 def test_a_damaged_result_is_refused_but_its_run_counts_as_finished(tmp_path: Path, content: str, message: str) -> None:

@@ -30,7 +30,7 @@ class Stub(LitGPT):
 
     def __init__(self, accumulate: int) -> None:
         pl.LightningModule.__init__(self)
-        self.config = settings()
+        self.config, self.max_steps = settings(), 1000
         self.plan: Any = SimpleNamespace(accumulate=accumulate)
 
 

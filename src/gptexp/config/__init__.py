@@ -158,13 +158,9 @@ class Config:
             )
         self.objective.check(self.model, self.data)
         self.data.require_whole_windows(self.model.block_size)
-        warmup, steps = self.schedule.warmup_steps, self.trainer.max_steps
-        require(
-            warmup is None or warmup <= steps,
-            "schedule.warmup_steps",
-            warmup,
-            f"must be at most trainer.max_steps={steps}; null means 1/20 of it",
-        )
+        require(self.trainer.max_steps is not None, "trainer.max_steps", None, "must be a number of steps")
+        if self.trainer.max_steps is not None:
+            self.schedule.require_warmup(self.trainer.max_steps)
         for name, plugin in self.callbacks.plugins.items():
             monitor = plugin.get("monitor") if isinstance(plugin, dict) else None
             require(

@@ -80,6 +80,16 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_at_least(0, "schedule", self, "warmup_steps")
 
+    def require_warmup(self, max_steps: int) -> None:
+        """Refuse a warm-up that is longer than a run of so many steps."""
+        warmup = self.warmup_steps
+        require(
+            warmup is None or warmup <= max_steps,
+            "schedule.warmup_steps",
+            warmup,
+            f"must be at most trainer.max_steps={max_steps}; null means 1/20 of it",
+        )
+
 
 @dataclass(kw_only=True, slots=True)
 class CosineConfig(ScheduleConfig):
@@ -121,7 +131,7 @@ class WSDConfig(CosineConfig):
 class TrainerConfig:
     """Length, hardware and numerical precision of training. A step is always an optimizer step."""
 
-    max_steps: int = 580
+    max_steps: int | None = 580
     """Number of optimizer steps of the whole run."""
     val_every_steps: int = 200
     """Steps between two validations. Each also writes a sample and a checkpoint. The last step is always validated."""

@@ -99,8 +99,8 @@ class Objective(ABC, Generic[Data]):
         return plan.windows * config.model.block_size
 
     @abstractmethod
-    def describe(self, data: Data, config: Config, plan: BatchPlan) -> tuple[str, str]:
-        """Return two texts: what a run learns from, and what it is scored on."""
+    def describe(self, data: Data, config: Config, plan: BatchPlan, steps: int) -> tuple[str, str]:
+        """Return two texts: what a run of so many steps learns from, and what it is scored on."""
 
     # ----------------------------------------------------------------------------- model
 

@@ -123,8 +123,8 @@ class Classification(Objective[LabelledData]):
         """Return the mean number of tokens, which is exact over an epoch."""
         return max(1, round(plan.windows * data.train.seen_tokens(config.model.block_size) / len(data.train)))
 
-    def describe(self, data: LabelledData, config: Config, plan: BatchPlan) -> tuple[str, str]:
-        n, steps = len(data.train), config.trainer.max_steps
+    def describe(self, data: LabelledData, config: Config, plan: BatchPlan, steps: int) -> tuple[str, str]:
+        n = len(data.train)
         cut = int((data.train.lengths > config.model.block_size).sum())
         learned = (
             f"{n:,} training texts, {len(self.labels):,} labels · {steps:,} steps × {plan.windows:,} texts = "

@@ -21,9 +21,12 @@ from gptexp.util.text import quantity
 
 
 def nats_of(model: nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:
-    """Return the mean or the sum of the nats of the targets, (); computed by the model itself if it takes targets."""
+    """Return the mean or the sum of the nats of the targets, (), or with "none" the nats of each, (B * T,).
+
+    A model that takes targets computes mean and sum itself, which needs less memory than all logits.
+    """
     tokens, targets = batch
-    if getattr(model, "takes_targets", False):
+    if reduction != "none" and getattr(model, "takes_targets", False):
         nats: torch.Tensor = model(tokens, targets=targets, reduction=reduction)
         return nats
     return cross_entropy(model(tokens), targets, reduction)
@@ -104,9 +107,9 @@ class LanguageModelling(Objective[TextData]):
             world_size=plan.world_size,
         )
 
-    def describe(self, data: TextData, config: Config, plan: BatchPlan) -> tuple[str, str]:
+    def describe(self, data: TextData, config: Config, plan: BatchPlan, steps: int) -> tuple[str, str]:
         _, n_bytes = scored(data.val, self.tokenizer.token_bytes, self.tokenizer.eot)
-        return describe_windows(data, config, plan), f"{n_bytes:,} bytes"
+        return describe_windows(data, config, plan, steps), f"{n_bytes:,} bytes"
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return nats_of(model, batch)
@@ -123,9 +126,9 @@ class LanguageModelling(Objective[TextData]):
         return Score(nats, round(tokens), round(n_bytes))
 
 
-def describe_windows(data: TextData, config: Config, plan: BatchPlan) -> str:
-    """Return what a run learns from if its batches are windows of a text."""
-    steps, block_size = config.trainer.max_steps, config.model.block_size
+def describe_windows(data: TextData, config: Config, plan: BatchPlan, steps: int) -> str:
+    """Return what a run of so many steps learns from if its batches are windows of a text."""
+    block_size = config.model.block_size
     tokens = steps * plan.windows * block_size
     return (
         f"{steps:,} steps × {plan.windows:,} window{'s' * (plan.windows > 1)} of {block_size:,} = "

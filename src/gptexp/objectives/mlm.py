@@ -90,9 +90,9 @@ class MaskedLanguageModelling(Objective[TextData]):
             world_size=plan.world_size,
         )
 
-    def describe(self, data: TextData, config: Config, plan: BatchPlan) -> tuple[str, str]:
+    def describe(self, data: TextData, config: Config, plan: BatchPlan, steps: int) -> tuple[str, str]:
         masked = f"{self.config.mask_fraction:.0%} of {len(data.val):,} tokens"
-        return describe_windows(data, config, plan), masked
+        return describe_windows(data, config, plan, steps), masked
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         tokens, targets, lengths = batch

@@ -49,16 +49,15 @@ def _constants(segment: Segment) -> dict[str, Any]:
     return {key: value for key, value in segment.items() if key not in ("from", "to")}
 
 
-def segment(config: Config, first: int, last: int, code_sha256: str | None) -> Segment:
-    """Return the segment of the steps `first` to `last` - 1 with these settings."""
-    steps = config.trainer.max_steps
+def segment(config: Config, max_steps: int, first: int, last: int, code_sha256: str | None) -> Segment:
+    """Return the segment of the steps `first` to `last` - 1 of a run of `max_steps` with these settings."""
     return {
         "from": first,
         "to": last,
         "code_sha256": code_sha256,
         "peak_lr": float(config.lr),
-        "max_steps": steps,
-        "schedule": asdict(config.schedule) | {"warmup_steps": warmup_steps(config.schedule, steps)},
+        "max_steps": max_steps,
+        "schedule": asdict(config.schedule) | {"warmup_steps": warmup_steps(config.schedule, max_steps)},
     }
 
 

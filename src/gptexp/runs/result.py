@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from gptexp.runs.history import Segment, checked
 from gptexp.runs.layout import CHECKPOINTS, LAST, RESULT
@@ -18,6 +18,14 @@ from gptexp.util.signals import Interrupted
 
 SCHEMA = 1
 COMPLETED, INTERRUPTED, FAILED = "completed", "interrupted", "failed"
+
+
+class RunLength(TypedDict):
+    """The length of a run. asked: the setting that gives it, by name. max_steps: the steps that it was resolved to."""
+
+    asked: dict[str, int | float | str]
+    max_steps: int
+
 
 Metrics = dict[str, float | None]  # None: not finite, which strict JSON has no number for
 
@@ -29,7 +37,8 @@ class Result:
     status: completed, interrupted or failed; None without a readable file. metrics, best: of the last and of the best
     step. val: the sums behind the metrics and the hash of the scored text. seconds: of the last process;
     training_seconds: of all, without validation. resumed_from: the step at which the last process started.
-    steps_computed: steps without those that another job of the sweep computed; a repeated step counts once.
+    steps_computed: steps without those that another job of the sweep computed; a repeated step counts once. length:
+    what the settings asked for, and its number of steps.
     """
 
     status: str | None = None
@@ -50,6 +59,7 @@ class Result:
     bytes_per_token: float | None = None
     resumed_from: int | None = None
     steps_computed: int | None = None
+    length: RunLength | None = None
     peak_lr: float | None = None
     code_sha256: str | None = None
     history: list[Segment] | None = None
@@ -152,8 +162,19 @@ def _from_plain(stored: dict[str, Any]) -> Result:
         best=_metrics("best", stored.get("best")),
         val=val or {},
         history=None if history is None else checked(history),
+        length=_length(stored.get("length")),
         **{name: stored.get(name) for name in _CHECKS},
     )
+
+
+def _length(stored: object) -> RunLength | None:
+    if stored is None:
+        return None
+    asked = stored.get("asked") if isinstance(stored, dict) else None
+    plain = isinstance(asked, dict) and all(type(value) in (int, float, str) for value in asked.values())
+    if not isinstance(stored, dict) or not plain or not _is_count(stored.get("max_steps")):
+        raise ValueError(f"length is {stored!r}")
+    return cast("RunLength", stored)
 
 
 def _metrics(name: str, values: object) -> Metrics:

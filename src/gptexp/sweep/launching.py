@@ -104,7 +104,7 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_state(sweep)} · {display_path(sweep.folder)}", soft_wrap=True, markup=False)
-    if sweep.share and (saved := in_words(sweep.jobs)):
+    if sweep.share and (saved := in_words(sweep.jobs, [sweep.steps_of(job) for job in sweep.jobs])):
         console.print(f"equal first steps are computed once: {saved}", soft_wrap=True, markup=False)
 
 

@@ -16,14 +16,13 @@ from gptexp.sweep.store import Sweep
 from gptexp.training.sharing import Other, Sharing
 
 
-def trajectories(jobs: Sequence[Job]) -> list[Trajectory | None]:
-    """Return what each job computes; None for a job that shares nothing."""
-    return [None if (steps := _steps(job)) is None else trajectory(job.config, steps) for job in jobs]
+def trajectories(jobs: Sequence[Job], steps: Sequence[int | None]) -> list[Trajectory | None]:
+    """Return what each job computes; None for a job that shares nothing, or whose length is not yet known."""
+    return [None if n is None else trajectory(job.config, n) for job, n in zip(jobs, steps, strict=True)]
 
 
-def _steps(job: Job) -> int | None:
-    steps = job.config["trainer"].get("max_steps")
-    return steps if type(steps) is int else None
+def _paths(sweep: Sweep) -> list[Trajectory | None]:
+    return trajectories(sweep.jobs, [sweep.steps_of(job) for job in sweep.jobs])
 
 
 def shared(of: Trajectory | None, by: Trajectory | None) -> int:
@@ -35,7 +34,7 @@ def sharing_of(sweep: Sweep, number: int) -> Sharing | None:
     """Return what a job shares with other jobs of its sweep; None if nothing."""
     if not sweep.share or sweep.search is not None:
         return None
-    paths, me = trajectories(sweep.jobs), sweep.jobs[number]
+    paths, me = _paths(sweep), sweep.jobs[number]
     if (path := paths[number]) is None:
         return None
     starts = {shared(other, path) for i, other in enumerate(paths) if i != number} - {0}
@@ -57,9 +56,9 @@ def _other(sweep: Sweep, job: Job, step: int) -> Other:
     )
 
 
-def steps_to_compute(jobs: Sequence[Job]) -> list[int | None]:
-    """Return the steps that each job computes if they run one after another; None for a length not yet known."""
-    paths, steps = trajectories(jobs), [_steps(job) for job in jobs]
+def steps_to_compute(jobs: Sequence[Job], steps: Sequence[int | None]) -> list[int | None]:
+    """Return the steps that each job computes if they run one after another. steps: their lengths, if known."""
+    paths = trajectories(jobs, steps)
     saved = [max((shared(earlier, path) for earlier in paths[:i]), default=0) for i, path in enumerate(paths)]
     return [None if n is None else n - m for n, m in zip(steps, saved, strict=True)]
 
@@ -68,14 +67,14 @@ def in_order(sweep: Sweep, numbers: Iterable[int]) -> list[int]:
     """Return jobs in an order that shares well, also in parallel: jobs that share are far apart, the shorter first."""
     if not sweep.share:
         return list(numbers)
-    paths, groups = trajectories(sweep.jobs), dict[str, list[int]]()
+    paths, groups = _paths(sweep), dict[str, list[int]]()
     for number in numbers:
         path = paths[number]
         groups.setdefault(sweep.jobs[number].name if path is None else path.base, []).append(number)
     turns = [
         (turn, number)
         for group in groups.values()
-        for turn, number in enumerate(sorted(group, key=lambda n: (_steps(sweep.jobs[n]) or 0, n)))
+        for turn, number in enumerate(sorted(group, key=lambda n: (sweep.steps_of(sweep.jobs[n]) or 0, n)))
     ]
     return [number for _, number in sorted(turns)]
 
@@ -85,7 +84,7 @@ def tidy(sweep: Sweep) -> None:
     folder = sweep.folder / PREFIXES
     if not folder.is_dir() or folder.is_symlink():
         return
-    paths, needed = trajectories(sweep.jobs), set[str]()
+    paths, needed = _paths(sweep), set[str]()
     for i, job in enumerate(sweep.jobs):
         path = paths[i]
         if path is not None and sweep.status(job) != "completed" and not has_checkpoint(sweep.place(job)):
@@ -97,9 +96,10 @@ def tidy(sweep: Sweep) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_words(jobs: Sequence[Job]) -> str | None:
+def in_words(jobs: Sequence[Job], steps: Sequence[int | None]) -> str | None:
     """Return what sharing saves: `918 of 1,400 steps (66%)`; None if nothing."""
-    computed, steps = steps_to_compute(jobs), [_steps(job) for job in jobs]
-    pairs = [(n, m) for n, m in zip(computed, steps, strict=True) if n is not None and m is not None]
-    few, all_steps = sum(n for n, _ in pairs), sum(m for _, m in pairs)
-    return f"{few:,} of {all_steps:,} steps ({few / all_steps:.0%})" if few < all_steps else None
+    pairs = [
+        (n, m) for n, m in zip(steps_to_compute(jobs, steps), steps, strict=True) if n is not None and m is not None
+    ]
+    few, every = sum(n for n, _ in pairs), sum(m for _, m in pairs)
+    return f"{few:,} of {every:,} steps ({few / every:.0%})" if few < every else None

@@ -59,6 +59,11 @@ class Sweep:
         """Return that metric of a job that has ended; None without one."""
         return find_result(self.place(job)).metrics.get(self.best_by(job))
 
+    def steps_of(self, job: Job) -> int | None:
+        """Return the number of steps of a job."""
+        steps = job.config["trainer"]["max_steps"]
+        return steps if type(steps) is int else None
+
     def place(self, job: Job) -> Path:
         """Return the job's run folder."""
         return self.folder / job.name

@@ -40,19 +40,21 @@ from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
+from gptexp.training.length import Length, resolve
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import load_named_optimizer_state
 from gptexp.training.plugins import load_plugins
 from gptexp.training.prefixes import find_prefixes, tape_until
 from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
+    RestoreOptimizer,
     best_file,
     has_ended,
     history_since,
     last_sums,
     open_source,
     require_same_data,
+    require_steps_left,
     restore_callbacks,
 )
 from gptexp.training.trainer import build_trainer
@@ -83,16 +85,23 @@ class Experiment:
 
 
 def build_experiment(
-    config: Config, folder: Path, *, console: Console, world_size: int = 1, sharing: Sharing | None = None
+    config: Config,
+    folder: Path,
+    *,
+    console: Console,
+    world_size: int = 1,
+    steps: int | None = None,
+    sharing: Sharing | None = None,
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
 
-    sharing: which first steps other jobs of the sweep share. Where one has stored them, this run continues from there.
+    steps: the number of steps of the whole run, if the caller has resolved it. sharing: which first steps other jobs of
+    the sweep share; where one has stored them, this run continues from there.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
     """
-    source = open_source(config, folder)
+    source = open_source(config)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
@@ -102,58 +111,61 @@ def build_experiment(
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
     size = measure_model(make, config.model.block_size, config.finetune)
+    length = resolve(config, steps)
+    max_steps = length.max_steps
+    if source and config.resume:
+        require_steps_left(source, config.resume, folder, max_steps)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
     plan = plan_batches(
-        config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
+        config, vocab_size=objective.vocab_size, world_size=world_size, memory=hardware.activation_memory(config)
     )
-    total_flops = config.trainer.max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
-    compiled = hardware.choose_compile(config, total_flops)
+    tokens_per_step = objective.tokens_per_step(data, config, plan)
+    compiled = hardware.choose_compile(config, max_steps * tokens_per_step * size.flops_per_token)
     samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
-    prefixes = None
+    prefixes, peak = None, _peak_flops(config, precision[0])
     if sharing is not None:
         facts = {"precision": precision[0], "compiled": compiled[0], "layout": asdict(plan), "data": data.fingerprint}
-        prefixes = find_prefixes(sharing, config, config.trainer.max_steps, source, facts)
+        prefixes = find_prefixes(sharing, config, max_steps, source, facts)
     if prefixes is not None and not config.resume:
         start = Start(
             prefixes=prefixes,
             folder=folder,
             config=config,
-            max_steps=config.trainer.max_steps,
+            max_steps=max_steps,
             objective=objective,
             identity=identity,
-            tokens_per_step=objective.tokens_per_step(data, config, plan),
             samples=samples,
-            flops_per_token=size.flops_per_token,
-            peak_flops=(_peak_flops(config, precision[0]) or 0.0) * world_size,
+            tokens_per_step=tokens_per_step,
+            mfu_per_rate=size.flops_per_token / (peak * world_size) if peak else None,
         )
         if start.run(console):
             config = replace(config, resume=str(folder))
-            source = open_source(config, folder)
+            source = open_source(config)
     model = seeded(make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
     first_step = source.step if source and config.resume else 0
-    lit = LitGPT(model, config, plan, objective, first_step)
-    ended = source is not None and bool(config.resume) and has_ended(source, config)
+    lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
+    ended = source is not None and bool(config.resume) and has_ended(source, max_steps)
     if source and ended:
         lit.score = objective.score(last_sums(source, data))
     best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
-        tokens_per_step=objective.tokens_per_step(data, config, plan),
+        tokens_per_step=tokens_per_step,
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
-        peak_flops=_peak_flops(config, precision[0]),
-        facts=_facts(config, data, size, source if first_step else None, best is not None),
-        history=history_since(config, source if first_step else None),
+        peak_flops=peak,
+        facts=_facts(config, length, data, size, source if first_step else None, best is not None),
+        history=history_since(config, max_steps, source if first_step else None),
         first_step=first_step,
     )
     tape = tape_until(source if first_step else None, prefixes) if prefixes else None
     store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
-    datamodule = Windows(config, objective, data, plan, first_step)
+    datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
         record,
@@ -168,7 +180,7 @@ def build_experiment(
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
         restore_callbacks(plugins, source)
-    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step)
+    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step=first_step, max_steps=max_steps)
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
     return Experiment(
@@ -217,18 +229,6 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
         lit.compiled = True
 
 
-class RestoreOptimizer(pl.Callback):
-    """Loads the stored optimizer state when Lightning has created the optimizer."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitGPT)
-        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
-        self.state = {}
-
-
 def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """Return what each rank finds on its machine; all ranks of a run must find the same."""
     found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
@@ -241,27 +241,23 @@ def _digest(source: ckpt.Checkpoint) -> str:
     return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
 
 
-def _activation_memory(config: Config) -> int:
-    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
-
-    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
-    """
-    if hardware.accelerator_of(config) == "cuda":
-        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
-    return hardware.GIB
-
-
 def _peak_flops(config: Config, precision: str) -> float | None:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
     return flops.peak_flops(device, precision)
 
 
 def _facts(
-    config: Config, data: PreparedData, size: Measured, source: ckpt.Checkpoint | None, has_best: bool
+    config: Config,
+    length: Length,
+    data: PreparedData,
+    size: Measured,
+    source: ckpt.Checkpoint | None,
+    has_best: bool,
 ) -> RunFacts:
     """Return the facts of a run. has_best: whether the checkpoint of the best step exists."""
     return RunFacts(
         settings=to_plain(config),
+        length=length,
         parameters=size.parameters,
         trainable_parameters=size.trainable,
         text_sha256=data.text_sha256,

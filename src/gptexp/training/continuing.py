@@ -55,7 +55,8 @@ from gptexp.util.text import first_line
 class Start:
     """What a job needs to start from a stored prefix.
 
-    identity: config, tokenizer and data as a checkpoint stores them. peak_flops: of all devices; 0 if unknown.
+    identity: config, tokenizer and data as a checkpoint stores them. mfu_per_rate: MFU for each token per second;
+    None if the peak of the device is unknown.
     """
 
     prefixes: Prefixes
@@ -64,10 +65,9 @@ class Start:
     max_steps: int
     objective: Objective[Any]
     identity: dict[str, Any]
-    tokens_per_step: int
     samples: TextSamples | None
-    flops_per_token: float
-    peak_flops: float
+    tokens_per_step: int
+    mfu_per_rate: float | None
 
     def run(self, console: Console) -> bool:
         """Continue the longest usable prefix; return whether there is one, on all ranks."""
@@ -162,7 +162,7 @@ class Start:
             "sums": tape.val[step].sums if step in tape.val else None,
             "inherited": step,
         }
-        history = [segment(self.config, 0, step, code_sha256())]
+        history = [segment(self.config, self.max_steps, 0, step, code_sha256())]
         own = {**self.identity, "metrics": metrics, "history": history, "callbacks": states[last], "stopped": False}
         return replace(source, **own)
 
@@ -195,7 +195,7 @@ class Start:
                 rate = (step - before[0]) * self.tokens_per_step / max(row.seconds - before[1], 1e-9)
                 lr = self.config.lr * lr_multiplier(self.config.schedule, self.max_steps, step - 1)
                 norm = None if math.isnan(row.norm) else row.norm
-                mfu = {"mfu": rate * self.flops_per_token / self.peak_flops} if self.peak_flops else {}
+                mfu = {"mfu": rate * self.mfu_per_rate} if self.mfu_per_rate else {}
                 yield step, step_row(row.loss, lr, rate, row.seconds, norm) | mfu
                 before = (step, row.seconds)
             if step in tape.val:

@@ -17,15 +17,22 @@ class Windows(pl.LightningDataModule):
     """Loaders that end with the run. Batches are a pure function of seed and step; resume needs the first step only."""
 
     def __init__(
-        self, config: Config, objective: Objective[Any], data: PreparedData, plan: BatchPlan, first_step: int
+        self,
+        config: Config,
+        objective: Objective[Any],
+        data: PreparedData,
+        plan: BatchPlan,
+        *,
+        first_step: int,
+        max_steps: int,
     ) -> None:
         super().__init__()
         self.config, self.objective, self.data, self.plan = config, objective, data, plan
-        self.first_step = first_step
+        self.first_step, self.max_steps = first_step, max_steps
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
-        batches = self._batches(self.trainer.global_rank, self.first_step, self.config.trainer.max_steps)
+        batches = self._batches(self.trainer.global_rank, self.first_step, self.max_steps)
         return self._loader(batches, self.config.data.num_workers)
 
     def _batches(self, rank: int, first_step: int, last_step: int) -> Any:

@@ -18,16 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import psutil
 
-from gptexp.config import Config
 from gptexp.machine import ranks, slurm
 from gptexp.machine.rank_process import RankProcess, write
 from gptexp.runs.result import interrupted
-from gptexp.training.sharing import Sharing
-from gptexp.training.worker import composition
 from gptexp.util.errors import RunError
 from gptexp.util.signals import ENDING, is_ignored
 
@@ -45,7 +42,19 @@ FROZEN = 600.0  # one is stopped (SIGSTOP), and the others wait for it
 LOOK = 1.0  # seconds between two checks of the processes
 
 
-def start_ranks(config: Config, folder: Path, processes: int, sharing: Sharing | None = None) -> None:
+class Composition(TypedDict):
+    """What a rank needs to train: the settings as plain data, the run folder, and its steps if they are resolved.
+
+    sharing: `Sharing.as_plain` of a job that shares steps with others.
+    """
+
+    config: dict[str, Any]
+    folder: str
+    steps: int | None
+    sharing: dict[str, Any] | None
+
+
+def start_ranks(composition: Composition, folder: Path, processes: int) -> None:
     """Start the ranks as child processes, send them the composition, and wait for all.
 
     When one fails the others are ended. When this process ends, also by SIGKILL, the ranks end too.
@@ -55,8 +64,8 @@ def start_ranks(config: Config, folder: Path, processes: int, sharing: Sharing |
         Interrupted: a signal stopped the run, with a checkpoint.
     """
     store, port = _serve()
-    composed = json.dumps(composition(config, folder, sharing))
-    children = [RankProcess(rank, _spawn(rank, processes, port, composed)) for rank in range(processes)]
+    line = json.dumps(composition)
+    children = [RankProcess(rank, _spawn(rank, processes, port, line)) for rank in range(processes)]
     try:
         with _forwarding(children) as received:
             _wait(children, received)

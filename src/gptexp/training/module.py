@@ -21,17 +21,26 @@ from gptexp.util.seeds import dropout_seed, seed_generator
 class LitGPT(QuickModule):
     """Trains any model by any objective.
 
-    compiled: whether the model is compiled.
+    max_steps: optimizer steps of the whole run.
     first_step: optimizer steps taken before this process started (resume); `step` starts at this number.
+    compiled: whether the model is compiled.
     score: the score of the last validation, over all batches and ranks.
     """
 
     def __init__(
-        self, model: nn.Module, config: Config, plan: BatchPlan, objective: Objective[Any], first_step: int = 0
+        self,
+        model: nn.Module,
+        config: Config,
+        plan: BatchPlan,
+        objective: Objective[Any],
+        *,
+        max_steps: int,
+        first_step: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self.config, self.plan, self.first_step = config, plan, first_step
+        self.config, self.plan = config, plan
+        self.max_steps, self.first_step = max_steps, first_step
         self._batches_score: Score | None = None  # of the validation batches until now, on this rank
         self.score: Score | None = None
         self.grad_norm: torch.Tensor | None = None
@@ -48,7 +57,7 @@ class LitGPT(QuickModule):
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
-        return self.config.lr * lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step - 1)
+        return self.config.lr * lr_multiplier(self.config.schedule, self.max_steps, self.step - 1)
 
     def configure_model(self) -> None:
         """Shard the model. Lightning calls this before it creates the optimizer, and again on resume."""
@@ -99,7 +108,7 @@ class LitGPT(QuickModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Set the learning rate, a pure function of the step, and take the step."""
-        multiplier = lr_multiplier(self.config.schedule, self.config.trainer.max_steps, self.step)
+        multiplier = lr_multiplier(self.config.schedule, self.max_steps, self.step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * multiplier
         optimizer.step(closure=optimizer_closure)
@@ -122,7 +131,7 @@ class LitGPT(QuickModule):
 
     def validates(self, step: int) -> bool:
         """Return whether a validation follows this step."""
-        return step % self.config.trainer.val_every_steps == 0 or step == self.config.trainer.max_steps
+        return step % self.config.trainer.val_every_steps == 0 or step == self.max_steps
 
     # ---------------------------------------------------------------------------- validation
 

@@ -34,10 +34,11 @@ from gptexp.util.text import first_line, quantity
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
 
-def train(config: Config, folder: Path, sharing: Sharing | None = None) -> Result:
+def train(config: Config, folder: Path, *, steps: int | None = None, sharing: Sharing | None = None) -> Result:
     """Build, fit and record an experiment; return its outcome.
 
-    sharing: what a job of a sweep shares with others.
+    steps: the number of steps of the whole run, if the caller has resolved it. sharing: what a job of a sweep shares
+    with others.
 
     Raises:
         ValueError: an error that the user can correct, in one line.
@@ -47,7 +48,7 @@ def train(config: Config, folder: Path, sharing: Sharing | None = None) -> Resul
     console = Console(highlight=False, quiet=rank != 0)
     if hardware.accelerator_of(config) == "cpu":
         hardware.keep_freed_memory()
-    experiment = build_experiment(config, folder, console=console, world_size=world_size, sharing=sharing)
+    experiment = build_experiment(config, folder, console=console, world_size=world_size, steps=steps, sharing=sharing)
     config = experiment.config  # it resumes, if the first steps come from another job
     if rank == 0:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
@@ -157,12 +158,12 @@ def _out_of_memory(error: torch.OutOfMemoryError, plan: BatchPlan) -> str:
 def announce(console: Console, e: Experiment) -> None:
     """Print the settings and the estimated cost before the first step."""
     config, tokenizer = e.config, e.data.tokenizer
-    steps, per_step = config.trainer.max_steps, e.record.tokens_per_step
+    steps, per_step = e.lit.max_steps, e.record.tokens_per_step
     frozen = f", {quantity(e.trainable)} trainable" if e.trainable < e.parameters else ""
     tokens, left = steps * per_step, (steps - e.lit.first_step) * per_step
     unit = "symbols" if tokenizer.kind == "char" else "tokens"
     seconds = estimate_seconds(e, left)
-    learned, scored = e.objective.describe(e.data, config, e.plan)
+    learned, scored = e.objective.describe(e.data, config, e.plan, steps)
     device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
     lines = [
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "

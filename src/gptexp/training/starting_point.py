@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_INIT, FREE_ON_RESUME
 from gptexp.config import Config
@@ -20,13 +20,15 @@ from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.history import History, segment
 from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
+from gptexp.training.module import LitGPT
+from gptexp.training.optimizers import load_named_optimizer_state
 
 
-def open_source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
+def open_source(config: Config) -> ckpt.Checkpoint | None:
     """Open the checkpoint that resume or init_from names; None without either.
 
     Raises:
-        ValueError: it was trained with other settings, or training is already complete.
+        ValueError: it was trained with other settings.
     """
     run = config.resume or config.init_from
     if run is None:
@@ -35,18 +37,26 @@ def open_source(config: Config, folder: Path) -> ckpt.Checkpoint | None:
     source = open_checkpoint(path)
     require_stored(config.model, source.model, run)
     _require_same_settings(config, source, path)
-    source_folder = run_folder(path)
+    return source
+
+
+def require_steps_left(source: ckpt.Checkpoint, run: str, folder: Path, max_steps: int) -> None:
+    """Refuse to resume a run that has no steps left.
+
+    Raises:
+        ValueError: a callback stopped it, or it is already complete.
+    """
+    source_folder = run_folder(find_checkpoint(run))
     in_place = source_folder is not None and source_folder.resolve() == folder.resolve()
-    if not config.resume or (in_place and has_ended(source, config)):  # killed before it wrote result.json
-        return source
+    if in_place and has_ended(source, max_steps):  # killed before it wrote result.json
+        return
     if source.stopped:
         raise ValueError(
             f"resume={run}: a callback, such as early stopping, stopped the run after step {source.step}; "
             f"use init_from={run} to train its weights further"
         )
-    if source.step >= config.trainer.max_steps:
+    if source.step >= max_steps:
         raise ValueError(f"resume={run}: already complete ({source.step} steps); raise trainer.max_steps to continue")
-    return source
 
 
 def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:
@@ -84,10 +94,10 @@ def require_same_data(config: Config, source: ckpt.Checkpoint | None, data: Prep
         )
 
 
-def has_ended(source: ckpt.Checkpoint, config: Config) -> bool:
+def has_ended(source: ckpt.Checkpoint, max_steps: int) -> bool:
     """Return whether the last step and the last validation are done."""
     validated = any(source.metrics.get(name) is not None for name in ("sums", "nats"))
-    return validated and (source.stopped or source.step == config.trainer.max_steps)
+    return validated and (source.stopped or source.step == max_steps)
 
 
 def last_sums(source: ckpt.Checkpoint, data: PreparedData) -> list[float]:
@@ -110,6 +120,18 @@ def best_file(source: ckpt.Checkpoint, config: Config) -> Path | None:
     return best if resumed.name == LAST or load(best).step == step else None
 
 
+class RestoreOptimizer(pl.Callback):
+    """Loads the stored optimizer state when Lightning has created the optimizer."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
+        self.state = {}
+
+
 def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:
     """Restore the state of callbacks, such as the patience of early stopping."""
     for name, part in (source.callbacks or {}).items():
@@ -120,15 +142,15 @@ def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) 
                 raise ValueError(f"callbacks.plugins.{name}: cannot load its stored state ({error})") from None
 
 
-def history_since(config: Config, source: ckpt.Checkpoint | None) -> History:
+def history_since(config: Config, max_steps: int, source: ckpt.Checkpoint | None) -> History:
     """Return the code and the learning rates of the source's steps, followed by those of this process.
 
     For a checkpoint without a history the rates follow from its settings, whose max_steps may differ.
     """
-    current = segment(config, source.step if source else 0, config.trainer.max_steps, code_sha256())
+    current = segment(config, max_steps, source.step if source else 0, max_steps, code_sha256())
     if source is None or source.history is not None:
         return History(source.history or [] if source else [], current)
     trainer = source.config.get("trainer")
     steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
-    former = replace(config, trainer=replace(config.trainer, max_steps=steps if type(steps) is int else source.step))
-    return History([segment(former, 0, source.step, None)], current)
+    former = steps if type(steps) is int else source.step
+    return History([segment(config, former, 0, source.step, None)], current)

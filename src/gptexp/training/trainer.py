@@ -23,9 +23,11 @@ def build_trainer(
     plan: BatchPlan,
     precision: str,
     callbacks: list[pl.Callback],
+    *,
     first_step: int,
+    max_steps: int,
 ) -> pl.Trainer:
-    """Return a Trainer for the steps from `first_step` to `trainer.max_steps`.
+    """Return a Trainer for the steps from `first_step` to `max_steps`.
 
     Lightning's checkpoints, progress bar, sampler and profiler are off: gptexp has its replacements.
     """
@@ -38,7 +40,7 @@ def build_trainer(
         plugins.append(pl.plugins.DoublePrecision())
     accelerator = hardware.accelerator_of(config)
     return pl.Trainer(
-        max_steps=settings.max_steps - first_step,
+        max_steps=max_steps - first_step,
         max_epochs=-1,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=hardware.processes_of(config),

@@ -7,14 +7,13 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TypeVar
 
 from gptexp.compose.composition import config_from_plain
-from gptexp.config import Config
-from gptexp.config.conversion import to_plain
 from gptexp.machine import rank_environment, ranks
 from gptexp.machine.rank_environment import Rank
-from gptexp.training.sharing import Sharing, from_plain
+from gptexp.training.launch import Composition
+from gptexp.training.sharing import from_plain
 from gptexp.util.entry_point import entry_point
 from gptexp.util.errors import one_line_errors
 from gptexp.util.output import outlive_readers
@@ -23,28 +22,14 @@ from gptexp.util.threads import share_cores
 T = TypeVar("T")
 
 
-class Composition(TypedDict):
-    """What a rank needs to train, as plain data. sharing: `Sharing.as_plain`, or None."""
-
-    config: dict[str, Any]
-    folder: str
-    sharing: dict[str, Any] | None
-
-
-def composition(config: Config, folder: Path, sharing: Sharing | None) -> Composition:
-    """Return what the ranks of a run need."""
-    plain = None if sharing is None else sharing.as_plain()
-    return {"config": to_plain(config), "folder": str(folder.resolve()), "sharing": plain}
-
-
 @entry_point
 def main() -> None:
     """Train as the rank given by the environment, with the settings read from standard input."""
     outlive_readers()
     with ranks.exit_without_finalization():
-        received = _read_composition()
+        composition = _read_composition()
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        _train(received)
+        _train(composition)
 
 
 def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambda rank: None) -> T | None:
@@ -72,16 +57,17 @@ def follow() -> None:
     """Receive the composition and the folder from rank 0 and train."""
     with one_line_errors():
         ranks.connect()
-        received: Composition = ranks.receive(ranks.COMPOSITION)
-    _train(received)
+        composition: Composition = ranks.receive(ranks.COMPOSITION)
+    _train(composition)
 
 
-def _train(received: Composition) -> None:
+def _train(composition: Composition) -> None:
     with one_line_errors():
         from gptexp.training.run import train  # torch is imported no earlier than here
 
-        config = config_from_plain(received["config"])
-        train(config, Path(received["folder"]), from_plain(received["sharing"]))
+        config = config_from_plain(composition["config"])
+        sharing = from_plain(composition["sharing"])
+        train(config, Path(composition["folder"]), steps=composition["steps"], sharing=sharing)
 
 
 def _read_composition() -> Composition:
@@ -92,8 +78,8 @@ def _read_composition() -> Composition:
         if not piece:
             os._exit(1)
         line += piece
-    received: Composition = json.loads(line)
-    return received
+    composition: Composition = json.loads(line)
+    return composition
 
 
 def _end_with_parent() -> None:

@@ -74,7 +74,7 @@ class Checkpoints(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
         self._save(lit, best=self.record.is_best)
-        if lit.step < lit.config.trainer.max_steps:
+        if lit.step < lit.max_steps:
             self._stop_if_asked(lit)
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:

@@ -33,7 +33,7 @@ class ProgressLine(pl.Callback):
         assert isinstance(lit, LitGPT)
         if not trainer.is_global_zero:
             return
-        total, self._began = lit.config.trainer.max_steps, time.monotonic()
+        total, self._began = lit.max_steps, time.monotonic()
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("step {task.fields[step]}/{task.total:.0f}"),
@@ -56,7 +56,7 @@ class ProgressLine(pl.Callback):
         if self._progress is not None:
             self._redraw(lit, lit.step + micro / lit.plan.accumulate)
         elif not micro and self._line_is_due(lit):
-            self.console.print(f"step {lit.step}/{lit.config.trainer.max_steps}{self._state(lit, lit.step)}")
+            self.console.print(f"step {lit.step}/{lit.max_steps}{self._state(lit, lit.step)}")
             self._printed = True
 
     def _redraw(self, lit: LitGPT, done: float) -> None:
@@ -69,20 +69,19 @@ class ProgressLine(pl.Callback):
 
     def _line_is_due(self, lit: LitGPT) -> bool:
         """Return whether a log file gets a line: about ten times per run, at logged steps, the first one early."""
-        last, settings = self.record.last.get("step"), lit.config.trainer
+        last, logged = self.record.last.get("step"), lit.config.trainer.log_every_steps
         if last is None:
             return False
         if not self._printed and time.monotonic() - self._began > FIRST_LINE:
             return True
-        logged = settings.log_every_steps
-        interval = logged * max(1, round(settings.max_steps / LOG_LINES / logged))
+        interval = logged * max(1, round(lit.max_steps / LOG_LINES / logged))
         return last == lit.step and lit.step % interval == 0
 
     def _state(self, lit: LitGPT, done: float) -> str:
         last = self.record.last
         if not last:  # no step has been logged
             return ""
-        left = (lit.config.trainer.max_steps - done) * self.record.throughput.tokens_per_step
+        left = (lit.max_steps - done) * self.record.throughput.tokens_per_step
         seconds = left / max(last["tokens_per_second"], 1e-9)
         return (
             f" · loss {last['train/loss']:.2f} · lr {last['lr']:.1e} · "

@@ -12,6 +12,7 @@ import torch
 from gptexp.machine.lightning import pl
 from gptexp.runs.history import History
 from gptexp.runs.result import COMPLETED, Result, finite, write_result
+from gptexp.training.length import Length
 from gptexp.training.module import LitGPT
 
 
@@ -62,6 +63,7 @@ class RunFacts:
     """
 
     settings: dict[str, Any]
+    length: Length
     parameters: int
     trainable_parameters: int
     text_sha256: str
@@ -126,7 +128,7 @@ class RunRecord(pl.Callback):
         step = lit.step
         if step == self.last.get("step") or (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
             return
-        if step % lit.config.trainer.log_every_steps == 0 or step in (1, lit.config.trainer.max_steps):
+        if step % lit.config.trainer.log_every_steps == 0 or step in (1, lit.max_steps):
             self._log_step(trainer, lit, step)
 
     def _log_step(self, trainer: pl.Trainer, lit: LitGPT, step: int) -> None:
@@ -179,6 +181,7 @@ class RunRecord(pl.Callback):
             bytes_per_token=self.facts.bytes_per_token,
             resumed_from=self.first_step or None,
             steps_computed=lit.step - self.facts.inherited,
+            length={"asked": self.facts.length.asked, "max_steps": lit.max_steps},
             peak_lr=history[-1]["peak_lr"],
             code_sha256=history[-1]["code_sha256"],
             history=history,
