@@ -7,7 +7,7 @@ stores its state below PREFIXES; another one continues from it instead of repeat
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gptexp.config.trajectory import Trajectory, trajectory
 from gptexp.runs.layout import PREFIXES, has_checkpoint
@@ -63,20 +63,18 @@ def steps_to_compute(jobs: Sequence[Job], steps: Sequence[int | None]) -> list[i
     return [None if n is None else n - m for n, m in zip(steps, saved, strict=True)]
 
 
-def in_order(sweep: Sweep, numbers: Iterable[int]) -> list[int]:
+def in_order(sweep: Sweep, numbers: Sequence[int]) -> list[int]:
     """Return jobs in an order that shares well, also in parallel: jobs that share are far apart, the shorter first."""
-    if not sweep.share:
-        return list(numbers)
-    paths, groups = _paths(sweep), dict[str, list[int]]()
-    for number in numbers:
+    paths = _paths(sweep)
+
+    def rank(number: int) -> tuple[int, int]:
         path = paths[number]
-        groups.setdefault(sweep.jobs[number].name if path is None else path.base, []).append(number)
-    turns = [
-        (turn, number)
-        for group in groups.values()
-        for turn, number in enumerate(sorted(group, key=lambda n: (sweep.steps_of(sweep.jobs[n]) or 0, n)))
-    ]
-    return [number for _, number in sorted(turns)]
+        return (0 if path is None else path.steps, number)
+
+    def turn(number: int) -> int:
+        return sum(rank(other) < rank(number) and shared(paths[other], paths[number]) > 0 for other in numbers)
+
+    return sorted(numbers, key=lambda number: (turn(number), number)) if sweep.share else list(numbers)
 
 
 def tidy(sweep: Sweep) -> None:
@@ -98,8 +96,6 @@ def tidy(sweep: Sweep) -> None:
 
 def in_words(jobs: Sequence[Job], steps: Sequence[int | None]) -> str | None:
     """Return what sharing saves: `918 of 1,400 steps (66%)`; None if nothing."""
-    pairs = [
-        (n, m) for n, m in zip(steps_to_compute(jobs, steps), steps, strict=True) if n is not None and m is not None
-    ]
-    few, every = sum(n for n, _ in pairs), sum(m for _, m in pairs)
+    computed = steps_to_compute(jobs, steps)
+    few, every = (sum(n for n in counts if n is not None) for counts in (computed, steps))
     return f"{few:,} of {every:,} steps ({few / every:.0%})" if few < every else None
