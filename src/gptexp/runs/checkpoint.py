@@ -12,6 +12,7 @@
     callbacks    {name: {"settings", "state"}} of plug-ins that affect the computation, such as early stopping
     stopped      whether a plug-in ended the training after this step
     shared       what another job of the sweep needs to continue from here (gptexp.training.prefixes); usually None
+    packages     {group: name and version} of installed packages that the kinds of settings come from
 
 A file contains only tensors and plain data, so loading an untrusted checkpoint executes no code. A key that an older
 file lacks has the default of `Checkpoint`.
@@ -27,6 +28,7 @@ from typing import Any
 
 import torch
 
+from gptexp.config.kinds import require_installed
 from gptexp.config.training import PRECISIONS
 from gptexp.runs.archive import PlainData, is_format, require_weights
 from gptexp.runs.history import Segment, checked
@@ -53,6 +55,11 @@ class Checkpoint:
     callbacks: PlainData | None = None
     stopped: bool = False
     shared: PlainData | None = None
+    packages: PlainData | None = None
+
+    def require_installed(self, source: object, **kinds: object) -> None:
+        """Refuse kinds, by group, that are not installed, naming the package that this checkpoint records."""
+        require_installed(kinds, self.packages, source)
 
     @property
     def plugins(self) -> PlainData | None:
@@ -177,10 +184,13 @@ def _optional(path: Path, plain: PlainData) -> PlainData:
         history = None if history is None else checked(history)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    shared = plain.get("shared")
+    shared, packages = plain.get("shared"), plain.get("packages")
     if not isinstance(shared, (dict, type(None))):
         raise ValueError(f"{path}: its `shared` is {type(shared).__name__}, not dict")
-    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped), "shared": shared}
+    if not isinstance(packages, (dict, type(None))):
+        raise ValueError(f"{path}: its `packages` are not those of a checkpoint")
+    further = {"shared": shared, "packages": packages}
+    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped), **further}
 
 
 def _require_plain(where: str, value: object) -> None:

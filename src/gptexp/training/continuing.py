@@ -162,7 +162,7 @@ class Start:
             "sums": tape.val[step].sums if step in tape.val else None,
             "inherited": step,
         }
-        history = [segment(self.config, self.max_steps, 0, step, code_sha256())]
+        history = [segment(self.config, self.max_steps, 0, step, code_sha256(self.config))]
         own = {**self.identity, "metrics": metrics, "history": history, "callbacks": states[last], "stopped": False}
         return replace(source, **own)
 

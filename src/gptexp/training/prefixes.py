@@ -25,10 +25,9 @@ from gptexp.config.trajectory import trajectory
 from gptexp.machine import hardware
 from gptexp.objectives import Objective
 from gptexp.runs.checkpoint import Checkpoint
-from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import CHECKPOINTS, LAST, PREFIX, best_every
 from gptexp.runs.opening import load
-from gptexp.runs.provenance import provenance_files, read_provenance, save_provenance, versions
+from gptexp.runs.provenance import code_version, provenance_files, read_provenance, save_provenance
 from gptexp.training.sharing import Sharing
 from gptexp.util.files import atomic_folder, link
 
@@ -146,7 +145,8 @@ def find_prefixes(
         initial = (source.shared or {}).get("initial") if config.resume else _digest(source)
     machine = hardware.describe(hardware.accelerator_of(config))
     kind = {name: machine.get(name) for name in ("device", "cpu", "torch_threads", "gpus", "cuda")}
-    here = {"code": code_sha256(), "versions": versions(), "machine": kind}
+    code = code_version(config)
+    here = {"code": code.code_sha256, "versions": code.versions, "machine": kind}
     return Prefixes(sharing, config, max_steps, {**facts, **here}, initial)
 
 
