@@ -66,7 +66,7 @@ def line(folder: Path, name: str, config: Config) -> Iterator[Line]:
     with store.held(folder):
         texts = {key: open_corpus(config.data, Path(config.paths.cache)).fingerprint()}
         if not (folder / SWEEP).exists():
-            store.write(store.Sweep(folder=folder, name=name, retries=0, fixed={}, texts=texts, jobs=[]))
+            store.write(store.Sweep(folder=folder, name=name, retries=0, fixed={}, texts=texts, jobs=[], share=False))
         if store.read(folder).texts.get(key) != texts[key]:
             raise ConfigError(
                 f"{display_path(folder)}: the text of data={key.split()[0]} has changed since the line of bases began; "
