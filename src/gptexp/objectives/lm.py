@@ -134,6 +134,3 @@ def describe_windows(data: TextData, config: Config, plan: BatchPlan, steps: int
         f"{steps:,} steps × {plan.windows:,} window{'s' * (plan.windows > 1)} of {block_size:,} = "
         f"{quantity(tokens)} tokens · {tokens / len(data.train):.1f} epochs of {len(data.train):,}"
     )
-
-
-Implementation = LanguageModelling

@@ -27,9 +27,8 @@ from gptexp.models.weights import load_weights
 from gptexp.objectives import Objective, implementation
 from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
-from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import CHECKPOINTS
-from gptexp.runs.provenance import versions
+from gptexp.runs.provenance import code_version, names_of_packages
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
@@ -95,7 +94,7 @@ def build_experiment(
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
         data = kind.prepare(config, tokenizer, Path(config.paths.cache))
-    ranks.require_alike(_found_here(data, source))
+    ranks.require_alike(_found_here(config, data, source))
     require_same_data(config, source, data)
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
@@ -209,10 +208,11 @@ class RestoreOptimizer(pl.Callback):
         self.state = {}
 
 
-def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
+def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """Return what each rank finds on its machine; all ranks of a run must find the same."""
-    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
-    found |= {f"version of {package}": version for package, version in versions().items()}
+    code = code_version(config)
+    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": str(code.code_sha256)[:12]}
+    found |= {f"version of {package}": version for package, version in code.versions.items()}
     return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
 
 
@@ -262,6 +262,7 @@ def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
         "config": {name: group for name, group in to_plain(config).items() if name not in GROUPS},
         "tokenizer": data.tokenizer.state_dict(),
         "data": data.facts.as_plain(),
+        "packages": names_of_packages(config),
     }
 
 

@@ -51,7 +51,7 @@ def train(config: Config, folder: Path, *, steps: int | None = None) -> Result:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
         machine = hardware.describe(hardware.accelerator_of(config))
         writing.write_config(folder, to_plain(config))
-        write_provenance(folder, experiment.lit.first_step, facts, machine)
+        write_provenance(folder, experiment.lit.first_step, facts, machine, config)
         if experiment.best is not None:
             _keep_best(experiment.best, folder)
     announce(console, experiment)
