@@ -12,6 +12,7 @@ PLUGINS = {
         "lightning.pytorch.callbacks.EarlyStopping",
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.Timer",
+        "gptexp.training.callbacks.outputs.Outputs",
         "gptexp.training.callbacks.trace.Trace",
     },
     "logger": {
@@ -22,7 +23,11 @@ PLUGINS = {
 }
 
 # Callbacks that only observe. Every other callback can change the computation, as early stopping does.
-OBSERVERS = {"lightning.pytorch.callbacks.DeviceStatsMonitor", "gptexp.training.callbacks.trace.Trace"}
+OBSERVERS = {
+    "lightning.pytorch.callbacks.DeviceStatsMonitor",
+    "gptexp.training.callbacks.outputs.Outputs",
+    "gptexp.training.callbacks.trace.Trace",
+}
 
 
 def computing(plugins: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from gptexp.tokenizers import Tokenizer, load_tokenizer
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
+from gptexp.training.callbacks.digests import Digests
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
@@ -140,6 +141,7 @@ def build_experiment(
         *([samples] if samples else []),
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
+        *([Digests(folder, record, datamodule.batches_of)] if config.trainer.digests else []),
         *plugins.values(),
         Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
         ProgressLine(console, record),

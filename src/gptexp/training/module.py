@@ -129,6 +129,10 @@ class LitGPT(QuickModule):
         done = (batch_idx + 1) % self.plan.accumulate == 0
         self.trainer.val_check_batch = 1 if done and self.validates(self.step) else float("inf")
 
+    def logs(self, step: int) -> bool:
+        """Return whether the values of this step are logged."""
+        return step % self.config.trainer.log_every_steps == 0 or step in (1, self.max_steps)
+
     def validates(self, step: int) -> bool:
         """Return whether a validation follows this step."""
         return step % self.config.trainer.val_every_steps == 0 or step == self.max_steps

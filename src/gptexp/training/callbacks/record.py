@@ -120,7 +120,7 @@ class RunRecord(pl.Callback):
         step = lit.step
         if step == self.last.get("step") or (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
             return
-        if step % lit.config.trainer.log_every_steps == 0 or step in (1, lit.max_steps):
+        if lit.logs(step):
             self._log_step(trainer, lit, step)
 
     def _log_step(self, trainer: pl.Trainer, lit: LitGPT, step: int) -> None:
