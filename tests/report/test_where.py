@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib")
 
 
 from gptexp.report.comparison import Comparison
+from gptexp.report.data_block import PageChanged, read_report
 from gptexp.report.latex_markdown import latex, markdown
 from gptexp.report.page import page
 from gptexp.report.plots import plots
@@ -133,6 +134,17 @@ def test_the_page_shows_tables_and_plot(tmp_path: Path) -> None:
     text = " ".join(seen.text.split())
     assert f"Where the difference lies {CLOSED} place in 128" in text
     assert "-0.833 ± 0.379" in text
+
+
+def test_a_changed_digit_in_these_tables_is_found(tmp_path: Path) -> None:
+    html = page(with_where(tmp_path / "runs", located()), {})
+    file = tmp_path / "report.html"
+    file.write_text(html, encoding="utf-8")
+    assert [row.label for row in read_report(file).rows] == ["n_layer 2", "n_layer 4"]
+    assert html.count("-0.833 ±") == 1
+    file.write_text(html.replace("-0.833 ±", "-0.933 ±"), encoding="utf-8")
+    with pytest.raises(PageChanged, match="section: Where the difference lies: was changed"):
+        read_report(file)
 
 
 def test_a_comparison_without_where_has_no_section_for_it(tmp_path: Path) -> None:
