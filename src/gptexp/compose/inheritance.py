@@ -41,6 +41,7 @@ FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in HARDWARE),
     "trainer.max_steps",
     "trainer.log_every_steps",
+    "trainer.digests",
     "data.num_workers",
     "data.micro_batch_size",
     "data.path",
