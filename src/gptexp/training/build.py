@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,21 @@ from torch import nn
 from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
-from gptexp.data.batches import BatchPlan, plan_batches, scored
+from gptexp.data.batches import BatchPlan, scored
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
-from gptexp.machine import hardware, ranks
+from gptexp.machine import hardware
 from gptexp.machine.lightning import pl
 from gptexp.models import flops
-from gptexp.models.build import Measured, measure_model, seeded
+from gptexp.models.build import Measured, seeded
 from gptexp.models.lora import adapt, merged
 from gptexp.models.weights import load_weights
-from gptexp.objectives import Objective, implementation
+from gptexp.objectives import Objective
 from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
-from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import CHECKPOINTS
-from gptexp.runs.provenance import versions
-from gptexp.tokenizers import Tokenizer, load_tokenizer
+from gptexp.tokenizers import Tokenizer
+from gptexp.training.basis import Basis, basis_of, cost_of
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -38,7 +36,7 @@ from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.datamodule import Windows
-from gptexp.training.length import Length, resolve
+from gptexp.training.length import Length
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import load_named_optimizer_state
@@ -48,8 +46,6 @@ from gptexp.training.starting_point import (
     has_ended,
     history_since,
     last_sums,
-    open_source,
-    require_same_data,
     require_steps_left,
     restore_callbacks,
 )
@@ -81,55 +77,49 @@ class Experiment:
 
 
 def build_experiment(
-    config: Config, folder: Path, *, console: Console, world_size: int = 1, steps: int | None = None
+    config: Config,
+    folder: Path,
+    *,
+    console: Console,
+    world_size: int = 1,
+    resolve: Callable[[Config, Basis], Length],
+    also: Iterable[pl.Callback] = (),
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
 
-    steps: the number of steps of the whole run, if the caller has resolved it.
+    resolve: returns the length of the run. also: further callbacks.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
     """
-    source = open_source(config)
-    tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
-    kind = implementation(config.objective.kind)
-    with ranks.first_then_others(ranks.PREPARED):
-        data = kind.prepare(config, tokenizer, Path(config.paths.cache))
-    ranks.require_alike(_found_here(data, source))
-    require_same_data(config, source, data)
-    objective = kind(config.objective, data.tokenizer, data.facts)
-    make = partial(objective.make_model, config.model)
-    size = measure_model(make, config.model.block_size, config.finetune)
-    length = resolve(config, steps)
-    max_steps = length.max_steps
-    if source and config.resume:
-        require_steps_left(source, config.resume, folder, max_steps)
+    basis = basis_of(config, world_size)
+    source, data, objective, size, plan = basis.source, basis.data, basis.objective, basis.size, basis.plan
+    length = resolve(config, basis)
+    first_step, max_steps = basis.first_step, length.max_steps
+    if basis.resumed and config.resume:
+        require_steps_left(basis.resumed, config.resume, folder, length)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
-    model = seeded(make, config.seed)
+    model = seeded(basis.make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
-    first_step = source.step if source and config.resume else 0
-    plan = plan_batches(
-        config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
-    )
-    total_flops = max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
-    compiled = hardware.choose_compile(config, total_flops)
+    cost = cost_of(config, basis)
+    compiled = hardware.choose_compile(config, max_steps * cost.flops_per_step)
     lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
-    ended = source is not None and bool(config.resume) and has_ended(source, max_steps)
+    ended = basis.resumed is not None and has_ended(basis.resumed, max_steps)
     if source and ended:
         lit.score = objective.score(last_sums(source, data))
     best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
-        tokens_per_step=objective.tokens_per_step(data, config, plan),
+        tokens_per_step=cost.tokens_per_step,
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
         peak_flops=_peak_flops(config, precision[0]),
-        facts=_facts(config, length, data, size, source if first_step else None, best is not None),
-        history=history_since(config, max_steps, source if first_step else None),
+        facts=_facts(config, length, data, size, basis.resumed, best is not None),
+        history=history_since(config, max_steps, basis.resumed),
         first_step=first_step,
     )
     samples = _samples(config, folder, data) if objective.generates else None
@@ -144,6 +134,7 @@ def build_experiment(
         *plugins.values(),
         Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
         ProgressLine(console, record),
+        *also,
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
@@ -207,28 +198,6 @@ class RestoreOptimizer(pl.Callback):
         assert isinstance(lit, LitGPT)
         load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
         self.state = {}
-
-
-def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
-    """Return what each rank finds on its machine; all ranks of a run must find the same."""
-    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
-    found |= {f"version of {package}": version for package, version in versions().items()}
-    return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
-
-
-def _digest(source: ckpt.Checkpoint) -> str:
-    """Return a hash of a few values of each weight, to tell one checkpoint from another."""
-    return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
-
-
-def _activation_memory(config: Config) -> int:
-    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
-
-    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
-    """
-    if hardware.accelerator_of(config) == "cuda":
-        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
-    return hardware.GIB
 
 
 def _peak_flops(config: Config, precision: str) -> float | None:
