@@ -20,6 +20,9 @@ jaxtyping.install_import_hook("gptexp.models", "beartype.beartype")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Packages that extend gptexp may be installed beside it; tests about them set this variable to 1.
+os.environ.setdefault("GPTEXP_PACKAGES", "0")
+
 
 @pytest.fixture
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:

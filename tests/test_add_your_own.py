@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gptexp.compose.registry import conf_dir
+from gptexp.compose.presets import conf_dir
 from gptexp.util.package import PACKAGE
 from support import child_processes
 from support.documented_commands import noted, run_command

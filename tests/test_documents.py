@@ -27,7 +27,8 @@ from gptexp.commands.listing import COMMANDS
 from gptexp.compose.composition import compose
 from gptexp.compose.messages import check_groups, setting_names
 from gptexp.compose.overrides import jobs_of
-from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import groups, register_schemas
 from gptexp.sweep import launching
 from support import child_processes, workplace
 from support.documented_commands import gptexp_part, noted, run_command, words

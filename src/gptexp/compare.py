@@ -32,6 +32,11 @@ def parser() -> OptionParser:
     p.add_argument("--format", choices=["text", "latex", "markdown"], default="text", help=formats)
     out = "folder for table, plots and page; default: DIR/report, and a folder in it for another metric or --at"
     p.add_argument("--out", metavar="FOLDER", type=Path, help=out)
+    where = "show in which validation tokens the differences lie: by place in the window, frequency and repetition"
+    p.add_argument("--where", action="store_true", help=where)
+    p.add_argument("--cache", type=Path, help="with --where: folder of token shards; default: data/cache")
+    trust = "with --where: read the corpus that the settings of the runs name, even if it is elsewhere or downloaded"
+    p.add_argument("--trust-data", action="store_true", help=trust)
     p.add_argument("--scaling", action="store_true", help="fit L(N, D) = E + A/N^alpha + B/D^beta instead")
     p.add_argument(
         "--budget", metavar="FLOPS", type=positive_number, help="with --scaling: optimize the size for this compute"

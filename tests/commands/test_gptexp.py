@@ -78,7 +78,7 @@ def test_usage_names_the_command_as_it_was_started(name: str, monkeypatch: pytes
     command = find(name)
     assert command is not None
     module = import_module(command.module)
-    assert module.parser().prog == f"python -m gptexp.{name.replace('-', '_')}"
+    assert module.parser().prog == f"python -m {command.module.removesuffix('.command_line')}"
     monkeypatch.setattr(sys, "argv", [f"gptexp {name}"])
     assert module.parser().prog == f"gptexp {name}"
 

@@ -16,7 +16,8 @@ from gptexp.compose.composition import Bases, compose
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.messages import setting_names
 from gptexp.compose.overrides import jobs_of, quoted
-from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import groups, register_schemas
 from gptexp.config.conversion import to_plain
 from gptexp.config.override_syntax import text_of
 from gptexp.runs.finding import find_checkpoint

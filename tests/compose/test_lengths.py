@@ -13,7 +13,7 @@ from gptexp.compose.composition import Bases, compose
 from gptexp.compose.registry import groups
 from gptexp.util.errors import ConfigError
 
-PRESETS = {
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "experiment": {
         "by_flops": {"trainer": {"max_flops": 1e12}},
         "by_both": {"trainer": {"max_flops": 1e12, "max_tokens": 100}},

@@ -12,7 +12,8 @@ import yaml
 
 from gptexp.compose.composition import compose, config_from_plain
 from gptexp.compose.overrides import jobs_of, quoted
-from gptexp.compose.registry import conf_dir, groups
+from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import groups
 from gptexp.config import Activation, Config, GPTConfig, Position, TextConfig
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.util.errors import ConfigError

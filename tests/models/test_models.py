@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, Init, MLPConfig, Norm, NormPosition, Position
-from gptexp.models import bigram, gpt, mlp
+from gptexp.models import bigram, mlp
 from gptexp.models.flops import count_parameters
 from gptexp.models.gpt import GPT
 from support.small_gpt import V, build, small, tokens
@@ -246,10 +246,6 @@ def test_models_compile_to_one_graph_for_all_lengths() -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     for length in (8, 5):  # the last window of a text is short
         torch.testing.assert_close(compiled(tokens(length)), model(tokens(length)), rtol=0, atol=1e-12)
-
-
-def test_model_files_name_their_model_class() -> None:
-    assert (bigram.Model, mlp.Model, gpt.Model) == (bigram.Bigram, mlp.MLP, gpt.GPT)
 
 
 def test_models_import_neither_hydra_nor_lightning() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gptexp.commands.listing import find
 from support import child_processes, shrink
 from support.documents import Command
 
@@ -31,7 +32,9 @@ def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
         return line[at], line[at + 1 :]
     if line[1].startswith("-"):
         return "gptexp", line[1:]
-    return f"gptexp.{line[1].replace('-', '_')}", line[2:]
+    command = find(line[1])
+    assert command is not None, f"no such command: {line[1]}"
+    return command.module.removesuffix(".command_line"), line[2:]
 
 
 def run_command(command: Command, place: Path, source: Path | None = None) -> None:

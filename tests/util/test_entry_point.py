@@ -15,7 +15,7 @@ import pytest
 
 from gptexp import __version__
 from gptexp.commands.listing import COMMANDS
-from gptexp.compose.registry import conf_dir
+from gptexp.compose.presets import conf_dir
 from gptexp.util.entry_point import entry_point
 from gptexp.util.package import PACKAGE
 

@@ -27,11 +27,24 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--budget: only with --scaling")
     if arguments.format != "text" and arguments.scaling:
         raise ValueError(f"--format={arguments.format}: not supported with --scaling; leave it out")
+    _check_where(arguments)
     out = arguments.out or _report_folder(arguments.folders[0], _question_folder(arguments))
     if arguments.scaling:
         scale(arguments, out)
     else:
         compare(arguments, out)
+
+
+def _check_where(arguments: argparse.Namespace) -> None:
+    if arguments.where and arguments.scaling:
+        raise ValueError("--where: not supported with --scaling; leave it out")
+    if arguments.where and arguments.at:
+        raise ValueError(
+            f"--at={arguments.at}: not supported with --where, which scores the last checkpoints; leave it out"
+        )
+    for flag, value in (("--cache", arguments.cache), ("--trust-data", arguments.trust_data)):
+        if value and not arguments.where:
+            raise ValueError(f"{flag}: only with --where")
 
 
 def _question_folder(arguments: argparse.Namespace) -> str:
@@ -60,7 +73,7 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
     from gptexp.report.latex_markdown import FORMATS
     from gptexp.report.page import page
     from gptexp.report.plots import plots
-    from gptexp.report.table import print_comparison, to_csv
+    from gptexp.report.table import print_comparison, to_csv, where_csv
 
     question = Question(
         metric=arguments.metric,
@@ -70,7 +83,12 @@ def compare(arguments: argparse.Namespace, out: Path) -> None:
         method=arguments.interval,
     )
     comparison = compare_folders(arguments.folders, question)
+    if arguments.where:
+        from gptexp.commands.where import with_where
+
+        comparison = with_where(comparison, arguments)
     files, console = {"comparison.csv": to_csv(comparison).encode()}, sys.stdout
+    files |= {"where.csv": where_csv(comparison.where).encode()} if comparison.where else {}
     if arguments.format in FORMATS:
         name, convert = FORMATS[arguments.format]
         files[name] = convert(comparison).encode()

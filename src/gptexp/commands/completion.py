@@ -105,9 +105,11 @@ def _options(command: Command, before: list[str], current: str) -> list[str]:
 
 def _overrides(before: list[str], current: str) -> list[str]:
     """Return Hydra's completions of settings, Hydra's flags, or the topics of --help."""
+    from gptexp.compose.commandline import with_config_dir
     from gptexp.compose.help import choices, topics
     from gptexp.compose.hydra_versions import arguments_parser
 
+    before = with_config_dir(before)
     if before and before[-1] in HELP:
         return topics()
     if current.startswith("-"):
@@ -118,7 +120,8 @@ def _overrides(before: list[str], current: str) -> list[str]:
 def _by_hydra(before: list[str], current: str) -> list[str]:
     """Return the completions of Hydra, which reads the typed line from the environment."""
     from gptexp.compose.hydra_versions import run_task
-    from gptexp.compose.registry import conf_dir, register_schemas
+    from gptexp.compose.presets import conf_dir
+    from gptexp.compose.registry import register_schemas
 
     register_schemas()
     words = [word for word in before if not word.startswith("-") and len(word.split()) == 1]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptexp.compose.trust import data_text, from_network, is_in_logs
 from gptexp.config.conversion import from_plain
+from gptexp.config.kinds import kinds_in
 from gptexp.config.rules import require_encoding
 from gptexp.runs.finding import find_checkpoint
 
@@ -71,6 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     checkpoint, model, tokenizer = _loaded(path)
     if not checkpoint.config.get("data"):  # Hugging Face's format: weights without a corpus
         raise ValueError(f"{arguments.run}: has no corpus to score; give a text with --text FILE")
+    checkpoint.require_installed(arguments.run, data=kinds_in(checkpoint.config).get("data"))
     corpus = from_plain("data", checkpoint.config.get("data"))
     _require_trusted(arguments, path, checkpoint.config["data"])
     data = prepare(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))

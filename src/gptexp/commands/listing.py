@@ -26,6 +26,7 @@ COMMANDS = {
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
     "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
     "verify-resume": Command("gptexp.verify_resume", "check that resuming is bitwise identical", "--steps 40"),
+    "new": Command("gptexp.commands.new", "write a package of your own models", "mylab"),
     "conformance": Command("gptexp.conformance.command_line", "recompute published numbers", "--fast"),
 }
 

@@ -14,7 +14,8 @@ from gptexp.compose import commandline
 from gptexp.compose.composition import to_config
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.inheritance import check_against_source
-from gptexp.compose.registry import conf_dir, register_schemas
+from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import register_schemas
 from gptexp.machine.rank_environment import Rank
 from gptexp.runs.provenance import COMMAND, command_line
 from gptexp.training.worker import lead_or_follow

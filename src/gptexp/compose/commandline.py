@@ -14,6 +14,7 @@ from gptexp.compose.inheritance import check_against_source, with_source
 from gptexp.compose.lengths import removed_lengths
 from gptexp.compose.messages import without_dashes
 from gptexp.compose.overrides import one_of_each, quoted
+from gptexp.compose.presets import use_config_dir
 from gptexp.config import Config, SweepConfig
 from gptexp.config.override_syntax import key_of
 from gptexp.util.errors import ConfigError, one_line_errors
@@ -29,6 +30,7 @@ def checked_arguments(arguments: list[str]) -> list[str]:
 
 def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
     """Return the same with the experiment; None if the command line only asks for information."""
+    arguments = with_config_dir(arguments)
     answer_questions(arguments)
     config = None
     with one_line_errors():
@@ -44,6 +46,18 @@ def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
                 raise ConfigError("sweep: these settings need a sweep; add -m")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     return [*flags, *overrides], None if parsed.cfg else config
+
+
+def with_config_dir(arguments: list[str]) -> list[str]:
+    """Return the arguments without --config-dir, whose presets then belong to this process and its child processes."""
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            following = [] if equals else arguments[i + 1 : i + 2]
+            with one_line_errors():
+                use_config_dir(value or "".join(following))
+            return with_config_dir([*arguments[:i], *arguments[i + 1 + len(following) :]])
+    return arguments
 
 
 def answer_questions(arguments: list[str]) -> None:
@@ -91,6 +105,7 @@ def _require_on_command_line(config: Config, overrides: list[str]) -> None:
 
 def sweep_overrides(arguments: list[str]) -> list[str] | None:
     """Return the overrides of a sweep (-m); None if the command line is for one run or only asks for information."""
+    arguments = with_config_dir(arguments)
     answer_questions(arguments)
     with one_line_errors():
         parsed = parsed_arguments(arguments)

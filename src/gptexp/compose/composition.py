@@ -24,10 +24,12 @@ from gptexp.compose.inheritance import with_source
 from gptexp.compose.lengths import of_last_layer, removes_a_length
 from gptexp.compose.messages import check_groups, closest, explain, setting_names, type_error
 from gptexp.compose.overrides import one_of_each, quoted
-from gptexp.compose.registry import conf_dir, groups, register_schemas, setting_types
+from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, environment_variables
 from gptexp.config.conversion import message_of
 from gptexp.config.fingerprint import completed
+from gptexp.config.kinds import unknown
 from gptexp.config.override_syntax import key_of, parse
 from gptexp.util.errors import ConfigError
 
@@ -191,7 +193,7 @@ def config_from_plain(plain: object) -> Config:
         chosen = plain.get(group)
         kind = chosen.get("kind") if isinstance(chosen, dict) else None
         if not isinstance(kind, str) or kind not in kinds:
-            raise ConfigError(f"{group}.kind={kind}: unknown; choose one of {', '.join(kinds)}")
+            raise ConfigError(unknown(group, kind))
         root[group] = OmegaConf.structured(kinds[kind])
     try:
         return to_config(OmegaConf.merge(root, plain))  # type: ignore[arg-type]

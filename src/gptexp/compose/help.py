@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptexp.compose.composition import compose_raw
 from gptexp.compose.messages import closest, setting_names
-from gptexp.compose.registry import conf_dir, groups, register_schemas
+from gptexp.compose.presets import presets
+from gptexp.compose.registry import groups, register_schemas
 from gptexp.config import KINDS
 from gptexp.config.descriptions import (
     Section,
@@ -76,7 +77,7 @@ def _options(group: str) -> list[str]:
 
 def comment_of(group: str, option: str) -> str:
     """Return the first comment of a preset, which describes it, without Hydra's package header."""
-    lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = presets()[group][option].read_text(encoding="utf-8").splitlines()
     return next((line[1:].strip() for line in lines if line.startswith("#") and not line.startswith("# @")), "")
 
 
@@ -166,8 +167,8 @@ def options_of_kind(group: str, kind: str) -> list[str]:
 
 def _kind_of(group: str, option: str) -> str | None:
     """Return the kind that a preset is made from, following the presets that it is based on."""
-    path = conf_dir() / group / f"{option}.yaml"
-    for entry in _defaults(path) if path.is_file() else []:
+    path = presets()[group].get(option)
+    for entry in _defaults(path) if path is not None else []:
         base, schema = str(entry).partition("@")[0], f"/schema/{group}/"
         if base.startswith(schema):
             return base.removeprefix(schema)
@@ -188,7 +189,7 @@ def _option_lines(group: str, option: str) -> Iterator[str]:
         yield f"{group}={option}: {comment_of(group, option)}"
         yield from _setting_lines(_preset_settings(group, option))
     elif option in options:
-        yield (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").rstrip()
+        yield presets()[group][option].read_text(encoding="utf-8").rstrip()
     elif option in kinds:
         yield f"kind {option}: {about(kinds[option])}"
         yield from _setting_lines(settings_of(kinds[option], f"{group}."))

@@ -6,35 +6,26 @@ import secrets
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, Node, OmegaConf
 
 from gptexp.compose.hydra_versions import register_resolver
+from gptexp.compose.presets import presets, register_search_path
 from gptexp.config import KINDS, CallbacksConfig, Config, LoggerConfig, PathsConfig, TrainerConfig, best_by
-from gptexp.config.kinds import discover_kinds
 from gptexp.machine.job_slots import job_slots
 from gptexp.util.files import user_path
-from gptexp.util.package import PACKAGE
 
 
-def conf_dir() -> Path:
-    """Return the folder of the YAML: in the installed package, or at the top of a checkout."""
-    installed = PACKAGE / "conf"
-    return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
-
-
-@cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """Return the groups of conf/ with the names of their options."""
-    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
-    return {folder.name: tuple(sorted(p.stem for p in folder.glob("*.yaml"))) for folder in folders}
+    """Return the groups of presets with the names of their options."""
+    return {group: tuple(options) for group, options in presets().items()}
 
 
 @cache
 def register_schemas() -> None:
     """Register the schemas and the resolvers, once."""
+    register_search_path()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     for name, schema in {
@@ -44,7 +35,6 @@ def register_schemas() -> None:
         "paths": PathsConfig,
     }.items():
         store.store(group="schema", name=name, node=schema)
-    discover_kinds()
     for group, kinds in KINDS.items():
         for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gptexp.compose.help import EXAMPLES, comment_of, options_of_kind
 from gptexp.compose.registry import groups, register_schemas
+from gptexp.config import packages
 from gptexp.config.descriptions import Section, Setting, sections, setting_groups, top_settings
 from gptexp.config.plugins import PLUGINS
 
@@ -67,7 +69,8 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the page to the file that the command line names."""
+    """Write the page to the file that the command line names, without what other packages add."""
+    os.environ[packages.SWITCH] = "0"
     Path(sys.argv[1]).write_text(page(), encoding="utf-8", newline="\n")
 
 

@@ -24,6 +24,7 @@ from gptexp.config.data import (
     TextConfig,
 )
 from gptexp.config.finetune import FinetuneConfig, LoRAConfig
+from gptexp.config.kinds import KINDS
 from gptexp.config.length import require_one
 from gptexp.config.model import (
     Activation,
@@ -62,6 +63,7 @@ from gptexp.config.training import (
     LinearConfig,
     LoggerConfig,
     MuonConfig,
+    OptimizerConfig,
     PathsConfig,
     SamplesConfig,
     ScheduleConfig,
@@ -77,36 +79,11 @@ __all__ = [  # noqa: RUF022
     "DataConfig", "FilesTokenizerConfig", "FinetuneConfig", "GPT2TokenizerConfig", "GPTConfig",
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
     "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "ModelConfig", "MuonConfig", "Norm", "NormPosition",
-    "ObjectiveConfig", "PathsConfig", "Position", "PydocsConfig", "PythonStdlibConfig", "SamplesConfig",
-    "ScheduleConfig", "ShakespeareConfig", "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig",
+    "ObjectiveConfig", "OptimizerConfig", "PathsConfig", "Position", "PydocsConfig", "PythonStdlibConfig",
+    "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig",
     "TrainerConfig", "WSDConfig", "best_by", "require", "require_at_least", "require_safe_name",
 ]
 # fmt: on
-
-# The schema of each kind of each group.
-KINDS: dict[str, dict[str, type]] = {
-    "model": {"bigram": BigramConfig, "mlp": MLPConfig, "gpt": GPTConfig},
-    "tokenizer": {
-        "char": CharConfig,
-        "byte": ByteConfig,
-        "bpe": BPEConfig,
-        "gpt2": GPT2TokenizerConfig,
-        "files": FilesTokenizerConfig,
-    },
-    "data": {
-        "pydocs": PydocsConfig,
-        "python_stdlib": PythonStdlibConfig,
-        "text": TextConfig,
-        "harrypotter": HarryPotterConfig,
-        "shakespeare": ShakespeareConfig,
-        "huggingface": HuggingFaceConfig,
-        "labelled": LabelledConfig,
-    },
-    "objective": {"lm": LMConfig, "classification": ClassificationConfig, "mlm": MLMConfig},
-    "optimizer": {"adamw": AdamWConfig, "muon": MuonConfig},
-    "schedule": {"constant": ScheduleConfig, "cosine": CosineConfig, "linear": LinearConfig, "wsd": WSDConfig},
-    "finetune": {"full": FinetuneConfig, "lora": LoRAConfig},
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,7 +106,7 @@ class Config:
     """The corpus and the batches."""
     objective: ObjectiveConfig = MISSING
     """What the model is trained to predict."""
-    optimizer: AdamWConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
     """The optimizer."""
     schedule: ScheduleConfig = MISSING
     """How the learning rate depends on the step."""

@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from gptexp.config import KINDS
 from gptexp.config.environment_variables import interpolates
 from gptexp.config.fingerprint import WITHOUT_KINDS, completed
-from gptexp.config.kinds import discover_kinds
+from gptexp.config.kinds import unknown
 from gptexp.util.errors import ConfigError
 from gptexp.util.text import first_line
 
@@ -28,12 +28,11 @@ def from_plain(group: str, plain: object) -> Any:
     Raises:
         ConfigError: naming an unknown kind, key or type.
     """
-    discover_kinds()
     if not isinstance(plain, dict) or (group in KINDS and not isinstance(plain.get("kind"), str)):
         raise ConfigError(f"{group}: not a group of settings")
     schema = KINDS[group].get(plain["kind"]) if group in KINDS else WITHOUT_KINDS[group]
     if schema is None:
-        raise ConfigError(f"{group}.kind={plain['kind']}: unknown; choose one of {', '.join(KINDS[group])}")
+        raise ConfigError(unknown(group, plain["kind"]))
     if interpolates({group: plain}):
         raise ConfigError(f"{group}: stored settings must be plain values, not interpolations")
     try:

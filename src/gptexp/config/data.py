@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import ClassVar
 
 from omegaconf import II
 
@@ -15,10 +16,14 @@ FILE_FORMATS = ("text", "json", "csv", "parquet")  # values of data.dataset that
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Settings that every corpus has."""
+    """Settings that every corpus has.
 
+    implementation: the class, as module:name, which is created with (config, cache).
+    """
+
+    implementation: ClassVar[str] = ""
     kind: str = ""
-    """Name of the implementation in gptexp/data/corpora/. The preset sets it."""
+    """Name of the corpus's kind. The preset sets it."""
     val_fraction: float = 0.1
     """Fraction of the characters, taken from the end, that is used for validation; above 0 and below 1."""
     val_bytes: int | None = 65_536
@@ -74,6 +79,7 @@ class DataConfig:
 class PydocsConfig(DataConfig):
     """The Python language reference that is part of every CPython installation."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.pydocs:PydocsCorpus"
     kind: str = "pydocs"
 
 
@@ -81,6 +87,7 @@ class PydocsConfig(DataConfig):
 class PythonStdlibConfig(DataConfig):
     """The source code of Python's standard library without its tests."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.python_stdlib:PythonStdlibCorpus"
     kind: str = "python_stdlib"
 
 
@@ -88,6 +95,7 @@ class PythonStdlibConfig(DataConfig):
 class TextConfig(DataConfig):
     """Text files of the user."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.text:TextCorpus"
     kind: str = "text"
     path: str | None = None
     """File, folder (all its *.txt files) or glob pattern of the text to read. Each file is read once."""
@@ -109,6 +117,7 @@ class TextConfig(DataConfig):
 class HarryPotterConfig(TextConfig):
     """The user's copies of the Harry Potter novels in data/harrypotter/."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.harrypotter:HarryPotterCorpus"
     kind: str = "harrypotter"
     path: str | None = II("paths.data") + "/harrypotter"
 
@@ -117,6 +126,7 @@ class HarryPotterConfig(TextConfig):
 class ShakespeareConfig(TextConfig):
     """Tiny Shakespeare, downloaded or read from a local copy."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.shakespeare:ShakespeareCorpus"
     kind: str = "shakespeare"
     path: str | None = None
     """Local copy of the text. null: it is downloaded."""
@@ -126,6 +136,7 @@ class ShakespeareConfig(TextConfig):
 class HuggingFaceConfig(DataConfig):
     """Any text data set that the library `datasets` can stream, from the Hugging Face Hub or from local files."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.huggingface:HuggingFaceCorpus"
     kind: str = "huggingface"
     dataset: str | None = None
     """Name of the data set on the Hub, or the format of local files: text, json, parquet or csv."""
@@ -170,6 +181,7 @@ class HuggingFaceConfig(DataConfig):
 class LabelledConfig(DataConfig):
     """Texts with one label each: rows of csv, tsv, json(l) or parquet files, or of a data set on the Hub."""
 
+    implementation: ClassVar[str] = "gptexp.data.corpora.labelled:LabelledCorpus"
     kind: str = "labelled"
     val_fraction: float = 0.1
     """Fraction of the texts of each label that is used for validation; above 0 and below 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from gptexp.config.rules import nearest_multiples, require, require_at_least, require_fraction
 
@@ -16,10 +17,14 @@ Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"]
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """Settings that every model has."""
+    """Settings that every model has.
 
+    implementation: the class, as module:name, which is created with (config, vocab_size).
+    """
+
+    implementation: ClassVar[str] = ""
     kind: str = ""
-    """Name of the implementation in gptexp/models/. The preset sets it."""
+    """Name of the model's kind. The preset sets it."""
     block_size: int = 128
     """Context length in tokens: the most tokens that the model reads at once."""
 
@@ -41,6 +46,7 @@ class ModelConfig:
 class BigramConfig(ModelConfig):
     """A lookup table of next-token logits with shape (vocab_size, vocab_size)."""
 
+    implementation: ClassVar[str] = "gptexp.models.bigram:Bigram"
     kind: str = "bigram"
     block_size: int = 64
 
@@ -57,6 +63,7 @@ class BigramConfig(ModelConfig):
 class MLPConfig(ModelConfig):
     """The model of Bengio et al. (2003): the embeddings of the last n_context tokens and one tanh layer."""
 
+    implementation: ClassVar[str] = "gptexp.models.mlp:MLP"
     kind: str = "mlp"
     block_size: int = 64
     n_context: int = 8
@@ -79,6 +86,7 @@ class MLPConfig(ModelConfig):
 class GPTConfig(ModelConfig):
     """A decoder-only transformer. The defaults of this class are those of GPT-2 (124M parameters)."""
 
+    implementation: ClassVar[str] = "gptexp.models.gpt:GPT"
     kind: str = "gpt"
     block_size: int = 1024
     n_layer: int = 12

@@ -20,6 +20,7 @@ class ObjectiveConfig:
     """Settings that every objective has.
 
     metrics: the metrics that validation computes, named as in logs and tables, the loss first.
+    implementation: the class, as module:name, an Objective.
     best_by: the one of them that selects best.ckpt and that a search optimizes.
     unit: what the loss is a mean over, token or text.
     masks: whether the model has a mask token.
@@ -29,7 +30,8 @@ class ObjectiveConfig:
     """
 
     kind: str = ""
-    """Name of the implementation in gptexp/objectives/. The preset sets it."""
+    """Name of the objective's kind. The preset sets it."""
+    implementation: ClassVar[str] = ""
     metrics: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
     unit: ClassVar[str] = "token"
@@ -55,6 +57,7 @@ class ObjectiveConfig:
 class LMConfig(ObjectiveConfig):
     """Predict the next token of a text (language modelling)."""
 
+    implementation: ClassVar[str] = "gptexp.objectives.lm:LanguageModelling"
     kind: str = "lm"
     metrics: ClassVar[tuple[str, ...]] = ("val/loss", "val/bpb", "val/perplexity")
     best_by: ClassVar[str] = "val/bpb"
@@ -64,6 +67,7 @@ class LMConfig(ObjectiveConfig):
 class MLMConfig(ObjectiveConfig):
     """Predict masked tokens with bidirectional attention (BERT, arXiv 1810.04805, section 3.1)."""
 
+    implementation: ClassVar[str] = "gptexp.objectives.mlm:MaskedLanguageModelling"
     kind: str = "mlm"
     mask_fraction: float = 0.15
     """Fraction of the tokens of a window that the model must predict; above 0 and below 1."""
@@ -90,6 +94,7 @@ class MLMConfig(ObjectiveConfig):
 class ClassificationConfig(ObjectiveConfig):
     """Predict the label of a text from the hidden state of its last token (GPT: Radford et al. 2018, section 3.2)."""
 
+    implementation: ClassVar[str] = "gptexp.objectives.classification:Classification"
     kind: str = "classification"
     lm_weight: float | None = None
     """Weight of the language-modelling loss that is added to the label's loss. null: 0.5, or 0 if bidirectional."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gptexp.config.training import CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
+from gptexp.config.training import ScheduleConfig
 
 
 def warmup_steps(config: ScheduleConfig, max_steps: int) -> int:
@@ -16,7 +16,7 @@ def lr_multiplier(config: ScheduleConfig, max_steps: int, step: int) -> float:
     """Return the factor by which peak learning rates are multiplied at a step.
 
     Args:
-        config: constant, cosine, linear or wsd.
+        config: settings of the schedule.
         max_steps: steps of the whole run.
         step: index of the step, from 0.
 
@@ -30,23 +30,7 @@ def lr_multiplier(config: ScheduleConfig, max_steps: int, step: int) -> float:
     warmup = warmup_steps(config, max_steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    if not isinstance(config, CosineConfig):
-        return 1.0
-    progress = _progress(step, _start_of_decay(config, warmup, max_steps), max_steps)
-    linear = isinstance(config, (LinearConfig, WSDConfig))
-    factor = 1 - progress if linear else (1 + math.cos(math.pi * progress)) / 2
-    return config.min_lr_ratio + (1 - config.min_lr_ratio) * factor
-
-
-def _start_of_decay(config: CosineConfig, warmup: int, max_steps: int) -> int:
-    """Return the first step of the decay, which still has the peak rate."""
-    if isinstance(config, WSDConfig):
-        return max(warmup, max_steps - round(config.decay_fraction * max_steps))
-    return warmup
-
-
-def _progress(step: int, start: int, end: int) -> float:
-    """Return the fraction of the steps from `start` to `end` before `step`, from 0 to 1."""
-    if step >= end:
-        return 1.0
-    return (step - start) / (end - start) if step > start else 0.0
+    factor = config.after_warmup(step, warmup, max_steps)
+    if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+        raise ValueError(f"schedule={config.kind}: its factor at step {step} is {factor}; it must be a number from 0")
+    return factor

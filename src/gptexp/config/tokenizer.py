@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gptexp.config.rules import require_at_least
 
 
 @dataclass(kw_only=True, slots=True)
 class TokenizerConfig:
-    """Settings that every tokenizer has."""
+    """Settings that every tokenizer has.
 
+    implementation: the class, as module:name, a Tokenizer.
+    """
+
+    implementation: ClassVar[str] = ""
     kind: str = ""
-    """Name of the implementation in gptexp/tokenizers/. The preset sets it."""
+    """Name of the tokenizer's kind. The preset sets it."""
 
 
 @dataclass(kw_only=True, slots=True)
 class CharConfig(TokenizerConfig):
     """One token per character. The alphabet consists of the characters that occur in the corpus."""
 
+    implementation: ClassVar[str] = "gptexp.tokenizers.char:CharTokenizer"
     kind: str = "char"
 
 
@@ -26,6 +32,7 @@ class CharConfig(TokenizerConfig):
 class ByteConfig(TokenizerConfig):
     """One token per UTF-8 byte, and <|endoftext|>."""
 
+    implementation: ClassVar[str] = "gptexp.tokenizers.byte:ByteTokenizer"
     kind: str = "byte"
 
 
@@ -33,6 +40,7 @@ class ByteConfig(TokenizerConfig):
 class BPEConfig(TokenizerConfig):
     """Byte-level byte-pair encoding, trained on the training part of the corpus."""
 
+    implementation: ClassVar[str] = "gptexp.tokenizers.bpe:BPETokenizer"
     kind: str = "bpe"
     vocab_size: int = 1024
     """Number of tokens: 256 bytes, the learned merges and <|endoftext|>; at least 257."""
@@ -48,6 +56,7 @@ class BPEConfig(TokenizerConfig):
 class GPT2TokenizerConfig(TokenizerConfig):
     """The vocabulary of GPT-2 with 50,257 tokens."""
 
+    implementation: ClassVar[str] = "gptexp.tokenizers.gpt2:GPT2Tokenizer"
     kind: str = "gpt2"
 
 
@@ -55,6 +64,7 @@ class GPT2TokenizerConfig(TokenizerConfig):
 class FilesTokenizerConfig(TokenizerConfig):
     """A byte-level BPE vocabulary in Hugging Face's format: tokenizer.json, or vocab.json and merges.txt."""
 
+    implementation: ClassVar[str] = "gptexp.tokenizers.files:FilesTokenizer"
     kind: str = "files"
     path: str = ""
     """Folder that holds the tokenizer files."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import II
 
@@ -24,14 +25,29 @@ def _require_rate(name: str, rate: float | None) -> None:
 
 
 @dataclass(kw_only=True, slots=True)
-class AdamWConfig:
-    """AdamW (arXiv 1711.05101). As in GPT-2, weight decay applies to matrices and not to vectors."""
+class OptimizerConfig:
+    """Settings that every optimizer has.
 
-    kind: str = "adamw"
-    """Name of the optimizer. The preset sets it."""
+    implementation: a function, as module:name, that returns the optimizer (gptexp.training.optimizers.Parameters).
+    """
+
+    implementation: ClassVar[str] = ""
+    kind: str = ""
+    """Name of the optimizer's kind. The preset sets it."""
     lr: float | None = None
     """Peak learning rate. null: for gpt 2 / n_embd^1.2, at most 6e-3 (4e-2 without norms and residual connections); for
     bigram 3e-2; for other models 1e-3."""
+
+    def __post_init__(self) -> None:
+        _require_rate("optimizer.lr", self.lr)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamWConfig(OptimizerConfig):
+    """AdamW (arXiv 1711.05101). As in GPT-2, weight decay applies to matrices and not to vectors."""
+
+    implementation: ClassVar[str] = "gptexp.training.optimizers:adamw"
+    kind: str = "adamw"
     beta1: float = 0.9
     """Decay rate of the average of gradients, at least 0 and below 1."""
     beta2: float = 0.95
@@ -42,7 +58,7 @@ class AdamWConfig:
     """Decoupled weight decay of matrices: in each step they shrink by lr times this value."""
 
     def __post_init__(self) -> None:
-        _require_rate("optimizer.lr", self.lr)
+        OptimizerConfig.__post_init__(self)
         require(self.eps > 0, "optimizer.eps", self.eps, "must be above 0")
         require_fraction("optimizer", self, "beta1", "beta2")
         require_at_least(0, "optimizer", self, "weight_decay")
@@ -52,6 +68,7 @@ class AdamWConfig:
 class MuonConfig(AdamWConfig):
     """Muon (Jordan et al. 2024) for hidden matrices, and AdamW for embeddings, the output layer and vectors."""
 
+    implementation: ClassVar[str] = "gptexp.training.optimizers:muon_with_adamw"
     kind: str = "muon"
     muon_lr: float | None = None
     """Peak learning rate of the hidden matrices. null: equal to lr, since updates have the RMS of AdamW's."""
@@ -71,7 +88,10 @@ class MuonConfig(AdamWConfig):
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
-    """Linear warm-up, then a constant learning rate."""
+    """Linear warm-up, then a constant learning rate.
+
+    Another schedule is a subclass with its own `after_warmup`.
+    """
 
     kind: str = "constant"
     """Name of the schedule. The preset sets it."""
@@ -80,6 +100,10 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         require_at_least(0, "schedule", self, "warmup_steps")
+
+    def after_warmup(self, step: int, warmup: int, max_steps: int) -> float:
+        """Return the factor of the peak learning rate at a step from `warmup` on; steps are counted from 0."""
+        return 1.0
 
     def require_warmup(self, max_steps: int, named: str) -> None:
         """Refuse a warm-up that is longer than the run. named: what gives its steps, for the message."""
@@ -100,6 +124,10 @@ class CosineConfig(ScheduleConfig):
         ScheduleConfig.__post_init__(self)
         require(0 <= self.min_lr_ratio <= 1, "schedule.min_lr_ratio", self.min_lr_ratio, "must be from 0 to 1")
 
+    def after_warmup(self, step: int, warmup: int, max_steps: int) -> float:
+        cosine = (1 + math.cos(math.pi * _progress(step, warmup, max_steps))) / 2
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * cosine
+
 
 @dataclass(kw_only=True, slots=True)
 class LinearConfig(CosineConfig):
@@ -107,9 +135,12 @@ class LinearConfig(CosineConfig):
 
     kind: str = "linear"
 
+    def after_warmup(self, step: int, warmup: int, max_steps: int) -> float:
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 - _progress(step, warmup, max_steps))
+
 
 @dataclass(kw_only=True, slots=True)
-class WSDConfig(CosineConfig):
+class WSDConfig(LinearConfig):
     """Linear warm-up, a constant phase, then a linear decay (arXiv 2404.06395)."""
 
     kind: str = "wsd"
@@ -118,10 +149,21 @@ class WSDConfig(CosineConfig):
     """Fraction of the steps, at the end, in which the learning rate decays; above 0, at most 1."""
 
     def __post_init__(self) -> None:
-        CosineConfig.__post_init__(self)
+        LinearConfig.__post_init__(self)
         require(
             0 < self.decay_fraction <= 1, "schedule.decay_fraction", self.decay_fraction, "must be above 0, at most 1"
         )
+
+    def after_warmup(self, step: int, warmup: int, max_steps: int) -> float:
+        start = max(warmup, max_steps - round(self.decay_fraction * max_steps))
+        return LinearConfig.after_warmup(self, step, start, max_steps)
+
+
+def _progress(step: int, start: int, end: int) -> float:
+    """Return the fraction of the steps from `start` to `end` before `step`, from 0 to 1."""
+    if step >= end:
+        return 1.0
+    return (step - start) / (end - start) if step > start else 0.0
 
 
 @dataclass(kw_only=True, slots=True)

@@ -21,7 +21,6 @@ LOGITS = 2**26  # most logits of one forward pass: 256 MiB in float32
 Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at the end are scored
 
 
-@torch.inference_mode()
 def score_tokens(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -37,13 +36,18 @@ def score_tokens(
     """
     part = store if limit is None else store.head(limit)
     windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(tokenizer, block_size))
-    nats = 0.0
+    nats = sum(float(batch) for batch in nats_by_batch(model, windows, "sum"))
+    tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
+    return Score(nats, tokens_scored, bytes_scored)
+
+
+@torch.inference_mode()
+def nats_by_batch(model: nn.Module, windows: ValBatches, reduction: str) -> Iterator[torch.Tensor]:
+    """Yield the nats of each batch: their sum, (); or, with the reduction "none", those of each target, (B * T,)."""
     model.eval()
     with fastest_kernels(model):
         for j in range(len(windows)):
-            nats += float(nats_of(model, windows[j], "sum"))
-    tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
-    return Score(nats, tokens_scored, bytes_scored)
+            yield nats_of(model, windows[j], reduction)
 
 
 @torch.inference_mode()

@@ -24,6 +24,3 @@ class Bigram(nn.Module):
         require_length(tokens.shape[1], self.config.block_size)
         logits: Tensor = self.wte(tokens)  # (B, T, V)
         return logits
-
-
-Model = Bigram

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from gptexp.config.finetune import FinetuneConfig
+from gptexp.config.kinds import implementation
 from gptexp.config.model import ModelConfig
 from gptexp.models import flops
 from gptexp.models.lora import adapt
@@ -23,14 +23,9 @@ MAX_BLOCK_SIZE = 2**20  # of a checkpoint: without learned positions, no tensor 
 Make = Callable[[], nn.Module]  # builds a model; its initial weights are torch's next random numbers
 
 
-def model_class(config: ModelConfig) -> type[nn.Module]:
-    """The class that `model.kind` names: gptexp.models.<kind>.Model."""
-    return cast(type[nn.Module], import_module(f"gptexp.models.{config.kind}").Model)
-
-
 def plain_model(config: ModelConfig, vocab_size: int, **options: bool) -> nn.Module:
     """A model with nothing on top; `model.config` is its settings, whether or not its class sets them."""
-    model = model_class(config)(config, vocab_size, **options)
+    model: nn.Module = implementation("model", config.kind)(config, vocab_size, **options)
     cast(Any, model).config = config
     return model
 

@@ -183,6 +183,3 @@ class GPT(ModuleWithKernels):
         assert self.transformer.causal, "a model without causality has no KV cache"
         block_size = self.config.block_size
         return KVCache(self.config, batch_size, min(size or block_size, block_size), self.transformer.wte.weight)
-
-
-Model = GPT

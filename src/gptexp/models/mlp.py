@@ -37,6 +37,3 @@ class MLP(nn.Module):
         context = windows.transpose(2, 3).flatten(2)  # (B, T, N, E) -> (B, T, N * E)
         logits: Tensor = self.lm_head(torch.tanh(self.c_fc(context)))  # (B, T, n_hidden) -> (B, T, V)
         return logits
-
-
-Model = MLP

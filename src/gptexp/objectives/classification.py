@@ -201,6 +201,3 @@ def text_nats(logits: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor,
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-Implementation = Classification

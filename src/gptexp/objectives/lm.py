@@ -21,9 +21,12 @@ from gptexp.util.text import quantity
 
 
 def nats_of(model: nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:
-    """Return the mean or the sum of the nats of the targets, (); computed by the model itself if it takes targets."""
+    """Return the mean or the sum of the nats of the targets, (), or with "none" the nats of each, (B * T,).
+
+    A model that takes targets computes mean and sum itself, which needs less memory than all logits.
+    """
     tokens, targets = batch
-    if getattr(model, "takes_targets", False):
+    if reduction != "none" and getattr(model, "takes_targets", False):
         nats: torch.Tensor = model(tokens, targets=targets, reduction=reduction)
         return nats
     return cross_entropy(model(tokens), targets, reduction)
@@ -131,6 +134,3 @@ def describe_windows(data: TextData, config: Config, plan: BatchPlan, steps: int
         f"{steps:,} steps × {plan.windows:,} window{'s' * (plan.windows > 1)} of {block_size:,} = "
         f"{quantity(tokens)} tokens · {tokens / len(data.train):.1f} epochs of {len(data.train):,}"
     )
-
-
-Implementation = LanguageModelling

@@ -11,6 +11,7 @@ from torch import nn
 from gptexp.config.conversion import from_plain
 from gptexp.config.finetune import FinetuneConfig
 from gptexp.config.fingerprint import completed
+from gptexp.config.kinds import kinds_in
 from gptexp.config.objective import ObjectiveConfig
 from gptexp.models.build import build_on_meta, require_stored
 from gptexp.models.classifier import HEAD
@@ -38,7 +39,9 @@ def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, 
 
 def objective_of(checkpoint: ckpt.Checkpoint) -> ObjectiveConfig:
     """Return the objective's settings of a checkpoint; a checkpoint without them is a language model."""
-    settings: ObjectiveConfig = from_plain("objective", completed(checkpoint.config)["objective"])
+    stored = completed(checkpoint.config)
+    checkpoint.require_installed("the checkpoint", objective=kinds_in(stored).get("objective"))
+    settings: ObjectiveConfig = from_plain("objective", stored["objective"])
     return settings
 
 
@@ -52,6 +55,8 @@ def load_trained(
     Raises:
         ValueError: its settings, tokenizer or weights do not match.
     """
+    kinds = {**kinds_in(checkpoint.config), "tokenizer": checkpoint.tokenizer.get("kind")}
+    checkpoint.require_installed(source, **{group: kinds.get(group) for group in ("model", "tokenizer", "objective")})
     config, settings = from_plain("model", checkpoint.config.get("model")), objective_of(checkpoint)
     kind = implementation(settings.kind)
     try:

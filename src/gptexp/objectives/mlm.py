@@ -110,6 +110,3 @@ class MaskedLanguageModelling(Objective[TextData]):
     def score(self, sums: list[float]) -> Score:
         nats, found, tokens = sums
         return Score(nats, round(found), round(tokens))
-
-
-Implementation = MaskedLanguageModelling

@@ -13,6 +13,7 @@ from gptexp.report.comparable import schema_of
 from gptexp.report.comparison import TOLERANCE, Comparison, Row
 from gptexp.report.effects import Effect, Level
 from gptexp.report.statistics import Difference, Interval
+from gptexp.report.where import Bin, Split
 from gptexp.util.text import quantity
 
 NOTHING = "–"
@@ -69,6 +70,27 @@ def effect_columns(effect: Effect, places: int) -> list[Column]:
         Column(effect.name, "setting", [level.value for level in effect.levels]),
         Column("mean over the others", "result", [_interval(level.interval, places, "t") for level in effect.levels]),
         Column("difference", "result", [_effect_difference(level, places) for level in effect.levels]),
+    ]
+
+
+def where_tables(c: Comparison) -> list[tuple[str, list[Column]]]:
+    """Return a caption and the columns of each table of --where: one for each split of each configuration."""
+    return [
+        (f"{one.label} against {one.baseline}, by {split.title}", _where_columns(split, one.total))
+        for one in (c.where.located if c.where else ())
+        for split in one.splits
+    ]
+
+
+def _where_columns(split: Split, total: Bin) -> list[Column]:
+    bins = [*split.bins, total]
+    return [
+        Column(split.title, "setting", [part.label for part in bins]),
+        Column("tokens", "result", [f"{part.share:.1%}" for part in bins]),
+        Column("baseline", "result", [f"{part.baseline:.3f}" for part in bins]),
+        Column("loss", "result", [f"{part.loss:.3f}" for part in bins]),
+        Column("difference", "result", [_signed(part.difference, 3) for part in bins]),
+        Column("contribution", "result", [f"{part.contribution:+.4f}" for part in bins]),
     ]
 
 

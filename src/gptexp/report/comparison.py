@@ -16,6 +16,7 @@ from gptexp.report.comparable import NotComparable, comparable, diverged, key_of
 from gptexp.report.reading import LeftOut, Run, find_runs, read_runs
 from gptexp.report.statistics import Difference, Interval
 from gptexp.report.validation_texts import by_text
+from gptexp.report.where import Where
 
 TOLERANCE = 0.01  # relative; tokens or FLOPs that differ by less count as equal
 
@@ -85,7 +86,7 @@ class Comparison:
     keys: settings that distinguish the rows, those of --by first. along: other settings that vary with them.
     budget: the amount at which the curves were read. flops_estimated: whether FLOPs are 6 per parameter and token.
     unequal: of tokens and flops, those in which the rows differ. texts: the folders of each validation text, if
-    there are several. unfinished: sweeps with incomplete jobs.
+    there are several. unfinished: sweeps with incomplete jobs. where: in which tokens the differences lie.
     """
 
     question: Question
@@ -100,6 +101,7 @@ class Comparison:
     unequal: frozenset[str]
     texts: list[str]
     unfinished: list[overrides.Progress]
+    where: Where | None = None
 
     @property
     def metric(self) -> str:

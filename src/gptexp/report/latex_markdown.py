@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from gptexp.report.columns import Column, columns, decimals, effect_columns
+from gptexp.report.columns import Column, columns, decimals, effect_columns, where_tables
 from gptexp.report.comparison import Comparison
 from gptexp.report.effects import main_effects
 from gptexp.report.notes import notes, verdicts
@@ -31,13 +31,15 @@ MARKDOWN = r"\`*_{}[]<>#|~$&@:"  # special in CommonMark, or in tables, formulas
 def latex(c: Comparison) -> str:
     """Return a booktabs tabular for each table, with the notes as comments."""
     comments = "".join(f"% {printable(line)}\n" for line in [*verdicts(c), *notes(c)])
-    return "% \\usepackage{booktabs}\n" + "\n".join(map(_tabular, _tables(c))) + comments
+    where = "".join(f"\n% {printable(caption)}\n{_tabular(part)}" for caption, part in where_tables(c))
+    return "% \\usepackage{booktabs}\n" + "\n".join(map(_tabular, _tables(c))) + where + comments
 
 
 def markdown(c: Comparison) -> str:
     """Return a GitHub table for each table, and the notes as a list."""
     lines = "".join(f"- {_markdown(line)}\n" for line in [*verdicts(c), *notes(c)])
-    return "\n".join([*map(_pipes, _tables(c)), lines])
+    where = [f"{_markdown(caption)}\n\n{_pipes(part)}" for caption, part in where_tables(c)]
+    return "\n".join([*map(_pipes, _tables(c)), *where, lines])
 
 
 FORMATS: dict[str, tuple[str, Callable[[Comparison], str]]] = {

@@ -12,11 +12,13 @@ from gptexp.report.columns import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, better_si
 from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import main_effects
+from gptexp.report.where import Located
 from gptexp.util.files import display_path
 from gptexp.util.text import printable
 
 ENOUGH = 10  # seeds; with fewer, a bootstrap interval is too narrow
 MOST_NAMES = 4  # in one line
+DEVIATION = 0.001  # nats per token; smaller differences to result.json are rounding
 
 
 def verdicts(c: Comparison) -> list[str]:
@@ -68,7 +70,17 @@ def _p(row: Row) -> str:
 
 def notes(c: Comparison) -> list[str]:
     """Return the notes: how the numbers were computed, and what limits the comparison."""
-    return [*_method(c), *_effects(c), *_at(c), *_confounded(c), *_costs(c), *_missing(c), *_origins(c), *_texts(c)]
+    return [
+        *_method(c),
+        *_effects(c),
+        *_at(c),
+        *_confounded(c),
+        *_costs(c),
+        *_missing(c),
+        *_origins(c),
+        *_texts(c),
+        *_where(c),
+    ]
 
 
 def _texts(c: Comparison) -> Iterator[str]:
@@ -185,6 +197,38 @@ def _origins(c: Comparison) -> Iterator[str]:
         commits = {name: f" ({commit})" for run in c.runs for name, commit in run.commits.items()}
         names = [f"{name}{commits.get(name, '')}: {_plural(count, 'run')}" for name, count in code.most_common()]
         yield f"the runs were made by {len(code)} versions of the code: {printable(listed(names))}"
+
+
+def _where(c: Comparison) -> Iterator[str]:
+    if c.where is None:
+        return
+    located = c.where.located
+    tests = sorted({one.total.difference.test for one in located} - {""})
+    interval = f"±: its 95% interval over the seeds ({', '.join(tests)}), not corrected for the number of bins; "
+    yield (
+        "by place, frequency and repetition: nats per token of each run's last checkpoint, in float32; difference: "
+        f"to {c.baseline.label}, on the same tokens; {interval if tests else ''}"
+        "contribution: difference × share of the tokens, which add up to that of all tokens"
+    )
+    yield from dict.fromkeys(_place(one) for one in located)
+    yield f"frequency: share of a token in the training text of {c.baseline.label}"
+    yield (
+        "repetition: tokens of the longest sequence that ends with the token and occurred before in its window; from 2 "
+        "on, the token followed the same token before, which an induction head predicts (arXiv 2209.11895, 2312.04927)"
+    )
+    if single := [one.label for one in located if one.total.difference.sd is None]:
+        yield f"one seed; no interval by place, frequency and repetition: {listed(single)}"
+    if (most := max(one.deviation for one in located)) > DEVIATION:
+        yield f"val/loss of the checkpoints in float32 differs from that in result.json by up to {most:.4f}"
+    yield from (f"not by place, frequency and repetition: {line}" for line in c.where.absent)
+
+
+def _place(one: Located) -> str:
+    other, at = one.smaller, one.smaller + one.smaller // 4
+    note = f"place: of a token among the targets of its window of {one.window} tokens, from 0"
+    if one.window % other or one.window == other:
+        return note if one.window == other else f"{note}; in windows of {other}, the smaller block_size, it has another"
+    return f"{note}; windows do not overlap, so the token at place {at} has place {at % other} in windows of {other}"
 
 
 def _plural(n: int, word: str) -> str:

@@ -13,18 +13,20 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from gptexp.report.columns import Column, better_side, columns, decimals, effect_columns
+from gptexp.report.columns import Column, better_side, columns, decimals, effect_columns, where_tables
 from gptexp.report.comparison import Comparison
-from gptexp.report.effects import Effect, main_effects
+from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
 from gptexp.util.text import printable
 
+WHOLE = ("curves.png", "where.png")  # plots as wide as the page
 LONGEST_SAMPLE = 3000  # characters
 CAPTIONS = {
     "curves.png": "The validation metric against steps, tokens, time and compute: mean, and lowest to highest seed.",
     "ablation.png": "The metric against the setting: mean with its 95% interval, and each seed as a circle.",
+    "where.png": "The difference of the loss to the baseline in each bin of validation tokens, with its 95% interval.",
     "pareto.png": "The metric against training compute; the line joins the Pareto frontier.",
 }
 
@@ -40,7 +42,10 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
         verdicts=[printable(line) for line in verdicts(c)],
         columns=columns(c),
         rows=list(_rows(c)),
-        effects=[_effect(effect, decimals(c)) for effect in main_effects(c)],
+        sections={
+            "Main effects": [_small_table("", effect_columns(effect, decimals(c))) for effect in main_effects(c)],
+            "Where the difference lies": [_small_table(*table) for table in where_tables(c)],
+        },
         notes=[printable(line) for line in notes(c)],
         images=[_image(name, data) for name, data in images.items()],
         samples=list(_samples(c)),
@@ -54,8 +59,8 @@ def _rows(c: Comparison) -> Iterator[dict[str, Any]]:
         yield {"cells": cells, "is_baseline": row is c.baseline}
 
 
-def _effect(effect: Effect, places: int) -> dict[str, Any]:
-    return {"columns": effect_columns(effect, places), "rows": _cells(effect_columns(effect, places))}
+def _small_table(caption: str, table: Sequence[Column]) -> dict[str, Any]:
+    return {"caption": printable(caption), "columns": table, "rows": _cells(table)}
 
 
 def _cells(table: Sequence[Column]) -> list[list[dict[str, str]]]:
@@ -67,7 +72,7 @@ def _cells(table: Sequence[Column]) -> list[list[dict[str, str]]]:
 
 
 def _image(name: str, data: bytes) -> dict[str, str]:
-    shape = "whole" if name == "curves.png" else "half"
+    shape = "whole" if name in WHOLE else "half"
     return {"data": base64.b64encode(data).decode(), "text": CAPTIONS[name], "shape": shape}
 
 

@@ -1,4 +1,4 @@
-"""The plots of a comparison: curves, ablation and Pareto frontier."""
+"""The plots of a comparison: curves, ablation, Pareto frontier, and where a difference lies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gptexp.config.objective import HIGHER
 from gptexp.report import naming, series
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.style import Look, figure, literal, looks, picture, styled
+from gptexp.report.where_plot import where_figure
 from gptexp.util.text import printable
 
 LETTERS_PER_INCH = 11  # of a legend's font
@@ -43,6 +44,7 @@ def plots(c: Comparison, forms: Sequence[str] = ("png",)) -> dict[str, bytes]:
     """Return the files by name. forms: of png, pdf and svg."""
     with styled():
         made = {"curves": curves(c), "ablation": ablation(c), "pareto": pareto(c)}
+        made |= {"where": where_figure(c.where)} if c.where else {}
         return {f"{name}.{form}": picture(fig, form) for form in forms for name, fig in made.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -14,12 +14,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gptexp.report.columns import Column, columns, decimals, effect_columns
+from gptexp.report.columns import Column, columns, decimals, effect_columns, where_tables
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
+from gptexp.report.where import Bin, Located, Split, Where
 from gptexp.util.text import printable
 
 WIDEST_SETTING = 28
@@ -30,12 +31,16 @@ Cell = str | int | float | bool | None
 
 
 def print_comparison(console: Console, c: Comparison) -> None:
-    """Print the table, the verdicts, the notes, and the excluded runs."""
+    """Print the tables, the verdicts, the notes, and the excluded runs."""
     for table in _tables(console, columns(c)):
         console.print(table)
         console.print()
     for effect in main_effects(c):
         console.print(_table(effect_columns(effect, decimals(c))))
+        console.print()
+    for caption, part in where_tables(c):
+        _print_line(console, caption)
+        console.print(_table(part))
         console.print()
     for line in verdicts(c):
         _print_line(console, line)
@@ -98,10 +103,34 @@ def _print_line(console: Console, text: str, indent: int = 0, style: str = "") -
 
 def to_csv(c: Comparison) -> str:
     """Return comparison.csv: a row for each configuration, unrounded; the differing settings first, by full name."""
-    rows = [
-        {_escaped(key): _escaped(value) for key, value in {**_settings(c, row), **_numbers(c, row)}.items()}
-        for row in c.rows
-    ]
+    return _csv([{**_settings(c, row), **_numbers(c, row)} for row in c.rows])
+
+
+def where_csv(where: Where) -> str:
+    """Return where.csv: a row for each bin of each split of each configuration, unrounded."""
+    bins = [(one, split, part) for one in where.located for split in one.splits for part in split.bins]
+    return _csv([_bin_numbers(one, split, part) for one, split, part in bins])
+
+
+def _bin_numbers(one: Located, split: Split, part: Bin) -> dict[str, Cell]:
+    return {
+        "configuration": one.label,
+        "baseline": one.baseline,
+        "split": split.title,
+        "bin": part.label,
+        "tokens": part.tokens,
+        "baseline_loss": part.baseline,
+        "loss": part.loss,
+        "difference": part.difference.mean,
+        "difference_low": part.difference.low,
+        "difference_high": part.difference.high,
+        "seeds": part.difference.n,
+        "contribution": part.contribution,
+    }
+
+
+def _csv(table: Sequence[Mapping[str, Cell]]) -> str:
+    rows = [{_escaped(key): _escaped(value) for key, value in row.items()} for row in table]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

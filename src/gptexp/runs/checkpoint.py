@@ -11,6 +11,7 @@
     history      code and learning rates of each step (gptexp.runs.history)
     callbacks    {name: {"settings", "state"}} of plug-ins that affect the computation, such as early stopping
     stopped      whether a plug-in ended the training after this step
+    packages     {group: name and version} of installed packages that the kinds of settings come from
 
 A file contains only tensors and plain data, so loading an untrusted checkpoint executes no code. A key that an older
 file lacks has the default of `Checkpoint`.
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 
+from gptexp.config.kinds import require_installed
 from gptexp.config.training import PRECISIONS
 from gptexp.runs.archive import PlainData, is_format, require_weights
 from gptexp.runs.history import Segment, checked
@@ -50,6 +52,11 @@ class Checkpoint:
     history: list[Segment] | None = None
     callbacks: PlainData | None = None
     stopped: bool = False
+    packages: PlainData | None = None
+
+    def require_installed(self, source: object, **kinds: object) -> None:
+        """Refuse kinds, by group, that are not installed, naming the package that this checkpoint records."""
+        require_installed(kinds, self.packages, source)
 
     @property
     def plugins(self) -> PlainData | None:
@@ -174,7 +181,10 @@ def _optional(path: Path, plain: PlainData) -> PlainData:
         history = None if history is None else checked(history)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped)}
+    packages = plain.get("packages")
+    if not isinstance(packages, (dict, type(None))):
+        raise ValueError(f"{path}: its `packages` are not those of a checkpoint")
+    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped), "packages": packages}
 
 
 def _require_plain(where: str, value: object) -> None:

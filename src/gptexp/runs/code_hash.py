@@ -1,4 +1,4 @@
-"""One hash of the code that a process runs: the Python files of gptexp and of its plug-ins (no torch)."""
+"""One hash of the code that a run uses: the Python files of gptexp, its plug-ins and its extensions (no torch)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,36 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from gptexp.config.kinds import kinds_in, packages_of
+from gptexp.config.packages import CONF, folder_of, offers
 from gptexp.config.plugins import PLUGINS
 from gptexp.util.package import PACKAGE
 
 NOT_PLUGINS = ("gptexp", "lightning")  # gptexp's files are hashed anyway; provenance has lightning's version
 
 
+def code_sha256(settings: object = None) -> str:
+    """Return the hash of the code that this process started with. It is computed once because files may change.
+
+    settings: an experiment, or stored settings; the packages that their kinds come from are part of the hash.
+    """
+    used = packages_of(kinds_in(settings)) if settings is not None else {}
+    return _hash(tuple(sorted({offer.top for offer in used.values()})))
+
+
+def all_code_sha256() -> str:
+    """Return the same with all installed packages that offer kinds."""
+    return _hash(tuple(sorted({offer.top for offer in offers() if offer.group != CONF})))
+
+
 @cache
-def code_sha256() -> str:
-    """Return the hash of the code that this process started with. It is computed once because files may change."""
-    return hash_files([*package_files(PACKAGE), *plugin_files()])
+def _hash(packages: tuple[str, ...]) -> str:
+    files = [*package_files(PACKAGE), *plugin_files()]
+    for package in packages:
+        place = folder_of(package)
+        found = package_files(place) if place.is_dir() else [(place.name, place)]
+        files += [(f"{package}/{name}", path) for name, path in found]
+    return hash_files(files)
 
 
 def package_files(package: Path) -> Iterator[tuple[str, Path]]:

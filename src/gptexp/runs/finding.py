@@ -7,8 +7,10 @@ from typing import Any
 
 from gptexp.config.environment_variables import GROUPS, interpolates
 from gptexp.config.fingerprint import completed
+from gptexp.config.kinds import kinds_in, require_installed
 from gptexp.runs import huggingface
 from gptexp.runs.layout import CHECKPOINTS, CONFIG, GENERATIONS, LAST, VERIFY, run_folder
+from gptexp.runs.provenance import recorded_packages
 from gptexp.util.errors import RunError
 from gptexp.util.files import user_path
 from gptexp.util.yaml_files import read_yaml
@@ -70,7 +72,7 @@ def stored_settings(run: str) -> dict[str, Any]:
         RunError: the run does not exist or its settings are not valid.
     """
     checkpoint = find_checkpoint(run, weights=False)
-    folder = run_folder(checkpoint)
+    folder, packages = run_folder(checkpoint), None
     if checkpoint.is_dir():
         settings: object = huggingface.model_settings(checkpoint, run)
     elif folder is None:
@@ -78,6 +80,7 @@ def stored_settings(run: str) -> dict[str, Any]:
 
         alone = open_checkpoint(checkpoint)
         settings = {name: group for name, group in alone.config.items() if name not in GROUPS}
+        packages = alone.packages
         settings |= {"callbacks": {"plugins": alone.plugins}} if alone.plugins else {}
     else:
         try:
@@ -90,4 +93,6 @@ def stored_settings(run: str) -> dict[str, Any]:
         raise RunError(f"{run}: its settings are not those of a gptexp run")
     if interpolates(settings):  # composing would evaluate it
         raise RunError(f"{run}: its settings must be plain values, but contain an interpolation (${{…}})")
+    recorded = recorded_packages(folder) if folder is not None else packages
+    require_installed(kinds_in(settings), recorded, run)
     return completed(settings)

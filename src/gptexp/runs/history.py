@@ -95,6 +95,9 @@ def extension(history: Sequence[Segment]) -> str | None:
 
 def _same_rates(part: Segment, last: Segment) -> bool:
     a, b = _schedule(part), _schedule(last)
+    if a is None or b is None:
+        names = ("peak_lr", "max_steps", "schedule")
+        return all(part[name] == last[name] for name in names)  # type: ignore[literal-required]
     return all(
         part["peak_lr"] * lr_multiplier(a, part["max_steps"], step)
         == last["peak_lr"] * lr_multiplier(b, last["max_steps"], step)
@@ -111,11 +114,12 @@ def _probed(first: int, last: int) -> Iterable[int]:
     return [*range(first, first + edge), *grid, *range(last - edge, last)]
 
 
-def _schedule(part: Mapping[str, Any]) -> ScheduleConfig:
+def _schedule(part: Mapping[str, Any]) -> ScheduleConfig | None:
+    """Return the schedule; None if its kind comes from a package that is not installed."""
     settings = part["schedule"]
     schema = KINDS["schedule"].get(str(settings.get("kind")))
     if schema is None:
-        raise ValueError(f"its history has an unknown schedule {settings.get('kind')}")
+        return None
     try:
         schedule = schema(**settings)
     except TypeError as error:

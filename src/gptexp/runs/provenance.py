@@ -10,11 +10,13 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from gptexp.config.kinds import kinds_in, packages_of
 from gptexp.runs.code_hash import code_sha256
 from gptexp.runs.layout import PROVENANCE
 from gptexp.util.entry_point import program_words
@@ -32,13 +34,17 @@ DEPENDENCIES = ("gptexp", "torch", "lightning", "hydra-core", "omegaconf", "nump
 _FILE = re.compile(rf"{Path(PROVENANCE).stem}(?:-(\d+))?\.json", re.ASCII)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CodeVersion:
-    """The code of a process: its hash, its commit if it runs from a checkout, and the versions of the dependencies."""
+    """The code of a run: its hash, the commit of gptexp if it is a checkout, and the versions of the dependencies.
+
+    packages: by group of settings, name and version of the installed package that its kind comes from.
+    """
 
     code_sha256: str | None = None
     git: GitState | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +60,12 @@ class Provenance(CodeVersion):
     data: dict[str, str] = field(default_factory=dict)
 
 
-def write_provenance(folder: Path, first_step: int, data: dict[str, str], hardware: Hardware) -> None:
+def write_provenance(
+    folder: Path, first_step: int, data: dict[str, str], hardware: Hardware, settings: object = None
+) -> None:
     """Write the provenance of this process; a process that resumes the run gets a second file.
 
-    first_step: the step at which this process starts.
+    first_step: the step at which this process starts. settings: the experiment.
     """
     path = folder / PROVENANCE
     if path.exists():
@@ -69,7 +77,7 @@ def write_provenance(folder: Path, first_step: int, data: dict[str, str], hardwa
     found = Provenance(
         command=os.environ.get(COMMAND) or command_line(),
         directory=directory,
-        **vars(code_version()),
+        **vars(code_version(settings)),
         hardware={"machine": platform.machine(), "system": platform.platform(), **hardware},
         data=data,
     )
@@ -103,6 +111,7 @@ def read_provenance(path: Path) -> Provenance:
         code_sha256=stored.get("code_sha256"),
         git=None if commit is None else _git(path, commit),
         versions=_texts(stored.get("versions")),
+        packages=_texts(stored.get("packages")),
         hardware=cast("Hardware", hardware),
         data=_texts(stored.get("data")),
     )
@@ -136,9 +145,25 @@ def last_code(folder: Path) -> str | None:
         return None
 
 
-def code_version() -> CodeVersion:
-    """Return the code that runs."""
-    return CodeVersion(code_sha256=code_sha256(), git=git_state(PACKAGE), versions=versions())
+def recorded_packages(folder: Path) -> dict[str, str]:
+    """Return, by group of settings, the packages that a run's kinds come from; {} if no provenance file is readable."""
+    files = provenance_files(folder)
+    try:
+        return read_provenance(files[-1]).packages if files else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def code_version(settings: object = None) -> CodeVersion:
+    """Return the code that runs; settings: the experiment, whose kinds may come from installed packages."""
+    packages = names_of_packages(settings)
+    return CodeVersion(code_sha256(settings), git_state(PACKAGE), versions(packages.values()), packages)
+
+
+def names_of_packages(settings: object) -> dict[str, str]:
+    """Return name and version of the installed package that the kind of each group comes from."""
+    used = packages_of(kinds_in(settings)) if settings is not None else {}
+    return {group: offer.package for group, offer in used.items()}
 
 
 def command_line() -> str:
@@ -147,9 +172,9 @@ def command_line() -> str:
     return line.encode(errors="backslashreplace").decode()  # file names that are not UTF-8
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on, with further names and versions."""
+    found = {"python": platform.python_version(), **dict(package.split(" ", 1) for package in packages)}
     for package in DEPENDENCIES:
         try:
             found[package] = version(package)

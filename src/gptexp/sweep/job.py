@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from gptexp.compose.composition import config_from_plain
 from gptexp.machine import job_slots
-from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.code_hash import all_code_sha256
 from gptexp.runs.layout import JOB_LOG, LOCK, has_checkpoint
 from gptexp.runs.result import FAILED, Result, is_finished, write_result
 from gptexp.sweep import store
@@ -62,7 +62,7 @@ def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: b
     """
     began = time.time()
     try:
-        if code not in (None, code_sha256()):
+        if code not in (None, all_code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
         with one_line_errors(signals_only=True):
             resume = str(place) if has_checkpoint(place) else None

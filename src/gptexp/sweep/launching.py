@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.overrides import quoted
-from gptexp.compose.registry import conf_dir
+from gptexp.compose.presets import conf_dir
 from gptexp.config import Config
 from gptexp.config.override_syntax import by_key, quote
 from gptexp.machine import job_slots

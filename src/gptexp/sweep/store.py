@@ -15,7 +15,7 @@ from gptexp.config import KINDS, best_by
 from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identity, settings_that_matter
 from gptexp.config.length import LENGTHS
 from gptexp.config.sweep import OtherCode
-from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.code_hash import all_code_sha256, code_sha256
 from gptexp.runs.layout import SWEEP, has_checkpoint
 from gptexp.runs.provenance import code_version, command_line, last_code
 from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
@@ -75,7 +75,7 @@ class Sweep:
 
     def other_code(self) -> list[Job]:
         """Return the jobs that were last trained by other code than this process has."""
-        return [job for job in self.jobs if last_code(self.place(job)) not in (None, code_sha256())]
+        return [job for job in self.jobs if last_code(self.place(job)) not in (None, code_sha256(job.config))]
 
     def unfinished(self) -> list[int]:
         """Return the numbers of the jobs that are not completed."""
@@ -181,7 +181,7 @@ def join(plan: Plan) -> Sweep:
         texts=texts,
         jobs=jobs,
         search=plan.search,
-        code=code_sha256() if plan.settings.code is OtherCode.strict else None,
+        code=all_code_sha256() if plan.settings.code is OtherCode.strict else None,
     )
     write(sweep)
     return sweep
@@ -229,8 +229,8 @@ def _differences(stored: Sweep, plan: Plan) -> list[str]:
     moved = _moved(stored, plan)
     found = _changed(stored.fixed, {key: moved.get(key, value) for key, value in plan.fixed.items()})
     if plan.settings.code is OtherCode.strict and (jobs := stored.other_code()):
-        former = (last_code(stored.place(jobs[0])) or "")[:8]
-        found += [f"the code of {len(jobs)} of its jobs was {former} and is {code_sha256()[:8]} (sweep.code=strict)"]
+        former, new = (last_code(stored.place(jobs[0])) or "")[:8], code_sha256(jobs[0].config)[:8]
+        found += [f"the code of {len(jobs)} of its jobs was {former} and is {new} (sweep.code=strict)"]
     changed = [key for key, was in stored.texts.items() if plan.texts.get(key, was) != was]
     found += [f"the text of data={key.split()[0]} has changed" for key in changed]
     known = {job.name: job for job in stored.jobs}

@@ -1,15 +1,10 @@
-"""Text -> tokens -> text. Each kind is a file with a class named `Implementation`.
-
-To add a kind, add a file here and a preset in conf/tokenizer/. A file without `Implementation` holds shared code.
-"""
+"""Text -> tokens -> text."""
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
+from gptexp.config.kinds import implementation
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
 from gptexp.tokenizers.byte_level import END_OF_TEXT
@@ -18,21 +13,12 @@ __all__ = [
     "END_OF_TEXT",
     "Tokenizer",
     "check_tokenizer",
-    "kinds",
     "load_tokenizer",
     "needs_training",
     "require_keys",
     "train_tokenizer",
     "utf8",
 ]
-
-IMPLEMENTATION = re.compile(r"^(class )?Implementation\b", re.MULTILINE)
-
-
-def kinds() -> list[str]:
-    """Names of the tokenizers: the files of this folder that define `Implementation`."""
-    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
-    return [file.stem for file in files if IMPLEMENTATION.search(file.read_text(encoding="utf-8"))]
 
 
 def needs_training(config: TokenizerConfig) -> bool:
@@ -64,7 +50,5 @@ def load_tokenizer(state: object) -> Tokenizer:
 
 
 def _implementation(kind: object) -> type[Tokenizer]:
-    if not isinstance(kind, str) or kind not in kinds():
-        raise ValueError(f"tokenizer.kind={kind}: choose one of {', '.join(kinds())}")
-    implementation: type[Tokenizer] = importlib.import_module(f"{__name__}.{kind}").Implementation
-    return implementation
+    found: type[Tokenizer] = implementation("tokenizer", kind)
+    return found

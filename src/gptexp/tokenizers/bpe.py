@@ -117,6 +117,3 @@ def _first_bytes(text: Iterable[str], limit: int) -> Iterator[str]:
         limit -= len(data)
         if limit <= 0:
             return
-
-
-Implementation = BPETokenizer

@@ -35,6 +35,3 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32)
-
-
-Implementation = ByteTokenizer

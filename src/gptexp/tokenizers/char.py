@@ -66,6 +66,3 @@ def _code_points(text: str) -> np.ndarray:
     except UnicodeEncodeError:
         utf8(text)  # raises a ValueError with the position
         raise
-
-
-Implementation = CharTokenizer

@@ -98,6 +98,3 @@ def _are_integers(values: object, most: object, least: int = 0) -> bool:
     if not isinstance(values, list | tuple) or type(most) is not int:
         return False
     return least <= len(values) <= most and all(type(value) is int for value in values)
-
-
-Implementation = FilesTokenizer

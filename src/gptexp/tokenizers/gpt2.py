@@ -142,6 +142,3 @@ def _require_openais(content: bytes, source: str) -> None:
             f"tokenizer=gpt2: {source} is not OpenAI's vocab.bpe (SHA-256 {found}, expected {SHA256}); "
             "replace it or remove it"
         )
-
-
-Implementation = GPT2Tokenizer

@@ -18,8 +18,7 @@ from gptexp.machine import hardware, ranks
 from gptexp.models.build import Make, Measured, measure_model
 from gptexp.objectives import Objective, implementation
 from gptexp.runs import checkpoint as ckpt
-from gptexp.runs.code_hash import code_sha256
-from gptexp.runs.provenance import versions
+from gptexp.runs.provenance import code_version
 from gptexp.tokenizers import load_tokenizer
 from gptexp.training.length import Cost, Length, affordable, recorded, resolved
 from gptexp.training.starting_point import open_source, require_same_data
@@ -54,7 +53,7 @@ def basis_of(config: Config, world_size: int = 1) -> Basis:
     kind = implementation(config.objective.kind)
     with ranks.first_then_others(ranks.PREPARED):
         data = kind.prepare(config, tokenizer, Path(config.paths.cache))
-    ranks.require_alike(_found_here(data, source))
+    ranks.require_alike(_found_here(config, data, source))
     require_same_data(config, source, data)
     objective = kind(config.objective, data.tokenizer, data.facts)
     make = partial(objective.make_model, config.model)
@@ -81,7 +80,7 @@ def cost_of(config: Config, basis: Basis) -> Cost:
 
 
 def length_of(
-    config: Config, basis: Basis, *, steps: int | None, measure: Callable[[Basis], int] | None = None
+    config: Config, basis: Basis, *, steps: int | None = None, measure: Callable[[Basis], int] | None = None
 ) -> Length:
     """Return the length of a run: what the caller has resolved, else that of the run that it resumes, else a new one.
 
@@ -99,10 +98,11 @@ def length_of(
     return resolved(config, affordable(config, cost_of(config, basis)))
 
 
-def _found_here(data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
+def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """Return what each rank finds on its machine; all ranks of a run must find the same."""
-    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": code_sha256()[:12]}
-    found |= {f"version of {package}": version for package, version in versions().items()}
+    code = code_version(config)
+    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": str(code.code_sha256)[:12]}
+    found |= {f"version of {package}": version for package, version in code.versions.items()}
     return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
 
 

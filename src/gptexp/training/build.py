@@ -27,8 +27,9 @@ from gptexp.objectives import Objective
 from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.layout import CHECKPOINTS
+from gptexp.runs.provenance import names_of_packages
 from gptexp.tokenizers import Tokenizer
-from gptexp.training.basis import Basis, basis_of, cost_of
+from gptexp.training.basis import Basis, basis_of, cost_of, length_of
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -82,7 +83,7 @@ def build_experiment(
     *,
     console: Console,
     world_size: int = 1,
-    resolve: Callable[[Config, Basis], Length],
+    resolve: Callable[[Config, Basis], Length] = length_of,
     also: Iterable[pl.Callback] = (),
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
@@ -231,6 +232,7 @@ def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
         "config": {name: group for name, group in to_plain(config).items() if name not in GROUPS},
         "tokenizer": data.tokenizer.state_dict(),
         "data": data.facts.as_plain(),
+        "packages": names_of_packages(config),
     }
 
 

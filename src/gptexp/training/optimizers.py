@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.config.kinds import implementation
+from gptexp.config.training import AdamWConfig, MuonConfig, OptimizerConfig
 from gptexp.models.classifier import HEAD
 from gptexp.training.muon import BatchedMuon
 
@@ -19,36 +21,64 @@ State = dict[str, dict[str, Any]]  # {parameter name: {"step": â€¦, "exp_avg": â
 _FUSED_DEVICES = ("cpu", "cuda")
 
 
-def build_optimizer(
-    model: nn.Module, config: AdamWConfig, lr: float, *, fused: bool | None = None
-) -> torch.optim.Optimizer:
-    """Return AdamW, or Muon with AdamW, for the parameters that require a gradient.
+@dataclass(frozen=True)
+class Parameters:
+    """What an optimizer trains: the parameters that require a gradient.
 
-    Each group has `peak_lr`, the rate that the schedule multiplies; `lr` starts with the same value.
+    A kind's `implementation` is a function of these, its config and the peak learning rate; it returns the optimizer.
+
+    named: by their names in the uncompiled model, on any device, sharded or not. hidden: the matrices among them
+    between the embeddings and the output head. fused: whether a fused kernel should be used; False with float16 loss
+    scaling, because a fused step unscales gradients after clipping. model: its kind, for messages.
+    """
+
+    named: list[Named]
+    hidden: frozenset[nn.Parameter]
+    fused: bool
+    model: str
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, lr: float, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer of `optimizer.kind` for the parameters that require a gradient.
+
+    Each group has `peak_lr`, the rate that the schedule multiplies; it is the group's `lr` if the kind sets no other.
 
     Args:
         model: one of gptexp.models, on any device, sharded or not.
-        config: AdamWConfig or MuonConfig.
+        config: settings of the optimizer.
         lr: peak learning rate; `config.lr` may be null and is not read.
-        fused: use AdamW's fused kernel; None uses it where it exists. Must be False with float16 loss scaling,
-            because fused AdamW unscales gradients after clipping.
+        fused: use fused kernels; None uses them where they exist. Must be False with float16 loss scaling.
 
     Raises:
         ValueError: optimizer=muon for a model without hidden matrices.
     """
     named = [(name, parameter) for name, parameter in _named_parameters(model) if parameter.requires_grad]
     fused = _fused_exists(named) if fused is None else fused
-    if not isinstance(config, MuonConfig):
-        return _adamw(named, config, lr, fused)
-    inner = _hidden_matrices(model)
-    hidden = [parameter for _, parameter in named if parameter in inner]
+    kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
+    parameters = Parameters(named, frozenset(_hidden_matrices(model)), fused, kind)
+    optimizer: torch.optim.Optimizer = implementation("optimizer", config.kind)(parameters, config, lr)
+    for group in optimizer.param_groups:
+        group.setdefault("peak_lr", group["lr"])
+    return optimizer
+
+
+def adamw(parameters: Parameters, config: AdamWConfig, lr: float) -> torch.optim.Optimizer:
+    """Return AdamW."""
+    return _adamw(parameters.named, config, lr, parameters.fused)
+
+
+def muon_with_adamw(parameters: Parameters, config: MuonConfig, lr: float) -> torch.optim.Optimizer:
+    """Return Muon for the hidden matrices and AdamW for the other parameters."""
+    hidden = [parameter for _, parameter in parameters.named if parameter in parameters.hidden]
     if not hidden:
-        kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
         raise ValueError(
-            f"optimizer=muon: model={kind} has no hidden matrices, and Muon trains nothing else; use optimizer=adamw"
+            f"optimizer=muon: model={parameters.model} has no hidden matrices, and Muon trains nothing else; "
+            "use optimizer=adamw"
         )
-    rest = [(name, parameter) for name, parameter in named if parameter not in inner]
-    return MuonWithAdamW(_muon(hidden, config, lr), _adamw(rest, config, lr, fused))
+    rest = [(name, parameter) for name, parameter in parameters.named if parameter not in parameters.hidden]
+    return MuonWithAdamW(_muon(hidden, config, lr), _adamw(rest, config, lr, parameters.fused))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -109,13 +139,14 @@ def load_named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimize
     """Load what `named_optimizer_state` returned; order of groups and sharding may differ.
 
     Raises:
-        ValueError: parameters are missing or unknown, or their state has other keys or shapes. The optimizer is
-            unchanged then.
+        ValueError: parameters are missing or unknown, or the state of AdamW or Muon has other keys or shapes. The
+            optimizer is unchanged then.
     """
     managed = list(_managed(model, optimizer))
     _require_same_names({name for name, _, _ in managed}, set(state))
-    for name, parameter, group in managed:
-        _require_fitting(name, parameter, group, state[name])
+    if isinstance(optimizer, (torch.optim.AdamW, MuonWithAdamW)):  # of another optimizer, any state may be right
+        for name, parameter, group in managed:
+            _require_fitting(name, parameter, group, state[name])
     for name, parameter, group in managed:
         placed = {key: _placed(key, value, parameter, group) for key, value in state[name].items()}
         if placed:
@@ -196,7 +227,8 @@ def _placed(key: str, value: Any, parameter: nn.Parameter, group: dict[str, Any]
         on_device = group.get("fused") or group.get("capturable")
         return value.to(parameter.device if on_device else "cpu", copy=True)
     value = value.to(parameter.device, copy=True)
-    if isinstance(parameter.data, DTensor):  # every process has the whole value; nothing is sent
+    if isinstance(parameter.data, DTensor) and value.shape == parameter.shape:
+        # Every process has the whole value; nothing is sent.
         return distribute_tensor(value, parameter.data.device_mesh, parameter.data.placements, src_data_rank=None)
     return value
 

@@ -77,7 +77,9 @@ def _begin(e: Experiment, console: Console) -> None:
     if e.trainer.is_global_zero:
         facts = {"fingerprint": e.data.fingerprint, "text_sha256": e.data.text_sha256}
         writing.write_config(e.folder, to_plain(e.config))
-        write_provenance(e.folder, e.lit.first_step, facts, hardware.describe(hardware.accelerator_of(e.config)))
+        write_provenance(
+            e.folder, e.lit.first_step, facts, hardware.describe(hardware.accelerator_of(e.config)), e.config
+        )
         if e.best is not None:
             _keep_best(e.best, e.folder)
     announce(console, e)

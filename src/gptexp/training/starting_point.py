@@ -133,7 +133,7 @@ def history_since(config: Config, max_steps: int, source: ckpt.Checkpoint | None
 
     For a checkpoint without a history the rates follow from its settings, whose max_steps may differ.
     """
-    current = segment(config, max_steps, source.step if source else 0, max_steps, code_sha256())
+    current = segment(config, max_steps, source.step if source else 0, max_steps, code_sha256(config))
     if source is None or source.history is not None:
         return History(source.history or [] if source else [], current)
     trainer = source.config.get("trainer")

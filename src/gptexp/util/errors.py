@@ -9,11 +9,10 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from gptexp.util.entry_point import BROKEN_PIPE, discard_output
-from gptexp.util.package import PACKAGE
+from gptexp.util.package import is_own
 from gptexp.util.signals import Interrupted
 from gptexp.util.text import printable
 
@@ -56,8 +55,8 @@ def one_line_errors(*, signals_only: bool = False) -> Iterator[None]:
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
-    """Print the warnings of gptexp in one line and drop those of libraries."""
-    if str(Path(filename).resolve()).startswith(str(PACKAGE)):
+    """Print the warnings of gptexp and its extensions in one line and drop those of libraries."""
+    if is_own(filename):
         print(f"notice: {printable(str(message))}", file=sys.stderr)
 
 
@@ -75,9 +74,8 @@ def _message(error: Exception) -> str:
 
 
 def _is_for_user(error: BaseException) -> bool:
-    """Return whether gptexp raised the error, so that its message is written for the user."""
+    """Return whether gptexp or an extension raised the error, so that its message is written for the user."""
     if isinstance(error, ConfigError):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    package = str(PACKAGE)
-    return bool(frames) and (str(Path(frames[-1].filename).resolve()).startswith(package) or isinstance(error, OSError))
+    return bool(frames) and (is_own(frames[-1].filename) or isinstance(error, OSError))

@@ -16,6 +16,3 @@ class HarryPotterCorpus(TextCorpus):
             "(book1.txt, book2.txt, …), or give their place with data.path=. "
             "data=pydocs and data=python_stdlib work without files"
         )
-
-
-Corpus = HarryPotterCorpus

@@ -166,6 +166,3 @@ class HuggingFaceCorpus(StreamBase):
             f"data.dataset={self.config.dataset}: can't be read from the Hugging Face Hub ({reason}). Check the name "
             "and the network; data=pydocs works without one, data.dataset=json data.data_files=… reads local files"
         )
-
-
-Corpus = HuggingFaceCorpus

@@ -203,6 +203,3 @@ def _with_names(stream: Any, column: str) -> Iterator[dict[str, Any]]:
     for row in stream:
         label = row.get(column)
         yield {**row, column: names[label]} if type(label) is int and 0 <= label < len(names) else row
-
-
-Corpus = LabelledCorpus

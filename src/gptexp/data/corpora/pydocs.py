@@ -31,6 +31,3 @@ class PydocsCorpus(CorpusBase):
                 "or use another text: data=text data.path=…"
             ) from None
         return [clean(topics[name]) for name in sorted(topics)]
-
-
-Corpus = PydocsCorpus

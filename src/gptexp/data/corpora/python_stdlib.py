@@ -53,6 +53,3 @@ def _source(data: bytes) -> str:
         return clean(data.decode(encoding))
     except (SyntaxError, UnicodeDecodeError):
         return ""
-
-
-Corpus = PythonStdlibCorpus

@@ -49,6 +49,3 @@ def _download() -> bytes:
             "give a local copy with data.path=…"
         )
     return data
-
-
-Corpus = ShakespeareCorpus

@@ -53,6 +53,3 @@ class TextCorpus(CorpusBase):
             f"data.path={self.config.path}: no text file found (looked in {folder}); give a file, a folder with "
             "*.txt or a glob. data=pydocs and data=python_stdlib work without files"
         )
-
-
-Corpus = TextCorpus
