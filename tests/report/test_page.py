@@ -23,7 +23,9 @@ def test_the_report_page_executes_no_script_from_a_run(tmp_path: Path) -> None:
     (make_run(tmp_path / "<script>c", 1.9) / "result.json").write_text(EVIL)
     html = made_page(tmp_path)
     seen = Page(html)
-    assert "script" not in seen.tags
+    assert seen.tags.count("script") == 1
+    assert html.count("<script") == 1  # the data, which a browser does not execute
+    assert '<script type="application/json" id="gptexp-data">' in html
     assert seen.tags.count("img") == 3
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
     assert EVIL in seen.text  # shown as text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from gptexp.report.comparison import Question, compare_folders
+from gptexp.report.data_block import read_elements, sealed
 from gptexp.report.page import page
 from gptexp.report.plots import plots
 from support.run_folders import make_run
@@ -41,3 +44,11 @@ class Page(HTMLParser):
 def made_page(place: Path) -> str:
     comparison = compare_folders([place], Question())
     return page(comparison, plots(comparison))
+
+
+def forged(html: str, change: Callable[[dict[str, Any]], None]) -> str:
+    """The page with changed data and the checksums of these data, as a stranger can make it."""
+    block = json.loads(read_elements(html).blocks[0])
+    change(block)
+    head, start, rest = html.partition('id="gptexp-data">')
+    return head + start + sealed(block) + rest[rest.index("</script>") :]

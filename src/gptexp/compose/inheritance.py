@@ -42,6 +42,7 @@ FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in HARDWARE),
     *(f"trainer.{name}" for name in LENGTHS),
     "trainer.log_every_steps",
+    "trainer.digests",
     "data.num_workers",
     "data.micro_batch_size",
     "data.path",

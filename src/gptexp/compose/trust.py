@@ -60,3 +60,20 @@ def data_text(data: Mapping[str, Any]) -> str:
     """Return the files or the data set that settings data.* name, for a message: data.kind=text data.path=/**."""
     names = ("kind", "dataset", *PLACES)
     return " ".join(f"data.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)
+
+
+def needs_trust(settings: Mapping[str, Any], downloads: Path) -> list[str]:
+    """Return the settings of a run, as `key=value`, that name plug-ins, a network, or files outside this directory.
+
+    downloads: folder of the texts that need no download.
+    """
+    data = settings["data"]
+    found = [] if is_local(data) else [data_text(data)]
+    if data.get("kind") == "shakespeare" and data.get("path") is None and not any(downloads.glob("*shakespeare*")):
+        found.append("data.kind=shakespeare, which is downloaded")
+    for group, name in (("", "init_from"), ("tokenizer", "path")):
+        value = (settings[group] if group else settings).get(name)
+        if value is not None and not (is_local({"path": value}) and Path(str(value)).exists()):
+            found.append(f"{group}{'.' * bool(group)}{name}={typed_value(value)[:80]}")
+    plugins = _plugins(settings, "callbacks").items()
+    return found + [f"callbacks.plugins.{typed_value(name)[:80]}" for name, plugin in plugins if plugin]

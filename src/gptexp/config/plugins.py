@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+EARLY_STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
+
 # An exact list: a prefix would also allow lightning.pytorch.LightningModule.load_from_checkpoint, which unpickles
 # an untrusted file and so executes its code.
 PLUGINS = {
     "callbacks": {
-        "lightning.pytorch.callbacks.EarlyStopping",
+        EARLY_STOPPING,
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.Timer",
+        "gptexp.training.callbacks.outputs.Outputs",
         "gptexp.training.callbacks.trace.Trace",
     },
     "logger": {
@@ -22,7 +25,11 @@ PLUGINS = {
 }
 
 # Callbacks that only observe. Every other callback can change the computation, as early stopping does.
-OBSERVERS = {"lightning.pytorch.callbacks.DeviceStatsMonitor", "gptexp.training.callbacks.trace.Trace"}
+OBSERVERS = {
+    "lightning.pytorch.callbacks.DeviceStatsMonitor",
+    "gptexp.training.callbacks.outputs.Outputs",
+    "gptexp.training.callbacks.trace.Trace",
+}
 
 
 def computing(plugins: Mapping[str, Any]) -> dict[str, Any]:

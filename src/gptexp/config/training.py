@@ -200,6 +200,8 @@ class TrainerConfig:
     size of the model. A resumed run keeps its precision."""
     compile: bool | str = "auto"
     """Whether torch.compile compiles the model. auto: on a GPU, if the run is long enough to save time."""
+    digests: bool = False
+    """Whether digests.jsonl records eight bytes of each tensor at each logged step, for gptexp diverge."""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -226,6 +228,12 @@ class TrainerConfig:
             "trainer.precision",
             self.precision,
             "not supported with trainer.strategy=fsdp; choose bf16-mixed, 32-true or 64-true",
+        )
+        require(
+            not (self.digests and self.strategy is Strategy.fsdp),
+            "trainer.digests",
+            "true",
+            "not supported with trainer.strategy=fsdp, whose tensors are sharded; use trainer.strategy=ddp",
         )
         require(self.compile in (True, False, "auto"), "trainer.compile", self.compile, "choose true, false or auto")
         devices = self.devices

@@ -83,7 +83,7 @@ def at_budget(runs: Sequence[Run], metric: str, kind: str) -> tuple[float, list[
         if spent[0] > budget:
             refused[run.folder] = f"its first validation comes after {amount(kind, budget)}, where the others are read"
         else:
-            readings.append(_read(run, metric, float(np.interp(budget, spent, curve_of(run, metric).steps)), estimated))
+            readings.append(read_at(run, metric, kind, budget, estimated))
     return (
         budget,
         readings,
@@ -135,9 +135,10 @@ def cost(run: Run, curve: Curve, kind: str, estimated: bool) -> Floats:
     return tokens * (np.nan if rate is None else rate)
 
 
-def _read(run: Run, metric: str, step: float, estimated: bool) -> Reading:
-    """Interpolate linearly between two validations; the costs are those of this step."""
+def read_at(run: Run, metric: str, kind: str, budget: float, estimated: bool) -> Reading:
+    """Return a run's reading at a budget, linear between two validations."""
     curve = curve_of(run, metric)
+    step = float(np.interp(budget, cost(run, curve, kind, estimated), curve.steps))
     tokens = step * run.tokens / run.steps
     values = curve.metrics[metric]
     value = float(np.interp(step, curve.steps, values))

@@ -168,7 +168,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
     baseline = _baseline(rows, keys, wanted, label, first=center or 0)
     if center is not None and rows[center] is baseline:
         rows = naming.named_by_change(rows, baseline, keys)
-    _compare_to(rows, baseline)
+    compare_to(rows, baseline)
     return Comparison(
         question=question,
         keys=keys,
@@ -234,7 +234,7 @@ def _make_rows(
         settings[key] = _compared(run.settings or {}, also)
         folders.setdefault(key, []).append(run.folder)
     return [
-        _row(settings[key], group, _missing(key, group, left_out, also), folders[key], method)
+        make_row(settings[key], group, _missing(key, group, left_out, also), folders[key], method)
         for key, group in groups.items()
     ]
 
@@ -252,9 +252,10 @@ def _missing(key: str, group: Sequence[Reading], left_out: Sequence[LeftOut], al
     return [run for run, settings in known if key_of(settings, also) == key and settings.get("seed") not in seeds]
 
 
-def _row(
+def make_row(
     settings: dict[str, Any], group: Sequence[Reading], missing: list[LeftOut], folders: Sequence[Path], method: str
 ) -> Row:
+    """Return a row without a label and a difference."""
     group = sorted(group, key=lambda reading: reading.run.seed)
     best = [reading.best for reading in group]
     return Row(
@@ -288,7 +289,7 @@ def _baseline(rows: Sequence[Row], keys: Sequence[str], wanted: dict[str, str], 
     raise NotComparable(f"--baseline={text}: {why}; give one of: {'; '.join(choices)}")
 
 
-def _compare_to(rows: Sequence[Row], baseline: Row) -> None:
+def compare_to(rows: Sequence[Row], baseline: Row) -> None:
     """Set each row's difference to the baseline, and the p-values, which are corrected together."""
     others = [row for row in rows if row is not baseline and row.readings]
     differences = [statistics.difference(row.values, baseline.values) for row in others]

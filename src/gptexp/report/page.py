@@ -1,7 +1,7 @@
 """report.html: one page with the table, the plots and the samples, which loads nothing from the network.
 
 Names, settings and texts come from untrusted files: jinja2 escapes all of them, and the content security policy of
-the page forbids scripts and remote addresses.
+the page forbids scripts and remote addresses. Its data for `gptexp verify` are JSON, which a browser ignores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from gptexp.report.columns import Column, better_side, columns, decimals, effect_columns, where_tables
 from gptexp.report.comparison import Comparison
+from gptexp.report.data_block import with_block
 from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
@@ -36,7 +37,7 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     template = environment.from_string(files("gptexp.report").joinpath("page.html").read_text(encoding="utf-8"))
     names = ", ".join(short_names(c.keys).values())
-    return template.render(
+    html = template.render(
         title=f"{c.metric} by {names}" if names else c.metric,
         subtitle=f"{len(c.rows)} configurations, {len(c.runs)} runs; {better_side(c.metric)} is better",
         verdicts=[printable(line) for line in verdicts(c)],
@@ -52,6 +53,7 @@ def page(c: Comparison, images: Mapping[str, bytes]) -> str:
         left_out=[{"folder": printable(str(run.folder)), "reason": printable(run.reason)} for run in c.left_out],
         differing=list(_differing(c)),
     )
+    return with_block(html, c)
 
 
 def _rows(c: Comparison) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from gptexp.runs.layout import (
     BEST,
     CHECKPOINTS,
     CONFIG,
+    DIGESTS,
     EVENTS,
     LOCK,
     METRICS,
@@ -89,7 +90,7 @@ def _require_free(folder: Path, resumes: str | None) -> None:
             f"{folder}: contains another run; continue it with resume={folder}, or choose another hydra.run.dir"
         )
     if not resumed and (folder / PROVENANCE).exists():
-        curves = (folder / METRICS, folder / SAMPLES, *folder.glob(f"{EVENTS}*"))
+        curves = (folder / METRICS, folder / SAMPLES, folder / DIGESTS, *folder.glob(f"{EVENTS}*"))
         for leftover in (*curves, folder / CHECKPOINTS / BEST):  # best.ckpt is written before last.ckpt
             leftover.unlink(missing_ok=True)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from gptexp.config import Config
 from gptexp.data.batches import BatchPlan, plan_batches
@@ -64,10 +62,17 @@ def basis_of(config: Config, world_size: int = 1) -> Basis:
         make=make,
         size=measure_model(make, config.model.block_size, config.finetune),
         plan=plan_batches(
-            config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
+            config, vocab_size=objective.vocab_size, world_size=world_size, memory=hardware.activation_memory(config)
         ),
         first_step=source.step if source and config.resume else 0,
     )
+
+
+def resumed_from_start(config: Config, basis: Basis) -> Basis:
+    """Return the basis of a run that resumes the checkpoint with which it was started."""
+    source = open_source(config)
+    assert source is not None
+    return replace(basis, source=source, first_step=source.step)
 
 
 def cost_of(config: Config, basis: Basis) -> Cost:
@@ -109,13 +114,3 @@ def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | No
 def _digest(source: ckpt.Checkpoint) -> str:
     """Return a hash of a few values of each weight, to tell one checkpoint from another."""
     return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
-
-
-def _activation_memory(config: Config) -> int:
-    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
-
-    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
-    """
-    if hardware.accelerator_of(config) == "cuda":
-        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
-    return hardware.GIB

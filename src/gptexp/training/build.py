@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,25 @@ from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.layout import CHECKPOINTS
 from gptexp.runs.provenance import names_of_packages
 from gptexp.tokenizers import Tokenizer
-from gptexp.training.basis import Basis, basis_of, cost_of, length_of
+from gptexp.training.basis import Basis, basis_of, cost_of, length_of, resumed_from_start
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
+from gptexp.training.callbacks.digests import Digests
+from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
+from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
 from gptexp.training.length import Length
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import load_named_optimizer_state
 from gptexp.training.plugins import load_plugins
+from gptexp.training.prefixes import find_prefixes, tape_until
+from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
+    RestoreOptimizer,
     best_file,
     has_ended,
     history_since,
@@ -84,11 +89,13 @@ def build_experiment(
     console: Console,
     world_size: int = 1,
     resolve: Callable[[Config, Basis], Length] = length_of,
+    sharing: Sharing | None = None,
     also: Iterable[pl.Callback] = (),
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
 
-    resolve: returns the length of the run. also: further callbacks.
+    resolve: returns the length of the run. sharing: which first steps other jobs of the sweep share; where one has
+    stored them, this run continues from there. also: further callbacks.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
@@ -96,18 +103,39 @@ def build_experiment(
     basis = basis_of(config, world_size)
     source, data, objective, size, plan = basis.source, basis.data, basis.objective, basis.size, basis.plan
     length = resolve(config, basis)
-    first_step, max_steps = basis.first_step, length.max_steps
+    max_steps = length.max_steps
     if basis.resumed and config.resume:
         require_steps_left(basis.resumed, config.resume, folder, length)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
+    cost = cost_of(config, basis)
+    compiled = hardware.choose_compile(config, max_steps * cost.flops_per_step)
+    samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
+    prefixes, peak = None, _peak_flops(config, precision[0])
+    if sharing is not None:
+        facts = {"precision": precision[0], "compiled": compiled[0], "layout": asdict(plan), "data": data.fingerprint}
+        prefixes = find_prefixes(sharing, config, max_steps, source, facts)
+    if prefixes is not None and not config.resume:
+        start = Start(
+            prefixes=prefixes,
+            folder=folder,
+            config=config,
+            max_steps=max_steps,
+            objective=objective,
+            identity=identity,
+            samples=samples,
+            tokens_per_step=cost.tokens_per_step,
+            mfu_per_rate=size.flops_per_token / (peak * world_size) if peak else None,
+        )
+        if start.run(console):
+            config = replace(config, resume=str(folder))
+            basis = resumed_from_start(config, basis)
+    source, first_step = basis.source, basis.first_step
     model = seeded(basis.make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
-    cost = cost_of(config, basis)
-    compiled = hardware.choose_compile(config, max_steps * cost.flops_per_step)
     lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
     ended = basis.resumed is not None and has_ended(basis.resumed, max_steps)
     if source and ended:
@@ -118,13 +146,13 @@ def build_experiment(
         tokens_per_step=cost.tokens_per_step,
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
-        peak_flops=_peak_flops(config, precision[0]),
+        peak_flops=peak,
         facts=_facts(config, length, data, size, basis.resumed, best is not None),
         history=history_since(config, max_steps, basis.resumed),
         first_step=first_step,
     )
-    samples = _samples(config, folder, data) if objective.generates else None
-    identity = _identity(config, data)
+    tape = tape_until(basis.resumed, prefixes) if prefixes else None
+    store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
     datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
@@ -132,8 +160,10 @@ def build_experiment(
         *([samples] if samples else []),
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
+        *([Digests(folder, record, datamodule.batches_of)] if config.trainer.digests else []),
         *plugins.values(),
-        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
+        *([store] if store else []),
+        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins, store),
         ProgressLine(console, record),
         *also,
     ]
@@ -189,18 +219,6 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
         lit.compiled = True
 
 
-class RestoreOptimizer(pl.Callback):
-    """Loads the stored optimizer state when Lightning has created the optimizer."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitGPT)
-        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
-        self.state = {}
-
-
 def _peak_flops(config: Config, precision: str) -> float | None:
     device = torch.cuda.get_device_name(0) if hardware.accelerator_of(config) == "cuda" else "cpu"
     return flops.peak_flops(device, precision)
@@ -224,6 +242,7 @@ def _facts(
         bytes_per_token=data.train_text_bytes / data.train_tokens,
         best=source.metrics.get("best") if source and has_best else None,
         seconds=float(source.metrics.get("seconds", 0.0)) if source else 0.0,
+        inherited=int(source.metrics.get("inherited", 0)) if source else 0,
     )
 
 

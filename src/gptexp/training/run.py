@@ -30,6 +30,7 @@ from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.callbacks.bundle import bundle_path
 from gptexp.training.callbacks.progress import duration, say
 from gptexp.training.nonfinite import NonFiniteLoss
+from gptexp.training.sharing import Sharing
 from gptexp.training.timing import steps_by_time
 from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
@@ -38,10 +39,22 @@ from gptexp.util.text import first_line, quantity
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
 
-def train(config: Config, folder: Path, *, steps: int | None = None, shared: Path | None = None) -> Result:
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    resolution: Path | None = None,
+    sharing: Sharing | None = None,
+) -> Result:
     """Build, fit and record an experiment; return its outcome.
 
-    steps: the number of steps of the whole run, if the caller has resolved it. shared: a file in which runs share it.
+    Args:
+        config: the settings.
+        folder: the run folder.
+        steps: the number of steps of the whole run, if the caller has resolved it.
+        resolution: a file in which the runs of a configuration share the number that trainer.max_time gives.
+        sharing: what a job of a sweep shares with others.
 
     Raises:
         ValueError: an error that the user can correct, in one line.
@@ -55,10 +68,13 @@ def train(config: Config, folder: Path, *, steps: int | None = None, shared: Pat
     def measure(basis: Basis) -> int:
         say(console, f"measuring the steps of trainer.max_time={config.trainer.max_time} …")
         train_briefly = partial(_train_briefly, folder, basis.first_step, world_size)
-        return steps_by_time(config, cost_of(config, basis), train_briefly, shared)
+        return steps_by_time(config, cost_of(config, basis), train_briefly, resolution)
 
     resolve = partial(length_of, steps=steps, measure=measure)
-    experiment = build_experiment(config, folder, console=console, world_size=world_size, resolve=resolve)
+    experiment = build_experiment(
+        config, folder, console=console, world_size=world_size, resolve=resolve, sharing=sharing
+    )
+    config = experiment.config  # it resumes, if the first steps come from another job
     _begin(experiment, console)
     if not experiment.ended:
         fit(experiment)
