@@ -134,21 +134,25 @@ def test_another_optimizer_setting_is_named_by_the_replay(
     assert "exp_avg_sq of" in out or "parameter " in out
 
 
+PLANTED = """
+_made = GPT.__init__
+
+def _planted(self, *args, **options):
+    _made(self, *args, **options)
+    self.transformer.h[1].ln_2.eps = 3e-5
+
+GPT.__init__ = _planted
+"""
+
+
 def with_planted_epsilon(place: Path) -> Path:
     """The code of gptexp in which the second layer's ln_2 has another epsilon."""
     copied = place / "other" / "src" / "gptexp"
     source = Path(gptexp.__file__).parent
     shutil.copytree(source.parents[1] / "conf", place / "other" / "conf")
     shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    model = copied / "models" / "gpt.py"
-    text = model.read_text(encoding="utf-8")
-    planted = "\n    made.transformer.h[1].ln_2.eps = 3e-5\n"
-    assert "Model = GPT\n" in text
-    patched = text.replace(
-        "Model = GPT\n",
-        f"def Model(*args: object, **kw: object) -> GPT:\n    made = GPT(*args, **kw){planted}    return made\n",
-    )
-    model.write_text(patched, encoding="utf-8")
+    with (copied / "models" / "gpt.py").open("a", encoding="utf-8") as model:
+        model.write(PLANTED)
     return copied.parent
 
 

@@ -89,7 +89,7 @@ def read_result(folder: Path) -> Result:
         OSError: the file is missing or unreadable.
         ValueError: the file is damaged or has a later schema.
     """
-    return _from_plain(read_json(folder / RESULT))
+    return from_plain(read_json(folder / RESULT))
 
 
 def find_result(folder: Path) -> Result:
@@ -99,7 +99,7 @@ def find_result(folder: Path) -> Result:
     except (OSError, ValueError):
         return Result()
     try:
-        return _from_plain(stored)
+        return from_plain(stored)
     except ValueError:
         status = stored.get("status")
         return Result(status=status if isinstance(status, str) else None)
@@ -138,7 +138,8 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
 _NULLABLE = {"precision", "flops_per_token", "bytes_per_token", "resumed_from", "peak_lr", "code_sha256"}
 
 
-def _from_plain(stored: dict[str, Any]) -> Result:
+def from_plain(stored: dict[str, Any]) -> Result:
+    """Return the outcome in the content of result.json, which may be untrusted. ValueError: it is damaged."""
     schema = stored.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise ValueError(f"schema={schema!r}: this version of gptexp reads schema {SCHEMA}")
