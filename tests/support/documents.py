@@ -10,7 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ADD_YOUR_OWN = "docs/add-your-own.md"  # tests/test_add_your_own.py runs its commands, together with its code
 # In this order: a page may use what an earlier page created.
-PAGES = ["install", "tour", "options", "data", "concepts", "settings", "generate", "evaluate", "sweeps", "compare"]
+PAGES = [
+    "install",
+    "tour",
+    "options",
+    "data",
+    "concepts",
+    "settings",
+    "generate",
+    "evaluate",
+    "sweeps",
+    "compare",
+    "judge",
+]
 PAGES += ["fine-tuning", "resume", "reproduce", "scale-out", "published-numbers", "peers", "questions", "notebooks"]
 PAGES += ["glossary"]
 # Pages without commands to run; their links are checked.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+EARLY_STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
+
 # An exact list: a prefix would also allow lightning.pytorch.LightningModule.load_from_checkpoint, which unpickles
 # an untrusted file and so executes its code.
 PLUGINS = {
     "callbacks": {
-        "lightning.pytorch.callbacks.EarlyStopping",
+        EARLY_STOPPING,
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.Timer",
         "gptexp.training.callbacks.outputs.Outputs",

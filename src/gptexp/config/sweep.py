@@ -22,6 +22,8 @@ class SweepConfig:
     """Whether a changed sweep moves the old results aside. false: it is refused."""
     code: OtherCode = OtherCode.notice
     """What happens if stored jobs were trained by another version of the code. strict: an error."""
+    share: bool = True
+    """Whether jobs whose first steps are equal compute them once. Results do not depend on it."""
     dry_run: bool = False
     """Print the jobs and their cost, estimated from a short measured probe, and start nothing."""
     n_trials: int = 30

@@ -187,6 +187,16 @@ def free_memory(device: str) -> int:
     return min(psutil.virtual_memory().available, available_memory())
 
 
+def activation_memory(config: Config) -> int:
+    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
+
+    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
+    """
+    if accelerator_of(config) == "cuda":
+        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
+    return GIB
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, which allocates the same gigabytes again; no effect elsewhere.
 

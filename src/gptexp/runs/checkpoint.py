@@ -11,6 +11,7 @@
     history      code and learning rates of each step (gptexp.runs.history)
     callbacks    {name: {"settings", "state"}} of plug-ins that affect the computation, such as early stopping
     stopped      whether a plug-in ended the training after this step
+    shared       what another job of the sweep needs to continue from here (gptexp.training.prefixes); usually None
     packages     {group: name and version} of installed packages that the kinds of settings come from
 
 A file contains only tensors and plain data, so loading an untrusted checkpoint executes no code. A key that an older
@@ -20,6 +21,7 @@ file lacks has the default of `Checkpoint`.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ class Checkpoint:
     history: list[Segment] | None = None
     callbacks: PlainData | None = None
     stopped: bool = False
+    shared: PlainData | None = None
     packages: PlainData | None = None
 
     def require_installed(self, source: object, **kinds: object) -> None:
@@ -94,12 +97,12 @@ def _write(plain: PlainData, path: Path) -> None:
             raise OSError(errno.ENOSPC, str(error)) from None
 
 
-def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
+def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool, also: Iterable[str] = ()) -> None:
     """Save as last.ckpt and rename the former last.ckpt to previous.ckpt.
 
-    best: also hard-link the file as best.ckpt (or copy it). This comes before last.ckpt: a process killed in between
-    repeats the same steps when resumed and finds the same best. From the second save on, two complete generations
-    exist at every moment.
+    best: also hard-link the file as best.ckpt (or copy it). also: further such names. This comes before last.ckpt: a
+    process killed in between repeats the same steps when resumed and finds the same best. From the second save on, two
+    complete generations exist at every moment.
     """
     sweep_leftovers(make_folder(folder))
     last, former = folder / LAST, folder / f".{LAST}.former.tmp"
@@ -107,8 +110,8 @@ def rotate(checkpoint: Checkpoint, folder: Path, *, best: bool) -> None:
     with atomic_path(last, needs=_size(checkpoint)) as temporary:
         _write(plain, temporary)
         flush(temporary)
-        if best:
-            link(temporary, folder / BEST)  # written once, with two names
+        for name in [*([BEST] if best else []), *also]:
+            link(temporary, folder / name)  # written once, with several names
         if last.exists():
             link(last, former)
     if former.exists():
@@ -157,7 +160,7 @@ def _require_metrics(path: Path, metrics: PlainData) -> None:
     best, sums = metrics.get("best"), metrics.get("sums")
     if not (best is None or (_are_numbers(best) and any(str(name).startswith("val/") for name in best))):
         raise ValueError(f"{path}: its `metrics` have no score for the best step")
-    numbers = {name: metrics[name] for name in ("seconds", "nats") if metrics.get(name) is not None}
+    numbers = {name: metrics[name] for name in ("seconds", "nats", "inherited") if metrics.get(name) is not None}
     if not (_are_numbers(numbers) and (sums is None or _are_numbers(dict(enumerate(_list(sums)))))):
         raise ValueError(f"{path}: its `metrics` are not those of a checkpoint")
 
@@ -181,10 +184,13 @@ def _optional(path: Path, plain: PlainData) -> PlainData:
         history = None if history is None else checked(history)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    packages = plain.get("packages")
+    shared, packages = plain.get("shared"), plain.get("packages")
+    if not isinstance(shared, (dict, type(None))):
+        raise ValueError(f"{path}: its `shared` is {type(shared).__name__}, not dict")
     if not isinstance(packages, (dict, type(None))):
         raise ValueError(f"{path}: its `packages` are not those of a checkpoint")
-    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped), "packages": packages}
+    further = {"shared": shared, "packages": packages}
+    return {"history": history, "callbacks": callbacks, "stopped": bool(stopped), **further}
 
 
 def _require_plain(where: str, value: object) -> None:

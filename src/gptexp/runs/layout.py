@@ -20,8 +20,15 @@ JOB_LOG = "log.txt"  # output of a sweep's job
 
 WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, METRICS, SAMPLES, DIGESTS)
 
+PREFIXES = ".prefixes"  # in the folder of a sweep: states that its jobs continue from, each in a folder with PREFIX
+PREFIX = "prefix.ckpt"
 SWEEP = "sweep.yaml"  # in the folder of a sweep, which holds the run folders of its jobs
 VERIFY = "verify"  # folder below logs/ for the runs of verify-resume, which `latest` skips
+
+
+def best_every(steps: int | str) -> str:
+    """Return the name of the best checkpoint of a job that validates every so many steps, beside PREFIX."""
+    return f"best-every-{steps}.ckpt"
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -52,12 +52,14 @@ class Provenance(CodeVersion):
     """The origin of a run. A key that a file lacks has the default.
 
     directory: None if it was deleted before the run started. data: fingerprint of the data, hash of the scored text.
+    computed_by: the job of the sweep whose process this was, if this run continues another job's first steps.
     """
 
     command: str = ""
     directory: str | None = None
     hardware: Hardware = field(default_factory=lambda: cast("Hardware", {}))
     data: dict[str, str] = field(default_factory=dict)
+    computed_by: str | None = None
 
 
 def write_provenance(
@@ -81,7 +83,13 @@ def write_provenance(
         hardware={"machine": platform.machine(), "system": platform.platform(), **hardware},
         data=data,
     )
-    write_json(path, {"schema": SCHEMA, "command": found.command, "directory": found.directory, **asdict(found)})
+    save_provenance(path, found)
+
+
+def save_provenance(path: Path, found: Provenance) -> None:
+    """Write a provenance file."""
+    plain = {"schema": SCHEMA, "command": found.command, "directory": found.directory, **asdict(found)}
+    write_json(path, {key: value for key, value in plain.items() if (key, value) != ("computed_by", None)})
 
 
 def provenance_files(folder: Path) -> list[Path]:
@@ -121,6 +129,7 @@ def from_plain(stored: dict[str, Any]) -> Provenance:
         packages=_texts(stored.get("packages")),
         hardware=cast("Hardware", hardware),
         data=_texts(stored.get("data")),
+        computed_by=computed_by if isinstance(computed_by := stored.get("computed_by"), str) else None,
     )
 
 

@@ -36,8 +36,9 @@ class Result:
 
     status: completed, interrupted or failed; None without a readable file. metrics, best: of the last and of the best
     step. val: the sums behind the metrics and the hash of the scored text. seconds: of the last process;
-    training_seconds: of all, without validation. resumed_from: the step at which the last process started. length: what
-    the settings asked for, and its number of steps.
+    training_seconds: of all, without validation. resumed_from: the step at which the last process started.
+    steps_computed: steps without those that another job of the sweep computed; a repeated step counts once. length:
+    what the settings asked for, and its number of steps.
     """
 
     status: str | None = None
@@ -57,6 +58,7 @@ class Result:
     flops_per_token: float | None = None
     bytes_per_token: float | None = None
     resumed_from: int | None = None
+    steps_computed: int | None = None
     length: RunLength | None = None
     peak_lr: float | None = None
     code_sha256: str | None = None
@@ -131,11 +133,15 @@ def _is_positive(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("signal", "precision", "code_sha256"), _is_text),
-    **dict.fromkeys(("steps", "tokens", "parameters", "trainable_parameters", "resumed_from"), _is_count),
+    **dict.fromkeys(
+        ("steps", "tokens", "parameters", "trainable_parameters", "resumed_from", "steps_computed"), _is_count
+    ),
     **dict.fromkeys(("seconds", "training_seconds", "flops_per_token"), _is_number),  # a bigram has no FLOPs
     **dict.fromkeys(("tokens_per_second", "bytes_per_token", "peak_lr"), _is_positive),
 }
-_NULLABLE = {"precision", "flops_per_token", "bytes_per_token", "resumed_from", "peak_lr", "code_sha256"}
+_NULLABLE = {
+    *("precision", "flops_per_token", "bytes_per_token", "resumed_from", "steps_computed", "peak_lr", "code_sha256")
+}
 
 
 def from_plain(stored: dict[str, Any]) -> Result:

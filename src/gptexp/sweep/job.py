@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock
@@ -22,6 +21,7 @@ from gptexp.runs.code_hash import all_code_sha256
 from gptexp.runs.layout import JOB_LOG, LOCK, has_checkpoint
 from gptexp.runs.result import FAILED, Result, is_finished, write_result
 from gptexp.sweep import store
+from gptexp.sweep.share import sharing_of, tidy
 from gptexp.training.experiment import run_experiment
 from gptexp.training.worker import lead_or_follow
 from gptexp.util.errors import RunError, one_line_errors
@@ -51,22 +51,22 @@ def _lead(folder: Path, number: int) -> float | None:
         for attempt in range(1 + sweep.retries):
             if not is_finished(place):
                 with _output_to(place / JOB_LOG):
-                    _attempt(job.config, place, code=sweep.code, last=attempt == sweep.retries)
+                    _attempt(sweep, number, last=attempt == sweep.retries)
+    tidy(sweep)
     return sweep.value(job)
 
 
-def _attempt(settings: dict[str, Any], place: Path, *, code: str | None, last: bool) -> None:
-    """Train, and write the error into result.json if that fails; a signal saves the job and ends the process.
-
-    code: with sweep.code=strict, the hash of the code that the job requires.
-    """
-    began = time.time()
+def _attempt(sweep: store.Sweep, number: int, *, last: bool) -> None:
+    """Train, and write the error into result.json if that fails; a signal saves the job and ends the process."""
+    began, job, code = time.time(), sweep.jobs[number], sweep.code
+    place = sweep.place(job)
     try:
         if code not in (None, all_code_sha256()):
             raise RunError(f"sweep.code=strict: the code has changed since the sweep was started (it was {code[:8]})")
         with one_line_errors(signals_only=True):
             resume = str(place) if has_checkpoint(place) else None
-            run_experiment(config_from_plain({**settings, "resume": resume}), place)
+            config = config_from_plain({**job.config, "resume": resume})
+            run_experiment(config, place, sharing=sharing_of(sweep, number))
     except Exception as error:
         traceback.print_exc()
         if not last:

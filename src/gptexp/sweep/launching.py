@@ -21,6 +21,7 @@ from gptexp.machine import job_slots
 from gptexp.sweep import job
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
+from gptexp.sweep.share import in_order, in_words, tidy
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.util.errors import ConfigError, one_line_errors
 from gptexp.util.files import display_path
@@ -71,6 +72,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
                 raise
             finally:
                 (sweep.folder / "multirun.yaml").unlink(missing_ok=True)  # written by Hydra; sweep.yaml replaces it
+            tidy(sweep)
             failed = summary(read(sweep.folder), console)
     if failed:
         sys.exit(FAILED)
@@ -102,6 +104,8 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_state(sweep)} · {display_path(sweep.folder)}", soft_wrap=True, markup=False)
+    if sweep.share and (saved := in_words(sweep.jobs, [sweep.steps_of(job) for job in sweep.jobs])):
+        console.print(f"equal first steps are computed once: {saved}", soft_wrap=True, markup=False)
 
 
 def _notice(text: str, console: Console) -> None:
@@ -120,7 +124,8 @@ def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]
         if launcher == "cores" and len(job_slots.gpus()) > 1:
             os.environ[job_slots.SHARED] = ",".join(job_slots.gpus())
     place = [f"hydra.sweep.dir={quote(str(sweep.folder))}", "hydra.sweep.subdir=."]
-    numbers = [] if sweep.search is not None else [f"sweep.job={','.join(map(str, sweep.unfinished()))}"]
+    order = ",".join(map(str, in_order(sweep, sweep.unfinished())))
+    numbers = [] if sweep.search is not None else [f"sweep.job={order}"]
     sys.argv[1:] = ["-m", *place, *numbers, *_limits(launcher, planned.hydra), *planned.hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # ray.yaml is intentionally checked by the plug-in's schema of the same name.

@@ -30,7 +30,10 @@ SHOWN_DIFFERENCES = 6
 
 @dataclass(kw_only=True, slots=True)
 class Sweep:
-    """The folder of a sweep and the content of its sweep.yaml. code: with sweep.code=strict, the required code hash."""
+    """The folder of a sweep and the content of its sweep.yaml. code: with sweep.code=strict, the required code hash.
+
+    share: whether jobs compute equal first steps once.
+    """
 
     folder: Path
     name: str
@@ -40,6 +43,7 @@ class Sweep:
     jobs: list[Job]
     search: Search | None = None
     code: str | None = None
+    share: bool = True
 
     @property
     def total(self) -> int:
@@ -100,8 +104,9 @@ def read(folder: Path) -> Sweep:
     kept = {key: stored[key] for key in ("name", "retries", "texts", "search")}
     jobs = [_completed(job) for job in stored["jobs"]]
     newer = _newer_settings(stored["jobs"][0], jobs[0]) if jobs else {}
-    code = stored.get("code") or {}
-    return Sweep(folder=folder, jobs=jobs, fixed={**stored["fixed"], **newer}, code=code.get("required"), **kept)
+    code, share = stored.get("code") or {}, stored.get("share") is not False
+    fixed = {**stored["fixed"], **newer}
+    return Sweep(folder=folder, jobs=jobs, fixed=fixed, code=code.get("required"), share=share, **kept)
 
 
 def _damaged(path: Path, wrong: str) -> ConfigError:
@@ -181,6 +186,7 @@ def join(plan: Plan) -> Sweep:
         jobs=jobs,
         search=plan.search,
         code=all_code_sha256() if plan.settings.code is OtherCode.strict else None,
+        share=plan.settings.share,
     )
     write(sweep)
     return sweep
@@ -204,6 +210,7 @@ def write(sweep: Sweep) -> None:
         "command": command_line(),
         "code": _code() | {"required": sweep.code},
         "retries": sweep.retries,
+        "share": sweep.share,
         "fixed": sweep.fixed,
         "texts": sweep.texts,
         "search": sweep.search,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,20 @@ from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
 from gptexp.training.callbacks.digests import Digests
+from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
+from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
 from gptexp.training.length import Length, resolve
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import load_named_optimizer_state
 from gptexp.training.plugins import load_plugins
+from gptexp.training.prefixes import find_prefixes, tape_until
+from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
+    RestoreOptimizer,
     best_file,
     has_ended,
     history_since,
@@ -81,11 +85,18 @@ class Experiment:
 
 
 def build_experiment(
-    config: Config, folder: Path, *, console: Console, world_size: int = 1, steps: int | None = None
+    config: Config,
+    folder: Path,
+    *,
+    console: Console,
+    world_size: int = 1,
+    steps: int | None = None,
+    sharing: Sharing | None = None,
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
 
-    steps: the number of steps of the whole run, if the caller has resolved it.
+    steps: the number of steps of the whole run, if the caller has resolved it. sharing: which first steps other jobs of
+    the sweep share; where one has stored them, this run continues from there.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
@@ -107,16 +118,36 @@ def build_experiment(
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
+    plan = plan_batches(
+        config, vocab_size=objective.vocab_size, world_size=world_size, memory=hardware.activation_memory(config)
+    )
+    tokens_per_step = objective.tokens_per_step(data, config, plan)
+    compiled = hardware.choose_compile(config, max_steps * tokens_per_step * size.flops_per_token)
+    samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
+    prefixes, peak = None, _peak_flops(config, precision[0])
+    if sharing is not None:
+        facts = {"precision": precision[0], "compiled": compiled[0], "layout": asdict(plan), "data": data.fingerprint}
+        prefixes = find_prefixes(sharing, config, max_steps, source, facts)
+    if prefixes is not None and not config.resume:
+        start = Start(
+            prefixes=prefixes,
+            folder=folder,
+            config=config,
+            max_steps=max_steps,
+            objective=objective,
+            identity=identity,
+            samples=samples,
+            tokens_per_step=tokens_per_step,
+            mfu_per_rate=size.flops_per_token / (peak * world_size) if peak else None,
+        )
+        if start.run(console):
+            config = replace(config, resume=str(folder))
+            source = open_source(config)
     model = seeded(make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
     first_step = source.step if source and config.resume else 0
-    plan = plan_batches(
-        config, vocab_size=objective.vocab_size, world_size=world_size, memory=_activation_memory(config)
-    )
-    total_flops = max_steps * objective.tokens_per_step(data, config, plan) * size.flops_per_token
-    compiled = hardware.choose_compile(config, total_flops)
     lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
     ended = source is not None and bool(config.resume) and has_ended(source, max_steps)
     if source and ended:
@@ -124,16 +155,16 @@ def build_experiment(
     best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
-        tokens_per_step=objective.tokens_per_step(data, config, plan),
+        tokens_per_step=tokens_per_step,
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
-        peak_flops=_peak_flops(config, precision[0]),
+        peak_flops=peak,
         facts=_facts(config, length, data, size, source if first_step else None, best is not None),
         history=history_since(config, max_steps, source if first_step else None),
         first_step=first_step,
     )
-    samples = _samples(config, folder, data) if objective.generates else None
-    identity = _identity(config, data)
+    tape = tape_until(source if first_step else None, prefixes) if prefixes else None
+    store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
     datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [
@@ -143,7 +174,8 @@ def build_experiment(
         Bundle(folder, identity, datamodule.batches_of),
         *([Digests(folder, record, datamodule.batches_of)] if config.trainer.digests else []),
         *plugins.values(),
-        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins),
+        *([store] if store else []),
+        Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins, store),
         ProgressLine(console, record),
     ]
     if source and config.resume:
@@ -198,18 +230,6 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
         lit.compiled = True
 
 
-class RestoreOptimizer(pl.Callback):
-    """Loads the stored optimizer state when Lightning has created the optimizer."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitGPT)
-        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
-        self.state = {}
-
-
 def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """Return what each rank finds on its machine; all ranks of a run must find the same."""
     code = code_version(config)
@@ -221,16 +241,6 @@ def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | No
 def _digest(source: ckpt.Checkpoint) -> str:
     """Return a hash of a few values of each weight, to tell one checkpoint from another."""
     return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
-
-
-def _activation_memory(config: Config) -> int:
-    """Return the bytes that the activations of a micro-batch may use: a share of the GPU's memory.
-
-    On a CPU it is a fixed number, the same on every machine. A larger one gains nothing there.
-    """
-    if hardware.accelerator_of(config) == "cuda":
-        return int(0.4 * torch.cuda.get_device_properties(0).total_memory)
-    return hardware.GIB
 
 
 def _peak_flops(config: Config, precision: str) -> float | None:
@@ -256,6 +266,7 @@ def _facts(
         bytes_per_token=data.train_text_bytes / data.train_tokens,
         best=source.metrics.get("best") if source and has_best else None,
         seconds=float(source.metrics.get("seconds", 0.0)) if source else 0.0,
+        inherited=int(source.metrics.get("inherited", 0)) if source else 0,
     )
 
 

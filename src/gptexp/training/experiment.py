@@ -9,18 +9,25 @@ from gptexp.config.conversion import to_plain
 from gptexp.machine import rank_environment, ranks
 from gptexp.runs.result import Result, find_result
 from gptexp.runs.writing import claim_run_folder
+from gptexp.training.sharing import Sharing
 
 
-def run_experiment(config: Config, folder: Path, *, steps: int | None = None) -> Result:
+def run_experiment(config: Config, folder: Path, *, steps: int | None = None, sharing: Sharing | None = None) -> Result:
     """Train in a run folder and return the content of result.json.
 
     steps: the number of steps of the whole run, if the caller has resolved it; None: it follows from the settings.
+    sharing: what a job of a sweep shares with others.
     """
     with claim_run_folder(folder, resumes=config.resume):
         from gptexp.machine import hardware  # torch is imported no earlier than here
         from gptexp.training import launch
 
-        composition = launch.Composition(config=to_plain(config), folder=str(folder.resolve()), steps=steps)
+        composition = launch.Composition(
+            config=to_plain(config),
+            folder=str(folder.resolve()),
+            steps=steps,
+            sharing=None if sharing is None else sharing.as_plain(),
+        )
         rank, processes = rank_environment.current(), hardware.processes_of(config)
         if rank is not None:
             config.require_divisible_batch(rank.size)
@@ -31,4 +38,4 @@ def run_experiment(config: Config, folder: Path, *, steps: int | None = None) ->
             return find_result(folder)
         from gptexp.training.run import train
 
-        return train(config, folder, steps=steps)
+        return train(config, folder, steps=steps, sharing=sharing)

@@ -43,11 +43,15 @@ LOOK = 1.0  # seconds between two checks of the processes
 
 
 class Composition(TypedDict):
-    """What a rank needs to train: the settings as plain data, the run folder, and its steps if they are resolved."""
+    """What a rank needs to train: the settings as plain data, the run folder, and its steps if they are resolved.
+
+    sharing: `Sharing.as_plain` of a job that shares steps with others.
+    """
 
     config: dict[str, Any]
     folder: str
     steps: int | None
+    sharing: dict[str, Any] | None
 
 
 def start_ranks(composition: Composition, folder: Path, processes: int) -> None:

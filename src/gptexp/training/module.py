@@ -146,13 +146,16 @@ class LitGPT(QuickModule):
         found = self.objective.measure(self.model, batch)
         self._batches_score = found if self._batches_score is None else self._batches_score + found
 
-    def on_validation_epoch_end(self) -> None:
-        """Add the scores of all ranks, so that the result does not depend on the layout."""
+    def total_score(self) -> Score:
+        """Return the sum of the scores of all ranks, so that it does not depend on the layout."""
         assert self._batches_score is not None
-        self.score = self._batches_score
-        if self.plan.world_size > 1:
-            sums = torch.tensor(self.score.sums(), dtype=torch.float64, device=self.device)
-            self.score = self.objective.score(self.trainer.strategy.reduce(sums, reduce_op="sum").tolist())
+        if self.plan.world_size == 1:
+            return self._batches_score
+        sums = torch.tensor(self._batches_score.sums(), dtype=torch.float64, device=self.device)
+        return self.objective.score(self.trainer.strategy.reduce(sums, reduce_op="sum").tolist())
+
+    def on_validation_epoch_end(self) -> None:
+        self.score = self.total_score()
         loss = self.config.objective.metrics[0]
         require_finite(loss, self.score.metrics()[loss], self.step)
         self.log_dict(self.score.metrics(), logger=False)  # for plug-ins such as EarlyStopping

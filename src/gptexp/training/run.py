@@ -26,6 +26,7 @@ from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.callbacks.bundle import bundle_path
 from gptexp.training.callbacks.progress import duration, say
 from gptexp.training.nonfinite import NonFiniteLoss
+from gptexp.training.sharing import Sharing
 from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
 from gptexp.util.text import first_line, quantity
@@ -33,10 +34,11 @@ from gptexp.util.text import first_line, quantity
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
 
-def train(config: Config, folder: Path, *, steps: int | None = None) -> Result:
+def train(config: Config, folder: Path, *, steps: int | None = None, sharing: Sharing | None = None) -> Result:
     """Build, fit and record an experiment; return its outcome.
 
-    steps: the number of steps of the whole run, if the caller has resolved it.
+    steps: the number of steps of the whole run, if the caller has resolved it. sharing: what a job of a sweep shares
+    with others.
 
     Raises:
         ValueError: an error that the user can correct, in one line.
@@ -46,7 +48,8 @@ def train(config: Config, folder: Path, *, steps: int | None = None) -> Result:
     console = Console(highlight=False, quiet=rank != 0)
     if hardware.accelerator_of(config) == "cpu":
         hardware.keep_freed_memory()
-    experiment = build_experiment(config, folder, console=console, world_size=world_size, steps=steps)
+    experiment = build_experiment(config, folder, console=console, world_size=world_size, steps=steps, sharing=sharing)
+    config = experiment.config  # it resumes, if the first steps come from another job
     if rank == 0:
         facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
         machine = hardware.describe(hardware.accelerator_of(config))

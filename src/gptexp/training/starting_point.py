@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_INIT, FREE_ON_RESUME
 from gptexp.config import Config
@@ -19,6 +20,8 @@ from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.history import History, segment
 from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
+from gptexp.training.module import LitGPT
+from gptexp.training.optimizers import load_named_optimizer_state
 
 
 def open_source(config: Config) -> ckpt.Checkpoint | None:
@@ -115,6 +118,18 @@ def best_file(source: ckpt.Checkpoint, config: Config) -> Path | None:
         return None
     step = (source.metrics.get("best") or {}).get("step")
     return best if resumed.name == LAST or load(best).step == step else None
+
+
+class RestoreOptimizer(pl.Callback):
+    """Loads the stored optimizer state when Lightning has created the optimizer."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def on_fit_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        load_named_optimizer_state(lit.model, trainer.optimizers[0], self.state)
+        self.state = {}
 
 
 def restore_callbacks(plugins: dict[str, pl.Callback], source: ckpt.Checkpoint) -> None:

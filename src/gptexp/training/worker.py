@@ -13,6 +13,7 @@ from gptexp.compose.composition import config_from_plain
 from gptexp.machine import rank_environment, ranks
 from gptexp.machine.rank_environment import Rank
 from gptexp.training.launch import Composition
+from gptexp.training.sharing import from_plain
 from gptexp.util.entry_point import entry_point
 from gptexp.util.errors import one_line_errors
 from gptexp.util.output import outlive_readers
@@ -65,7 +66,8 @@ def _train(composition: Composition) -> None:
         from gptexp.training.run import train  # torch is imported no earlier than here
 
         config = config_from_plain(composition["config"])
-        train(config, Path(composition["folder"]), steps=composition["steps"])
+        sharing = from_plain(composition["sharing"])
+        train(config, Path(composition["folder"]), steps=composition["steps"], sharing=sharing)
 
 
 def _read_composition() -> Composition:

@@ -20,6 +20,7 @@ from gptexp.machine.lightning import pl
 from gptexp.models.weights import model_tensors
 from gptexp.runs import checkpoint
 from gptexp.runs.result import INTERRUPTED, Result, interrupted, write_result
+from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import named_optimizer_state
@@ -32,7 +33,7 @@ class Checkpoints(pl.Callback):
     A signal (see Signals) ends the run after the current step, with a checkpoint. If a validation follows that step,
     it runs first, so that the resumed curve includes it.
     identity: config, tokenizer and data fingerprint, as plain data. plugins: the user's callbacks by name; they run
-    before this one, so a checkpoint contains their decisions at its step.
+    before this one, so a checkpoint contains their decisions at its step. prefixes: stores states for other jobs.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Checkpoints(pl.Callback):
         identity: dict[str, Any],
         record: RunRecord,
         plugins: dict[str, pl.Callback] | None = None,
+        prefixes: StorePrefixes | None = None,
     ) -> None:
         self.folder, self.config, self.identity, self.record = folder, config, identity, record
-        self.plugins = plugins or {}
+        self.plugins, self.prefixes = plugins or {}, prefixes
         self.signals = Signals()
         self._saved_at = time.monotonic()
         self._stopping = 0
@@ -64,6 +66,7 @@ class Checkpoints(pl.Callback):
         every = self.config.every_steps
         if lit.validates(lit.step):
             return  # on_validation_end saves, with the score
+        due = due or (self.prefixes is not None and self.prefixes.saves(lit.step))
         if due or self._stopping or (every is not None and lit.step % every == 0):
             self._save(lit, best=False)
         self._stop_if_asked(lit)
@@ -99,19 +102,23 @@ class Checkpoints(pl.Callback):
                 "best": self.record.best,
                 "seconds": self.record.throughput.elapsed(),
                 "sums": lit.score.sums() if lit.score and lit.validates(lit.step) else None,
+                "inherited": self.record.facts.inherited,
             },
             precision=str(lit.trainer.precision),
             history=self.record.history.until(lit.step),
             callbacks={
-                name: {"settings": settings, "state": _plain(self.plugins[name].state_dict())}
+                name: {"settings": settings, "state": plain_state(self.plugins[name])}
                 for name, settings in computing(lit.config.callbacks.plugins).items()
                 if name in self.plugins
             },
             stopped=bool(lit.trainer.should_stop),
+            shared=self.prefixes.shared(lit.step) if self.prefixes else None,
             **self.identity,
         )
         if lit.trainer.is_global_zero:
-            checkpoint.rotate(state, self.folder, best=best)
+            checkpoint.rotate(state, self.folder, best=best, also=self.prefixes.names(lit) if self.prefixes else ())
+            if self.prefixes:
+                self.prefixes.store(state)
         self._saved_at = time.monotonic()
 
     def _stop_if_asked(self, lit: LitGPT) -> None:
@@ -124,6 +131,11 @@ class Checkpoints(pl.Callback):
                 name = signal.Signals(self._stopping).name
                 write_result(run, Result(status=INTERRUPTED, signal=name, steps=lit.step))
         raise interrupted(self._stopping, run)
+
+
+def plain_state(plugin: pl.Callback) -> Any:
+    """Return a callback's state as plain data."""
+    return _plain(plugin.state_dict())
 
 
 def _plain(state: Any) -> Any:

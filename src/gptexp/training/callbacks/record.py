@@ -58,7 +58,8 @@ class RunFacts:
     """What the record of a run contains besides its measurements.
 
     text_sha256: of the scored text. bytes_per_token: of the training text. best, seconds: of a resumed run, the score
-    of its best step if that checkpoint exists, and its training time until now.
+    of its best step if that checkpoint exists, and its training time until now. inherited: first steps that another
+    job of the sweep computed.
     """
 
     settings: dict[str, Any]
@@ -69,6 +70,13 @@ class RunFacts:
     bytes_per_token: float
     best: dict[str, float] | None = None
     seconds: float = 0.0
+    inherited: int = 0
+
+
+def step_row(loss: float, lr: float, rate: float, seconds: float, grad_norm: float | None) -> dict[str, float]:
+    """Return what is logged for a step. rate: tokens per second. grad_norm: None if there is none."""
+    row = {"train/loss": loss, "lr": lr, "tokens_per_second": rate, "seconds": seconds}
+    return row if grad_norm is None else {**row, "grad_norm": grad_norm}
 
 
 class RunRecord(pl.Callback):
@@ -126,10 +134,8 @@ class RunRecord(pl.Callback):
     def _log_step(self, trainer: pl.Trainer, lit: LitGPT, step: int) -> None:
         loss = lit.train_loss()
         rate = self.throughput.rate(step)
-        self.last = {"step": step, "train/loss": loss, "lr": lit.lr, "tokens_per_second": rate}
-        self.last["seconds"] = self.throughput.seconds
-        if lit.grad_norm is not None:
-            self.last["grad_norm"] = float(lit.grad_norm)
+        norm = None if lit.grad_norm is None else float(lit.grad_norm)
+        self.last = {"step": step, **step_row(loss, lit.lr, rate, self.throughput.seconds, norm)}
         if self.peak_flops:
             self.last["mfu"] = rate * self.flops_per_token / (self.peak_flops * lit.plan.world_size)
         self._log(trainer, self.last, step)
@@ -174,6 +180,7 @@ class RunRecord(pl.Callback):
             flops_per_token=self.flops_per_token,
             bytes_per_token=self.facts.bytes_per_token,
             resumed_from=self.first_step or None,
+            steps_computed=lit.step - self.facts.inherited,
             length={"asked": self.facts.length.asked, "max_steps": lit.max_steps},
             peak_lr=history[-1]["peak_lr"],
             code_sha256=history[-1]["code_sha256"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,22 @@ class TextSamples(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
+        text = self.generate(trainer, lit)
+        if text is None:
+            return
+        self.text = text
+        if trainer.is_global_zero:
+            self.record(trainer.loggers, lit.step, text)
+
+    def generate(self, trainer: pl.Trainer, lit: LitGPT) -> str | None:
+        """Return the sample of the current step; None without one, and on ranks that have nothing to do."""
         length = min(self.config.tokens, max(8, self.scored_tokens // 16))
         sharded = isinstance(trainer.strategy, pl.strategies.ModelParallelStrategy)
         if not self.config.tokens or not (trainer.is_global_zero or sharded):
-            return
+            return None
         eager = torch.compiler.set_stance("force_eager") if lit.compiled else nullcontext()
         with eager:  # each new length of the text would be compiled again
-            self.text = self._write(lit, length, stop=not sharded)
-        if trainer.is_global_zero:
-            self._record(trainer, lit.step)
+            return self._write(lit, length, stop=not sharded)
 
     def _write(self, lit: LitGPT, length: int, *, stop: bool) -> str:
         """Generate a text. stop: end at the end-of-text token; a sharded model needs equal steps on all ranks."""
@@ -68,11 +76,12 @@ class TextSamples(pl.Callback):
         )
         return plain_text(self.tokenizer.decode([*prompt, *stream]))
 
-    def _record(self, trainer: pl.Trainer, step: int) -> None:
+    def record(self, loggers: Iterable[pl.loggers.Logger], step: int, text: str) -> None:
+        """Write a sample into samples.md and TensorBoard."""
         with open_append(self.path) as file:
-            file.write(samples.section(step, self.text))
-        for logger in trainer.loggers:
+            file.write(samples.section(step, text))
+        for logger in loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
-                indented = "\n".join(f"    {line}" for line in self.text.splitlines())  # literal text in Markdown
+                indented = "\n".join(f"    {line}" for line in text.splitlines())  # literal text in Markdown
                 writer.add_text("sample", indented, step)

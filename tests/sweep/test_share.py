@@ -1,0 +1,139 @@
+"""Jobs of a sweep that share their first steps: each computed once, and nothing but times differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptexp.compose.composition import compose
+from gptexp.config.conversion import to_plain
+from gptexp.config.trajectory import Trajectory, trajectory
+from gptexp.sweep import job as one_job
+from gptexp.sweep import share, store
+from gptexp.sweep.plan import plan
+from support.runs import TINY, TINY_GPT
+from support.same_runs import differences
+
+BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
+WSD = ["schedule=wsd", "schedule.warmup_steps=2"]
+
+
+def run_sweep(*overrides: str, name: str, order: list[int] | None = None) -> Path:
+    """Run the jobs of a sweep in this process, one after another."""
+    made = store.join(plan([*BASE, *overrides, f"sweep.name={name}"]))
+    for number in share.in_order(made, made.unfinished()) if order is None else order:
+        assert one_job.run(made.folder, number) is not None, log(made, number)
+    return made.folder
+
+
+def log(made: store.Sweep, number: int) -> str:
+    return (made.place(made.jobs[number]) / "log.txt").read_text(encoding="utf-8")
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return content
+
+
+def computed(folder: Path) -> list[int]:
+    return [result(folder / job.name)["steps_computed"] for job in store.read(folder).jobs]
+
+
+def path_of(*overrides: str, steps: int) -> Trajectory:
+    found = trajectory(to_plain(compose([*BASE, f"trainer.max_steps={steps}", *overrides])), steps)
+    assert found is not None
+    return found
+
+
+# ------------------------------------------------------------------------------------ planning
+
+
+def test_runs_are_equal_until_their_learning_rates_differ(workplace: Path) -> None:
+    wsd = ["schedule=wsd", "schedule.warmup_steps=5"]
+    short, long = path_of(*wsd, steps=100), path_of(*wsd, steps=200)
+    assert short.common(long) == long.common(short) == 81  # the first step of a decay has the peak rate
+    assert short.key(81) == long.key(81)
+    assert short.key(82) != long.key(82)
+    constant = path_of("schedule=constant", "schedule.warmup_steps=5", steps=300)
+    assert (constant.common(long), constant.common(constant)) == (161, 300)
+    assert path_of("schedule=constant", "schedule.warmup_steps=6", steps=300).common(long) == 0
+    assert path_of(*wsd, "seed=2", steps=200).common(long) == 0
+    assert path_of(*wsd, "trainer.val_every_steps=7", "trainer.log_every_steps=3", steps=200).common(long) == 200
+    muon = ["optimizer=muon", "optimizer.lr=0.01"]
+    assert path_of(*wsd, *muon, "optimizer.muon_lr=0.01", steps=9).common(path_of(*wsd, *muon, steps=9)) == 9
+    assert path_of(*wsd, *muon, "optimizer.muon_lr=0.02", steps=9).common(path_of(*wsd, *muon, steps=9)) == 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.global_batch_size=8", "data.micro_batch_size=2", "model.dropout=0.1", "optimizer.weight_decay=0",
+     "trainer.precision=64-true", "trainer.gradient_clip=null", "callbacks.samples.tokens=5", "data.val_bytes=500"],
+)  # fmt: skip
+def test_a_setting_that_changes_steps_or_scores_is_not_shared(workplace: Path, override: str) -> None:
+    assert path_of(override, steps=9).common(path_of(steps=9)) == 0
+
+
+def test_runs_whose_record_cannot_be_rebuilt_do_not_share(workplace: Path) -> None:
+    for plugin in ("gptexp.training.callbacks.trace.Trace", "lightning.pytorch.callbacks.Timer"):
+        settings = to_plain(compose([*BASE, f"+callbacks.plugins.x={{_target_: {plugin}}}"]))
+        assert trajectory(settings, 9) is None
+    settings = to_plain(compose([*BASE, "callbacks=early_stopping"]))
+    found = trajectory(settings, 9)
+    assert found is not None
+    assert found.common(path_of(steps=9)) == 9
+    settings["trainer"]["max_time"] = "5min"
+    assert trajectory(settings, 9) is None
+
+
+def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -> None:
+    line = [*BASE, *WSD, "trainer.max_steps=800,200,400", "seed=1,2"]
+    made = store.join(plan(line))
+    assert share.in_order(made, range(6)) == [2, 3, 4, 5, 0, 1]  # the shortest first, seeds in turn
+    ordered = [made.jobs[number] for number in share.in_order(made, range(6))]
+    steps = [made.steps_of(job) for job in ordered]
+    assert share.steps_to_compute(ordered, steps) == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
+    assert share.in_words(ordered, steps) == "1,836 of 2,800 steps (66%)"
+    found = share.sharing_of(made, 4)  # 400 steps
+    assert found is not None
+    assert found.starts == [321, 161]
+    assert {(Path(other.folder).name, other.step) for other in found.others} == {
+        ("max_steps=800,seed=1", 321),
+        ("max_steps=200,seed=1", 161),
+    }
+    assert share.sharing_of(store.join(plan([*line, "sweep.share=false", "sweep.name=alone"])), 4) is None
+
+
+# ------------------------------------------------------------------------------------ equality
+
+
+@pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        ([*WSD, "trainer.max_steps=10,20", "trainer.val_every_steps=3", "trainer.log_every_steps=2"], [10, 11]),
+        (["schedule=constant", "schedule.warmup_steps=1", "trainer.max_steps=6,9", "model.dropout=0.1"], [6, 3]),
+        (["trainer.max_steps=9", "trainer.val_every_steps=2,5", "trainer.log_every_steps=1,4"], [9, 1, 1, 1]),
+        ([*WSD, "trainer.max_steps=8,16", "optimizer=muon", "data.micro_batch_size=2"], [8, 9]),
+        ([*WSD, "trainer.max_steps=8", "schedule.decay_fraction=0.25,0.5", "trainer.precision=64-true"], [8, 3]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_sharing_changes_nothing_but_the_steps_computed(workplace: Path, line: list[str], steps: list[int]) -> None:
+    shared, alone = run_sweep(*line, name="shared"), run_sweep(*line, "sweep.share=false", name="alone")
+    assert computed(shared) == steps
+    assert computed(alone) == [result(alone / job.name)["steps"] for job in store.read(alone).jobs]
+    for job in store.read(shared).jobs:
+        assert differences(alone / job.name, shared / job.name) == []
+    assert not (shared / ".prefixes").exists()
+    assert not list(shared.glob("*/checkpoints/best-every-*"))
+
+
+def test_the_longest_job_first_gives_the_same_runs(workplace: Path) -> None:
+    line = [*WSD, "trainer.max_steps=6,12,24", "trainer.val_every_steps=4"]
+    shared = run_sweep(*line, name="shared", order=[2, 0, 1])
+    alone = run_sweep(*line, "sweep.share=false", name="alone")
+    assert computed(shared) == [6 - 5, 12 - 11, 24]
+    for job in store.read(shared).jobs:
+        assert differences(alone / job.name, shared / job.name) == []
