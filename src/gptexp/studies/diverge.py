@@ -126,10 +126,10 @@ def replay(a: Run, b: Run, parting: Parting, *, code: Path | None, trust: bool) 
     """
     agreed = parting.agreed or 0
     stored = [{step: path for step, path in _checkpoints(run) if step <= agreed} for run in (a, b)]
-    at = max(stored[0].keys() & stored[1].keys(), default=None)
+    at = max(stored[0].keys() & stored[1].keys(), default=0)
     with tempfile.TemporaryDirectory(prefix="gptexp-diverge-") as place:
         rows = [
-            _computed(run, Path(place), name, (agreed + 1, parting.step), at and paths[at].resolve(), source, trust)
+            _computed(run, Path(place), name, (agreed + 1, parting.step), paths.get(at), source, trust)
             for run, name, paths, source in ((a, "a", stored[0], None), (b, "b", stored[1], code))
         ]
         return _first_cause(*rows)
@@ -139,7 +139,7 @@ def _checkpoints(run: Run) -> Iterator[tuple[int, Path]]:
     from gptexp.runs.opening import load
 
     for path in sorted((run.folder / CHECKPOINTS).glob("*.ckpt")):
-        yield load(path).step, path
+        yield load(path).step, path.resolve()
 
 
 def _computed(
