@@ -162,6 +162,9 @@ def _computed(
         "trust": trust or is_in_logs(run.folder, Path("logs")),
     }
     environment = {**os.environ, **({} if code is None else {"PYTHONPATH": str(code.resolve())})}
+    threads = run.origin.hardware.get("torch_threads")
+    if type(threads) is int and 0 < threads <= (os.cpu_count() or 1):
+        environment["OMP_NUM_THREADS"] = str(threads)  # decides the order of sums
     command = start(request, place / f"{name}.json")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
