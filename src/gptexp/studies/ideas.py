@@ -62,8 +62,8 @@ def base_of(text: str) -> Composed:
     composed = _composed(_words(text, "--base"))
     if flatten(to_plain(composed.config)).get(PER_PARAMETER) is not None:
         raise ConfigError(
-            f"{PER_PARAMETER}: depends on the model, so budgets would differ; give trainer.max_steps, trainer.max_tokens, "
-            "trainer.max_flops or trainer.max_time"
+            f"{PER_PARAMETER}: depends on the model, so budgets would differ; give trainer.max_steps, "
+            "trainer.max_tokens, trainer.max_flops or trainer.max_time"
         )
     return composed
 
