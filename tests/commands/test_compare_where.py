@@ -67,7 +67,7 @@ def test_contributions_add_up_to_the_difference_of_the_losses(here: Path, capsys
         found[row["split"]] = found.get(row["split"], 0.0) + float(row["contribution"])
     assert found == pytest.approx(dict.fromkeys(["place in 16", "frequency", "repetition in 16"], expected), abs=1e-6)
     text = " ".join(capsys.readouterr().out.split())
-    assert "so the token at place 5 has place 1 in windows of 4" in text
+    assert "so the token at place 5 in 16 has place 1 in windows of 4" in text
     assert "result.json by up to" not in text  # CPU: trained and scored in float32
     assert "where.csv · curves.png · ablation.png · pareto.png · where.png · report.html" in text
 
