@@ -32,7 +32,8 @@ class RecordedRun:
 
     settings: nested and complete, without those in ELSEWHERE. max_steps: the length that the schedule was made for;
     early stopping ends a run after fewer `steps`. extended: where the run got another schedule, or None. code: versions
-    of the code by name, with their commits. machine: the hardware of provenance.json.
+    of the code by name, with their commits. packages: as in provenance.json.
+    machine: the hardware there.
     """
 
     settings: dict[str, Any]
@@ -56,6 +57,7 @@ class RecordedRun:
     code: list[str]
     commits: dict[str, str]
     versions: dict[str, str]
+    packages: dict[str, str]
     machine: dict[str, Any]
 
     def as_run(self, folder: Path) -> Run:
@@ -85,6 +87,7 @@ def recorded(run: Run) -> RecordedRun:
         code_sha256=result.code_sha256 or origin.code_sha256,
         code=list(run.code),
         versions=origin.versions,
+        packages=origin.packages,
         machine=as_json(dict(origin.hardware)),
         **{
             name: getattr(run, name)
@@ -121,7 +124,7 @@ def as_plain(run: RecordedRun) -> dict[str, Any]:
 
 _TEXT, _COUNT, _NUMBER = (str,), (int,), (int, float)
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("settings", "metrics", "best", "commits", "versions", "machine"), (dict,)),
+    **dict.fromkeys(("settings", "metrics", "best", "commits", "versions", "packages", "machine"), (dict,)),
     **dict.fromkeys(("seed", "steps", "max_steps", "val_tokens", "tokens", "parameters"), _COUNT),
     **dict.fromkeys(("seconds", "tokens_per_second"), _NUMBER),
     **dict.fromkeys(("flops_per_token", "bytes_per_token"), (*_NUMBER, NoneType)),
@@ -144,7 +147,7 @@ def from_plain(plain: Mapping[str, Any]) -> RecordedRun:
     numbers = [*plain["metrics"].values(), *plain["best"].values()]
     if not all(type(number) in (*_NUMBER, NoneType) for number in numbers):
         raise ValueError("a metric is not a number")
-    texts = [*plain["code"], *plain["commits"].values(), *plain["versions"].values()]
+    texts = [*plain["code"], *plain["commits"].values(), *plain["versions"].values(), *plain["packages"].values()]
     if not all(isinstance(text, str) for text in texts) or not plain["steps"]:
         raise ValueError("code, versions or steps are invalid")
     return RecordedRun(**{name: plain[name] for name in _KINDS})

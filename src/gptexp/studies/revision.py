@@ -105,7 +105,11 @@ def score(place: Path, base: Composed) -> float:
     from gptexp.runs.code_hash import code_sha256
 
     file = place / SCORE
-    if file.is_file() and (known := read_json(file)).get("code") == code_sha256() and type(known.get("score")) is float:
+    if (
+        file.is_file()
+        and (known := read_json(file)).get("code") == code_sha256(base.config)
+        and type(known.get("score")) is float
+    ):
         return float(known["score"])
     metric, own = base.config.objective.best_by, find_result(place).metrics
     value = _computed(place, base, metric)
@@ -115,7 +119,7 @@ def score(place: Path, base: Composed) -> float:
             f"{display_path(place)}: {metric} is {value:.4f} by this code and {recorded} by the revision's code; the "
             "revision changes how a model computes or how it is scored. Make the change a setting, and use --idea"
         )
-    write_json(file, {"code": code_sha256(), "score": value})
+    write_json(file, {"code": code_sha256(base.config), "score": value})
     return value
 
 

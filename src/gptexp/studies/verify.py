@@ -13,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 
 from gptexp.config import Config
+from gptexp.config.kinds import kinds_in, require_installed
 from gptexp.report.budget import Reading, read_at
 from gptexp.report.data_block import Report, read_report
 from gptexp.report.reading import Run, find_runs, read_flat_settings, read_run, read_runs
@@ -111,7 +112,7 @@ def choose(claims: Sequence[Claim], row: str | None, everything: bool) -> list[C
 
 def notices(claim: Claim) -> list[str]:
     """Return what differs here from where the run was made, so that bitwise equality is not to be expected."""
-    here, run = code_version(), claim.run
+    here, run = code_version(claim.run.settings), claim.run
     found = []
     if run.code_sha256 != here.code_sha256:
         was = (run.code_sha256 or "unknown")[:8]
@@ -152,6 +153,7 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
         raise RunError(
             f"{claim.name}: was resumed with another schedule ({run.extended}); only its parts can be trained"
         )
+    require_installed(kinds_in(run.settings), run.packages, claim.name)
     with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as place:
         precision = {} if run.precision is None else {"precision": run.precision}
         config = config_for(
