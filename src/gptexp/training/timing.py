@@ -81,10 +81,10 @@ class Times:
         return max(1, cycles * val_every_steps + min(further, val_every_steps - 1))
 
 
-def steps_by_time(config: Config, cost: Cost, train: Train, shared: Path | None) -> int:
+def steps_by_time(config: Config, cost: Cost, train: Train, resolution: Path | None) -> int:
     """Return the number of steps for trainer.max_time. Rank 0 decides; all ranks must call this.
 
-    shared: a file in which the runs of a sweep with the same configuration share the number: the first one measures.
+    resolution: a file in which the runs of a configuration share the number: the first one measures.
     """
     who = rank_environment.current()
     if who is not None and who.rank:
@@ -94,27 +94,27 @@ def steps_by_time(config: Config, cost: Cost, train: Train, shared: Path | None)
             steps = ranks.receive(RESOLVED, timeout=ranks.NO_LIMIT)
         assert steps is not None
         return steps
-    with _held(shared):
-        found = read_steps(shared, config.trainer.length) if shared else None
+    with _held(resolution):
+        found = read_steps(resolution, config.trainer.length) if resolution else None
         if who is not None:
             ranks.send(DECISION, found)
         if found is None:
             found = _measured(config, cost, train)
-            if shared:
-                write_steps(shared, Length(asked=config.trainer.length, max_steps=found))
+            if resolution:
+                write_steps(resolution, Length(asked=config.trainer.length, max_steps=found))
             if who is not None:
                 ranks.send(RESOLVED, found)
     return found
 
 
 @contextmanager
-def _held(shared: Path | None) -> Iterator[None]:
+def _held(resolution: Path | None) -> Iterator[None]:
     """Wait until no other run of the configuration measures."""
-    if shared is None:
+    if resolution is None:
         yield
         return
-    make_folder(shared.parent)
-    with FileLock(shared.with_suffix(".lock")):
+    make_folder(resolution.parent)
+    with FileLock(resolution.with_suffix(".lock")):
         yield
 
 
