@@ -13,7 +13,7 @@ from gptexp.report.page import page
 from support.comparisons import asked, text_of
 from support.run_folders import make_run
 
-TIME = {"asked": {"max_time": "60s"}}
+TIME: dict[str, Any] = {"asked": {"max_time": "60s"}}
 
 
 def two(place: Path, first: dict[str, Any], second: dict[str, Any]) -> list[str]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from gptexp.config.length import LENGTHS
 from gptexp.sweep import job, lengths, store
 from gptexp.sweep.plan import Plan, plan
 from gptexp.sweep.share import sharing_of
+from gptexp.training.length import Length
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, TINY_GPT, command
 
@@ -20,7 +22,7 @@ UNSET = "trainer.max_steps=null"  # TINY gives it
 
 def asked(planned: Plan) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in job.config["trainer"].items() if name in store.LENGTHS and value is not None}
+        {name: value for name, value in job.config["trainer"].items() if name in LENGTHS and value is not None}
         for job in planned.jobs
     ]
 
@@ -78,7 +80,7 @@ def test_seeds_share_a_measured_length_and_other_settings_have_their_own(workpla
     made = store.join(plan([*BASE, *line]))
     paths = [made.resolution_of(job) for job in made.jobs]
     assert paths[0] == paths[1] != paths[2] == paths[3]
-    lengths.store({paths[2]: lengths.Length(asked={"max_time": "1s"}, max_steps=3)})
+    lengths.store({paths[2]: Length(asked={"max_time": "1s"}, max_steps=3)})
     for number in (1, 0, 2):
         job.run(made.folder, number)
     first = json.loads(paths[0].read_text())
