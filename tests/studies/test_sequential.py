@@ -116,9 +116,10 @@ def test_interval_is_infinite_before_six_pairs_then_shrinks() -> None:
 def test_pairs_needed_agree_with_the_growth_of_the_evidence() -> None:
     x = draws(10, (100_000,))
     assert np.diff(log_evidence(x[:1000] + 1, 1.0)).mean() == pytest.approx(growth(1.0), abs=0.05)
-    assert pairs_needed(np.array([0.0, 2.0, 0.0, 2.0]), LEVEL) == math.ceil(math.log(5000) / growth(math.sqrt(3) / 2))
-    assert pairs_needed(np.array([-1.0, 0.5]), LEVEL) is None
-    assert pairs_needed(np.array([1.0]), LEVEL) is None
+    spread = math.sqrt((4 * 0.25 + 4) / 7)
+    assert pairs_needed(np.array([0.0, 2.0, 0.0, 2.0]), 0.5, LEVEL) == math.ceil(math.log(5000) / growth(1 / spread))
+    assert pairs_needed(np.array([-1.0, 0.5]), 0.5, LEVEL) is None
+    assert pairs_needed(np.array([1.0]), 1.0, LEVEL) == math.ceil(math.log(5000) / growth(1.0))
 
 
 def test_far_outliers_give_finite_evidence() -> None:

@@ -25,6 +25,7 @@ BETS = np.array([0.5, 1.0, 2.0])  # effects in units of the scale
 WEIGHTS = np.array([0.25, 0.5, 0.25])
 OPTIMISM = 1.4  # standard errors that are added to the estimated effect before an idea is given up
 CLIP = 3.0  # units of the scale; one outlier does not decide about futility
+PRIOR = 4  # pairs
 FAR = 1e3  # units of the scale; beyond it, numbers could overflow
 COVERAGE = 0.95
 CONTINUE, KEEP, DISCARD, UNDECIDED = range(4)
@@ -93,13 +94,15 @@ def _growth_table() -> tuple[Array, Array]:
     return effects, np.maximum.accumulate(rates)
 
 
-def pairs_needed(gains: Array, level: float) -> int | None:
-    """Return about how many pairs reach the level at the observed mean and spread; None if the mean is not above 0."""
-    mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1)) if np.size(gains) > 1 else 0.0
-    if mean <= 0 or spread == 0:
-        return None
+def pairs_needed(gains: Array, scale: float, level: float) -> int | None:
+    """Return about how many pairs reach the level at the observed mean and spread; None if the mean is not above 0.
+
+    The expected spread counts as much as PRIOR pairs, because few pairs show little of it.
+    """
+    mean, n = float(np.mean(gains)), np.size(gains)
+    spread = np.sqrt((PRIOR * scale**2 + n * np.var(gains)) / (PRIOR + n - 1))
     rate = float(growth(mean / spread))
-    return max(1, int(np.ceil(-np.log(level) / rate))) if rate > 1e-3 else None
+    return max(1, int(np.ceil(-np.log(level) / rate))) if mean > 0 and rate > 1e-3 else None
 
 
 def interval(differences: Array, scale: float, coverage: float = COVERAGE) -> tuple[float, float]:
