@@ -21,9 +21,10 @@ from functools import cache
 
 import numpy as np
 
-BETS = np.array([0.5, 1.0, 2.0])  # effects in units of the scale
-WEIGHTS = np.array([0.25, 0.5, 0.25])
+BETS = np.array([0.5, 1.0, 2.0, 4.0])  # effects in units of the scale
+WEIGHTS = np.array([0.2, 0.4, 0.2, 0.2])
 OPTIMISM = 1.4  # standard errors that are added to the estimated effect before an idea is given up
+SPREAD = 0.5  # of the scale; paired runs may be correlated, so a small effect may be large compared with its spread
 CLIP = 3.0  # units of the scale; one outlier does not decide about futility
 PRIOR = 4  # pairs
 FAR = 1e3  # units of the scale; beyond it, numbers could overflow
@@ -74,8 +75,8 @@ def _is_futile(gains: Array, scale: Array | float, evidence: Array, target: Arra
     """
     n = np.arange(1, evidence.shape[-1] + 1)
     effect = np.clip(np.asarray(gains) / scale, -CLIP, CLIP).cumsum(-1) / n
-    left = np.maximum(most - n, 1)
-    futile: Array = (n < most) & ((target - evidence) / left > growth(effect + OPTIMISM / np.sqrt(n)))
+    hoped = np.where(effect > 0, effect / SPREAD, effect) + OPTIMISM / np.sqrt(n)
+    futile: Array = (n < most) & ((target - evidence) / np.maximum(most - n, 1) > growth(hoped))
     return futile
 
 
