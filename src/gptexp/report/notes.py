@@ -12,6 +12,7 @@ from gptexp.report.columns import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, better_si
 from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import main_effects
+from gptexp.report.equal import held_equal
 from gptexp.report.where import Located
 from gptexp.util.files import display_path
 from gptexp.util.text import printable
@@ -75,6 +76,7 @@ def notes(c: Comparison) -> list[str]:
         *_effects(c),
         *_at(c),
         *_confounded(c),
+        *held_equal(c),
         *_costs(c),
         *_missing(c),
         *_origins(c),

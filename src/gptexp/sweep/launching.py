@@ -19,6 +19,7 @@ from gptexp.config import Config
 from gptexp.config.override_syntax import by_key, quote
 from gptexp.machine import job_slots
 from gptexp.sweep import job
+from gptexp.sweep.lengths import budgets, store
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.share import in_order, in_words, tidy
@@ -55,7 +56,9 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
             remedy = "start it on the login node of the cluster, or use hydra/launcher=cores"
             raise ConfigError(f"hydra/launcher={launcher}: this machine has no SLURM (no srun); {remedy}")
         with held(planned.folder):
+            lengths = budgets(planned)
             sweep = join(planned)
+            store(lengths)
             _announce(sweep, console)
             if len(rates := natural_rates(planned.jobs)) > 1:
                 values = ", ".join(f"{rate:.1e}" for rate in rates)

@@ -16,10 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from gptexp.compose.composition import config_from_plain
+from gptexp.config import Config
+from gptexp.config.length import LENGTHS, seconds_of
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
 from gptexp.training.callbacks.progress import duration
 from gptexp.training.experiment import run_experiment
+from gptexp.training.length import Cost, affordable
 from gptexp.util.files import display_path, read_rows
 from gptexp.util.text import clock, quantity
 
@@ -33,8 +36,18 @@ class Measurement:
     tokens_per_second: float
     tokens_per_step: float
     parameters: int
+    trainable: int
     flops_per_token: float
     bytes: int
+
+    def tokens_of(self, config: Config) -> float:
+        """Return the tokens of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
+        if config.trainer.max_time is not None:
+            return self.tokens_per_second * seconds_of(config.trainer.max_time)
+        cost = Cost(
+            tokens_per_step=round(self.tokens_per_step), flops_per_token=self.flops_per_token, trainable=self.trainable
+        )
+        return self.tokens_per_step * affordable(config, cost)
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -52,7 +65,7 @@ def show(plan: Plan, console: Console) -> None:
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = job.config["trainer"]["max_steps"] * probe.tokens_per_step
+            tokens = probe.tokens_of(config_from_plain(job.config))
             time = tokens / probe.tokens_per_second
             seconds, size = seconds + time, size + probe.bytes
             flops = tokens * probe.flops_per_token
@@ -75,7 +88,8 @@ def _speed_key(job: Job) -> str:
     for name in ("seed", "name", "schedule"):
         settings.pop(name)
     settings["optimizer"] = settings["optimizer"]["kind"]
-    settings["trainer"].pop("max_steps")
+    for name in LENGTHS:
+        settings["trainer"].pop(name)
     return json.dumps(settings, sort_keys=True, default=str)
 
 
@@ -86,7 +100,8 @@ def measure(settings: dict[str, Any]) -> Measurement:
         ValueError: the job cannot be trained.
     """
     short = copy.deepcopy(settings)
-    short["trainer"] |= {"max_steps": STEPS, "val_every_steps": STEPS, "log_every_steps": STEPS // 2}
+    short["trainer"] |= dict.fromkeys(LENGTHS) | {"max_steps": STEPS}
+    short["trainer"] |= {"val_every_steps": STEPS, "log_every_steps": STEPS // 2}
     short["schedule"]["warmup_steps"] = None
     short["callbacks"]["samples"]["tokens"] = 0
     short["logger"]["tensorboard"] = False
@@ -99,11 +114,13 @@ def measure(settings: dict[str, Any]) -> Measurement:
     assert result.tokens
     assert result.steps
     assert result.parameters
+    assert result.trainable_parameters
     assert result.flops_per_token is not None
     return Measurement(
         tokens_per_second=rate,
         tokens_per_step=result.tokens / result.steps,
         parameters=result.parameters,
+        trainable=result.trainable_parameters,
         flops_per_token=result.flops_per_token,
         bytes=3 * last,  # last, previous and best, which is usually another step
     )
