@@ -216,7 +216,7 @@ def _where(c: Comparison) -> Iterator[str]:
     yield f"frequency: share of a token in the training text of {c.baseline.label}"
     yield (
         "repetition in W: tokens of the longest sequence that ends with the token and occurred before in this window; "
-        "from 2 on, the token followed the same token before, which an induction head predicts (arXiv 2209.11895, "
+        "from 2 on, the token followed the same token before, which an induction head can predict (arXiv 2209.11895, "
         "2312.04927)"
     )
     if single := [one.label for one in located if one.total.difference.sd is None]:

@@ -16,7 +16,8 @@ from gptexp.compose.trust import is_in_logs
 from gptexp.config import Config
 from gptexp.config.kinds import kinds_in, require_installed
 from gptexp.report.budget import Reading, flops_per_token, read_at
-from gptexp.report.data_block import Report, read_report
+from gptexp.report.comparison import Comparison
+from gptexp.report.data_block import read_report
 from gptexp.report.reading import Run, find_runs, read_flat_settings, read_run, read_runs
 from gptexp.report.recorded import RecordedRun, recorded
 from gptexp.runs.layout import METRICS
@@ -39,13 +40,13 @@ COUNTS = ("steps", "tokens", "parameters", "val_tokens", "flops_per_token")
 class Claim:
     """A run that is to be verified.
 
-    row: its label. folder: of a run on this machine. report, reading: of a page, and with --at what its table shows.
+    row: its label. folder: of a run on this machine. comparison: of a page. reading: what its table shows of the run.
     """
 
     row: str
     run: RecordedRun
     folder: Path | None = None
-    report: Report | None = None
+    comparison: Comparison | None = None
     reading: Reading | None = None
 
     @property
@@ -86,12 +87,8 @@ def read_claims(path: Path) -> list[Claim]:
         RunError: no such page or run. PageChanged: the page was changed.
     """
     if path.is_file():
-        report = read_report(path)
-        return [
-            Claim(row=row.label, run=run, report=report, reading=reading)
-            for row in report.rows
-            for run, reading in zip(row.runs, row.readings, strict=True)
-        ]
+        reported = read_report(path)
+        return [Claim(row=r.label, run=r.run, comparison=r.comparison, reading=r.reading) for r in reported]
     runs, left_out = read_runs(find_runs([path]))
     if not runs:
         raise RunError(f"{path}: no finished run in it; the first: {left_out[0].folder}: {left_out[0].reason}")
@@ -125,7 +122,7 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
     require_installed(kinds_in(run.settings), run.origin.packages, claim.name)
     trust = trust or (claim.folder is not None and is_in_logs(claim.folder, Path("logs")))
     precision = {"precision": run.result.precision} if run.result.precision else {}
-    with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as temporary, _threads(run):
+    with tempfile.TemporaryDirectory(prefix="gptexp-verify-", ignore_cleanup_errors=True) as temporary, _threads(run):
         place, folder = Path(temporary), Path(temporary) / "run"
         config = config_for(run.settings, place, of=claim.name, trust=trust, device=device, **precision)
         _require_text(config, claim)
@@ -177,7 +174,7 @@ def _differences(run: RecordedRun, config: Config) -> list[str]:
     here, origin = code_version(config), run.origin
     machine = {"machine": platform.machine(), **hardware.describe(hardware.accelerator_of(config))}
     commit = f" of commit {origin.git.commit[:7]}" if origin.git else ""
-    pairs = {f"code{commit}": (run.code_sha256[:8], (here.code_sha256 or "unknown")[:8])}
+    pairs = {f"code{commit}": (", ".join(code[:8] for code in run.code), (here.code_sha256 or "unknown")[:8])}
     pairs |= {f"version of {name}": (origin.versions.get(name, "none"), now) for name, now in here.versions.items()}
     pairs |= {f"machine, {key}": (str(origin.hardware.get(key)), str(machine.get(key))) for key in KIND}
     return [f"{what}: it was {was}, here it is {now}" for what, (was, now) in pairs.items() if was != now]
@@ -211,11 +208,11 @@ Numbers = dict[str, float | None]
 def _numbers(claim: Claim, now: Run) -> tuple[Numbers, Numbers]:
     """All computed numbers by name: the recorded ones, and those of the new run."""
     was, found = ({**run.metrics, **_more(run)} for run in (claim.run.as_run(), now))
-    report, read = claim.report, claim.reading
-    if report and read and report.at and report.amount and report.at != "seconds":  # a time is measured, not computed
-        again = read_at(now, report.metric, report.at, report.amount, report.flops_estimated)
+    c, read = claim.comparison, claim.reading
+    if c and read and c.budget and c.question.at not in (None, "seconds"):  # a time is measured, not computed
+        again = read_at(now, c.metric, str(c.question.at), c.budget, c.flops_estimated)
         for numbers, reading in ((was, read), (found, again)):
-            numbers |= {f"{report.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
+            numbers |= {f"{c.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
     if claim.folder is not None:  # of the steps that both logged: a resumed run may lack its first ones
         logged, again_logged = _logged(claim.folder), _logged(now.folder)
         both = logged.keys() & again_logged.keys()
