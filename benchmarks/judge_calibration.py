@@ -23,9 +23,9 @@ import numpy as np
 import record
 
 from gptexp.studies.ideas import base_of, idea_of
-from gptexp.studies.judge import PILOTS, Asked, SettingsIdea, judge
+from gptexp.studies.judge import PILOTS, Given, judge, settings_idea
 from gptexp.studies.ledger import KEPT
-from gptexp.studies.online import FDR, FWER, Control
+from gptexp.studies.online import FDR, FWER, Rules
 from gptexp.studies.running import line
 from gptexp.studies.sequential import KEEP, decide
 
@@ -68,9 +68,7 @@ def noise(kind: str, generator: np.random.Generator) -> Draw:
     return lambda shape: generator.standard_t(df, shape) / math.sqrt(2 * df / (df - 2))
 
 
-def simulate(
-    kind: str, control: Control, useful: float, *, nights: int, ideas: int, most: int, seed: int = 0
-) -> Counts:
+def simulate(kind: str, control: Rules, useful: float, *, nights: int, ideas: int, most: int, seed: int = 0) -> Counts:
     """Simulate nights; a share `useful` of the ideas has an effect from EFFECTS."""
     generator = np.random.default_rng(seed)
     draw = noise(kind, generator)
@@ -105,7 +103,7 @@ def simulated(options: argparse.Namespace) -> list[dict[str, Any]]:
     print("|---" * (8 + len(EFFECTS)) + "|")
     rows: list[dict[str, Any]] = []
     for kind, noise_of_runs, useful in product((FDR, FWER), NOISES, SHARES):
-        control = Control(kind=kind, ideas=options.ideas)
+        control = Rules(control=kind, ideas=options.ideas)
         sizes = {"nights": options.nights, "ideas": options.ideas, "most": options.max_seeds}
         counts = simulate(noise_of_runs, control, useful, **sizes)
         rows.append({"control": kind, "noise": noise_of_runs, "useful": useful, **figures(counts)})
@@ -166,13 +164,13 @@ def useless(count: int, logs: Path) -> list[dict[str, Any]]:
     base = base_of(SECOND)
     rows: list[dict[str, Any]] = []
     for k in range(1, count + 1):
-        idea = SettingsIdea(base, f"other seeds {k}", shift=k * 10**6)
-        rows.append(judge(base, idea, Asked(), logs, print).entry.as_plain())
+        idea = settings_idea(base, f"other seeds {k}", shift=k * 10**6)
+        rows.append(judge(base, idea, Given(), logs, print).entry.as_plain())
         print(rows[-1]["verdict"], flush=True)
     return rows
 
 
-def night(logs: Path, asked: Asked) -> list[dict[str, Any]]:
+def night(logs: Path, given: Given) -> list[dict[str, Any]]:
     """Judge ten ideas, each against the base with all kept ideas; beside it, a greedy rule that looks at one seed."""
     start = "experiment=speedrun_cpu"
     judged = greedy = start
@@ -180,7 +178,7 @@ def night(logs: Path, asked: Asked) -> list[dict[str, Any]]:
     best = _one_seed(start, logs)
     for idea in NIGHT:
         base = base_of(judged)
-        entry = judge(base, SettingsIdea(idea_of(base, idea), idea), asked, logs, print).entry
+        entry = judge(base, settings_idea(idea_of(base, idea), idea), given, logs, print).entry
         judged += f" {idea}" * (entry.verdict == KEPT)
         score = _one_seed(f"{greedy} {idea}", logs)
         rows.append(
@@ -211,8 +209,8 @@ def main() -> None:
     if options.useless:
         record.save(options.json, useless(options.useless, options.logs))
     elif options.night:
-        asked = Asked(ideas=options.ideas, most=options.max_seeds)
-        record.save(options.json, night(options.logs, asked))
+        given = Given(ideas=options.ideas, most=options.max_seeds)
+        record.save(options.json, night(options.logs, given))
     else:
         record.save(options.json, simulated(options))
 

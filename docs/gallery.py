@@ -31,6 +31,7 @@ def main() -> None:
         "terminal": terminal,
         "tokenizer": lambda: sweep_picture("tokenizer", "--baseline", "tokenizer=char"),
         "block_size": lambda: sweep_picture("block_size"),
+        "where": where,
         "report": report,
         "tensorboard": tensorboard,
         "ladder": ladder,
@@ -120,6 +121,13 @@ def sweep_picture(name: str, *options: str) -> None:
     """Draw the plot of a predefined sweep."""
     gptexp("compare", str(sweep(name, f"sweep={name}")), *options)
     write(f"{name}.png", (Path("logs/sweeps") / name / "report" / "ablation.png").read_bytes())
+
+
+def where() -> None:
+    """Draw in which tokens the difference between two block sizes lies."""
+    settings = ["sweep=block_size", "model.block_size=32,128", "trainer.max_steps=1000"]
+    gptexp("compare", str(sweep("where", *settings)), "--where")
+    write("where.png", Path("logs/sweeps/where/report/where.png").read_bytes())
 
 
 def report() -> None:

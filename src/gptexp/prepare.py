@@ -15,7 +15,8 @@ from gptexp.util.errors import ConfigError, one_line_errors
 @entry_point
 def main() -> None:
     """Entry point of `gptexp prepare`: settings as for training; those of data, tokenizer and objective matter."""
-    register_schemas()
+    with one_line_errors():
+        register_schemas()
     arguments = commandline.checked_arguments(sys.argv[1:])
     with one_line_errors():
         flags = [argument for argument in arguments if argument.startswith("-")]

@@ -13,7 +13,7 @@ from gptexp.data.prepare import prepare
 from gptexp.data.shards import ShardWriter, TokenStore
 from gptexp.evaluation import token_losses
 from gptexp.evaluation.scoring import score_tokens
-from gptexp.evaluation.token_losses import binned_losses, by_frequency, by_place, by_repetition, repeated
+from gptexp.evaluation.token_losses import EVERY_TOKEN, binned_losses, by_frequency, by_place, by_repetition, repeated
 from support.runs import TINY
 from support.trained_runs import opened
 
@@ -83,8 +83,8 @@ def test_binned_losses_add_up_to_the_score(runs: Path, run: str, chunk: int, mon
     model, tokenizer = opened(run)
     data = prepare(compose([*TINY, "data.path=story.txt"]).data, tokenizer, Path("data/cache"))
     score = score_tokens(model, tokenizer, data.val, block_size=16)
-    splits = [by_place(32), by_frequency(data.train, tokenizer.vocab_size), by_repetition(32)]
-    for found in binned_losses(model, tokenizer, data.val, splits, block_size=16):
+    splits = [EVERY_TOKEN, by_place(32), by_frequency(data.train, tokenizer.vocab_size), by_repetition(32)]
+    for found in binned_losses(model, tokenizer, data.val, splits, block_size=16).values():
         assert found.tokens.sum() == score.tokens
         assert found.nats.sum() == pytest.approx(score.nats, rel=1e-6)
 
@@ -100,7 +100,7 @@ def test_losses_by_place_are_those_of_single_forward_passes(runs: Path, monkeypa
         for at in range(1, len(tokens)):
             start = (at - 1) // 16 * 16
             nats.append(-torch.log_softmax(model(tokens[None, start:at])[0, -1], dim=-1)[tokens[at]].item())
-    (found,) = binned_losses(model, tokenizer, data.val, [by_place(32)], block_size=16)
+    (found,) = binned_losses(model, tokenizer, data.val, [by_place(32)], block_size=16).values()
     places = np.arange(len(nats)) % 32
     expected = [sum(n for n, p in zip(nats, places, strict=True) if low <= p < high) for low, high in
                 ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))]  # fmt: skip
@@ -115,6 +115,6 @@ def test_the_token_between_documents_is_context_only(
     assert tokenizer.eot is not None
     tokens = np.array([5, 6, tokenizer.eot, 7, 5, 6, tokenizer.eot, 9, 9, 9])
     store = store_of(tmp_path, tokens, tokenizer.vocab_size)
-    (found,) = binned_losses(model, tokenizer, store, [by_repetition(16)], block_size=16)
+    (found,) = binned_losses(model, tokenizer, store, [by_repetition(16)], block_size=16).values()
     assert found.tokens.sum() == 7
     assert found.nats.sum() == pytest.approx(score_tokens(model, tokenizer, store, block_size=16).nats, rel=1e-6)

@@ -15,11 +15,12 @@ pytest.importorskip("matplotlib")
 
 
 from gptexp.report.comparison import Comparison
+from gptexp.report.data_block import PageChanged, read_report
 from gptexp.report.latex_markdown import latex, markdown
 from gptexp.report.page import page
 from gptexp.report.plots import plots
 from gptexp.report.table import where_csv
-from gptexp.report.where import BinnedLoss, Located, Losses, Where, splits_of
+from gptexp.report.where import ALL, BinnedLoss, Located, Losses, Where, paired
 from support.comparisons import asked, text_of, two_by_three
 from support.pages import Page
 from support.run_folders import make_run
@@ -31,7 +32,10 @@ CLOSED = "block_size 128 against block_size 32, by place in 128"
 def losses(by_seed: dict[int, tuple[float, float]]) -> Losses:
     """Runs whose tokens in the bins `low` and `high` have these losses."""
     return {
-        seed: [BinnedLoss("place in 128", ("low", "none", "high"), TOKENS, TOKENS * np.array([low, 0.0, high]))]
+        seed: {
+            ALL: BinnedLoss((ALL,), TOKENS.sum(keepdims=True), np.array([60 * low + 40 * high])),
+            "place in 128": BinnedLoss(("low", "none", "high"), TOKENS, TOKENS * np.array([low, 0.0, high])),
+        }
         for seed, (low, high) in by_seed.items()
     }
 
@@ -41,7 +45,9 @@ BETTER = losses({1: (2.0, 2.0), 2: (2.1, 2.3), 3: (2.2, 2.5)})
 
 
 def located(ours: Losses = BETTER, theirs: Losses = BASELINE, deviation: float = 0.0, smaller: int = 32) -> Located:
-    return Located("block_size 128", "block_size 32", 128, smaller, *splits_of(ours, theirs), deviation)
+    splits = paired(ours, theirs)
+    (total,) = splits.pop(ALL)
+    return Located("block_size 128", "block_size 32", 128, smaller, splits, total, deviation)
 
 
 def with_where(place: Path, *pairs: Located, absent: tuple[str, ...] = ()) -> Comparison:
@@ -50,8 +56,8 @@ def with_where(place: Path, *pairs: Located, absent: tuple[str, ...] = ()) -> Co
 
 
 def test_differences_are_paired_by_seed_and_add_up() -> None:
-    (split,), total = splits_of(BETTER, BASELINE)
-    low, high = split.bins  # the bin without tokens is dropped
+    splits = paired(BETTER, BASELINE)
+    (total,), (low, high) = splits[ALL], splits["place in 128"]  # the bin without tokens is dropped
     assert (low.label, low.tokens, low.share, high.share) == ("low", 60, 0.6, 0.4)
     assert (low.difference.mean, low.difference.sd) == (0.0, 0.0)
     assert high.difference.mean == pytest.approx(np.mean([-1.0, -0.8, -0.7]))
@@ -65,9 +71,9 @@ def test_differences_are_paired_by_seed_and_add_up() -> None:
 
 def test_only_shared_seeds_count() -> None:
     more = {**BASELINE, **losses({9: (100.0, 100.0)})}
-    assert splits_of(BETTER, more) == splits_of(BETTER, BASELINE)
-    (split,), _ = splits_of(losses({7: (2.0, 2.0), 8: (2.2, 2.2)}), BASELINE)
-    assert [part.difference.test for part in split.bins] == ["Welch's t", "Welch's t"]
+    assert paired(BETTER, more) == paired(BETTER, BASELINE)
+    splits = paired(losses({7: (2.0, 2.0), 8: (2.2, 2.2)}), BASELINE)
+    assert [part.difference.test for part in splits["place in 128"]] == ["Welch's t", "Welch's t"]
 
 
 def test_a_single_seed_has_no_interval_and_a_note(tmp_path: Path) -> None:
@@ -128,6 +134,17 @@ def test_the_page_shows_tables_and_plot(tmp_path: Path) -> None:
     text = " ".join(seen.text.split())
     assert f"Where the difference lies {CLOSED} place in 128" in text
     assert "-0.833 ± 0.379" in text
+
+
+def test_a_changed_digit_in_these_tables_is_found(tmp_path: Path) -> None:
+    html = page(with_where(tmp_path / "runs", located()), {})
+    file = tmp_path / "report.html"
+    file.write_text(html, encoding="utf-8")
+    assert [row.label for row in read_report(file).rows] == ["n_layer 2", "n_layer 4"]
+    assert html.count("-0.833 ±") == 1
+    file.write_text(html.replace("-0.833 ±", "-0.933 ±"), encoding="utf-8")
+    with pytest.raises(PageChanged, match="section: Where the difference lies: was changed"):
+        read_report(file)
 
 
 def test_a_comparison_without_where_has_no_section_for_it(tmp_path: Path) -> None:

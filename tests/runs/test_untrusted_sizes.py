@@ -45,7 +45,7 @@ def test_init_from_refuses_layers_without_weights_before_building(
 
     monkeypatch.chdir(tmp_path)
     ckpt.save(with_model(n_layer=9_999), tmp_path / "a.ckpt")
-    monkeypatch.setattr("gptexp.training.build.measure_model", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr("gptexp.training.basis.measure_model", lambda *_: pytest.fail("a model was built"))
     config = compose(["init_from=a.ckpt", "data=pydocs", "trainer=cpu", f"paths.cache={tmp_path}"])
     with pytest.raises(ValueError, match=r"a\.ckpt: model\.n_layer=9999: must be at most"):
         build_experiment(config, tmp_path / "run", console=Console(quiet=True))

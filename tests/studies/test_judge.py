@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ import pytest
 from gptexp.studies import judge as judging
 from gptexp.studies import ledger
 from gptexp.studies.ideas import base_of, idea_of
-from gptexp.studies.judge import Asked, Outcome, SettingsIdea, judge, seed_of
+from gptexp.studies.judge import Given, Outcome, judge, seed_of, settings_idea
+from gptexp.studies.online import Rules
 from gptexp.studies.running import Line
 from gptexp.util.errors import ConfigError
 from support.runs import TINY, story
@@ -49,7 +50,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def ask(idea: str, base: str = BASE, said: list[str] | None = None, **rules: Any) -> Outcome:
     composed = base_of(base)
     say = (said if said is not None else []).append
-    return judge(composed, SettingsIdea(idea_of(composed, idea), idea), Asked(**rules), LOGS, say)
+    return judge(composed, settings_idea(idea_of(composed, idea), idea), cast("Given", rules), LOGS, say)
 
 
 def test_a_clear_improvement_is_kept_with_its_effect_and_interval(runs: list[tuple[str, int]]) -> None:
@@ -148,7 +149,7 @@ def test_an_improvement_below_the_margin_is_not_kept(runs: list[tuple[str, int]]
 
 def test_the_first_idea_fixes_the_rules_of_its_line(runs: list[tuple[str, int]]) -> None:
     ask(WORSE, most=20, control="fwer", ideas=5)
-    assert ask(USELESS).entry.rules == ledger.Rules(control="fwer", ideas=5, most=20)
+    assert ask(USELESS).entry.rules == Rules(control="fwer", ideas=5, most=20)
     with pytest.raises(ConfigError, match=r"--max-seeds=32: .* begun with 20"):
         ask(BETTER, most=32)
     with pytest.raises(ConfigError, match=r"--margin=0\.1: .* begun with 0\.0"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gptexp.studies.online import FDR, FWER, Control
+from gptexp.studies.online import FDR, FWER, Rules
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NIGHTS, IDEAS = 400, 40
@@ -27,7 +27,7 @@ def calibration(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize("noise", ["normal", "t2.5"])
 def test_share_of_useless_ideas_among_kept_is_at_most_alpha(calibration: Any, noise: str) -> None:
-    control = Control(kind=FDR, alpha=0.2, ideas=IDEAS)
+    control = Rules(control=FDR, alpha=0.2, ideas=IDEAS)
     for useful in (0.0, 0.2):
         counts = calibration.simulate(noise, control, useful, nights=NIGHTS, ideas=IDEAS, most=20)
         share, error = counts.fdr
@@ -40,7 +40,7 @@ def test_share_of_useless_ideas_among_kept_is_at_most_alpha(calibration: Any, no
 
 @pytest.mark.parametrize("noise", ["normal", "t2.5"])
 def test_chance_of_any_useless_idea_is_at_most_alpha(calibration: Any, noise: str) -> None:
-    control = Control(kind=FWER, alpha=0.2, ideas=IDEAS)
+    control = Rules(control=FWER, alpha=0.2, ideas=IDEAS)
     counts = calibration.simulate(noise, control, 0.1, nights=NIGHTS, ideas=IDEAS, most=20)
     chance, error = counts.fwer
     assert 0 < chance <= 0.2 + 3 * error
@@ -48,6 +48,6 @@ def test_chance_of_any_useless_idea_is_at_most_alpha(calibration: Any, noise: st
 
 
 def test_sharing_base_runs_costs_less_than_running_the_base_each_time(calibration: Any) -> None:
-    counts = calibration.simulate("normal", Control(ideas=IDEAS), 0.0, nights=50, ideas=IDEAS, most=20)
+    counts = calibration.simulate("normal", Rules(ideas=IDEAS), 0.0, nights=50, ideas=IDEAS, most=20)
     pairs = sum(rows.sum() for rows in counts.pairs[0.0]) / 50
     assert counts.runs.mean() < 4 + 1.6 * pairs

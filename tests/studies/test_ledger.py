@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gptexp.studies.ledger import Entry, Rules, append, line_of, read, unfinished, verdict_of
+from gptexp.studies.ledger import Entry, append, line_of, read, unfinished, verdict_of
+from gptexp.studies.online import Rules
 from gptexp.util.errors import RunError
 
 START = Entry(

@@ -75,14 +75,14 @@ def test_a_hanging_git_is_killed(checkout: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_failed_diff_keeps_the_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = git._git
+    ask = git.git
 
     def fails(here: Path, *question: str) -> bytes:
         if question[0] == "diff":
             raise subprocess.CalledProcessError(128, "git")
         return ask(here, *question)
 
-    monkeypatch.setattr(git, "_git", fails)
+    monkeypatch.setattr(git, "git", fails)
     found = git.git_state(checkout)
     assert found is not None
     assert (len(found.commit), found.diff) == (40, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import ConfigError, one_line_errors
 from gptexp.util.options import OptionParser
+from gptexp.util.text import printable
 
 if TYPE_CHECKING:
     from gptexp.studies.judge import Outcome
@@ -98,23 +99,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**outcome.entry.as_plain(), "stored": outcome.is_stored}))
     else:
-        print("\n".join(_lines(outcome)))
+        print("\n".join(map(printable, _lines(outcome))))
     return CODES[outcome.entry.verdict or "undecided"]
 
 
 def _judged(arguments: argparse.Namespace) -> Outcome:
     """Compose, check and judge."""
     from gptexp.studies.ideas import base_of, idea_of
-    from gptexp.studies.judge import Asked, Idea, SettingsIdea, judge
-    from gptexp.studies.revision import revision_of
+    from gptexp.studies.judge import Given, judge, settings_idea
+    from gptexp.studies.revision import revision_idea
 
     base = base_of(arguments.base)
-    idea: Idea
-    if arguments.idea is not None:
-        idea = SettingsIdea(idea_of(base, arguments.idea), arguments.idea)
+    if arguments.idea is None:
+        idea = revision_idea(arguments.idea_rev, base)
     else:
-        idea = revision_of(arguments.idea_rev, base)
-    asked = Asked(
+        idea = settings_idea(idea_of(base, arguments.idea), arguments.idea)
+    given = Given(
         control=arguments.control,
         alpha=arguments.alpha,
         ideas=arguments.ideas,
@@ -123,7 +123,7 @@ def _judged(arguments: argparse.Namespace) -> Outcome:
     )
     stream = sys.stderr if arguments.json else sys.stdout
     try:
-        return judge(base, idea, asked, arguments.logs, lambda text: print(text, file=stream, flush=True))
+        return judge(base, idea, given, arguments.logs, lambda text: print(text, file=stream, flush=True))
     except (SystemExit, KeyboardInterrupt):
         print("repeat the command line to continue", file=sys.stderr)
         raise
@@ -196,7 +196,8 @@ def _row(entry: Entry) -> list[str]:
     evidence = "" if entry.evidence is None else f"{entry.evidence:,.2f}"
     pairs = str(len(entry.gains)) if entry.verdict else ""
     verdict = entry.verdict or "unfinished"
-    return [str(entry.t), str(entry.base), entry.idea_text, pairs, effect, evidence, f"{entry.threshold:,.0f}", verdict]
+    idea, of = printable(entry.idea_text), f"{entry.threshold:,.0f}"
+    return [str(entry.t), str(entry.base), idea, pairs, effect, evidence, of, verdict]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def _refuse_sweep(started: Rank) -> None:
 
 def lead() -> None:
     """Compose, check and run, as the only process or as rank 0."""
-    register_schemas()
+    with one_line_errors():
+        register_schemas()
     os.environ[COMMAND] = command_line()
     if (overrides := commandline.sweep_overrides(sys.argv[1:])) is not None:
         _sweeps().main(overrides, task)

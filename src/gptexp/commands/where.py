@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from gptexp.config.conversion import from_plain
 from gptexp.report.comparable import PER_BYTE, NotComparable, objective_of, schema_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.reading import Run
-from gptexp.report.where import BinnedLoss, Located, Losses, Where, splits_of
+from gptexp.report.where import ALL, BinnedLoss, Located, Losses, Where, paired
 from gptexp.runs.finding import find_checkpoint
 from gptexp.util.files import display_path
 
@@ -50,7 +49,8 @@ def with_where(c: Comparison, arguments: argparse.Namespace) -> Comparison:
 
 
 def _pair(row: Row, baseline: Row, losses: Losses, theirs: Losses) -> Located:
-    splits, total = splits_of(losses, theirs)
+    splits = paired(losses, theirs)
+    (total,) = splits.pop(ALL)
     sizes = sorted((_block_size(row), _block_size(baseline)))
     apart = max(_deviation(row, losses), _deviation(baseline, theirs))
     return Located(row.label, baseline.label, sizes[1], sizes[0], splits, total, apart)
@@ -59,7 +59,7 @@ def _pair(row: Row, baseline: Row, losses: Losses, theirs: Losses) -> Located:
 def _deviation(row: Row, losses: Losses) -> float:
     """The largest difference between the loss of a run here and in its result.json."""
     recorded = {reading.run.seed: reading.run.metrics["val/loss"] for reading in row.readings}
-    return max(abs(float(run[0].nats.sum() / run[0].tokens.sum()) - recorded[seed]) for seed, run in losses.items())
+    return max(abs(float(run[ALL].nats[0] / run[ALL].tokens[0]) - recorded[seed]) for seed, run in losses.items())
 
 
 def _block_size(row: Row) -> int:
@@ -90,10 +90,10 @@ class Scorer:
                     self.absent.append(f"{folder}: {str(error).removeprefix(f'{reading.run.folder}: ')}")
         return found
 
-    def _score(self, run: Run, windows: list[int]) -> list[BinnedLoss]:
+    def _score(self, run: Run, windows: list[int]) -> dict[str, BinnedLoss]:
         path = find_checkpoint(str(run.folder))
 
-        from gptexp.evaluation.token_losses import binned_losses, by_frequency, by_place, by_repetition
+        from gptexp.evaluation.token_losses import EVERY_TOKEN, binned_losses, by_frequency, by_place, by_repetition
         from gptexp.objectives.loading import load_model
         from gptexp.runs.opening import open_checkpoint
 
@@ -106,7 +106,7 @@ class Scorer:
             raise ValueError("another tokenizer than the baseline: losses of different tokens cannot be paired")
         data = self._data(run, checkpoint, tokenizer)
         self.frequency = self.frequency or [by_frequency(data.train, tokenizer.vocab_size)]
-        splits = [*map(by_place, windows), *self.frequency, *map(by_repetition, windows)]
+        splits = [EVERY_TOKEN, *map(by_place, windows), *self.frequency, *map(by_repetition, windows)]
         return binned_losses(model, tokenizer, data.val, splits, block_size=checkpoint.config["model"]["block_size"])
 
     def _data(self, run: Run, checkpoint: Checkpoint, tokenizer: Tokenizer) -> TextData:
@@ -118,7 +118,7 @@ class Scorer:
             raise ValueError(
                 f"its settings name the corpus to read ({data_text(plain)}); add --trust-data to allow that"
             )
-        key = json.dumps([plain, tokenizer.fingerprint], sort_keys=True, default=str)
+        key = str(checkpoint.data.get("fingerprint"))
         if key not in self.prepared:
             self.prepared[key] = prepare(from_plain("data", plain), tokenizer, self.cache)
         if self.prepared[key].text_sha256 != run.text_sha256:

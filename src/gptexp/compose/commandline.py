@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from gptexp import __version__
-from gptexp.compose.composition import compose
+from gptexp.compose.composition import compose_raw, to_config
 from gptexp.compose.help import help_text, topic_text
 from gptexp.compose.hydra_versions import arguments_parser
 from gptexp.compose.inheritance import check_against_source, with_source
+from gptexp.compose.lengths import removed_lengths
 from gptexp.compose.messages import without_dashes
-from gptexp.compose.overrides import one_batch_setting, quoted
+from gptexp.compose.overrides import one_of_each, quoted
 from gptexp.compose.presets import use_config_dir
 from gptexp.config import Config, SweepConfig
 from gptexp.config.override_syntax import key_of
@@ -34,9 +35,11 @@ def checked_command(arguments: list[str]) -> tuple[list[str], Config | None]:
     config = None
     with one_line_errors():
         parsed = parsed_arguments(arguments)
-        overrides = with_source(one_batch_setting([quoted(override) for override in parsed.overrides]))
+        overrides = with_source(one_of_each([quoted(override) for override in parsed.overrides]))
         if not (parsed.info or parsed.hydra_help or parsed.shell_completion):
-            config = compose(parsed.overrides)
+            composed = compose_raw(parsed.overrides)
+            config = to_config(composed)
+            overrides = [*overrides, *removed_lengths(composed.hydra.overrides.task, overrides)]
             _require_on_command_line(config, parsed.overrides)
             check(config)
             if config.sweep != SweepConfig(dry_run=config.sweep.dry_run):

@@ -21,15 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.compose.hydra_versions import VERSION_BASE
 from gptexp.compose.inheritance import with_source
+from gptexp.compose.lengths import of_last_layer, removes_a_length
 from gptexp.compose.messages import check_groups, closest, explain, setting_names, type_error
-from gptexp.compose.overrides import one_batch_setting, quoted
+from gptexp.compose.overrides import one_of_each, quoted
 from gptexp.compose.presets import conf_dir
 from gptexp.compose.registry import groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, environment_variables
 from gptexp.config.conversion import message_of
 from gptexp.config.fingerprint import completed
 from gptexp.config.kinds import unknown
-from gptexp.config.override_syntax import parse
+from gptexp.config.override_syntax import key_of, parse
 from gptexp.util.errors import ConfigError
 
 
@@ -61,7 +62,9 @@ def _from_base(given: list[str], bases: Bases, config_name: str) -> DictConfig |
     Hydra composes the groups first and then sets the values, with the function that is called here.
     """
     register_schemas()
-    overrides = one_batch_setting([quoted(override) for override in given])
+    if removes_a_length(given):  # that of a preset below may return
+        return None
+    overrides = one_of_each([quoted(override) for override in given])
     values = [override for override in overrides if _sets_a_value(override)]
     choices = tuple(override for override in overrides if override not in values)
     if not all(_chooses_a_group(override) for override in choices):
@@ -112,11 +115,14 @@ def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConf
         ConfigError: naming the override and the remedy.
     """
     register_schemas()
-    overrides = with_source(one_batch_setting([quoted(o) for o in overrides]))
+    overrides = with_source(one_of_each([quoted(o) for o in overrides]))
     check_groups(overrides)
     try:
         with initialize_config_dir(**VERSION_BASE, config_dir=str(conf_dir())):
             composed = hydra_compose(config_name, overrides, return_hydra_config=True)
+            for override in of_last_layer(composed, config_name, overrides):
+                OmegaConf.update(composed, key_of(override), None)
+                composed.hydra.overrides.task.append(override)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(overrides, error)) from None
     except yaml.YAMLError as error:

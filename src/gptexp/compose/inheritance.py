@@ -12,6 +12,7 @@ from gptexp.compose import trust
 from gptexp.config import KINDS, Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import computing_plugins, flatten
+from gptexp.config.length import LENGTHS
 from gptexp.config.override_syntax import by_key, key_of, quote
 from gptexp.machine import slurm
 from gptexp.runs import huggingface
@@ -39,7 +40,7 @@ HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "compile"}  # nev
 # Settings that may differ from those of the interrupted run: its length, hardware and files, but not the computation.
 FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in HARDWARE),
-    "trainer.max_steps",
+    *(f"trainer.{name}" for name in LENGTHS),
     "trainer.log_every_steps",
     "trainer.digests",
     "data.num_workers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import SequenceMatcher, get_close_matches
@@ -15,6 +16,7 @@ from gptexp.compose.other_names import hint, published
 from gptexp.compose.registry import groups, setting_types
 from gptexp.config import KINDS
 from gptexp.config.conversion import message_of
+from gptexp.config.kinds import unknown
 from gptexp.config.override_syntax import parse
 from gptexp.util.errors import ConfigError
 
@@ -57,7 +59,13 @@ def explain(overrides: list[str], error: Exception) -> str:
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
-    return _of_another_kind(overrides, error) or type_error(error) or message_of(error)
+    return _of_another_kind(overrides, error) or _of_no_kind(error) or type_error(error) or message_of(error)
+
+
+def _of_no_kind(error: Exception) -> str | None:
+    """Return an error for a preset whose kind does not exist, or whose package can't be imported."""
+    found = re.fullmatch(r"(.*): Could not load 'schema/(\w+)/(\w+)'.*", message_of(error))
+    return f"{found[1]}: {unknown(found[2], found[3])}" if found and found[2] in KINDS else None
 
 
 def _failed_at(key: str, error: Exception) -> bool:

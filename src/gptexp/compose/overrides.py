@@ -8,6 +8,7 @@ import os
 from hydra.core.override_parser.types import Glob, ValueType
 from omegaconf import IntegerNode, StringNode
 
+from gptexp.compose.lengths import one_length
 from gptexp.compose.registry import groups, setting_types
 from gptexp.config.override_syntax import key_of, parse, quote
 from gptexp.util.errors import ConfigError
@@ -91,6 +92,15 @@ def one_batch_setting(overrides: list[str]) -> list[str]:
     given = {key_of(override) for override in overrides} & {windows, tokens}
     other = {frozenset({windows}): [f"{tokens}=null"], frozenset({tokens}): [f"{windows}=null"]}
     return other.get(frozenset(given), []) + overrides
+
+
+def one_of_each(overrides: list[str]) -> list[str]:
+    """Return the overrides with those that remove what they replace: a batch size or a length of another kind.
+
+    Raises:
+        ConfigError: the overrides give two lengths.
+    """
+    return one_length(one_batch_setting(overrides))
 
 
 def listed(override: str) -> str:

@@ -25,6 +25,7 @@ from gptexp.config.data import (
 )
 from gptexp.config.finetune import FinetuneConfig, LoRAConfig
 from gptexp.config.kinds import KINDS
+from gptexp.config.length import require_one
 from gptexp.config.model import (
     Activation,
     BigramConfig,
@@ -135,9 +136,10 @@ class Config:
             )
         self.objective.check(self.model, self.data)
         self.data.require_whole_windows(self.model.block_size)
-        require(self.trainer.max_steps is not None, "trainer.max_steps", None, "must be a number of steps")
+        require_one(list(self.trainer.length))
         if self.trainer.max_steps is not None:
-            self.schedule.require_warmup(self.trainer.max_steps)
+            steps = self.trainer.max_steps
+            self.schedule.require_warmup(steps, f"trainer.max_steps={steps}")
         for name, plugin in self.callbacks.plugins.items():
             monitor = plugin.get("monitor") if isinstance(plugin, dict) else None
             require(

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from gptexp.config import KINDS, CallbacksConfig, LoggerConfig, TrainerConfig
+from gptexp.config.length import LENGTHS, asked
 from gptexp.config.plugins import computing
 
 # Where and how a run computes, and what it records. These settings change the loss at most by rounding errors.
@@ -63,6 +64,8 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(values.get("plugins"), Mapping):
                 values["plugins"] = {name: _with_present_path(plugin) for name, plugin in values["plugins"].items()}
             schema = WITHOUT_KINDS.get(group) or KINDS.get(group, {}).get(str(values.get("kind")))
+            if group == "trainer" and asked(values):  # the length that it gives, not the default
+                values = {**dict.fromkeys(LENGTHS), **values}
             whole[group] = _with_defaults(values, _defaults(schema)) if schema else values
     return whole
 
@@ -129,11 +132,13 @@ def settings_that_matter(settings: Mapping[str, Any], also: Iterable[str] = ()) 
     flat, defaults = flatten(settings), {f"{group}.kind": kind for group, kind in DEFAULT_KINDS.items()}
     plugins = computing_plugins(flat)
     kept = {*also, *(["trainer.val_every_steps"] if plugins else [])}  # they run at validations
+    unused = dict.fromkeys(f"trainer.{name}" for name in LENGTHS)  # earlier versions had only trainer.max_steps
+    left_out = [*defaults.items(), *unused.items()]
     return {
         key: value
         for key, value in flat.items()
         if key in kept
-        or (matters(key) and (key, value) not in defaults.items() and (key in plugins or not key.startswith(PLUGINS)))
+        or (matters(key) and (key, value) not in left_out and (key in plugins or not key.startswith(PLUGINS)))
     }
 
 

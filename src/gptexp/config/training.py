@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from omegaconf import II
 
+from gptexp.config.length import LENGTHS, asked, require_budget, seconds_of
 from gptexp.config.rules import require, require_at_least, require_fraction
 
 Accelerator = Enum("Accelerator", ["auto", "cpu", "gpu", "mps"])
@@ -104,15 +105,11 @@ class ScheduleConfig:
         """Return the factor of the peak learning rate at a step from `warmup` on; steps are counted from 0."""
         return 1.0
 
-    def require_warmup(self, max_steps: int) -> None:
-        """Refuse a warm-up that is longer than a run of so many steps."""
+    def require_warmup(self, max_steps: int, named: str) -> None:
+        """Refuse a warm-up that is longer than the run. named: what gives its steps, for the message."""
         warmup = self.warmup_steps
-        require(
-            warmup is None or warmup <= max_steps,
-            "schedule.warmup_steps",
-            warmup,
-            f"must be at most trainer.max_steps={max_steps}; null means 1/20 of it",
-        )
+        remedy = f"must be at most {named}; null means 1/20 of it"
+        require(warmup is None or warmup <= max_steps, "schedule.warmup_steps", warmup, remedy)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -174,7 +171,16 @@ class TrainerConfig:
     """Length, hardware and numerical precision of training. A step is always an optimizer step."""
 
     max_steps: int | None = 580
-    """Number of optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run. The last given of this and the next four settings is its length."""
+    max_tokens: int | None = None
+    """Length in tokens, with repetitions: the most steps that learn from at most so many."""
+    max_flops: float | None = None
+    """Length in FLOPs of forward and backward passes (1e15), without validation."""
+    tokens_per_parameter: float | None = None
+    """Length in tokens for each parameter that is trained, embeddings included (20)."""
+    max_time: str | None = None
+    """Length in time (30s, 5min, 1h30m), with validation: the number of steps follows from a short measurement on this
+    machine before the first step."""
     val_every_steps: int = 200
     """Steps between two validations. Each also writes a sample and a checkpoint. The last step is always validated."""
     log_every_steps: int = 10
@@ -198,7 +204,13 @@ class TrainerConfig:
     """Whether digests.jsonl records eight bytes of each tensor at each logged step, for gptexp diverge."""
 
     def __post_init__(self) -> None:
-        require_at_least(1, "trainer", self, "max_steps", "val_every_steps", "log_every_steps", "num_nodes")
+        require_at_least(
+            1, "trainer", self, "max_steps", "max_tokens", "val_every_steps", "log_every_steps", "num_nodes"
+        )
+        for name in ("max_flops", "tokens_per_parameter"):
+            require_budget(name, getattr(self, name))
+        if self.max_time is not None:
+            seconds_of(self.max_time)
         require(
             self.gradient_clip is None or self.gradient_clip > 0,
             "trainer.gradient_clip",
@@ -231,6 +243,11 @@ class TrainerConfig:
             devices,
             "must be auto or a number of processes, at least 1",
         )
+
+    @property
+    def length(self) -> dict[str, int | float | str]:
+        """The setting that gives the length of the run, by name."""
+        return asked({name: getattr(self, name) for name in LENGTHS})
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from torch import nn
 from gptexp.data.batches import ValBatches
 from gptexp.data.shards import TokenStore
 from gptexp.evaluation.scoring import nats_by_batch, windows_that_fit
-from gptexp.report.where import BinnedLoss
+from gptexp.report.where import ALL, BinnedLoss
 from gptexp.tokenizers import Tokenizer
 
 CHUNK = 2**16  # tokens that are scored and binned together
@@ -24,9 +24,12 @@ REPETITIONS = ("0 (new token)", "1 (token seen)", "2–3 (pair seen)", "4–7", 
 class Bins:
     """A split of the validation tokens. of: (store, start, stop) -> the bins of tokens start … stop - 1; start >= 1."""
 
-    title: str
+    name: str
     labels: Sequence[str]
     of: Callable[[TokenStore, int, int], np.ndarray]
+
+
+EVERY_TOKEN = Bins(ALL, (ALL,), lambda store, start, stop: np.zeros(stop - start, np.int64))
 
 
 def by_place(window: int) -> Bins:
@@ -90,22 +93,22 @@ def repeated(windows: np.ndarray) -> np.ndarray:
 
 def binned_losses(
     model: nn.Module, tokenizer: Tokenizer, store: TokenStore, splits: Sequence[Bins], *, block_size: int
-) -> list[BinnedLoss]:
-    """Return the loss in the bins of each split, of the tokens and in the windows of validation.
+) -> dict[str, BinnedLoss]:
+    """Return the loss in the bins of each split by its name, of the tokens and in the windows of validation.
 
     Memory is needed for CHUNK tokens, or for one window.
     """
     batch = max(1, min(windows_that_fit(tokenizer, block_size), CHUNK // block_size))
     windows = ValBatches(store, block_size, eot=tokenizer.eot, batch=batch)
-    sums = [BinnedLoss(s.title, s.labels, np.zeros(len(s.labels), np.int64), np.zeros(len(s.labels))) for s in splits]
+    sums = {s.name: BinnedLoss(s.labels, np.zeros(len(s.labels), np.int64), np.zeros(len(s.labels))) for s in splits}
     start = 1
     for found in nats_by_batch(model, windows, "none"):
         stop = min(start + len(found), len(store))  # only the last window is padded, at its end
         scored = store.read(start, stop) != (-1 if tokenizer.eot is None else tokenizer.eot)
         nats = found[: stop - start].double().numpy()[scored]
-        for split, total in zip(splits, sums, strict=True):
+        for split in splits:
             bins = split.of(store, start, stop)[scored]
-            np.add.at(total.tokens, bins, 1)
-            np.add.at(total.nats, bins, nats)
+            np.add.at(sums[split.name].tokens, bins, 1)
+            np.add.at(sums[split.name].nats, bins, nats)
         start = stop
     return sums

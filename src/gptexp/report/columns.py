@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gptexp.config.objective import HIGHER
@@ -13,7 +13,7 @@ from gptexp.report.comparable import schema_of
 from gptexp.report.comparison import TOLERANCE, Comparison, Row
 from gptexp.report.effects import Effect, Level
 from gptexp.report.statistics import Difference, Interval
-from gptexp.report.where import Bin, Split
+from gptexp.report.where import Bin
 from gptexp.util.text import quantity
 
 NOTHING = "–"
@@ -76,16 +76,15 @@ def effect_columns(effect: Effect, places: int) -> list[Column]:
 def where_tables(c: Comparison) -> list[tuple[str, list[Column]]]:
     """Return a caption and the columns of each table of --where: one for each split of each configuration."""
     return [
-        (f"{one.label} against {one.baseline}, by {split.title}", _where_columns(split, one.total))
+        (f"{one.label} against {one.baseline}, by {name}", _where_columns(name, [*bins, one.total]))
         for one in (c.where.located if c.where else ())
-        for split in one.splits
+        for name, bins in one.splits.items()
     ]
 
 
-def _where_columns(split: Split, total: Bin) -> list[Column]:
-    bins = [*split.bins, total]
+def _where_columns(name: str, bins: Sequence[Bin]) -> list[Column]:
     return [
-        Column(split.title, "setting", [part.label for part in bins]),
+        Column(name, "setting", [part.label for part in bins]),
         Column("tokens", "result", [f"{part.share:.1%}" for part in bins]),
         Column("baseline", "result", [f"{part.baseline:.3f}" for part in bins]),
         Column("loss", "result", [f"{part.loss:.3f}" for part in bins]),

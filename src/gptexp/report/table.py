@@ -20,7 +20,7 @@ from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import LeftOut
-from gptexp.report.where import Bin, Located, Split, Where
+from gptexp.report.where import Where
 from gptexp.util.text import printable
 
 WIDEST_SETTING = 28
@@ -108,25 +108,13 @@ def to_csv(c: Comparison) -> str:
 
 def where_csv(where: Where) -> str:
     """Return where.csv: a row for each bin of each split of each configuration, unrounded."""
-    bins = [(one, split, part) for one in where.located for split in one.splits for part in split.bins]
-    return _csv([_bin_numbers(one, split, part) for one, split, part in bins])
-
-
-def _bin_numbers(one: Located, split: Split, part: Bin) -> dict[str, Cell]:
-    return {
-        "configuration": one.label,
-        "baseline": one.baseline,
-        "split": split.title,
-        "bin": part.label,
-        "tokens": part.tokens,
-        "baseline_loss": part.baseline,
-        "loss": part.loss,
-        "difference": part.difference.mean,
-        "difference_low": part.difference.low,
-        "difference_high": part.difference.high,
-        "seeds": part.difference.n,
-        "contribution": part.contribution,
-    }
+    return _csv([
+        {"configuration": one.label, "baseline": one.baseline, "split": name, "bin": part.label, "tokens": part.tokens,
+         "baseline_loss": part.baseline, "loss": part.loss, "difference": part.difference.mean,
+         "difference_low": part.difference.low, "difference_high": part.difference.high, "seeds": part.difference.n,
+         "contribution": part.contribution}
+        for one in where.located for name, bins in one.splits.items() for part in bins
+    ])  # fmt: skip
 
 
 def _csv(table: Sequence[Mapping[str, Cell]]) -> str:

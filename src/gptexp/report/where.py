@@ -1,6 +1,6 @@
 """Where a difference lies: the loss of two configurations in bins of validation tokens, paired by seed.
 
-`evaluation.token_losses` computes a `BinnedLoss` of each run; `located` pairs them. Nothing here imports torch.
+`evaluation.token_losses` computes a `BinnedLoss` of each run; `paired` pairs them. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from gptexp.report.statistics import Difference
 
 @dataclass(frozen=True, eq=False)
 class BinnedLoss:
-    """The loss of one run in the bins of one split.
+    """The loss of one run in K bins. labels, tokens, nats: of each bin; nats are sums."""
 
-    title: of the split, for example `place in 128`. labels, tokens, nats: of each bin, (K,); nats are sums.
-    """
-
-    title: str
     labels: Sequence[str]
     tokens: NDArray[np.int64]
     nats: NDArray[np.float64]
@@ -47,25 +43,18 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Split:
-    """The bins of one split that have tokens."""
-
-    title: str
-    bins: list[Bin]
-
-
-@dataclass(frozen=True)
 class Located:
     """Where one configuration differs from the baseline. window: the larger block_size of both, smaller: the other.
 
-    total: all tokens as one bin. deviation: the largest difference between a loss here and that in result.json.
+    splits: by name, the bins that have tokens. total: all tokens. deviation: the largest difference between a loss
+    here and that in result.json.
     """
 
     label: str
     baseline: str
     window: int
     smaller: int
-    splits: list[Split]
+    splits: dict[str, list[Bin]]
     total: Bin
     deviation: float
 
@@ -78,32 +67,22 @@ class Where:
     absent: list[str]
 
 
-Losses = Mapping[int, Sequence[BinnedLoss]]  # by seed
+ALL = "all"  # the split that has one bin, all tokens
+Losses = Mapping[int, Mapping[str, BinnedLoss]]  # by seed and split
 
 
-def splits_of(losses: Losses, baseline: Losses) -> tuple[list[Split], Bin]:
-    """Return the splits that both have, and all tokens as one bin.
+def paired(losses: Losses, baseline: Losses) -> dict[str, list[Bin]]:
+    """Return the bins of each split.
 
     If at least two seeds are shared, only these count, so that every number belongs to the same runs.
     """
     shared = losses.keys() & baseline.keys()
     if len(shared) > 1 or (shared and min(len(losses), len(baseline)) == 1):
         losses, baseline = ({seed: both[seed] for seed in sorted(shared)} for both in (losses, baseline))
-    ours, theirs = ({seed: {b.title: b for b in run} for seed, run in side.items()} for side in (losses, baseline))
-    names = [binned.title for binned in next(iter(losses.values()))]
-    splits = [
-        Split(name, list(_bins({s: run[name] for s, run in ours.items()}, {s: run[name] for s, run in theirs.items()})))
-        for name in names
-    ]
-    (total,) = _bins(_summed(losses), _summed(baseline))
-    return splits, total
-
-
-def _summed(losses: Losses) -> dict[int, BinnedLoss]:
-    """All tokens of each run as one bin; every split has them all."""
+    ours, theirs = ([*side.items()] for side in (losses, baseline))
     return {
-        seed: BinnedLoss("", ("all",), run[0].tokens.sum(keepdims=True), run[0].nats.sum(keepdims=True))
-        for seed, run in losses.items()
+        name: list(_bins({seed: run[name] for seed, run in ours}, {seed: run[name] for seed, run in theirs}))
+        for name in ours[0][1]
     }
 
 

@@ -25,11 +25,11 @@ def where_figure(where: Where) -> Figure:
 
 
 def _draw(ax: Axes, located: Sequence[Located], nth: int) -> None:
-    splits = sorted((one.splits[nth] for one in located), key=lambda split: -len(split.bins))
-    labels = list(dict.fromkeys(part.label for split in splits for part in split.bins))
-    for index, (one, look) in enumerate(zip(located, looks(len(located), ordered=False), strict=True)):
-        x, shift = [labels.index(part.label) for part in one.splits[nth].bins], 0.1 * (index - (len(located) - 1) / 2)
-        found = [part.difference for part in one.splits[nth].bins]
+    splits = [list(one.splits.values())[nth] for one in located]
+    labels = list(dict.fromkeys(part.label for bins in sorted(splits, key=len, reverse=True) for part in bins))
+    for index, (one, bins, look) in enumerate(zip(located, splits, looks(len(located), ordered=False), strict=True)):
+        x, shift = [labels.index(part.label) for part in bins], 0.1 * (index - (len(located) - 1) / 2)
+        found = [part.difference for part in bins]
         halves = [0.0 if d.low is None or d.high is None else (d.high - d.low) / 2 for d in found]
         ax.errorbar(
             [at + shift for at in x], [d.mean for d in found], halves, fmt=look.marker, linestyle=look.line,

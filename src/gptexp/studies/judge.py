@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, TypedDict
 
 import numpy as np
 
 from gptexp.runs.code_hash import code_sha256
 from gptexp.studies import ledger
 from gptexp.studies.ideas import Composed
-from gptexp.studies.ledger import Entry, Rules
+from gptexp.studies.ledger import Entry
+from gptexp.studies.online import Rules
 from gptexp.studies.running import Line, line
 from gptexp.studies.sequential import (
     CONTINUE,
@@ -33,51 +34,57 @@ MOST_SEEDS = 900
 PILOTS = 4
 
 
-class Idea(Protocol):
-    """What is judged."""
-
-    @property
-    def key(self) -> str:
-        """Identity of the settings, or the commit."""
-
-    @property
-    def text(self) -> str:
-        """What the user typed."""
-
-    @property
-    def became(self) -> str:
-        """Identity of the settings of a base that adopts the idea."""
-
-    def gain(self, line: Line, entry: Entry, base: Composed, seed: int) -> float:
-        """Return the score of the base minus the score of the idea on a seed."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """Rules as the command line gives them; None: as in the line, else the default."""
+class Idea:
+    """What is judged.
 
-    control: str | None = None
-    alpha: float | None = None
-    ideas: int | None = None
-    most: int | None = None
-    margin: float | None = None
+    key: identity of its settings, or its commit. text: as typed. became: identity of a base that adopts it.
+    gain: returns the score of the base minus the score of the idea on a seed, and runs what is missing.
+    """
 
-    def rules(self, entries: list[Entry]) -> Rules:
-        """Return the rules of a line, which its first idea fixes.
+    key: str
+    text: str
+    became: str
+    gain: Callable[[Line, Entry, Composed, int], float]
 
-        Raises:
-            ConfigError: another rule is asked for.
-        """
-        given = {name: value for name in Rules.__dataclass_fields__ if (value := getattr(self, name)) is not None}
-        rules = entries[0].rules if entries else Rules(**given)
-        for name, value in given.items():
-            if value != getattr(rules, name):
-                flag = "--max-seeds" if name == "most" else f"--{name}"
-                raise ConfigError(
-                    f"{flag}={value}: this line of bases was begun with {getattr(rules, name)}, and a change would "
-                    "invalidate its error control; leave the option out, or use another --logs folder"
-                )
-        return rules
+
+def settings_idea(idea: Composed, changes: str, shift: int = 0) -> Idea:
+    """Return an idea that changes settings. shift is added to the seeds of its runs; only the calibration uses it."""
+
+    def gain(line: Line, entry: Entry, base: Composed, seed: int) -> float:
+        score = line.run(f"base{entry.base}", base.config, seed)
+        return score - line.run(f"idea{entry.t}", idea.config, seed + shift)
+
+    key = f"{idea.identity}+{shift}" if shift else idea.identity
+    return Idea(key=key, text=changes, became=idea.identity, gain=gain)
+
+
+class Given(TypedDict, total=False):
+    """Rules as the command line gives them; without a value: as in the line, else the default."""
+
+    control: str | None
+    alpha: float | None
+    ideas: int | None
+    most: int | None
+    margin: float | None
+
+
+def rules_of(entries: list[Entry], given: Given) -> Rules:
+    """Return the rules of a line, which its first idea fixes.
+
+    Raises:
+        ConfigError: another rule is given.
+    """
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    rules = entries[0].rules if entries else replace(Rules(), **values)
+    for name, value in values.items():
+        if value != getattr(rules, name):
+            raise ConfigError(
+                f"{'--max-seeds' if name == 'most' else f'--{name}'}={value}: this line of bases was begun with "
+                f"{getattr(rules, name)}, and a change would invalidate its error control; leave the option out, or "
+                "use another --logs folder"
+            )
+    return rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ class Outcome:
 Say = Callable[[str], None]
 
 
-def judge(base: Composed, idea: Idea, asked: Asked, logs: Path, say: Say) -> Outcome:
+def judge(base: Composed, idea: Idea, given: Given, logs: Path, say: Say) -> Outcome:
     """Return the verdict on an idea; repeat the call to continue one that was interrupted.
 
     Raises:
@@ -102,7 +109,7 @@ def judge(base: Composed, idea: Idea, asked: Asked, logs: Path, say: Say) -> Out
     name = ledger.line_of(ledger.read(path), base.identity) or base.identity
     with line(logs / FOLDER / name, name, base.config) as runs:
         entries = [entry for entry in ledger.read(path) if entry.line == name]
-        entry = _entry(entries, name, base, idea, asked.rules(entries), runs)
+        entry = _entry(entries, name, base, idea, rules_of(entries, given), runs)
         if stored := ledger.verdict_of(entries, entry):
             return Outcome(stored, is_stored=True)
         if entry.level <= 0:
@@ -197,29 +204,3 @@ def _test(entry: Entry, base: Composed, idea: Idea, runs: Line, say: Say) -> Ent
         high=high if math.isfinite(high) else None,
         needed=pairs_needed(tested, entry.level),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsIdea:
-    """An idea that changes settings. shift is added to the seeds of its runs; only the calibration uses it."""
-
-    idea: Composed
-    changes: str
-    shift: int = 0
-
-    @property
-    def key(self) -> str:
-        return f"{self.idea.identity}{f'+{self.shift}' if self.shift else ''}"
-
-    @property
-    def text(self) -> str:
-        return self.changes
-
-    @property
-    def became(self) -> str:
-        return self.idea.identity
-
-    def gain(self, line: Line, entry: Entry, base: Composed, seed: int) -> float:
-        """Return the score of the base minus the score of the idea on a seed."""
-        score = line.run(f"base{entry.base}", base.config, seed)
-        return score - line.run(f"idea{entry.t}", self.idea.config, seed + self.shift)

@@ -5,39 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from gptexp.studies.online import FDR, FWER, Control
+from gptexp.studies.online import FDR, FWER, Rules
 from gptexp.util.errors import RunError
 from gptexp.util.files import append_descriptor, read_text, require_no_link
 
 LEDGER = "ledger.jsonl"
 KEPT = "keep"
-DEFAULT_MOST, DEFAULT_MARGIN = 32, 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
-    """What is fixed for all ideas of a line, because choosing it by results would make the errors larger.
-
-    most: pairs of seeds for one idea. margin: smallest improvement of interest, in units of the metric.
-    """
-
-    control: str = FDR
-    alpha: float = 0.05
-    ideas: int = 200
-    most: int = DEFAULT_MOST
-    margin: float = DEFAULT_MARGIN
-
-    def level(self, t: int, kept: int) -> float:
-        """Return the level of idea number t; see `Control.level`."""
-        return Control(kind=self.control, alpha=self.alpha, ideas=self.ideas).level(t, kept)
 
 
 def now() -> str:
@@ -132,7 +111,10 @@ def _entry(path: Path, number: int, line: str) -> Entry:
 
 def append(path: Path, entry: Entry) -> None:
     """Append an entry and flush it to the disk."""
-    with locked(path):
+    lock = path.with_name(f".{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    require_no_link(lock)
+    with FileLock(lock):
         _drop_incomplete_line(path)
         descriptor = append_descriptor(path)
         try:
@@ -140,16 +122,6 @@ def append(path: Path, entry: Entry) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the ledger; wait while another process writes."""
-    lock = path.with_name(f".{path.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    require_no_link(lock)
-    with FileLock(lock):
-        yield
 
 
 def _drop_incomplete_line(path: Path) -> None:

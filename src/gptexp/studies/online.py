@@ -37,24 +37,28 @@ EVEN = 0.8  # share of gamma that is spread evenly over the first ideas; the res
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Control:
-    """Which error is controlled over a line, and for how many ideas it is planned."""
+class Rules:
+    """What is fixed for all ideas of a line, because choosing it by results would make the errors larger.
 
-    kind: str = FDR
+    control: the error that is at most alpha. ideas: how many are planned for. most: pairs of seeds for one idea.
+    margin: smallest improvement of interest, in units of the metric.
+    """
+
+    control: str = FDR
     alpha: float = 0.05
     ideas: int = 200
+    most: int = 32
+    margin: float = 0.0
 
     def level(self, t: int, kept: int) -> float:
         """Return the level of idea number t, from 1, if `kept` ideas were kept before the base's first run.
 
         It is 0 if no further idea may be judged.
         """
-        if self.kind == FWER:
+        if self.control == FWER:
             return self.alpha / self.ideas if t <= self.ideas else 0.0
         return min(0.5, self.alpha * self.gamma(t) * (kept + 1))
 
     def gamma(self, t: int) -> float:
         """Return the share of alpha that idea number t has; the shares of all t sum to 1."""
-        if t <= self.ideas:
-            return EVEN / self.ideas
-        return (1 - EVEN) * self.ideas / (t * (t - 1))
+        return EVEN / self.ideas if t <= self.ideas else (1 - EVEN) * self.ideas / (t * (t - 1))

@@ -16,11 +16,12 @@ from gptexp.runs.finding import stored_settings
 from gptexp.runs.layout import CHECKPOINTS, JOB_LOG, LAST, has_checkpoint
 from gptexp.runs.result import find_result, is_finished
 from gptexp.studies.ideas import Composed, require_equal_budget
+from gptexp.studies.judge import Idea
 from gptexp.studies.ledger import Entry
 from gptexp.studies.running import Line
 from gptexp.util.errors import BY_SIGNAL, ConfigError, RunError
 from gptexp.util.files import append_descriptor, display_path, make_folder, read_json, read_text, write_json
-from gptexp.util.git import REDIRECTIONS
+from gptexp.util.git import git
 from gptexp.util.package import PACKAGE
 
 FLAG = "--idea-rev"
@@ -29,16 +30,11 @@ TOLERANCE = 2e-3  # relative; the revision may validate in another precision
 
 
 @dataclass(frozen=True)
-class RevisionIdea:
-    """A revision as an idea. commit: its full hash. became: the settings stay those of the base."""
+class Revision:
+    """A revision of the code. text: as typed. commit: its full hash."""
 
     text: str
     commit: str
-    became: str
-
-    @property
-    def key(self) -> str:
-        return self.commit
 
     def gain(self, line: Line, entry: Entry, base: Composed, seed: int) -> float:
         """Return the score of the base minus the score of the idea on a seed, both scored by this process's code."""
@@ -53,11 +49,11 @@ class RevisionIdea:
     def _tree(self, line: Line) -> Path:
         """Return the work tree of the revision in the folder of the line; an incomplete or changed one is replaced."""
         tree = (line.folder / f"code-{self.commit[:12]}").resolve()
-        if not (tree / "src" / "gptexp").is_dir() or _git(tree, "status", "--porcelain", "--untracked-files=no"):
-            _git(PACKAGE, "worktree", "prune")
+        if not (tree / "src" / "gptexp").is_dir() or _git("status", "--porcelain", "--untracked-files=no", folder=tree):
+            _git("worktree", "prune")
             if tree.exists():
-                _git(PACKAGE, "worktree", "remove", "--force", "--", str(tree))
-            _git(PACKAGE, "worktree", "add", "--detach", "--force", "--", str(tree), self.commit)
+                _git("worktree", "remove", "--force", "--", str(tree))
+            _git("worktree", "add", "--detach", "--force", "--", str(tree), self.commit)
         if hash_files(package_files(tree / "src" / "gptexp")) == hash_files(package_files(PACKAGE)):
             raise ConfigError(f"{FLAG} {self.text}: has the Python code of the base; give changed settings with --idea")
         return tree
@@ -79,7 +75,7 @@ class RevisionIdea:
             raise RunError(f"{FLAG} {self.text}: training failed: {error} (see {display_path(place / JOB_LOG)})")
 
 
-def revision_of(text: str, base: Composed) -> RevisionIdea:
+def revision_idea(text: str, base: Composed) -> Idea:
     """Return the idea of --idea-rev.
 
     Raises:
@@ -88,16 +84,16 @@ def revision_of(text: str, base: Composed) -> RevisionIdea:
     if base.config.objective.kind != "lm":
         raise ConfigError(f"{FLAG}: supports only objective=lm, not {base.config.objective.kind}; use --idea")
     try:
-        top = Path(_git(PACKAGE, "rev-parse", "--show-toplevel"))
+        top = Path(_git("rev-parse", "--show-toplevel"))
     except RunError:
         top = Path("/")
     if (top / "src" / "gptexp").resolve() != PACKAGE.resolve():
         raise ConfigError(f"{FLAG} {text}: this gptexp is not in a git checkout; clone the repository, or use --idea")
     try:
-        commit = _git(PACKAGE, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
+        commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
     except RunError:
         raise ConfigError(f"{FLAG} {text}: no such revision in {top}; `git branch` lists branches") from None
-    return RevisionIdea(text, commit, base.identity)
+    return Idea(key=commit, text=text, became=base.identity, gain=Revision(text, commit).gain)
 
 
 def score(place: Path, base: Composed) -> float:
@@ -156,18 +152,13 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(*arguments: str, folder: Path = PACKAGE) -> str:
     """Return the output of git.
 
     Raises:
         RunError: git is not installed or fails.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
-    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except OSError as error:
-        raise RunError(f"{FLAG}: git can't be started: {error.strerror}") from None
-    if done.returncode:
-        raise RunError(f"{FLAG}: git {arguments[0]}: {os.fsdecode(done.stderr).strip() or 'failed'}")
-    return os.fsdecode(done.stdout).strip()
+        return os.fsdecode(git(folder, *arguments)).strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RunError(f"{FLAG}: git {arguments[0]}: {error}") from None

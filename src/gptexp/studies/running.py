@@ -42,10 +42,6 @@ class Line:
         """Return the run folder of a job."""
         return self.folder / job_name
 
-    def is_complete(self, name: str, seed: int) -> bool:
-        """Return whether an experiment with a seed needs no training."""
-        return find_result(self.place(f"{name},seed={seed}")).status == "completed"
-
     def _number(self, job_name: str, config: Config, seed: int) -> int:
         """Return the number of a job in sweep.yaml; a new job is stored first."""
         sweep = store.read(self.folder)
@@ -70,7 +66,7 @@ def line(folder: Path, name: str, config: Config) -> Iterator[Line]:
     with store.held(folder):
         texts = {key: open_corpus(config.data, Path(config.paths.cache)).fingerprint()}
         if not (folder / SWEEP).exists():
-            store.write(store.Sweep(folder=folder, name=name, retries=0, fixed={}, texts=texts, jobs=[]))
+            store.write(store.Sweep(folder=folder, name=name, retries=0, fixed={}, texts=texts, jobs=[], share=False))
         if store.read(folder).texts.get(key) != texts[key]:
             raise ConfigError(
                 f"{display_path(folder)}: the text of data={key.split()[0]} has changed since the line of bases began; "

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from gptexp.compose.commandline import check
 from gptexp.compose.composition import Bases, compose, compose_raw
+from gptexp.compose.lengths import one_length, same_length, without_replaced
 from gptexp.compose.overrides import jobs_of, listed, one_batch_setting, quoted
 from gptexp.config import Config
 from gptexp.config.conversion import from_plain, to_plain
@@ -84,6 +85,7 @@ def plan(arguments: list[str]) -> Plan:
     typed = [quoted(argument, several=True) for argument in arguments]
     given = {parse(override).get_key_element().lstrip("+"): override for override in typed}  # the last of two wins
     overrides = one_batch_setting(list(given.values()))
+    one_length(overrides)  # two are refused before the jobs are composed
     if "resume" in by_key(overrides):
         raise ConfigError("resume: a sweep continues when its command line is repeated; leave out resume")
     hydra = [override for override in overrides if parse(override).is_hydra_override()]
@@ -161,7 +163,7 @@ def _axes(overrides: list[str], base: DictConfig) -> list[str]:
     given = {key_of(override) for override in overrides}
     params = base.hydra.sweeper.get("params") or {}
     preset = [f"{key}={value}" for key, value in params.items() if key not in given]
-    return [*preset, *overrides]
+    return [*without_replaced(preset, overrides), *overrides]
 
 
 def _composed(job: list[str], bases: Bases | None = None) -> Config:
@@ -185,7 +187,7 @@ def _fixed(overrides: list[str], axes: list[str], swept: list[str]) -> dict[str,
 
 def belongs(key: str, swept: list[str]) -> bool:
     """Return whether a setting is swept, or in a swept group. A model preset may also set the tokenizer."""
-    groups = {*swept, *(["tokenizer"] if "model" in swept else [])}
+    groups = {*swept, *(["tokenizer"] if "model" in swept else []), *same_length(swept)}
     return any(key == name or key.startswith(f"{name}.") for name in groups)
 
 

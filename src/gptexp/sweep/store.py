@@ -13,6 +13,7 @@ from typing import Any
 from gptexp.compose.inheritance import FREE_ON_RESUME
 from gptexp.config import KINDS, best_by
 from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identity, settings_that_matter
+from gptexp.config.length import LENGTHS
 from gptexp.config.sweep import OtherCode
 from gptexp.runs.code_hash import all_code_sha256, code_sha256
 from gptexp.runs.layout import SWEEP, has_checkpoint
@@ -195,7 +196,7 @@ def join(plan: Plan) -> Sweep:
 def _updated(stored: Job, now: Job) -> Job:
     """Return the stored job with paths, loggers and other settings that may change from the new command line."""
     config = {**stored.config, **{group: now.config[group] for group in ("callbacks", "logger", "paths")}}
-    for setting in FREE_ON_RESUME - {"trainer.max_steps"} | {"tokenizer.path"}:
+    for setting in FREE_ON_RESUME - {f"trainer.{name}" for name in LENGTHS} | {"tokenizer.path"}:
         group, _, name = setting.partition(".")
         if name in now.config[group]:
             config[group] = {**config[group], name: now.config[group][name]}

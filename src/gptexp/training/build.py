@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,22 @@ from torch import nn
 from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
-from gptexp.data.batches import BatchPlan, plan_batches, scored
+from gptexp.data.batches import BatchPlan, scored
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
-from gptexp.machine import hardware, ranks
+from gptexp.machine import hardware
 from gptexp.machine.lightning import pl
 from gptexp.models import flops
-from gptexp.models.build import Measured, measure_model, seeded
+from gptexp.models.build import Measured, seeded
 from gptexp.models.lora import adapt, merged
 from gptexp.models.weights import load_weights
-from gptexp.objectives import Objective, implementation
+from gptexp.objectives import Objective
 from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.layout import CHECKPOINTS
-from gptexp.runs.provenance import code_version, names_of_packages
-from gptexp.tokenizers import Tokenizer, load_tokenizer
+from gptexp.runs.provenance import names_of_packages
+from gptexp.tokenizers import Tokenizer
+from gptexp.training.basis import Basis, basis_of, cost_of, length_of, resumed_from_start
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -40,7 +40,7 @@ from gptexp.training.callbacks.record import RunFacts, RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
-from gptexp.training.length import Length, resolve
+from gptexp.training.length import Length
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.plugins import load_plugins
@@ -52,8 +52,6 @@ from gptexp.training.starting_point import (
     has_ended,
     history_since,
     last_sums,
-    open_source,
-    require_same_data,
     require_steps_left,
     restore_callbacks,
 )
@@ -90,39 +88,29 @@ def build_experiment(
     *,
     console: Console,
     world_size: int = 1,
-    steps: int | None = None,
+    resolve: Callable[[Config, Basis], Length] = length_of,
     sharing: Sharing | None = None,
+    also: Iterable[pl.Callback] = (),
 ) -> Experiment:
     """Build the experiment. Settings are checked before anything large is allocated.
 
-    steps: the number of steps of the whole run, if the caller has resolved it. sharing: which first steps other jobs of
-    the sweep share; where one has stored them, this run continues from there.
+    resolve: returns the length of the run. sharing: which first steps other jobs of the sweep share; where one has
+    stored them, this run continues from there. also: further callbacks.
 
     Raises:
         ValueError: the text, the batch, the memory or the source of the weights does not fit.
     """
-    source = open_source(config)
-    tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
-    kind = implementation(config.objective.kind)
-    with ranks.first_then_others(ranks.PREPARED):
-        data = kind.prepare(config, tokenizer, Path(config.paths.cache))
-    ranks.require_alike(_found_here(config, data, source))
-    require_same_data(config, source, data)
-    objective = kind(config.objective, data.tokenizer, data.facts)
-    make = partial(objective.make_model, config.model)
-    size = measure_model(make, config.model.block_size, config.finetune)
-    length = resolve(config, steps)
+    basis = basis_of(config, world_size)
+    source, data, objective, size, plan = basis.source, basis.data, basis.objective, basis.size, basis.plan
+    length = resolve(config, basis)
     max_steps = length.max_steps
-    if source and config.resume:
-        require_steps_left(source, config.resume, folder, max_steps)
+    if basis.resumed and config.resume:
+        require_steps_left(basis.resumed, config.resume, folder, length)
     needed = flops.training_bytes(size.parameters, size.trainable)
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
-    plan = plan_batches(
-        config, vocab_size=objective.vocab_size, world_size=world_size, memory=hardware.activation_memory(config)
-    )
-    tokens_per_step = objective.tokens_per_step(data, config, plan)
-    compiled = hardware.choose_compile(config, max_steps * tokens_per_step * size.flops_per_token)
+    cost = cost_of(config, basis)
+    compiled = hardware.choose_compile(config, max_steps * cost.flops_per_step)
     samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
     prefixes, peak = None, _peak_flops(config, precision[0])
     if sharing is not None:
@@ -137,33 +125,33 @@ def build_experiment(
             objective=objective,
             identity=identity,
             samples=samples,
-            tokens_per_step=tokens_per_step,
+            tokens_per_step=cost.tokens_per_step,
             mfu_per_rate=size.flops_per_token / (peak * world_size) if peak else None,
         )
         if start.run(console):
             config = replace(config, resume=str(folder))
-            source = open_source(config)
-    model = seeded(make, config.seed)
+            basis = resumed_from_start(config, basis)
+    source, first_step = basis.source, basis.first_step
+    model = seeded(basis.make, config.seed)
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
-    first_step = source.step if source and config.resume else 0
     lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
-    ended = source is not None and bool(config.resume) and has_ended(source, max_steps)
+    ended = basis.resumed is not None and has_ended(basis.resumed, max_steps)
     if source and ended:
         lit.score = objective.score(last_sums(source, data))
     best = best_file(source, config) if source and first_step else None
     record = RunRecord(
         folder,
-        tokens_per_step=tokens_per_step,
+        tokens_per_step=cost.tokens_per_step,
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
         peak_flops=peak,
-        facts=_facts(config, length, data, size, source if first_step else None, best is not None),
-        history=history_since(config, max_steps, source if first_step else None),
+        facts=_facts(config, length, data, size, basis.resumed, best is not None),
+        history=history_since(config, max_steps, basis.resumed),
         first_step=first_step,
     )
-    tape = tape_until(source if first_step else None, prefixes) if prefixes else None
+    tape = tape_until(basis.resumed, prefixes) if prefixes else None
     store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
     datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
@@ -177,6 +165,7 @@ def build_experiment(
         *([store] if store else []),
         Checkpoints(folder / CHECKPOINTS, config.callbacks.checkpoint, identity, record, plugins, store),
         ProgressLine(console, record),
+        *also,
     ]
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
@@ -228,19 +217,6 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
         torch.compiler.reset()  # otherwise an earlier job of this process makes the shapes of this one dynamic
         lit.model.compile()
         lit.compiled = True
-
-
-def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
-    """Return what each rank finds on its machine; all ranks of a run must find the same."""
-    code = code_version(config)
-    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": str(code.code_sha256)[:12]}
-    found |= {f"version of {package}": version for package, version in code.versions.items()}
-    return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
-
-
-def _digest(source: ckpt.Checkpoint) -> str:
-    """Return a hash of a few values of each weight, to tell one checkpoint from another."""
-    return hashlib.sha256(str([t.flatten()[:8].tolist() for t in source.model.values()]).encode()).hexdigest()[:12]
 
 
 def _peak_flops(config: Config, precision: str) -> float | None:

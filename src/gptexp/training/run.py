@@ -6,7 +6,9 @@ import shlex
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
@@ -16,17 +18,20 @@ from gptexp.config.conversion import to_plain
 from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.generation.streaming import plain_text
 from gptexp.machine import hardware, rank_environment, ranks, slurm
+from gptexp.machine.lightning import pl
 from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.report.run_curves import draw_run
 from gptexp.runs import writing
 from gptexp.runs.layout import BEST, CHECKPOINTS, LAST
 from gptexp.runs.provenance import write_provenance
 from gptexp.runs.result import Result, interrupted
+from gptexp.training.basis import Basis, cost_of, length_of
 from gptexp.training.build import Experiment, build_experiment
 from gptexp.training.callbacks.bundle import bundle_path
 from gptexp.training.callbacks.progress import duration, say
 from gptexp.training.nonfinite import NonFiniteLoss
 from gptexp.training.sharing import Sharing
+from gptexp.training.timing import steps_by_time
 from gptexp.util.files import display_path, link, make_folder
 from gptexp.util.signals import Interrupted
 from gptexp.util.text import first_line, quantity
@@ -34,11 +39,22 @@ from gptexp.util.text import first_line, quantity
 LONG = 3600.0  # seconds from which a run on a CPU gets a warning
 
 
-def train(config: Config, folder: Path, *, steps: int | None = None, sharing: Sharing | None = None) -> Result:
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    resolution: Path | None = None,
+    sharing: Sharing | None = None,
+) -> Result:
     """Build, fit and record an experiment; return its outcome.
 
-    steps: the number of steps of the whole run, if the caller has resolved it. sharing: what a job of a sweep shares
-    with others.
+    Args:
+        config: the settings.
+        folder: the run folder.
+        steps: the number of steps of the whole run, if the caller has resolved it.
+        resolution: a file in which the runs of a configuration share the number that trainer.max_time gives.
+        sharing: what a job of a sweep shares with others.
 
     Raises:
         ValueError: an error that the user can correct, in one line.
@@ -48,16 +64,18 @@ def train(config: Config, folder: Path, *, steps: int | None = None, sharing: Sh
     console = Console(highlight=False, quiet=rank != 0)
     if hardware.accelerator_of(config) == "cpu":
         hardware.keep_freed_memory()
-    experiment = build_experiment(config, folder, console=console, world_size=world_size, steps=steps, sharing=sharing)
+
+    def measure(basis: Basis) -> int:
+        say(console, f"measuring the steps of trainer.max_time={config.trainer.max_time} …")
+        train_briefly = partial(_train_briefly, folder, basis.first_step, world_size)
+        return steps_by_time(config, cost_of(config, basis), train_briefly, resolution)
+
+    resolve = partial(length_of, steps=steps, measure=measure)
+    experiment = build_experiment(
+        config, folder, console=console, world_size=world_size, resolve=resolve, sharing=sharing
+    )
     config = experiment.config  # it resumes, if the first steps come from another job
-    if rank == 0:
-        facts = {"fingerprint": experiment.data.fingerprint, "text_sha256": experiment.data.text_sha256}
-        machine = hardware.describe(hardware.accelerator_of(config))
-        writing.write_config(folder, to_plain(config))
-        write_provenance(folder, experiment.lit.first_step, facts, machine, config)
-        if experiment.best is not None:
-            _keep_best(experiment.best, folder)
-    announce(console, experiment)
+    _begin(experiment, console)
     if not experiment.ended:
         fit(experiment)
     else:  # killed after its last checkpoint, before result.json was written
@@ -68,6 +86,42 @@ def train(config: Config, folder: Path, *, steps: int | None = None, sharing: Sh
         draw_run(folder)
         conclude(console, experiment, result)
     return result
+
+
+def _begin(e: Experiment, console: Console) -> None:
+    """Write settings and provenance, and print what follows."""
+    if e.trainer.is_global_zero:
+        facts = {"fingerprint": e.data.fingerprint, "text_sha256": e.data.text_sha256}
+        writing.write_config(e.folder, to_plain(e.config))
+        write_provenance(
+            e.folder, e.lit.first_step, facts, hardware.describe(hardware.accelerator_of(e.config)), e.config
+        )
+        if e.best is not None:
+            _keep_best(e.best, e.folder)
+    announce(console, e)
+
+
+def _train_briefly(
+    folder: Path, first_step: int, world_size: int, config: Config, steps: int, also: list[pl.Callback]
+) -> float:
+    """Train some steps in a temporary folder, which is removed; return the seconds that result.json would have.
+
+    folder: of the run, for the message of a signal.
+    """
+    console = Console(quiet=True)
+    resolve = partial(length_of, steps=first_step + steps)
+    with TemporaryDirectory(prefix="gptexp-measure-") as place:
+        e = build_experiment(
+            config, Path(place) / "run", console=console, world_size=world_size, resolve=resolve, also=also
+        )
+        _begin(e, console)
+        try:
+            fit(e)
+        except Interrupted as stop:
+            raise interrupted(stop.signum, folder) from None
+        seconds = e.record.result(e.lit).seconds
+    assert seconds is not None
+    return seconds
 
 
 def _keep_best(best: Path, folder: Path) -> None:
@@ -163,11 +217,13 @@ def announce(console: Console, e: Experiment) -> None:
     tokens, left = steps * per_step, (steps - e.lit.first_step) * per_step
     unit = "symbols" if tokenizer.kind == "char" else "tokens"
     seconds = estimate_seconds(e, left)
+    length = e.record.facts.length
     learned, scored = e.objective.describe(e.data, config, e.plan, steps)
     device = {"cuda": "GPU", "mps": "Apple GPU", "cpu": "CPU"}[hardware.accelerator_of(config)]
     lines = [
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "
         f"{quantity(e.parameters)} parameters{frozen}",
+        *([] if "max_steps" in length.asked else [f"{length.text}: {steps:,} steps"]),
         learned,
         f"{tokens / e.parameters:.1f} tokens per parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
         f"{duration(seconds)} on this {device}",
@@ -188,7 +244,7 @@ def announce(console: Console, e: Experiment) -> None:
         say(
             console,
             f"warning: this takes {duration(seconds)} on a CPU. Try model=mini_gpt, a smaller model.block_size, "
-            "fewer trainer.max_steps, or a machine with a GPU",
+            f"a smaller {length.setting}, or a machine with a GPU",
         )
 
 

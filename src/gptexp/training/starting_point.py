@@ -20,6 +20,7 @@ from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.history import History, segment
 from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
+from gptexp.training.length import Length
 from gptexp.training.module import LitGPT
 from gptexp.training.optimizers import load_named_optimizer_state
 
@@ -40,7 +41,7 @@ def open_source(config: Config) -> ckpt.Checkpoint | None:
     return source
 
 
-def require_steps_left(source: ckpt.Checkpoint, run: str, folder: Path, max_steps: int) -> None:
+def require_steps_left(source: ckpt.Checkpoint, run: str, folder: Path, length: Length) -> None:
     """Refuse to resume a run that has no steps left.
 
     Raises:
@@ -48,15 +49,15 @@ def require_steps_left(source: ckpt.Checkpoint, run: str, folder: Path, max_step
     """
     source_folder = run_folder(find_checkpoint(run))
     in_place = source_folder is not None and source_folder.resolve() == folder.resolve()
-    if in_place and has_ended(source, max_steps):  # killed before it wrote result.json
+    if in_place and has_ended(source, length.max_steps):  # killed before it wrote result.json
         return
     if source.stopped:
         raise ValueError(
             f"resume={run}: a callback, such as early stopping, stopped the run after step {source.step}; "
             f"use init_from={run} to train its weights further"
         )
-    if source.step >= max_steps:
-        raise ValueError(f"resume={run}: already complete ({source.step} steps); raise trainer.max_steps to continue")
+    if source.step >= length.max_steps:
+        raise ValueError(f"resume={run}: already complete ({source.step} steps); raise {length.setting} to continue")
 
 
 def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:

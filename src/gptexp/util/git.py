@@ -24,10 +24,10 @@ class GitState:
 def git_state(folder: Path) -> GitState | None:
     """Return the state of the checkout of gptexp around a folder; None if there is none or git fails."""
     try:
-        top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").rstrip(b"\r\n")))
+        top = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel").rstrip(b"\r\n")))
         if not (top / "src" / "gptexp").is_dir():
             return None  # gptexp is installed inside another repository
-        commit = _git(folder, "rev-parse", "HEAD").decode("ascii", "replace").strip()
+        commit = git(folder, "rev-parse", "HEAD").decode("ascii", "replace").strip()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return GitState(commit, _diff(folder))
@@ -36,14 +36,14 @@ def git_state(folder: Path) -> GitState | None:
 def _diff(folder: Path) -> str | None:
     """Return the uncommitted changes as text, also of files that are not UTF-8; None if git fails."""
     try:
-        found = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+        found = git(folder, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     cut = "\n… (cut: the changes are longer)\n" if len(found) > DIFF_BYTES else ""
     return found[:DIFF_BYTES].decode("utf-8", "replace") + cut
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
+def git(folder: Path, *arguments: str) -> bytes:
     """Return the output of git, at most DIFF_BYTES + 1 bytes.
 
     Raises:

@@ -1,0 +1,154 @@
+"""`trainer.max_time`: the number of steps for which a run takes so long, from a few measured steps of the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from gptexp.config import CheckpointConfig, Config
+from gptexp.config.length import seconds_of
+from gptexp.config.plugins import computing
+from gptexp.config.rules import LARGEST
+from gptexp.machine import hardware, rank_environment, ranks
+from gptexp.machine.lightning import pl
+from gptexp.training.length import Cost, Length, read_steps, write_steps
+from gptexp.training.module import LitGPT
+from gptexp.util.files import make_folder
+
+FIRST = 6  # steps of the first measurement, which also loads libraries and fills caches
+SHARE = 0.08  # of the time asked for, that the second measurement may take
+DECISION, RESOLVED = "shared steps", "resolved steps"  # what rank 0 sends
+
+Train = Callable[[Config, int, list[pl.Callback]], float]
+"""Trains so many steps in a temporary folder, with further callbacks, and returns the seconds of result.json."""
+
+
+class Stopwatch(pl.Callback):
+    """Measures the second half of a few steps, and the validation after them with its sample and checkpoint.
+
+    It must be the last callback, so that a validation contains the work of the others.
+    """
+
+    def __init__(self) -> None:
+        self.step = self.validation = 0.0
+        self._mark = 0.0
+        self._marked = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(lit, LitGPT)
+        half = lit.first_step + (lit.max_steps - lit.first_step) // 2
+        if lit.step == half != self._marked and not (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
+            self._mark, self._marked = _now(lit), half
+
+    def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        now = _now(lit)
+        self.step, self._mark = (now - self._mark) / (lit.step - self._marked), now
+
+    def on_validation_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitGPT)
+        self.validation = _now(lit) - self._mark
+
+
+def _now(lit: LitGPT) -> float:
+    """Return the time when the device is done."""
+    if lit.device.type != "cpu":
+        torch.accelerator.synchronize(lit.device)
+    return time.perf_counter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Seconds of a step, of a validation with its sample and checkpoint, and of the rest of a run."""
+
+    step: float
+    validation: float
+    rest: float
+
+    def steps_within(self, seconds: float, val_every_steps: int) -> int:
+        """Return the most steps whose run takes at most so long, and at least one. The last step is validated."""
+        left = max(0.0, seconds - self.rest)
+        cycle = val_every_steps * self.step + self.validation
+        cycles = int(left // cycle)
+        further = int(max(0.0, left - cycles * cycle - self.validation) // self.step)
+        return max(1, cycles * val_every_steps + min(further, val_every_steps - 1))
+
+
+def steps_by_time(config: Config, cost: Cost, train: Train, shared: Path | None) -> int:
+    """Return the number of steps for trainer.max_time. Rank 0 decides; all ranks must call this.
+
+    shared: a file in which the runs of a sweep with the same configuration share the number: the first one measures.
+    """
+    who = rank_environment.current()
+    if who is not None and who.rank:
+        steps: int | None = ranks.receive(DECISION, timeout=ranks.NO_LIMIT)
+        if steps is None:
+            _measured(config, cost, train)
+            steps = ranks.receive(RESOLVED, timeout=ranks.NO_LIMIT)
+        assert steps is not None
+        return steps
+    with _held(shared):
+        found = read_steps(shared, config.trainer.length) if shared else None
+        if who is not None:
+            ranks.send(DECISION, found)
+        if found is None:
+            found = _measured(config, cost, train)
+            if shared:
+                write_steps(shared, Length(asked=config.trainer.length, max_steps=found))
+            if who is not None:
+                ranks.send(RESOLVED, found)
+    return found
+
+
+@contextmanager
+def _held(shared: Path | None) -> Iterator[None]:
+    """Wait until no other run of the configuration measures."""
+    if shared is None:
+        yield
+        return
+    make_folder(shared.parent)
+    with FileLock(shared.with_suffix(".lock")):
+        yield
+
+
+def _measured(config: Config, cost: Cost, train: Train) -> int:
+    assert config.trainer.max_time is not None
+    seconds, settings = seconds_of(config.trainer.max_time), config.trainer
+    if settings.compile == "auto":
+        settings = replace(settings, compile=False)
+    rough = _times(_short(config, settings), FIRST, train)
+    if config.trainer.compile == "auto":
+        settings = replace(
+            settings, compile=hardware.choose_compile(config, seconds / rough.step * cost.flops_per_step)[0]
+        )
+    if settings.compile is True:  # compiles and fills torch's cache, which the run itself uses
+        rough = _times(_short(config, settings), FIRST, train)
+    steps = max(FIRST, int(SHARE * seconds / rough.step))
+    return _times(_short(config, settings), steps, train).steps_within(seconds, config.trainer.val_every_steps)
+
+
+def _short(config: Config, trainer: Any) -> Config:
+    """Return the settings for a measurement: one validation, after the last step, and no observing plug-ins."""
+    plugins = computing(config.callbacks.plugins)
+    return replace(
+        config,
+        trainer=replace(trainer, val_every_steps=LARGEST),
+        callbacks=replace(
+            config.callbacks, checkpoint=CheckpointConfig(every_steps=None, every_minutes=None), plugins=plugins
+        ),
+        logger=replace(config.logger, plugins={}),
+    )
+
+
+def _times(config: Config, steps: int, train: Train) -> Times:
+    watch = Stopwatch()
+    seconds = train(config, steps, [watch])
+    rest = max(0.0, seconds - steps * watch.step - watch.validation)
+    return Times(step=watch.step, validation=watch.validation, rest=rest)
