@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +95,9 @@ def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -
     assert share.in_order(made, range(6)) == [2, 3, 4, 5, 0, 1]  # the shortest first, seeds in turn
     ordered = [made.jobs[number] for number in share.in_order(made, range(6))]
     steps = [made.steps_of(job) for job in ordered]
-    assert share.steps_to_compute(ordered, steps) == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
-    assert share.in_words(ordered, steps) == "1,836 of 2,800 steps (66%)"
+    computed = share.steps_to_compute(ordered, steps)
+    assert computed == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
+    assert share.in_words(steps, computed) == "1,836 of 2,800 steps (66%)"
     found = share.sharing_of(made, 4)  # 400 steps
     assert found is not None
     assert found.starts == [321, 161]
@@ -100,6 +106,27 @@ def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -
         ("max_steps=200,seed=1", 161),
     }
     assert share.sharing_of(store.join(plan([*line, "sweep.share=false", "sweep.name=alone"])), 4) is None
+
+
+def test_a_dry_run_tells_what_sharing_saves(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    from gptexp.sweep import probe
+
+    measured = probe.Measurement(100.0, 100.0, 1, 1.0, 1)  # a step takes a second
+    monkeypatch.setattr(probe, "measure", lambda settings: measured)
+    line, out = [*BASE, *WSD, "trainer.max_steps=200,400,800", "seed=1,2"], io.StringIO()
+    probe.show(plan(line), Console(file=out, width=80))
+    assert (
+        "1,836 of 2,800 steps (66%) are computed · about 31 minutes; sweep.share=false computes all" in out.getvalue()
+    )
+    assert "6 jobs · about 47 minutes one after another" in out.getvalue()
+    out = io.StringIO()
+    probe.show(plan([*line, "sweep.share=false"]), Console(file=out, width=80))
+    assert "sharing" not in out.getvalue()
+    assert "2,800" not in out.getvalue()
 
 
 # ------------------------------------------------------------------------------------ equality
@@ -268,3 +295,39 @@ def test_jobs_of_several_processes_share(workplace: Path) -> None:
         assert sum(computed(shared)) < 40
         for job in store.read(shared).jobs:
             assert differences(alone / job.name, shared / job.name) == []
+
+
+LADDER = [*TINY, *TINY_GPT, "data.path=story.txt", "schedule=wsd", "schedule.warmup_steps=20", "model.n_layer=2",
+          "trainer.max_steps=200,400,800", "seed=1,2", "trainer.val_every_steps=60", "trainer.log_every_steps=10",
+          "callbacks.checkpoint.every_steps=25"]  # fmt: skip
+
+
+def train(place: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "gptexp.train", "-m", *LADDER, *overrides]
+    return subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", ["basic", "cores"])
+def test_a_ladder_killed_three_times_equals_unshared_runs(workplace: Path, launcher: str) -> None:
+    chosen = [] if launcher == "basic" else ["hydra/launcher=cores", "hydra.launcher.n_jobs=2"]
+    assert train(workplace, *chosen, "sweep.name=alone", "sweep.share=false").wait() == 0
+    assert train(workplace, *chosen, "sweep.name=shared").wait() == 0
+    draw, ended = random.Random(19), 0
+    while ended < 3:
+        process, pause = train(workplace, *chosen, "sweep.name=killed"), draw.uniform(3, 12)
+        deadline = time.monotonic() + pause
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ended += 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert train(workplace, *chosen, "sweep.name=killed").wait() == 0
+    logs = workplace / "logs/sweeps"
+    jobs = [job.name for job in store.read(logs / "alone").jobs]
+    for name in ("shared", "killed"):
+        assert {job: differences(logs / "alone" / job, logs / name / job) for job in jobs} == {job: [] for job in jobs}
+        assert not (logs / name / ".prefixes").exists()
+    assert (sum(computed(logs / "alone")), sum(computed(logs / "shared"))) == (2800, 1836)
+    assert sum(computed(logs / "killed")) <= 0.7 * 2800 if launcher == "basic" else 2800

@@ -21,7 +21,7 @@ from gptexp.machine import job_slots
 from gptexp.sweep import job
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
-from gptexp.sweep.share import in_order, in_words, tidy
+from gptexp.sweep.share import in_order, in_words, steps_to_compute, tidy
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.util.errors import ConfigError, one_line_errors
 from gptexp.util.files import display_path
@@ -104,8 +104,9 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_state(sweep)} · {display_path(sweep.folder)}", soft_wrap=True, markup=False)
-    if sweep.share and (saved := in_words(sweep.jobs, [sweep.steps_of(job) for job in sweep.jobs])):
-        console.print(f"equal first steps are computed once: {saved}", soft_wrap=True, markup=False)
+    steps = [sweep.steps_of(job) for job in sweep.jobs]
+    if sweep.share and (computed := steps_to_compute(sweep.jobs, steps)) != steps:
+        console.print(f"equal first steps are shared: {in_words(steps, computed)} are computed", soft_wrap=True)
 
 
 def _notice(text: str, console: Console) -> None:

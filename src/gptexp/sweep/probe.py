@@ -18,6 +18,7 @@ from rich.text import Text
 from gptexp.compose.composition import config_from_plain
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
+from gptexp.sweep.share import in_words, steps_to_compute
 from gptexp.training.callbacks.progress import duration
 from gptexp.training.experiment import run_experiment
 from gptexp.util.files import display_path, read_rows
@@ -43,24 +44,30 @@ def show(plan: Plan, console: Console) -> None:
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    seconds = size = 0.0
+    seconds = shared = size = 0.0
+    steps = [job.config["trainer"]["max_steps"] for job in plan.jobs]
+    computed = steps_to_compute(plan.jobs, steps) if plan.settings.share else steps
     measured: dict[str, Measurement] = {}
     with console.status("") as status:
-        for number, job in enumerate(plan.jobs, 1):
-            status.update(f"measuring {number} of {len(plan.jobs)}")
+        for number, job in enumerate(plan.jobs):
+            status.update(f"measuring {number + 1} of {len(plan.jobs)}")
             key = _speed_key(job)
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = job.config["trainer"]["max_steps"] * probe.tokens_per_step
+            tokens = steps[number] * probe.tokens_per_step
             time = tokens / probe.tokens_per_second
             seconds, size = seconds + time, size + probe.bytes
+            shared += time * (computed[number] or 0) / steps[number]
             flops = tokens * probe.flops_per_token
             row = [quantity(probe.parameters), quantity(tokens), f"{flops:.1e}", clock(time)]
             table.add_row(Text(job.name), *row, _bytes(probe.bytes))
     console.print(table)
     one = len(plan.jobs) == 1
     jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
+    if shared < seconds:
+        words = f"{in_words(steps, computed)} are computed · {duration(shared)}"
+        console.print(f"equal first steps are shared: {words}; sweep.share=false computes all", soft_wrap=True)
     console.print(
         f"{jobs} on this machine, without validation · {_bytes(size)} below {display_path(plan.folder)}\n"
         "nothing was started; leave out dry_run to start",

@@ -94,8 +94,7 @@ def tidy(sweep: Sweep) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_words(jobs: Sequence[Job], steps: Sequence[int | None]) -> str | None:
-    """Return what sharing saves: `918 of 1,400 steps (66%)`; None if nothing."""
-    computed = steps_to_compute(jobs, steps)
-    few, every = (sum(n for n in counts if n is not None) for counts in (computed, steps))
-    return f"{few:,} of {every:,} steps ({few / every:.0%})" if few < every else None
+def in_words(steps: Sequence[int | None], computed: Sequence[int | None]) -> str:
+    """Return how many of the steps are computed: `1,836 of 2,800 steps (66%)`."""
+    every, few = (sum(n for n in counts if n is not None) for counts in (steps, computed))
+    return f"{few:,} of {every:,} steps ({few / every:.0%})"
