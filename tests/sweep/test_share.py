@@ -307,6 +307,11 @@ def train(place: Path, *overrides: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def written(folder: Path) -> int:
+    """The number of rows in all metrics.csv files, about 300 at the end."""
+    return sum(path.read_text(encoding="utf-8").count("\n") for path in folder.glob("*/metrics.csv"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("launcher", ["basic", "cores"])
@@ -314,20 +319,21 @@ def test_a_ladder_killed_three_times_equals_unshared_runs(workplace: Path, launc
     chosen = [] if launcher == "basic" else ["hydra/launcher=cores", "hydra.launcher.n_jobs=2"]
     assert train(workplace, *chosen, "sweep.name=alone", "sweep.share=false").wait() == 0
     assert train(workplace, *chosen, "sweep.name=shared").wait() == 0
-    draw, ended = random.Random(19), 0
-    while ended < 3:
-        process, pause = train(workplace, *chosen, "sweep.name=killed"), draw.uniform(3, 12)
-        deadline = time.monotonic() + pause
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        ended += 1
+    logs = workplace / "logs/sweeps"
+    for rows in sorted(random.Random(19).sample(range(10, 280), 3)):
+        process, deadline = train(workplace, *chosen, "sweep.name=killed"), time.monotonic() + 200
+        while written(logs / "killed") < rows and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert train(workplace, *chosen, "sweep.name=killed").wait() == 0
-    logs = workplace / "logs/sweeps"
     jobs = [job.name for job in store.read(logs / "alone").jobs]
     for name in ("shared", "killed"):
         assert {job: differences(logs / "alone" / job, logs / name / job) for job in jobs} == {job: [] for job in jobs}
         assert not (logs / name / ".prefixes").exists()
-    assert (sum(computed(logs / "alone")), sum(computed(logs / "shared"))) == (2800, 1836)
-    assert sum(computed(logs / "killed")) <= 0.7 * 2800 if launcher == "basic" else 2800
+    assert sum(computed(logs / "alone")) == 2800
+    sums = [sum(computed(logs / name)) for name in ("shared", "killed")]
+    assert max(sums) < 2800  # in parallel, a job may start before its first steps are stored
+    if launcher == "basic":
+        assert sums == [1836, 1836]
