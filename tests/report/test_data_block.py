@@ -44,11 +44,11 @@ def test_the_block_has_each_runs_settings_metrics_and_origin(tmp_path: Path) -> 
         ("n_layer 4", [1, 2]),
     ]
     run = report.rows[1].runs[1]
-    assert run.metrics["val/bpb"] == 1.9 + 2 / 90  # all digits
+    assert run.result.metrics["val/bpb"] == 1.9 + 2 / 90  # all digits
     assert run.settings["model"]["n_layer"] == 4
     assert run.settings["model"]["position"] == "learned"
     assert "paths" not in run.settings
-    assert (run.steps, run.max_steps, run.text_sha256) == (100, 100, "a" * 64)
+    assert (run.result.steps, run.max_steps, run.result.val["text_sha256"]) == (100, 100, "a" * 64)
 
 
 def test_every_changed_digit_of_a_page_is_found(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_changed_cell_is_named_with_what_it_must_show(tmp_path: Path, at: str 
 
 def test_a_change_of_the_data_is_named_by_row_run_and_field(tmp_path: Path) -> None:
     html = made_page(sweep(tmp_path / "runs"))
-    with pytest.raises(PageChanged, match="data: row 2, run 1, metrics: was changed"):
+    with pytest.raises(PageChanged, match="data: row 2, run 1, result: was changed"):
         read_report(written(tmp_path, html.replace('"val/bpb":1.911', '"val/bpb":1.912', 1)))
 
 
@@ -131,12 +131,20 @@ def test_a_page_without_data_is_refused_with_the_remedy(tmp_path: Path, html: st
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", -1), ("steps", 2**64), ("steps", True), ("metrics", {"val/bpb": "x"}), ("settings", []), ("code", [1])],
+    [
+        ("steps", -1),
+        ("steps", 2**64),
+        ("steps", True),
+        ("metrics", {"val/bpb": "x"}),
+        ("val", {"text_sha256": 1, "tokens": 2041}),
+        ("history", [1]),
+        ("parameters", None),
+    ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, field: str, value: object) -> None:
     def change(block: dict[str, Any]) -> None:
-        shared = block["shared"]["run"]
-        (shared if field in shared else block["rows"][0]["runs"][0])[field] = value
+        shared, own = block["shared"]["run"]["result"], block["rows"][0]["runs"][0]["result"]
+        (own if field in own else shared)[field] = value
 
     html = forged(made_page(sweep(tmp_path / "runs")), change)
     with pytest.raises(PageChanged, match="damaged"):

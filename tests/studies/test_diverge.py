@@ -79,19 +79,15 @@ def test_digests_change_no_number_of_a_run(train: Callable[..., Path]) -> None:
 
 def test_digests_are_equal_after_a_resume(train: Callable[..., Path]) -> None:
     train("whole")
-    train("part")
-    shutil.copytree("part", "killed")
-    lines = Path("killed/digests.jsonl").read_text().splitlines(keepends=True)
-    Path("killed/digests.jsonl").write_text("".join(lines) + '{"step": 7, "dig')  # a kill while it wrote
-    Path("killed/result.json").unlink()
-    longer = ["trainer.max_steps=8", "schedule=constant", "schedule.warmup_steps=0"]
-    train("long", *longer)
-    train("half", *longer[1:], "trainer.val_every_steps=3")
-    overrides = ["resume=half/checkpoints/previous.ckpt", "trainer=cpu", "trainer.max_steps=8"]
-    run_experiment(compose(overrides), Path("resumed"))
-    whole, resumed = read_digests(Path("long")), read_digests(Path("resumed"))
-    assert [found.step for found in resumed] == [4, 5, 6, 7, 8]
-    assert resumed == [found for found in whole if found.step > 3]
+    train("killed", "trainer.val_every_steps=3")
+    Path("killed/result.json").unlink()  # killed after step 6, with a checkpoint of step 3
+    Path("killed/checkpoints/last.ckpt").unlink()
+    with Path("killed/digests.jsonl").open("a") as file:
+        file.write('{"step": 7, "dig')
+    run_experiment(compose(["resume=killed", "trainer=cpu"]), Path("killed"))
+    assert read_digests(Path("killed")) == read_digests(Path("whole"))
+    run_experiment(compose(["resume=whole", "trainer=cpu", "trainer.max_steps=8"]), Path("longer"))
+    assert [found.step for found in read_digests(Path("longer"))] == [7, 8]
 
 
 def test_digests_do_not_depend_on_accumulation_of_equal_windows(train: Callable[..., Path]) -> None:
@@ -122,6 +118,7 @@ def test_another_seed_batch_or_rate_is_named_without_a_replay(
     assert "replaying" not in out
 
 
+@pytest.mark.slow
 def test_another_optimizer_setting_is_named_by_the_replay(
     train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,21 +131,25 @@ def test_another_optimizer_setting_is_named_by_the_replay(
     assert "exp_avg_sq of" in out or "parameter " in out
 
 
+PLANTED = """
+_made = GPT.__init__
+
+def _planted(self, *args, **options):
+    _made(self, *args, **options)
+    self.transformer.h[1].ln_2.eps = 3e-5
+
+GPT.__init__ = _planted
+"""
+
+
 def with_planted_epsilon(place: Path) -> Path:
     """The code of gptexp in which the second layer's ln_2 has another epsilon."""
     copied = place / "other" / "src" / "gptexp"
     source = Path(gptexp.__file__).parent
     shutil.copytree(source.parents[1] / "conf", place / "other" / "conf")
     shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    model = copied / "models" / "gpt.py"
-    text = model.read_text(encoding="utf-8")
-    planted = "\n    made.transformer.h[1].ln_2.eps = 3e-5\n"
-    assert "Model = GPT\n" in text
-    patched = text.replace(
-        "Model = GPT\n",
-        f"def Model(*args: object, **kw: object) -> GPT:\n    made = GPT(*args, **kw){planted}    return made\n",
-    )
-    model.write_text(patched, encoding="utf-8")
+    with (copied / "models" / "gpt.py").open("a", encoding="utf-8") as model:
+        model.write(PLANTED)
     return copied.parent
 
 
@@ -205,6 +206,27 @@ def test_a_wrong_use_is_one_line(
     found = capsys.readouterr().err
     assert error in found
     assert found.count("\n") == 1
+
+
+def test_a_replay_of_settings_from_a_stranger_needs_trust(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("a")
+    train("b", "optimizer.beta2=0.951")
+    settings = Path("b/config.yaml").read_text().replace("story.txt", "/etc/passwd")
+    Path("b/config.yaml").write_text(settings)
+    assert code_of("a", "b") == 2
+    found = capsys.readouterr().err
+    assert "b: can't be replayed: b: its settings name data.kind=text data.path=/etc/passwd; if you trust" in found
+
+
+@pytest.mark.slow
+def test_digests_of_two_ddp_processes_have_the_same_windows(train: Callable[..., Path]) -> None:
+    one = read_digests(train("one"))
+    two = read_digests(train("two", "trainer.devices=2", "trainer.strategy=ddp"))
+    assert [found.step for found in one] == [found.step for found in two]
+    assert [f.tensors.get("windows") for f in one] == [f.tensors.get("windows") for f in two]
+    assert one[0] == two[0]
 
 
 def test_runs_of_different_logged_steps_are_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

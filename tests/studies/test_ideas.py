@@ -68,6 +68,20 @@ def test_an_idea_at_equal_budget_is_composed(idea: str) -> None:
     assert composed.config.trainer == base.config.trainer
 
 
+@pytest.mark.parametrize("length", ["trainer.max_tokens=200", "trainer.max_flops=1e7", "trainer.max_time=5min"])
+def test_a_batch_may_change_if_the_length_is_not_in_steps(length: str) -> None:
+    base = base_of(BASE.replace("trainer.max_steps=2", length))
+    assert idea_of(base, "data.global_batch_size=8").config.data.global_batch_size == 8
+    for other in ("trainer.max_steps=3", "trainer.max_flops=2e7", "trainer.max_time=6min"):
+        with pytest.raises(ConfigError, match=f"^{other}: an idea can't change the length"):
+            idea_of(base, other)
+
+
+def test_a_length_that_depends_on_the_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.tokens_per_parameter: depends on the model"):
+        base_of(BASE.replace("trainer.max_steps=2", "trainer.tokens_per_parameter=2"))
+
+
 def test_the_idea_replaces_settings_of_the_base_and_quotes_are_read() -> None:
     idea = idea_of(base_of(BASE), "'optimizer.lr=0.03'")
     assert idea.config.lr == 0.03

@@ -116,7 +116,7 @@ def test_changed_code_is_a_new_base_of_the_same_line(
     runs: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ask(WORSE).entry
-    monkeypatch.setattr(judging, "code_sha256", lambda: "other")
+    monkeypatch.setattr(judging, "all_code_sha256", lambda: "other")
     said: list[str] = []
     entry = ask(WORSE, said=said).entry
     assert (entry.line, entry.base, entry.t) == (first.line, 1, 2)

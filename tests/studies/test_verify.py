@@ -70,7 +70,7 @@ def shared(**values: Any) -> Change:
 
     def change(block: dict[str, Any]) -> None:
         for name, value in values.items():
-            at = block["shared"]["run"]["settings" if "__" in name else "metrics"]
+            at = block["shared"]["run"]["settings"]
             group, _, key = name.rpartition("__")
             (at.setdefault(group, {}) if group else at)[key] = value
 
@@ -110,7 +110,7 @@ def test_a_changed_cell_ends_before_training(place: Path, capsys: pytest.Capture
 
 def metric(row: int, factor: float) -> Change:
     def change(block: dict[str, Any]) -> None:
-        block["rows"][row]["runs"][0]["metrics"]["val/bpb"] *= factor
+        block["rows"][row]["runs"][0]["result"]["metrics"]["val/bpb"] *= factor
 
     return change
 
@@ -130,13 +130,13 @@ def test_with_other_code_a_difference_may_be_rounding(
 ) -> None:
     def change(block: dict[str, Any]) -> None:
         metric(1, 1 + size)(block)
-        block["shared"]["run"]["code_sha256"] = "0" * 64
-        block["shared"]["run"]["versions"]["torch"] = "1.0"
+        block["shared"]["run"]["result"]["code_sha256"] = "0" * 64
+        block["shared"]["run"]["origin"]["versions"]["torch"] = "1.0"
 
     assert code_of(change_page(change), "--row", "n_layer 2") == code
     out = capsys.readouterr().out
     before, _, after = out.partition("notice: version of torch: it was 1.0, here it is ")
-    assert "notice: code: it was 00000000, here it is " in before
+    assert ": it was 00000000, here it is " in before
     assert ("equal to rounding: largest relative difference" if code == 0 else "not equal: val/bpb is ") in after
 
 
@@ -148,7 +148,7 @@ def test_a_missing_or_changed_text_is_said_before_training(place: Path, capsys: 
     assert code_of("page.html") == 2
     Path("story.txt").write_text(text, encoding="utf-8")
     found = capsys.readouterr()
-    assert "the text or its tokens here differ from those of the run (data fingerprint " in found.err
+    assert "the text or its tokens here differ from those of the run (fingerprint " in found.err
     assert "error: data.path=story.txt: " in found.err
     assert "step" not in found.err.replace("steps", "")
 
@@ -201,7 +201,7 @@ def test_settings_of_a_page_are_checked_by_the_schemas(
 ) -> None:
     def also(block: dict[str, Any]) -> None:
         change(block)
-        block["shared"]["run"]["precision"] = None
+        block["shared"]["run"]["result"]["precision"] = None
 
     assert code_of(change_page(also)) == 2
     assert error in capsys.readouterr().err

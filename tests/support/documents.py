@@ -23,7 +23,17 @@ PAGES = [
     "compare",
     "judge",
 ]
-PAGES += ["fine-tuning", "resume", "reproduce", "scale-out", "published-numbers", "peers", "questions", "notebooks"]
+PAGES += [
+    "fine-tuning",
+    "resume",
+    "reproduce",
+    "verify",
+    "scale-out",
+    "published-numbers",
+    "peers",
+    "questions",
+    "notebooks",
+]
 PAGES += ["glossary"]
 # Pages without commands to run; their links are checked.
 TEXTS = [

@@ -12,7 +12,7 @@ from gptexp.util.options import OptionParser
 from gptexp.util.text import install_extra, printable
 
 if TYPE_CHECKING:
-    from gptexp.studies.verify import Number, Outcome
+    from gptexp.studies.verify import Outcome
 
 BITWISE = "bitwise identical"
 
@@ -61,7 +61,7 @@ def run(path: Path, row: str | None, everything: bool, trust: bool) -> bool:
     chosen, holds = choose(claims, row, everything), True
     for number, claim in enumerate(chosen, 1):
         count = f" ({number} of {len(chosen)})" if len(chosen) > 1 else ""
-        print(printable(f"{claim.name}{count}: training {claim.run.steps:,} steps again"), flush=True)
+        print(printable(f"{claim.name}{count}: training {claim.run.result.steps:,} steps again"), flush=True)
         outcome = verify(claim, trust=trust, say=lambda line: print(printable(f"  notice: {line}"), flush=True))
         print(printable(f"  {verdict(outcome)}"), flush=True)
         holds &= outcome.holds
@@ -83,5 +83,5 @@ def verdict(outcome: Outcome) -> str:
     return f"not equal: {values}; {size}, but rounding explains at most {outcome.allowed:.1e}"
 
 
-def _shown(value: Number) -> str:
+def _shown(value: float | None) -> str:
     return "nothing" if value is None else repr(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -193,30 +193,11 @@ def _as_computed(settings: dict[str, Any], result: Result) -> dict[str, Any]:
 
 
 def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
-    steps, tokens = _needed("steps", result.steps), _needed("tokens", result.tokens)
-    rate = float(_needed("tokens_per_second", result.tokens_per_second))
-    curve, problem = read_curve(folder, tokens_per_step=tokens / steps)
-    val_tokens, sha = result.val.get("texts", result.val.get("tokens")), result.val.get("text_sha256")
-    if not isinstance(sha, str):
-        raise ValueError("no text_sha256")
-    if type(val_tokens) is not int or not 0 < val_tokens < 2**63:
-        raise ValueError(f"the size of its validation text is {val_tokens!r}")
+    tokens_per_step = _needed("tokens", result.tokens) / _needed("steps", result.steps)
+    curve, problem = read_curve(folder, tokens_per_step)
     code, commits = code_versions(folder, result.history or [])
-    return Run(
-        folder=folder,
-        settings=_as_computed(settings, result),
-        seed=settings["seed"],
-        metrics=_metrics(result.metrics),
-        best=_metrics(result.best),
-        text_sha256=sha,
-        val_tokens=val_tokens,
-        steps=steps,
-        tokens=tokens,
-        parameters=_needed("parameters", result.parameters),
-        seconds=_seconds(result, curve, tokens, rate),
-        tokens_per_second=rate,
-        bytes_per_token=result.bytes_per_token,
-        flops_per_token=result.flops_per_token,
+    return replace(
+        make_run(folder, settings, result, _seconds(result, curve)),
         curve=curve,
         curve_problem=problem,
         origin=origin(folder / PROVENANCE),
@@ -226,12 +207,37 @@ def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
     )
 
 
-def _seconds(result: Result, curve: Curve | None, tokens: int, rate: float) -> float:
+def make_run(folder: Path, settings: dict[str, Any], result: Result, seconds: float) -> Run:
+    """Return a run without what only its folder has: curve, origin and code. ValueError: the result is incomplete."""
+    val_tokens, sha = result.val.get("texts", result.val.get("tokens")), result.val.get("text_sha256")
+    if not isinstance(sha, str):
+        raise ValueError("no text_sha256")
+    if type(val_tokens) is not int or not 0 < val_tokens < 2**63:
+        raise ValueError(f"the size of its validation text is {val_tokens!r}")
+    return Run(
+        folder=folder,
+        settings=_as_computed(settings, result),
+        seed=settings["seed"],
+        metrics=_metrics(result.metrics),
+        best=_metrics(result.best),
+        text_sha256=sha,
+        val_tokens=val_tokens,
+        steps=_needed("steps", result.steps),
+        tokens=_needed("tokens", result.tokens),
+        parameters=_needed("parameters", result.parameters),
+        seconds=seconds,
+        tokens_per_second=float(_needed("tokens_per_second", result.tokens_per_second)),
+        bytes_per_token=result.bytes_per_token,
+        flops_per_token=result.flops_per_token,
+    )
+
+
+def _seconds(result: Result, curve: Curve | None) -> float:
     """Training seconds of the whole run; those in result.json count from the last resume."""
     if curve is not None and curve.seconds is not None and not curve.seconds_derived:
         return float(curve.seconds[-1])
     if result.resumed_from:
-        return tokens / rate
+        return _needed("tokens", result.tokens) / _needed("tokens_per_second", result.tokens_per_second)
     return float(_needed("seconds", result.seconds if result.training_seconds is None else result.training_seconds))
 
 

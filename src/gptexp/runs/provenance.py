@@ -105,19 +105,26 @@ def read_provenance(path: Path) -> Provenance:
         OSError: the file is missing or unreadable.
         ValueError: the file is damaged or has a later schema.
     """
-    stored = read_json(path)
+    try:
+        return from_plain(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def from_plain(stored: dict[str, Any]) -> Provenance:
+    """Return the content of a provenance file, which may be untrusted. ValueError: it is damaged."""
     schema = stored.get("schema", SCHEMA)
     if schema != SCHEMA:
-        raise ValueError(f"{path}: schema={schema!r}: this version of gptexp reads schema {SCHEMA}")
+        raise ValueError(f"schema={schema!r}: this version of gptexp reads schema {SCHEMA}")
     hardware, commit = stored.get("hardware") or {}, stored.get("git")
     texts = [stored.get("command") or "", stored.get("directory") or "", stored.get("code_sha256") or ""]
     if not all(isinstance(text, str) for text in texts) or not _is_hardware(hardware):
-        raise ValueError(f"{path}: damaged")
+        raise ValueError("damaged")
     return Provenance(
         command=texts[0],
         directory=stored.get("directory"),
         code_sha256=stored.get("code_sha256"),
-        git=None if commit is None else _git(path, commit),
+        git=None if commit is None else _git(commit),
         versions=_texts(stored.get("versions")),
         packages=_texts(stored.get("packages")),
         hardware=cast("Hardware", hardware),
@@ -133,9 +140,9 @@ def _is_hardware(value: object) -> bool:
     return isinstance(gpus, list) and all(isinstance(name, str) for name in [*gpus, value.get("cpu", "")])
 
 
-def _git(path: Path, stored: object) -> GitState:
+def _git(stored: object) -> GitState:
     if not isinstance(stored, dict) or not isinstance(stored.get("commit"), str):
-        raise ValueError(f"{path}: damaged")
+        raise ValueError("damaged")
     diff = stored.get("diff")
     return GitState(stored["commit"], diff if isinstance(diff, str) else None)
 

@@ -91,7 +91,7 @@ def read_result(folder: Path) -> Result:
         OSError: the file is missing or unreadable.
         ValueError: the file is damaged or has a later schema.
     """
-    return _from_plain(read_json(folder / RESULT))
+    return from_plain(read_json(folder / RESULT))
 
 
 def find_result(folder: Path) -> Result:
@@ -101,7 +101,7 @@ def find_result(folder: Path) -> Result:
     except (OSError, ValueError):
         return Result()
     try:
-        return _from_plain(stored)
+        return from_plain(stored)
     except ValueError:
         status = stored.get("status")
         return Result(status=status if isinstance(status, str) else None)
@@ -144,7 +144,8 @@ _NULLABLE = {
 }
 
 
-def _from_plain(stored: dict[str, Any]) -> Result:
+def from_plain(stored: dict[str, Any]) -> Result:
+    """Return the outcome in the content of result.json, which may be untrusted. ValueError: it is damaged."""
     schema = stored.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise ValueError(f"schema={schema!r}: this version of gptexp reads schema {SCHEMA}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,9 @@ def config_for(
     if len(groups) < 3:
         raise RunError(f"{of}: its settings are not those of a gptexp run")
     groups["trainer"] |= {"num_nodes": 1, "accelerator": _accelerator(device), **trainer}
+    devices = groups["trainer"].get("devices")
+    if isinstance(devices, int) and devices > (os.cpu_count() or 1):
+        groups["trainer"]["devices"] = "auto"
     groups["callbacks"] |= {"checkpoint": {"every_steps": None, "every_minutes": None}, "samples": {"tokens": 0}}
     groups["data"]["num_workers"] = 0
     elsewhere = {

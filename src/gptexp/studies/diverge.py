@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptexp.compose.trust import is_in_logs
 from gptexp.config.fingerprint import flatten
 from gptexp.runs.digests import StepDigests, read_digests
 from gptexp.runs.layout import CHECKPOINTS, CONFIG
 from gptexp.runs.provenance import Provenance, provenance_files, read_provenance
 from gptexp.runs.result import find_result
-from gptexp.studies.replay_steps import Request
+from gptexp.studies.replay_steps import start
 from gptexp.util.errors import RunError
 from gptexp.util.yaml_files import read_yaml
 
@@ -38,19 +38,20 @@ class Run:
     @property
     def facts(self) -> dict[str, str]:
         """What may make two runs part, by name."""
+        origin = self.origin
         flat = {f"setting {key}": value for key, value in flatten(self.settings).items() if not key.startswith(PLACES)}
-        code = {"code": (self.origin.code_sha256 or "unknown")[:8], "data": self.origin.data.get("fingerprint", "")[:8]}
-        versions = {f"version of {name}": version for name, version in self.origin.versions.items()}
-        machine = {f"machine: {key}": self.origin.hardware.get(key) for key in MACHINE}
-        return {
-            name: "null" if value is None else str(value) for name, value in (flat | code | versions | machine).items()
-        }
+        facts = flat | {"code": (origin.code_sha256 or "")[:8], "data": origin.data.get("fingerprint", "")[:8]}
+        facts |= {f"version of {name}": version for name, version in origin.versions.items()}
+        facts |= {f"machine, {key}": origin.hardware.get(key) for key in MACHINE}
+        return {name: "null" if value is None else str(value) for name, value in facts.items()}
 
 
 @dataclass(frozen=True)
 class Parting:
-    """Where two runs part. step, tensor: the first that differ. differing, of: tensors at this step. agreed: the last
-    step at which all tensors are equal, or None."""
+    """Where two runs part: the first step and tensor that differ, and how many tensors of that step.
+
+    agreed: the last step before it at which all tensors are equal, or None.
+    """
 
     step: int
     tensor: str
@@ -64,6 +65,16 @@ class Parting:
         return self.step > 0 and self.tensor not in BEFORE_MODEL
 
 
+@dataclass(frozen=True)
+class Cause:
+    """The first computed tensor that differs. a, b: the values that differ most in a sample of it, if there is one."""
+
+    step: int
+    what: str
+    a: float | None = None
+    b: float | None = None
+
+
 def open_run(folder: Path) -> Run:
     """Read a run.
 
@@ -72,16 +83,10 @@ def open_run(folder: Path) -> Run:
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no run in it (a run's folder has a {CONFIG})")
-    try:
-        settings = read_yaml(folder / CONFIG)
-        files = provenance_files(folder)
-        origin = read_provenance(files[0]) if files else Provenance()
-    except (OSError, ValueError) as error:
-        raise RunError(str(error)) from None
-    steps = read_digests(folder)
+    settings, files, steps = read_yaml(folder / CONFIG), provenance_files(folder), read_digests(folder)
     if not isinstance(settings, dict) or not steps:
         raise RunError(f"{folder}: has no digests; train with trainer.digests=true")
-    return Run(folder, settings, origin, steps)
+    return Run(folder, settings, read_provenance(files[0]) if files else Provenance(), steps)
 
 
 def differences(a: Run, b: Run) -> list[tuple[str, str, str]]:
@@ -102,95 +107,70 @@ def first_difference(a: Sequence[StepDigests], b: Sequence[StepDigests]) -> tupl
     if not common:
         raise RunError("no step was logged by both runs; use the same trainer.log_every_steps")
     agreed = None
-    for number, (step, first, second) in enumerate(common):
+    for number, (step, first, second) in enumerate(common, 1):
         names = dict.fromkeys([*first, *second])
         if differing := [name for name in names if first.get(name) != second.get(name)]:
-            return Parting(step, differing[0], len(differing), len(names), agreed), number + 1
+            return Parting(step, differing[0], len(differing), len(names), agreed), number
         agreed = step
     return None, len(common)
 
 
-# ------------------------------------------------------------------------------------ replay
-
-
-@dataclass(frozen=True)
-class Cause:
-    """The first computed tensor that differs. what: its name. a, b: the values that differ most of a sample."""
-
-    step: int
-    what: str
-    a: float | None = None
-    b: float | None = None
-
-
 def replay(a: Run, b: Run, parting: Parting, *, code: Path | None, trust: bool) -> Cause | None:
-    """Repeat the steps after the last common one in both runs, and return the first tensor that differs, or None.
+    """Repeat the steps after the last common one in both runs; return the first tensor that differs, or None.
 
+    They start from a checkpoint if both runs have one of a step at which they agree, else from the beginning.
     code: folder of the code of B; None: it has the code of this process.
 
     Raises:
         RunError: a run can't be trained again.
     """
+    agreed = parting.agreed or 0
+    stored = [{step: path for step, path in _checkpoints(run) if step <= agreed} for run in (a, b)]
+    at = max(stored[0].keys() & stored[1].keys(), default=0)
     with tempfile.TemporaryDirectory(prefix="gptexp-diverge-") as place:
-        start = _common_checkpoint(a, b, parting.agreed or 0)
-        first = max(parting.agreed or 0, start or 0) + 1
         rows = [
-            _computed(run, Path(place), name, (first, parting.step), start, source, trust)
-            for run, name, source in ((a, "a", None), (b, "b", code))
+            _computed(run, Path(place), name, (agreed + 1, parting.step), paths.get(at), source, trust)
+            for run, name, paths, source in ((a, "a", stored[0], None), (b, "b", stored[1], code))
         ]
         return _first_cause(*rows)
 
 
-def _common_checkpoint(a: Run, b: Run, at_most: int) -> int | None:
-    """The last step, not after `at_most`, of which both runs have a checkpoint."""
-    steps = set(_checkpoints(a)) & set(_checkpoints(b))
-    return max((step for step in steps if step <= at_most), default=None)
-
-
-def _checkpoints(run: Run) -> dict[int, Path]:
+def _checkpoints(run: Run) -> Iterator[tuple[int, Path]]:
     from gptexp.runs.opening import load
 
-    found = {}
     for path in sorted((run.folder / CHECKPOINTS).glob("*.ckpt")):
-        try:
-            found[load(path).step] = path
-        except (OSError, ValueError):
-            continue
-    return found
+        yield load(path).step, path.resolve()
 
 
 def _computed(
-    run: Run, place: Path, name: str, steps: tuple[int, int], start: int | None, code: Path | None, trust: bool
+    run: Run, place: Path, name: str, steps: tuple[int, int], at: Path | None, code: Path | None, trust: bool
 ) -> Iterator[dict[str, Any]]:
     """Train a run in a process of its own, and yield what its modules computed."""
     from gptexp.training.callbacks.outputs import OUTPUTS
 
     result = find_result(run.folder)
-    length = result.history[-1]["max_steps"] if result.history else None
-    request: Request = {
+    request = {
         "settings": run.settings,
-        "name": str(run.folder),
-        "place": str(place),
-        "folder": str(place / name),
-        "first": steps[0],
-        "last": steps[1],
-        "max_steps": length,
+        "of": run.folder,
+        "place": place,
+        "folder": place / name,
+        "steps": steps,
+        "max_steps": result.history[-1]["max_steps"] if result.history else None,
         "precision": result.precision,
-        "device": str(run.origin.hardware.get("device", "")),
-        "resume": None if start is None else str(_checkpoints(run)[start].resolve()),
-        "trust": trust,
+        "device": run.origin.hardware.get("device", ""),
+        "resume": at,
+        "trust": trust or is_in_logs(run.folder, Path("logs")),
     }
-    (place / f"{name}.json").write_text(json.dumps(request, default=str), encoding="utf-8")
     environment = {**os.environ, **({} if code is None else {"PYTHONPATH": str(code.resolve())})}
-    command = [sys.executable, "-m", "gptexp.studies.replay_steps", str(place / f"{name}.json")]
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-    )
-    output = place / name / OUTPUTS
-    if done.returncode or not output.is_file():
+    threads = run.origin.hardware.get("torch_threads")
+    if type(threads) is int and 0 < threads <= (os.cpu_count() or 1):
+        environment["OMP_NUM_THREADS"] = str(threads)  # decides the order of sums
+    command = start(request, place / f"{name}.json")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         raise RunError(f"{run.folder}: can't be replayed: {lines[-1].removeprefix('error: ')}")
-    with output.open(encoding="utf-8") as file:
+    with (place / name / OUTPUTS).open(encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
@@ -199,9 +179,8 @@ def _first_cause(a: Iterator[dict[str, Any]], b: Iterator[dict[str, Any]]) -> Ca
         if first["what"] != second["what"]:
             return Cause(first["step"], f"{first['what']} in A, {second['what']} in B: the modules are not the same")
         if first["digest"] != second["digest"]:
-            pairs = [
-                (float(x), float(y)) for x, y in zip(first.get("sample", []), second.get("sample", []), strict=False)
-            ]
-            most = max(pairs, key=lambda pair: abs(pair[0] - pair[1]), default=(None, None))
-            return Cause(first["step"], first["what"], *most)
+            samples = [[float(value) for value in row.get("sample", [])] for row in (first, second)]
+            pairs = zip(*samples, strict=False)
+            x, y = max(pairs, key=lambda pair: abs(pair[0] - pair[1]), default=(None, None))
+            return Cause(first["step"], first["what"], x, y)
     return None

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.code_hash import all_code_sha256
 from gptexp.studies import ledger
 from gptexp.studies.ideas import Composed
 from gptexp.studies.ledger import Entry
@@ -128,7 +128,7 @@ def judge(base: Composed, idea: Idea, given: Given, logs: Path, say: Say) -> Out
 def _entry(entries: list[Entry], name: str, base: Composed, idea: Idea, rules: Rules, runs: Line) -> Entry:
     """Return the entry with which the idea was started, or a new one; its scale is 0 if pilot runs must give it."""
     kept = [entry for entry in entries if entry.verdict == ledger.KEPT]
-    same = next((e for e in entries if (e.base_identity, e.code) == (base.identity, code_sha256())), None)
+    same = next((e for e in entries if (e.base_identity, e.code) == (base.identity, all_code_sha256())), None)
     new = Entry(
         line=name,
         rules=rules,
@@ -136,7 +136,7 @@ def _entry(entries: list[Entry], name: str, base: Composed, idea: Idea, rules: R
         base=same.base if same else 1 + max((entry.base for entry in entries), default=-1),
         base_identity=base.identity,
         base_text=base.text,
-        code=code_sha256(),
+        code=all_code_sha256(),
         idea=idea.key,
         idea_text=idea.text,
         became=idea.became,

@@ -19,7 +19,7 @@ P(idea t is kept, base b is in use at t | H) <= level·P(base b is in use at t |
 
 - a score is a level plus an effect of the seed plus noise of the run, and the noise of all runs is independent,
 - a base is replaced when an idea is kept,
-- given H, whether the next idea is useful does not depend on the luck of base b's runs.
+- given H, how useful the next ideas are does not depend on the luck of base b's runs.
 
 A larger gain never turns a keep into another verdict, so being kept is an increasing function of the gains, and "no
 idea before t was kept" a decreasing one. A lucky base lowers the gains of all its ideas, and increasing functions of

@@ -8,60 +8,52 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+from gptexp.util.errors import one_line_errors
+from gptexp.util.files import read_json
 
 OUTPUTS = "gptexp.training.callbacks.outputs.Outputs"
+ALONE = {"compile": False, "devices": 1, "strategy": "auto", "digests": False}
 
 
-class Request(TypedDict):
-    """settings: of the run `name`. place: folder of both replays, with their cache. folder: of this one. first, last:
-    steps to record. resume: a checkpoint to start from."""
-
-    settings: dict[str, Any]
-    name: str
-    place: str
-    folder: str
-    first: int
-    last: int
-    max_steps: int | None
-    precision: str | None
-    device: str
-    resume: str | None
-    trust: bool
+def start(request: dict[str, Any], path: Path) -> list[str]:
+    """Write the arguments of `replay` to a file, and return the command that reads it."""
+    path.write_text(json.dumps(request, default=str), encoding="utf-8")
+    return [sys.executable, "-m", __name__, str(path)]
 
 
-def main(path: str) -> None:
-    """Train as the request in a file says."""
-    from gptexp.util.errors import one_line_errors
+def replay(
+    settings: dict[str, Any],
+    *,
+    of: str,
+    place: str,
+    folder: str,
+    steps: tuple[int, int],
+    max_steps: int | None,
+    precision: str | None,
+    device: str,
+    resume: str | None,
+    trust: bool,
+) -> None:
+    """Train in one process without compilation, record the first to the last of `steps`, and stop.
 
-    with one_line_errors():
-        replay(json.loads(Path(path).read_text(encoding="utf-8")))
-
-
-def replay(request: Request) -> None:
-    """Train in one process without compilation, and end after the last recorded step."""
+    of: name of the run. place: folder of the cache. resume: a checkpoint to start from.
+    """
     from gptexp.studies.again import config_for
     from gptexp.training.callbacks.outputs import Enough
     from gptexp.training.experiment import run_experiment
 
-    settings = {"compile": False, "devices": 1, "strategy": "auto", "digests": False}
-    if request["precision"] is not None:
-        settings["precision"] = request["precision"]
-    config = config_for(
-        request["settings"],
-        Path(request["place"]),
-        of=request["name"],
-        trust=request["trust"],
-        device=request["device"],
-        **settings,
-    )
-    config.resume = request["resume"]
-    config.callbacks.plugins["outputs"] = {"_target_": OUTPUTS, "first": request["first"], "last": request["last"]}
+    trainer = ALONE | ({"precision": precision} if precision else {})
+    config = config_for(settings, Path(place), of=of, trust=trust, device=device, **trainer)
+    config.resume = resume
+    config.callbacks.plugins["outputs"] = {"_target_": OUTPUTS, "first": steps[0], "last": steps[1]}
     try:
-        run_experiment(config, Path(request["folder"]), steps=request["max_steps"])
+        run_experiment(config, Path(folder), steps=max_steps)
     except Enough:
         return
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with one_line_errors():
+        replay(**read_json(Path(sys.argv[1])))

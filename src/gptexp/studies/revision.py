@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gptexp.config.conversion import to_plain
 from gptexp.config.override_syntax import quote
-from gptexp.runs.code_hash import hash_files, package_files
+from gptexp.runs.code_hash import all_code_sha256, hash_files, package_files
 from gptexp.runs.finding import stored_settings
 from gptexp.runs.layout import CHECKPOINTS, JOB_LOG, LAST, has_checkpoint
 from gptexp.runs.result import find_result, is_finished
@@ -102,10 +102,12 @@ def score(place: Path, base: Composed) -> float:
     Raises:
         RunError: this code can't open the checkpoint, or computes another score than the code that trained it.
     """
-    from gptexp.runs.code_hash import code_sha256
-
     file = place / SCORE
-    if file.is_file() and (known := read_json(file)).get("code") == code_sha256() and type(known.get("score")) is float:
+    if (
+        file.is_file()
+        and (known := read_json(file)).get("code") == all_code_sha256()
+        and type(known.get("score")) is float
+    ):
         return float(known["score"])
     metric, own = base.config.objective.best_by, find_result(place).metrics
     value = _computed(place, base, metric)
@@ -115,7 +117,7 @@ def score(place: Path, base: Composed) -> float:
             f"{display_path(place)}: {metric} is {value:.4f} by this code and {recorded} by the revision's code; the "
             "revision changes how a model computes or how it is scored. Make the change a setting, and use --idea"
         )
-    write_json(file, {"code": code_sha256(), "score": value})
+    write_json(file, {"code": all_code_sha256(), "score": value})
     return value
 
 

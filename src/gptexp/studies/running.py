@@ -10,7 +10,7 @@ from pathlib import Path
 from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.runs.layout import JOB_LOG, SWEEP
-from gptexp.runs.result import find_result
+from gptexp.runs.result import COMPLETED, find_result
 from gptexp.sweep import store
 from gptexp.sweep.plan import make_job, text_key
 from gptexp.util.errors import ConfigError, RunError
@@ -18,10 +18,12 @@ from gptexp.util.files import display_path
 
 
 class Line:
-    """The folder of a line. Use `line` to open it."""
+    """The runs of a line, whose folder this process holds. Use `line` to open it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._sweep = store.read(folder)
+        self.texts = self._sweep.texts
 
     def run(self, name: str, config: Config, seed: int) -> float:
         """Return the score of an experiment with a seed; it is trained, or continued, unless it is complete.
@@ -29,13 +31,16 @@ class Line:
         Raises:
             RunError: it failed, or its score is not finite.
         """
-        from gptexp.sweep import job  # imports training
+        number = self._number(f"{name},seed={seed}", config, seed)
+        stored = self._sweep.jobs[number]
+        if self._sweep.status(stored) != COMPLETED:
+            from gptexp.sweep import job  # imports training
 
-        job_name = f"{name},seed={seed}"
-        value = job.run(self.folder, self._number(job_name, config, seed))
-        if value is None:
-            error = find_result(self.place(job_name)).error or "its score is not finite"
-            raise RunError(f"{job_name}: {error} (see {display_path(self.place(job_name) / JOB_LOG)})")
+            job.run(self.folder, number)
+        place = self._sweep.place(stored)
+        if (value := self._sweep.value(stored)) is None:
+            error = find_result(place).error or "its score is not finite"
+            raise RunError(f"{stored.name}: {error} (see {display_path(place / JOB_LOG)})")
         return value
 
     def place(self, job_name: str) -> Path:
@@ -44,13 +49,12 @@ class Line:
 
     def _number(self, job_name: str, config: Config, seed: int) -> int:
         """Return the number of a job in sweep.yaml; a new job is stored first."""
-        sweep = store.read(self.folder)
-        for number, job in enumerate(sweep.jobs):
-            if job.name == job_name:
-                return number
-        sweep.jobs.append(make_job(job_name, [f"seed={seed}"], replace(config, seed=seed)))
-        store.write(sweep)
-        return len(sweep.jobs) - 1
+        names = [job.name for job in self._sweep.jobs]
+        if job_name not in names:
+            self._sweep.jobs.append(make_job(job_name, [f"seed={seed}"], replace(config, seed=seed)))
+            store.write(self._sweep)
+            return len(names)
+        return names.index(job_name)
 
 
 @contextmanager
@@ -67,9 +71,10 @@ def line(folder: Path, name: str, config: Config) -> Iterator[Line]:
         texts = {key: open_corpus(config.data, Path(config.paths.cache)).fingerprint()}
         if not (folder / SWEEP).exists():
             store.write(store.Sweep(folder=folder, name=name, retries=0, fixed={}, texts=texts, jobs=[], share=False))
-        if store.read(folder).texts.get(key) != texts[key]:
+        opened = Line(folder)
+        if opened.texts.get(key) != texts[key]:
             raise ConfigError(
                 f"{display_path(folder)}: the text of data={key.split()[0]} has changed since the line of bases began; "
                 "restore the text, or judge with another --logs folder"
             )
-        yield Line(folder)
+        yield opened

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
+from gptexp.compose.trust import is_in_logs
 from gptexp.config import Config
-from gptexp.report.budget import Reading, read_at
+from gptexp.report.budget import Reading, flops_per_token, read_at
 from gptexp.report.data_block import Report, read_report
 from gptexp.report.reading import Run, find_runs, read_flat_settings, read_run, read_runs
 from gptexp.report.recorded import RecordedRun, recorded
@@ -22,6 +23,7 @@ from gptexp.runs.provenance import code_version
 from gptexp.studies.again import config_for
 from gptexp.util.errors import RunError
 from gptexp.util.files import display_path, read_rows
+from gptexp.util.text import first_line
 
 TIMED = {"step", "tokens_per_second", "mfu", "seconds"}  # columns of metrics.csv that are not computed from the data
 KIND = ("machine", "device", "cpu", "gpus", "torch_threads")  # equal on machines of the same kind
@@ -29,8 +31,7 @@ ROUNDING = {"64-true": 2.0**-53, "32-true": 2.0**-24}  # largest relative error 
 BF16 = 2.0**-9
 GROWTH = 8.0
 LARGEST = 0.01  # a larger relative difference is never called rounding
-
-Number = float | int | None
+COUNTS = ("steps", "tokens", "parameters", "val_tokens", "flops_per_token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,9 @@ class Claim:
 
     @property
     def cost(self) -> float:
-        """The FLOPs of training; without a record, 6 per parameter and token."""
-        per_token = self.run.flops_per_token
-        return self.run.tokens * (6.0 * self.run.parameters if per_token is None else per_token)
+        """The FLOPs of training."""
+        run = self.run.as_run()
+        return run.tokens * flops_per_token(run, estimated=False)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Outcome:
 
     compared: int
     number: str = ""
-    recorded: Number = None
-    now: Number = None
+    recorded: float | None = None
+    now: float | None = None
     difference: float = 0.0
     allowed: float = 0.0
 
@@ -86,7 +87,7 @@ def read_claims(path: Path) -> list[Claim]:
     if path.is_file():
         report = read_report(path)
         return [
-            Claim(row=row.label, run=run, report=report, reading=reading if report.at else None)
+            Claim(row=row.label, run=run, report=report, reading=reading)
             for row in report.rows
             for run, reading in zip(row.runs, row.readings, strict=True)
         ]
@@ -106,37 +107,7 @@ def choose(claims: Sequence[Claim], row: str | None, everything: bool) -> list[C
     if not found:
         names = "; ".join(dict.fromkeys(claim.row for claim in claims))
         raise RunError(f"--row={row}: no such row; give one of: {names or 'none, because all runs diverged'}")
-    return list(found) if everything else [min(found, key=lambda claim: (claim.cost, claim.run.seed))]
-
-
-def notices(claim: Claim) -> list[str]:
-    """Return what differs here from where the run was made, so that bitwise equality is not to be expected."""
-    here, run = code_version(), claim.run
-    found = []
-    if run.code_sha256 != here.code_sha256:
-        was = (run.code_sha256 or "unknown")[:8]
-        commit = f" ({run.commits[was]})" if was in run.commits else ""
-        found.append(f"code: it was {was}{commit}, here it is {(here.code_sha256 or 'unknown')[:8]}")
-    changed = [
-        n for n in sorted(run.versions.keys() | here.versions.keys()) if run.versions.get(n) != here.versions.get(n)
-    ]
-    found += [f"version of {n}: it was {run.versions.get(n)}, here it is {here.versions.get(n)}" for n in changed]
-    machine = _machine()
-    found += [
-        f"machine: {key} was {run.machine.get(key)}, here it is {machine.get(key)}"
-        for key in KIND
-        if run.machine.get(key) != machine.get(key) and (key in machine or key in run.machine)
-    ]
-    return found
-
-
-def _machine() -> dict[str, object]:
-    from torch import cuda
-
-    from gptexp.machine import hardware
-
-    device = "cuda" if cuda.is_available() else "cpu"
-    return {"machine": platform.machine(), **hardware.describe(device)}
+    return found if everything else [min(found, key=lambda claim: (claim.cost, claim.run.seed))]
 
 
 def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
@@ -147,38 +118,36 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
     Raises:
         RunError: the run can't be trained again, or its text is missing or another one.
     """
-    run = claim.run
+    run, device = claim.run, claim.run.origin.hardware.get("device", "")
     if run.extended:
-        raise RunError(
-            f"{claim.name}: was resumed with another schedule ({run.extended}); only its parts can be trained"
-        )
-    with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as place:
-        precision = {} if run.precision is None else {"precision": run.precision}
-        config = config_for(
-            run.settings,
-            Path(place),
-            of=claim.name,
-            trust=trust,
-            device=str(run.machine.get("device", "")),
-            **precision,
-        )
+        raise RunError(f"{claim.name}: was resumed with another schedule ({run.extended}), which can't be repeated")
+    trust = trust or (claim.folder is not None and is_in_logs(claim.folder, Path("logs")))
+    precision = {"precision": run.result.precision} if run.result.precision else {}
+    with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as temporary, _threads(run):
+        place, folder = Path(temporary), Path(temporary) / "run"
+        config = config_for(run.settings, place, of=claim.name, trust=trust, device=device, **precision)
         _require_text(config, claim)
-        folder = Path(place) / "run"
-        with _threads(run):
-            different = notices(claim)
-            for line in different:
-                say(line)
-            _train(config, folder, run.max_steps)
+        different = _differences(run, config)
+        for line in different:
+            say(line)
+        _train(config, folder, claim)
         now = read_run(folder, read_flat_settings(folder))
-        strict = not different and run.machine.get("device") == "cpu"
-        allowed = 0.0 if strict else tolerance(run)
-        was, found = _numbers(claim, None), _numbers(claim, now)
-        if claim.folder is not None:  # of the steps that both logged: a resumed run may lack its first ones
-            logged, again = _logged(claim.folder), _logged(folder)
-            both = logged.keys() & again.keys()
-            was |= {name: value for name, value in logged.items() if name in both}
-            found |= {name: value for name, value in again.items() if name in both}
-        return compare(was, found, allowed)
+        allowed = tolerance(run) if different or device != "cpu" else 0.0
+        return compare(*_numbers(claim, now), allowed)
+
+
+@contextmanager
+def _threads(run: RecordedRun) -> Iterator[None]:
+    """Compute with the recorded number of threads, which decides the order of sums, if this machine has as many."""
+    import torch
+
+    wanted, before = run.origin.hardware.get("torch_threads"), torch.get_num_threads()
+    if type(wanted) is int and 0 < wanted <= (os.cpu_count() or 1):
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _require_text(config: Config, claim: Claim) -> None:
@@ -190,38 +159,37 @@ def _require_text(config: Config, claim: Claim) -> None:
     source = open_source(config)
     tokenizer = load_tokenizer(source.tokenizer) if source else config.tokenizer
     data = implementation(config.objective.kind).prepare(config, tokenizer, Path(config.paths.cache))
-    pairs = {
-        "data fingerprint": (claim.run.fingerprint or data.fingerprint, data.fingerprint),
-        "validation text": (claim.run.text_sha256, data.text_sha256),
-    }
-    for what, (was, now) in pairs.items():
+    fingerprint = claim.run.origin.data.get("fingerprint", data.fingerprint)
+    for was, now in ((fingerprint, data.fingerprint), (claim.run.as_run().text_sha256, data.text_sha256)):
         if was != now:
             raise RunError(
-                f"{claim.name}: the text or its tokens here differ from those of the run ({what} {now[:12]}, "
+                f"{claim.name}: the text or its tokens here differ from those of the run (fingerprint {now[:12]}, "
                 f"recorded {was[:12]}); put the same text in place"
             )
 
 
-@contextmanager
-def _threads(run: RecordedRun) -> Iterator[None]:
-    """Compute with the recorded number of threads, which decides the order of sums, if this machine has as many."""
-    import torch
+def _differences(run: RecordedRun, config: Config) -> list[str]:
+    """What differs here from where the run was made, so that bitwise equality is not to be expected."""
+    from gptexp.machine import hardware
 
-    wanted, before = run.machine.get("torch_threads"), torch.get_num_threads()
-    if type(wanted) is int and 0 < wanted <= (os.cpu_count() or 1):
-        torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    here, origin = code_version(), run.origin
+    machine = {"machine": platform.machine(), **hardware.describe(hardware.accelerator_of(config))}
+    commit = f" of commit {origin.git.commit[:7]}" if origin.git else ""
+    pairs = {f"code{commit}": (run.code_sha256[:8], (here.code_sha256 or "unknown")[:8])}
+    pairs |= {f"version of {name}": (origin.versions.get(name, "none"), now) for name, now in here.versions.items()}
+    pairs |= {f"machine, {key}": (str(origin.hardware.get(key)), str(machine.get(key))) for key in KIND}
+    return [f"{what}: it was {was}, here it is {now}" for what, (was, now) in pairs.items() if was != now]
 
 
-def _train(config: Config, folder: Path, steps: int) -> None:
+def _train(config: Config, folder: Path, claim: Claim) -> None:
     """Train; the progress goes to standard error."""
     from gptexp.training.experiment import run_experiment
 
-    with redirect_stdout(sys.stderr):
-        run_experiment(config, folder, steps=steps)
+    try:
+        with redirect_stdout(sys.stderr):
+            run_experiment(config, folder, steps=claim.run.max_steps)
+    except (RuntimeError, MemoryError) as error:  # too large for this machine
+        raise RunError(f"{claim.name}: can't be trained here: {first_line(error)}") from None
 
 
 def tolerance(run: RecordedRun) -> float:
@@ -231,52 +199,55 @@ def tolerance(run: RecordedRun) -> float:
     measurements. Muon's iteration rounds to bfloat16 in every precision.
     """
     muon = run.settings["optimizer"].get("kind") == "muon"
-    unit = BF16 if muon else ROUNDING.get(run.precision or "32-true", BF16)
-    return min(LARGEST, GROWTH * unit * (1 + run.steps))
+    unit = BF16 if muon else ROUNDING.get(run.result.precision or "32-true", BF16)
+    return min(LARGEST, GROWTH * unit * (1 + run.as_run().steps))
 
 
-def _numbers(claim: Claim, now: Run | None) -> dict[str, Number]:
-    """All computed numbers of a run by name: the recorded ones, or those of the new run `now`."""
-    run = claim.run if now is None else recorded(now)
-    found: dict[str, Number] = dict(run.metrics)
-    found |= {f"best {name}": value for name, value in run.best.items()}
-    found |= {name: getattr(run, name) for name in ("steps", "tokens", "parameters", "val_tokens", "flops_per_token")}
-    report, reading = claim.report, claim.reading
-    if (
-        report and report.at and reading and report.amount is not None and report.at != "seconds"
-    ):  # time is not computed
-        if now is not None:
-            reading = read_at(now, report.metric, report.at, report.amount, report.flops_estimated)
-        found |= {f"{report.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
-    return found
+Numbers = dict[str, float | None]
 
 
-def _logged(folder: Path) -> dict[str, Number]:
+def _numbers(claim: Claim, now: Run) -> tuple[Numbers, Numbers]:
+    """All computed numbers by name: the recorded ones, and those of the new run."""
+    was, found = ({**run.metrics, **_more(run)} for run in (claim.run.as_run(), now))
+    report, read = claim.report, claim.reading
+    if report and read and report.at and report.amount and report.at != "seconds":  # a time is measured, not computed
+        again = read_at(now, report.metric, report.at, report.amount, report.flops_estimated)
+        for numbers, reading in ((was, read), (found, again)):
+            numbers |= {f"{report.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
+    if claim.folder is not None:  # of the steps that both logged: a resumed run may lack its first ones
+        logged, again_logged = _logged(claim.folder), _logged(now.folder)
+        both = logged.keys() & again_logged.keys()
+        was |= {name: value for name, value in logged.items() if name in both}
+        found |= {name: again_logged[name] for name in logged if name in both}
+    return was, found
+
+
+def _more(run: Run) -> Numbers:
+    best = {f"best {name}": value for name, value in run.best.items()}
+    return {**best, **{name: getattr(run, name) for name in COUNTS}}
+
+
+def _logged(folder: Path) -> Numbers:
     try:
         rows = read_rows(folder / METRICS)
-    except (OSError, ValueError):
+        cells = [(name, row["step"], value) for row in rows for name, value in row.items() if name not in TIMED]
+        return {f"{name} at step {step}": float(value) for name, step, value in cells if value}
+    except (OSError, ValueError, KeyError):
         return {}
-    return {
-        f"{name} at step {row.get('step')}": float(value)
-        for row in rows
-        for name, value in row.items()
-        if name not in TIMED and value
-    }
 
 
-def compare(recorded: dict[str, Number], now: dict[str, Number], allowed: float) -> Outcome:
+def compare(recorded: Numbers, now: Numbers, allowed: float) -> Outcome:
     """Return the outcome, with the largest relative difference of a number; a missing number differs infinitely."""
     worst = Outcome(len(recorded))
     for name in dict.fromkeys([*recorded, *now]):
         a, b = recorded.get(name), now.get(name)
-        if a == b or (_is_nan(a) and _is_nan(b)):
-            continue
-        both = a is not None and b is not None and isfinite(a) and isfinite(b) and name in recorded and name in now
-        gap = abs(a - b) / max(abs(a), abs(b)) if both and a is not None and b is not None else float("inf")
+        gap = _gap(a, b)
         if gap > worst.difference:
             worst = Outcome(len(recorded), name, a, b, gap, allowed)
     return worst
 
 
-def _is_nan(value: Number) -> bool:
-    return value is None or value != value
+def _gap(a: float | None, b: float | None) -> float:
+    if a is None or b is None or not (isfinite(a) and isfinite(b)):
+        return 0.0 if repr(a) == repr(b) else inf
+    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
