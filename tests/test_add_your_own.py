@@ -1,67 +1,141 @@
-"""docs/add-your-own.md is correct: its files are written to the given paths, and its commands run."""
+"""docs/add-your-own.md is correct: its files become a package as `gptexp new` writes it, and its commands run.
+
+gptexp is installed from a wheel in an environment of its own, in a folder far from the checkout.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from gptexp.compose.presets import conf_dir
-from gptexp.util.package import PACKAGE
-from support import child_processes
-from support.documented_commands import noted, run_command
-from support.documents import ADD_YOUR_OWN, blocks, commands
+from gptexp.commands import new
+from support.documented_commands import like, words
+from support.documents import ADD_YOUR_OWN, ROOT, Command, blocks, commands
 
-PATH = re.compile(r"`((?:src|conf)/[\w/]+\.(?:py|yaml))`")
+PATH = re.compile(r"`((?:src|presets)/[\w/]+\.(?:py|yaml)|pyproject\.toml)`")
+SMALL = ["trainer.max_steps=4", "trainer.val_every_steps=2", "data.val_bytes=2048", "callbacks.samples.tokens=8"]
+SMALL += ["trainer=cpu"]
+OFFLINE = "PIP=--no-build-isolation --no-index"
 
 
-def files() -> dict[str, str]:
-    """Every block of code by the path that the text names last before it."""
-    code = [block for block in blocks(ADD_YOUR_OWN) if block.language in ("python", "yaml")]
-    return {PATH.findall(block.before)[-1]: block.text for block in code}
+@dataclass(frozen=True)
+class Part:
+    """A block of code of the page, with the path that the text names last before it."""
+
+    path: str
+    text: str
+
+
+def parts() -> list[Part]:
+    code = [block for block in blocks(ADD_YOUR_OWN) if block.language in ("python", "yaml", "toml")]
+    return [Part(PATH.findall(block.before)[-1], block.text) for block in code]
+
+
+def test_the_page_shows_the_model_and_the_corpus_that_new_writes() -> None:
+    written = dict(new.files("mylab"))
+    same = {part.path for part in parts() if part.text in written.get(part.path, "")}
+    assert same == {
+        "pyproject.toml",
+        "src/mylab/config.py",
+        "src/mylab/conf/model/mylab_gru.yaml",
+        "src/mylab/corpora/sums.py",
+        "src/mylab/models/gru.py",
+    }
+
+
+def test_the_page_has_an_example_of_each_entry_point() -> None:
+    written = dict(new.files("mylab"))["pyproject.toml"]
+    text = "\n".join([written, *(part.text for part in parts() if part.path == "pyproject.toml")])
+    found = set(re.findall(r'entry-points\."(gptexp\.\w+)"', text))
+    assert found == set(re.findall(r"^\| `(gptexp\.\w+)` \|", (ROOT / ADD_YOUR_OWN).read_text(encoding="utf-8"), re.M))
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package's source files, with the files of the page added."""
-    place = tmp_path_factory.mktemp("checkout")
-    package = PACKAGE
-    shutil.copytree(package, place / "src/gptexp", ignore=shutil.ignore_patterns("__pycache__", "conf"))
-    shutil.copytree(package.parent / "hydra_plugins", place / "src/hydra_plugins")
-    shutil.copytree(conf_dir(), place / "conf")
-    for name, text in files().items():
-        assert not (place / name).exists(), f"{name} is there already"
-        (place / name).write_text(text, encoding="utf-8")
-    return place
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that has gptexp from a wheel, and the other packages of this one."""
+    place = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "venv")], check=True)
+    programs = place / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    shared = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    packages = subprocess.run(
+        [programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    Path(packages, "shared.pth").write_text("\n".join(shared), encoding="utf-8")
+    wheel = next(place.glob("*.whl"))
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel)]
+    subprocess.run([programs / "python", *install], check=True)
+    return programs
 
 
-def test_the_page_has_a_python_and_a_yaml_file_for_each_example() -> None:
-    assert sorted(files()) == [
-        "conf/data/sums.yaml",
-        "conf/model/gru.yaml",
-        "conf/objective/smoothed.yaml",
-        "conf/tokenizer/ascii.yaml",
-        "src/gptexp/data/corpora/sums.py",
-        "src/gptexp/models/gru.py",
-        "src/gptexp/objectives/smoothed.py",
-        "src/gptexp/tokenizers/ascii.py",
-    ]
+def run(line: list[str], place: Path, environment: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment."""
+    path = f"{environment}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "GPTEXP_PACKAGES": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(line, cwd=place, env=env, capture_output=True, text=True, timeout=400)
+
+
+def small(line: list[str]) -> list[str]:
+    """A command with few steps; options and settings that it gives stay."""
+    if line[1] == "train" and "--help" not in line:
+        given = {word.partition("=")[0] for word in line}
+        return [*line, *(override for override in SMALL if override.partition("=")[0] not in given)]
+    if line[1] == "verify-resume":
+        return [*line, "--steps", "4", "--kill-at", "2", *SMALL[1:]]
+    return [*line, "--max-new-tokens", "8"] if line[1] == "generate" else line
+
+
+def check(command: Command, place: Path, environment: Path) -> str | None:
+    """Run a command of the page, and return what is wrong with its result."""
+    line = words(command, place)
+    line = [*line, OFFLINE] if line[0] == "make" else line if command.error else small(line)
+    done = run(line, place, environment)
+    if command.error:
+        shown = any(like(command.error).fullmatch(printed) for printed in done.stderr.splitlines())
+        return None if done.returncode == 2 and shown else f"{command}\n{done.returncode} {done.stderr}"
+    return None if done.returncode == 0 else f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def write(project: Path, folder: str) -> None:
+    """Add files of the page; a part of a file that exists is appended unless it is in it already."""
+    for part in (part for part in parts() if part.path.startswith("presets/") == (folder == "presets")):
+        path = project / part.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if part.text not in before:
+            path.write_text(f"{before}\n{part.text}" if before else part.text, encoding="utf-8")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_the_examples_of_the_page_train_generate_and_fail_as_described(checkout: Path) -> None:
-    failures: list[str] = []
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.timeout(1800)
+def test_the_package_of_new_and_the_examples_work_with_a_wheel(environment: Path, tmp_path: Path) -> None:
+    place, wrong = tmp_path, list[str | None]()
+    write(place, "presets")
     for command in commands(ADD_YOUR_OWN):
-        with noted(command, failures):
-            run_command(command, checkout, checkout / "src")
-    assert not failures, "\n".join(failures)
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_page_are_listed_by_help(checkout: Path) -> None:
-    done = child_processes.run("gptexp.train", "--help", cwd=checkout, source=checkout / "src")
-    for line in ("gru", "sums", "ascii", "smoothed"):
-        assert re.search(rf"^  {line} +\w", done.out, re.MULTILINE), done.out
+        if command.text == "cd mylab":
+            place = tmp_path / "mylab"
+        elif command.text == "make test":
+            wrong.append(check(command, place, environment))  # before the examples are added
+            write(place, "package")
+            assert run(["make", "install", OFFLINE], place, environment).returncode == 0
+        else:
+            wrong.append(check(command, place, environment))
+    assert not [text for text in wrong if text]
+    imported = run(["python", "-P", "-c", "import gptexp; print(gptexp.__file__)"], place, environment).stdout
+    assert Path(imported.strip()).is_relative_to(environment.parent)
+    trained = sorted(place.glob("logs/sweeps/mylab/*/checkpoints/last.ckpt"))[0]
+    assert run(["python", "-m", "pip", "uninstall", "-q", "-y", "mylab"], place, environment).returncode == 0
+    done = run(["gptexp", "generate", str(trained), "--prompt", "1+2="], place, environment)
+    message = "model.kind=mylab_gru: comes from the package mylab 0.1.0, which is not installed; install it"
+    assert (done.returncode, done.stderr) == (2, f"error: {trained}: {message}\n")

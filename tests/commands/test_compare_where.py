@@ -67,7 +67,7 @@ def test_contributions_add_up_to_the_difference_of_the_losses(here: Path, capsys
         found[row["split"]] = found.get(row["split"], 0.0) + float(row["contribution"])
     assert found == pytest.approx(dict.fromkeys(["place in 16", "frequency", "repetition in 16"], expected), abs=1e-6)
     text = " ".join(capsys.readouterr().out.split())
-    assert "so the token at place 5 has place 1 in windows of 4" in text
+    assert "so the token at place 5 in 16 has place 1 in windows of 4" in text
     assert "result.json by up to" not in text  # CPU: trained and scored in float32
     assert "where.csv · curves.png · ablation.png · pareto.png · where.png · report.html" in text
 
@@ -110,6 +110,17 @@ def _change_step(place: Path) -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), "steps": 30, "tokens": 480}))
 
 
+def _damage_checkpoints(place: Path) -> None:
+    for file in place.glob("sweep/4-*/checkpoints/*.ckpt"):
+        file.write_bytes(file.read_bytes()[:1000])
+
+
+def _change_block_size(place: Path) -> None:
+    for file in place.glob("sweep/4-*/config.yaml"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("block_size: 4\n", "block_size: four\n"), encoding="utf-8")
+
+
 def _other_objective(place: Path) -> None:
     metrics = {"metrics": {"val/mlm_loss": 2.0}, "best": {"val/mlm_loss": 2.0}}
     for layers in (1, 2):
@@ -129,6 +140,8 @@ WRONG = {
         "--where: sweep/4-1: its validation text has changed since it was trained",
     ),
     "other step": (_change_step, ["sweep"], "--where: sweep/4-1: its checkpoint is of step 20, its result of step 30"),
+    "damaged": (_damage_checkpoints, ["sweep"], "--where: sweep/4-1/checkpoints/last.ckpt: not a complete"),
+    "block_size": (_change_block_size, ["sweep"], "--where: model.block_size=four: not a number of tokens"),
     "one configuration": (None, ["sweep/4-1", "sweep/4-2"], "--where: only one configuration"),
     "only other tokens": (None, ["sweep/16-1", "byte"], "--where: byte/1: another tokenizer than the baseline"),
     "mlm": (

@@ -132,3 +132,11 @@ def test_a_checkpoint_file_alone_restores_no_loggers_or_callbacks(tmp_path: Path
     config = compose(["resume=a.ckpt", "paths.logs=."])
     assert not config.logger.plugins
     assert not config.callbacks.plugins
+
+
+def test_any_text_of_a_corpus_from_a_package_is_checked_as_a_path(workplace: Path) -> None:
+    assert trust.is_local({"kind": "mylab_books", "folder": "books", "n_lines": 3})
+    for value in ("/etc", "../other", "https://example.org/x", "books/*"):
+        stranger = {"kind": "mylab_books", "folder": value}
+        assert not trust.is_local(stranger)
+        assert trust.data_text(stranger) == f"data.kind=mylab_books data.folder={value}"

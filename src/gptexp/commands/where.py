@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +59,15 @@ def _pair(row: Row, baseline: Row, losses: Losses, theirs: Losses) -> Located:
 
 def _deviation(row: Row, losses: Losses) -> float:
     """The largest difference between the loss of a run here and in its result.json."""
-    recorded = {reading.run.seed: reading.run.metrics["val/loss"] for reading in row.readings}
+    recorded = {reading.run.seed: reading.run.metrics.get("val/loss", nan) for reading in row.readings}
     return max(abs(float(run[ALL].nats[0] / run[ALL].tokens[0]) - recorded[seed]) for seed, run in losses.items())
 
 
 def _block_size(row: Row) -> int:
-    return int(row.settings["model.block_size"])
+    size = row.settings.get("model.block_size")
+    if type(size) is not int or not 0 < size < 2**31:
+        raise NotComparable(f"--where: model.block_size={size}: not a number of tokens in the settings of {row.label}")
+    return size
 
 
 @dataclass
@@ -86,8 +90,8 @@ class Scorer:
                 try:
                     found[reading.run.seed] = self._score(reading.run, windows)
                 except (ValueError, OSError) as error:
-                    folder = display_path(reading.run.folder)
-                    self.absent.append(f"{folder}: {str(error).removeprefix(f'{reading.run.folder}: ')}")
+                    folder, text = reading.run.folder, str(error)
+                    self.absent.append(text if text.startswith(str(folder)) else f"{display_path(folder)}: {text}")
         return found
 
     def _score(self, run: Run, windows: list[int]) -> dict[str, BinnedLoss]:
@@ -113,14 +117,15 @@ class Scorer:
         """Open the corpus of a run, each corpus once. ValueError: it may not be read, or its text has changed."""
         from gptexp.data.prepare import prepare
 
-        plain = checkpoint.config["data"]
+        plain = checkpoint.config.get("data", {})
+        corpus = from_plain("data", plain)
         if not self.trust_data and (from_network(plain) or not (is_local(plain) or is_in_logs(run.folder, LOGS))):
             raise ValueError(
                 f"its settings name the corpus to read ({data_text(plain)}); add --trust-data to allow that"
             )
         key = str(checkpoint.data.get("fingerprint"))
         if key not in self.prepared:
-            self.prepared[key] = prepare(from_plain("data", plain), tokenizer, self.cache)
+            self.prepared[key] = prepare(corpus, tokenizer, self.cache)
         if self.prepared[key].text_sha256 != run.text_sha256:
             raise ValueError(f"its validation text has changed since it was trained ({data_text(plain)})")
         return self.prepared[key]

@@ -55,6 +55,7 @@ USAGE = """\
 {program} --help GROUP                  explain the settings
 {program} resume=RUN                    resume a run
 {program} init_from=RUN data=…          start from its weights
+{program} --config-dir DIR …            add the presets of a folder
 """
 
 

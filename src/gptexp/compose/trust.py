@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.data import FILE_FORMATS
+from gptexp.config.kinds import BUILT_IN
 from gptexp.util.text import typed_value
 
 PLACES = ("path", "val_path", "data_files")  # the settings data.* that name files or addresses
@@ -22,13 +23,14 @@ def is_in_logs(run: Path, logs: Path) -> bool:
 def from_network(data: Mapping[str, Any]) -> bool:
     """Return whether settings data.* name a data set that is downloaded."""
     dataset = data.get("dataset")
-    return (dataset is not None and dataset not in FILE_FORMATS) or any("://" in str(data.get(name)) for name in PLACES)
+    return (dataset is not None and dataset not in FILE_FORMATS) or any("://" in str(value) for value in data.values())
 
 
 def is_local(data: Mapping[str, Any]) -> bool:
     """Return whether settings data.* name only files and folders below the current directory, or nothing."""
     here = Path.cwd()
-    for name in PLACES:
+    own = data.get("kind") not in BUILT_IN["data"]  # a package's kind can name files in any setting
+    for name in (*PLACES, *(name for name, value in data.items() if own and isinstance(value, str))):
         value = data.get(name)
         if value is None:
             continue
@@ -58,7 +60,8 @@ def _plugins(settings: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 
 def data_text(data: Mapping[str, Any]) -> str:
     """Return the files or the data set that settings data.* name, for a message: data.kind=text data.path=/**."""
-    names = ("kind", "dataset", *PLACES)
+    own = data.get("kind") not in BUILT_IN["data"]
+    names = dict.fromkeys(["kind", "dataset", *PLACES, *(name for name in data if own and isinstance(data[name], str))])
     return " ".join(f"data.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)
 
 

@@ -210,11 +210,12 @@ def _where(c: Comparison) -> Iterator[str]:
         f"to {c.baseline.label}, on the same tokens; {interval if tests else ''}"
         "contribution: difference × share of the tokens, which add up to that of all tokens"
     )
-    yield from dict.fromkeys(_place(one) for one in located)
+    yield _place(located)
     yield f"frequency: share of a token in the training text of {c.baseline.label}"
     yield (
-        "repetition: tokens of the longest sequence that ends with the token and occurred before in its window; from 2 "
-        "on, the token followed the same token before, which an induction head predicts (arXiv 2209.11895, 2312.04927)"
+        "repetition in W: tokens of the longest sequence that ends with the token and occurred before in this window; "
+        "from 2 on, the token followed the same token before, which an induction head predicts (arXiv 2209.11895, "
+        "2312.04927)"
     )
     if single := [one.label for one in located if one.total.difference.sd is None]:
         yield f"one seed; no interval by place, frequency and repetition: {listed(single)}"
@@ -223,12 +224,16 @@ def _where(c: Comparison) -> Iterator[str]:
     yield from (f"not by place, frequency and repetition: {line}" for line in c.where.absent)
 
 
-def _place(one: Located) -> str:
-    other, at = one.smaller, one.smaller + one.smaller // 4
-    note = f"place: of a token among the targets of its window of {one.window} tokens, from 0"
-    if one.window % other or one.window == other:
-        return note if one.window == other else f"{note}; in windows of {other}, the smaller block_size, it has another"
-    return f"{note}; windows do not overlap, so the token at place {at} has place {at % other} in windows of {other}"
+def _place(located: Sequence[Located]) -> str:
+    note = (
+        "place in W: of a token among the targets of its window of W tokens, from 0; W: the larger block_size of both"
+    )
+    one = max(located, key=lambda pair: pair.window - pair.smaller)
+    if one.window == one.smaller or one.window % one.smaller:
+        return note
+    at = one.smaller + one.smaller // 4
+    example = f"the token at place {at} in {one.window} has place {at % one.smaller} in windows of {one.smaller}"
+    return f"{note}; windows do not overlap, so {example}"
 
 
 def _plural(n: int, word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ AXES = ("place in the window", "frequency in the training text", "longest repeti
 
 def where_figure(where: Where) -> Figure:
     """Draw a panel for each split: the difference of each configuration to the baseline by bin, with its interval."""
-    fig, axes = figure(12, 5, 1, len(where.located[0].splits))
+    fig, axes = figure(12, 4.7 + 0.15 * len(where.located), 1, len(where.located[0].splits))
     for nth, (ax, name) in enumerate(zip(axes, AXES, strict=False)):
         _draw(ax, where.located, nth)
         ax.set_xlabel(name)
@@ -33,7 +34,8 @@ def _draw(ax: Axes, located: Sequence[Located], nth: int) -> None:
         halves = [0.0 if d.low is None or d.high is None else (d.high - d.low) / 2 for d in found]
         ax.errorbar(
             [at + shift for at in x], [d.mean for d in found], halves, fmt=look.marker, linestyle=look.line,
-            color=look.colour, capsize=4, elinewidth=1.4, label=literal(f"{one.label} against {one.baseline}"),
+            color=look.colour, capsize=4, elinewidth=1.4,
+            label=literal(fill(f"{one.label} against {one.baseline}", 60)),
         )  # fmt: skip
     ax.axhline(0, color="#888888", linewidth=1.2, linestyle="--", zorder=1)
     ax.set_xticks(range(len(labels)), labels, rotation=35, ha="right")

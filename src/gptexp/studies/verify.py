@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gptexp.compose.trust import is_in_logs
 from gptexp.config import Config
+from gptexp.config.kinds import kinds_in, require_installed
 from gptexp.report.budget import Reading, flops_per_token, read_at
 from gptexp.report.data_block import Report, read_report
 from gptexp.report.reading import Run, find_runs, read_flat_settings, read_run, read_runs
@@ -121,6 +122,7 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
     run, device = claim.run, claim.run.origin.hardware.get("device", "")
     if run.extended:
         raise RunError(f"{claim.name}: was resumed with another schedule ({run.extended}), which can't be repeated")
+    require_installed(kinds_in(run.settings), run.origin.packages, claim.name)
     trust = trust or (claim.folder is not None and is_in_logs(claim.folder, Path("logs")))
     precision = {"precision": run.result.precision} if run.result.precision else {}
     with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as temporary, _threads(run):
@@ -172,7 +174,7 @@ def _differences(run: RecordedRun, config: Config) -> list[str]:
     """What differs here from where the run was made, so that bitwise equality is not to be expected."""
     from gptexp.machine import hardware
 
-    here, origin = code_version(), run.origin
+    here, origin = code_version(config), run.origin
     machine = {"machine": platform.machine(), **hardware.describe(hardware.accelerator_of(config))}
     commit = f" of commit {origin.git.commit[:7]}" if origin.git else ""
     pairs = {f"code{commit}": (run.code_sha256[:8], (here.code_sha256 or "unknown")[:8])}
