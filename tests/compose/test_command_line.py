@@ -249,7 +249,9 @@ def test_a_dry_run_of_one_experiment_prints_its_cost_only(
 ) -> None:
     from gptexp.sweep import probe  # this import loads torch
 
-    cost = probe.Measurement(tokens_per_second=100.0, tokens_per_step=50.0, parameters=10, flops_per_token=6, bytes=9)
+    cost = probe.Measurement(
+        tokens_per_second=100.0, tokens_per_step=50.0, parameters=10, trainable=10, flops_per_token=6, bytes=9
+    )
     monkeypatch.setattr(probe, "measure", lambda settings: cost)
     monkeypatch.setattr(sys, "argv", ["train", *TEXT, "dry_run=true", "trainer.max_steps=20"])
     train.main()

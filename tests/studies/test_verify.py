@@ -130,6 +130,7 @@ def test_with_other_code_a_difference_may_be_rounding(
 ) -> None:
     def change(block: dict[str, Any]) -> None:
         metric(1, 1 + size)(block)
+        block["shared"]["run"]["result"]["history"][0]["code_sha256"] = "0" * 64
         block["shared"]["run"]["result"]["code_sha256"] = "0" * 64
         block["shared"]["run"]["origin"]["versions"]["torch"] = "1.0"
 
@@ -230,7 +231,7 @@ def test_paths_and_loggers_of_a_page_are_not_used(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["nothing.html"], "nothing.html: no such folder"),
+        (["nothing.html"], "nothing.html: no such page, run or sweep"),
         (["story.txt"], "story.txt: has no data to verify; make the page again with `gptexp compare`"),
         (["page.html", "--row", "x"], "--row=x: no such row; give one of: n_layer 1; n_layer 2"),
         (["page.html", "--everything"], "--everything: no such option"),

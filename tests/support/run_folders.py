@@ -70,15 +70,18 @@ def make_run(
     seconds_column: bool = False,
     sha: str = "a" * 64,
     val_tokens: int = 2041,
+    asked: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     """A finished run whose val/bpb is `bpb` at the end, and `curve(step / steps)` above it before.
 
-    result: replaces parts of result.json. The seed and the settings come by `changes`.
+    result: replaces parts of result.json. The seed and the settings come by `changes`. asked: the setting of trainer
+    that gives the length, which was resolved to trainer.max_steps.
     """
     settings = nested(**changes)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    stored = settings if asked is None else {**settings, "trainer": {**settings["trainer"], "max_steps": None, **asked}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(stored, sort_keys=False, allow_unicode=True), encoding="utf-8")
     steps = settings["trainer"]["max_steps"]
     tokens = steps * settings["data"]["global_batch_size"] * settings["model"]["block_size"]
     metrics = {"val/loss": bpb and bpb * math.log(2), "val/bpb": bpb, "val/perplexity": bpb and 2**bpb}
@@ -94,6 +97,7 @@ def make_run(
         "tokens_per_second": rate,
         "parameters": parameters,
         "resumed_from": None,
+        **({} if asked is None else {"length": {"asked": asked, "max_steps": steps}}),
         **(result or {}),
     }
     (folder / "result.json").write_text(json.dumps(found), encoding="utf-8")

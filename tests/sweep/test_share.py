@@ -94,7 +94,7 @@ def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -
     made = store.join(plan(line))
     assert share.in_order(made, range(6)) == [2, 3, 4, 5, 0, 1]  # the shortest first, seeds in turn
     ordered = [made.jobs[number] for number in share.in_order(made, range(6))]
-    steps = [made.steps_of(job) for job in ordered]
+    steps = [int(made.steps_of(job) or 0) for job in ordered]
     computed = share.steps_to_compute(ordered, steps)
     assert computed == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
     assert share.in_words(steps, computed) == "1,836 of 2,800 steps (66%)"
@@ -115,7 +115,7 @@ def test_a_dry_run_tells_what_sharing_saves(workplace: Path, monkeypatch: pytest
 
     from gptexp.sweep import probe
 
-    measured = probe.Measurement(100.0, 100.0, 1, 1.0, 1)  # a step takes a second
+    measured = probe.Measurement(100.0, 100.0, 1, 1, 1.0, 1)  # a step takes a second
     monkeypatch.setattr(probe, "measure", lambda settings: measured)
     line, out = [*BASE, *WSD, "trainer.max_steps=200,400,800", "seed=1,2"], io.StringIO()
     probe.show(plan(line), Console(file=out, width=80))

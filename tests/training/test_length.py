@@ -11,9 +11,10 @@ import pytest
 from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
 from gptexp.runs.opening import load
+from gptexp.runs.result import read_result
 from gptexp.training.experiment import run_experiment
 from gptexp.training.timing import Times
-from support.runs import TINY, TINY_GPT
+from support.runs import TINY, TINY_GPT, command
 
 Train = Callable[..., dict[str, Any]]
 
@@ -106,3 +107,37 @@ def test_a_measurement_counts_validations_and_the_rest(seconds: float, val_every
     needed = [times.rest + n * times.step + -(-n // val_every_steps) * times.validation for n in (steps, steps + 1)]
     assert needed[0] <= seconds or steps == 1
     assert needed[1] > seconds
+
+
+@pytest.mark.slow
+def test_a_killed_run_keeps_its_measured_steps_and_equals_an_undisturbed_one(workplace: Path) -> None:
+    trace = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace, kill_at: 9}"
+    line = [*TINY, "data.path=story.txt", *BY_TIME, "callbacks.checkpoint.every_steps=4"]
+    killed = command("train", *line, trace, "hydra.run.dir=killed", cwd=workplace)
+    assert killed.returncode != 0
+    stored = load(workplace / "killed/checkpoints/last.ckpt")
+    assert (stored.step, stored.config["trainer"]["max_time"]) == (8, "2s")
+    assert stored.history is not None
+    done = command("train", "resume=killed", "callbacks.plugins.trace.kill_at=null", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "measuring" not in done.stdout
+    result = read_result(workplace / "killed")
+    assert result.length == {"asked": {"max_time": "2s"}, "max_steps": stored.history[-1]["max_steps"]}
+    assert result.steps == stored.history[-1]["max_steps"]
+    undisturbed = run_experiment(compose(line), Path("whole"), steps=result.steps)
+    assert undisturbed.metrics == result.metrics
+    assert weights("whole") == weights("killed")
+
+
+@pytest.mark.slow
+def test_ranks_agree_on_the_measured_steps(workplace: Path) -> None:
+    line = [*TINY, "data.path=story.txt", *BY_TIME, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    done = command("train", *line, "hydra.run.dir=measured", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    steps = read_result(workplace / "measured").steps
+    assert steps is not None
+    given = command(
+        "train", *line, "trainer.max_time=null", f"trainer.max_steps={steps}", "hydra.run.dir=given", cwd=workplace
+    )
+    assert given.returncode == 0, given.stderr
+    assert weights("measured") == weights("given")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import fail, one_line_errors
+from gptexp.util.errors import RunError, fail, one_line_errors
 from gptexp.util.options import OptionParser
 from gptexp.util.text import install_extra, printable
 
@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(path: Path, row: str | None, everything: bool, trust: bool) -> bool:
     """Verify and print; return whether all numbers hold."""
+    if not path.exists():
+        raise RunError(f"{path}: no such page, run or sweep")
     from gptexp.report import missing_packages
 
     if missing := missing_packages():

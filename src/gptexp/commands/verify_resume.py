@@ -21,6 +21,7 @@ from gptexp.compose import commandline
 from gptexp.compose.composition import compose
 from gptexp.compose.overrides import quoted
 from gptexp.config import Config
+from gptexp.config.length import LENGTHS
 from gptexp.config.override_syntax import key_of, quote
 from gptexp.runs.layout import BEST, CHECKPOINTS, EVENTS, LAST, METRICS, VERIFY
 from gptexp.util.errors import ConfigError, RunError
@@ -68,7 +69,7 @@ def _checked(options: argparse.Namespace, overrides: list[str]) -> Config:
     if not 1 <= options.kill_at < options.steps:
         raise ConfigError(f"--kill-at={options.kill_at}: must be from 1 to below --steps={options.steps}")
     given = {key_of(quoted(override)) for override in overrides}
-    if reserved := given & {"resume", "hydra.run.dir", "trainer.max_steps"}:
+    if reserved := given & {"resume", "hydra.run.dir", *(f"trainer.{name}" for name in LENGTHS)}:
         raise ConfigError(f"{reserved.pop()}: is set by this command; leave it out (--steps sets the length)")
     config = compose([*overrides, *_settings(options.steps, options.kill_at)])
     commandline.check(config)

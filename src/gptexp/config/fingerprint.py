@@ -154,8 +154,11 @@ def computing_plugins(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if any(key.startswith(f"{name}.") for name in names)}
 
 
-def identity(settings: Mapping[str, Any], *, seed: bool = False) -> str:
-    """Return eight hexadecimal digits that identify a configuration; with seed=True, a configuration and its seed."""
-    flat = settings_that_matter(settings, also=("seed",) if seed else ())
+def identity(settings: Mapping[str, Any], *, seed: bool = False, also: Iterable[str] = ()) -> str:
+    """Return eight hexadecimal digits that identify a configuration; with seed=True, a configuration and its seed.
+
+    also: dotted names of further settings that distinguish it.
+    """
+    flat = settings_that_matter(settings, also=(*also, *(("seed",) if seed else ())))
     text = json.dumps(flat, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

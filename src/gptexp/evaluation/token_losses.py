@@ -58,7 +58,7 @@ def by_frequency(train: TokenStore, vocab_size: int) -> Bins:
 def by_repetition(window: int) -> Bins:
     """Bin tokens by the length of the longest sequence that ends with them and occurred before in the same window.
 
-    From 2 on, the token followed the same token before. An induction head predicts exactly this (Olsson et al. 2022,
+    From 2 on, the token followed the same token before. An induction head can predict it (Olsson et al. 2022,
     arXiv 2209.11895); Arora et al. (2023, arXiv 2312.04927) attribute losses by it and call it an AR hit.
     """
 

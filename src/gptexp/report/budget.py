@@ -14,6 +14,7 @@ from gptexp.report.reading import LeftOut, Run
 from gptexp.util.text import clock, quantity
 
 KINDS = ("tokens", "bytes", "flops", "seconds")
+TOLERANCE = 0.01  # relative; tokens or FLOPs that differ by less count as equal
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def amount(kind: str, budget: float) -> str:
     if kind == "seconds":
         return f"{duration(budget)} of training"
     return f"{quantity(budget)} {'tokens' if kind == 'tokens' else 'bytes of training text'}"
+
+
+def differ(costs: Sequence[float | None]) -> bool:
+    """Return whether costs that are known differ by more than TOLERANCE."""
+    known = [cost for cost in costs if cost is not None]
+    return bool(known) and max(known) - min(known) > TOLERANCE * max(known)
 
 
 def _why_not(run: Run, metric: str, kind: str, estimated: bool) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
-from gptexp.report.budget import duration
+from gptexp.report.budget import TOLERANCE, duration
 from gptexp.report.comparable import schema_of
-from gptexp.report.comparison import TOLERANCE, Comparison, Row
+from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import Effect, Level
 from gptexp.report.statistics import Difference, Interval
 from gptexp.report.where import Bin

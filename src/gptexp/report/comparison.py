@@ -18,8 +18,6 @@ from gptexp.report.statistics import Difference, Interval
 from gptexp.report.validation_texts import by_text
 from gptexp.report.where import Where
 
-TOLERANCE = 0.01  # relative; tokens or FLOPs that differ by less count as equal
-
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -179,7 +177,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[LeftOut], question: Question
         budget=amount,
         flops_estimated=budget.flops_are_estimated([reading.run for reading in readings]),
         left_out=left_out,
-        unequal=frozenset(cost for cost in ("tokens", "flops") if _differ([row.mean(cost) for row in rows])),
+        unequal=frozenset(cost for cost in ("tokens", "flops") if budget.differ([row.mean(cost) for row in rows])),
         texts=texts,
         unfinished=overrides.unfinished_sweeps(folders),
     )
@@ -296,8 +294,3 @@ def compare_to(rows: Sequence[Row], baseline: Row) -> None:
     corrected = statistics.holm([difference.p for difference in differences])
     for row, difference, p in zip(others, differences, corrected, strict=True):
         row.difference, row.p = difference, p
-
-
-def _differ(costs: Sequence[float | None]) -> bool:
-    known = [cost for cost in costs if cost is not None]
-    return bool(known) and max(known) - min(known) > TOLERANCE * max(known)

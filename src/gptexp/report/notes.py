@@ -12,6 +12,7 @@ from gptexp.report.columns import FLOPS_MARK, SEEDS_MARK, TOKENS_MARK, better_si
 from gptexp.report.comparable import tokens_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import main_effects
+from gptexp.report.equal import held_equal
 from gptexp.report.where import Located
 from gptexp.util.files import display_path
 from gptexp.util.text import printable
@@ -75,6 +76,7 @@ def notes(c: Comparison) -> list[str]:
         *_effects(c),
         *_at(c),
         *_confounded(c),
+        *held_equal(c),
         *_costs(c),
         *_missing(c),
         *_origins(c),
@@ -214,7 +216,7 @@ def _where(c: Comparison) -> Iterator[str]:
     yield f"frequency: share of a token in the training text of {c.baseline.label}"
     yield (
         "repetition in W: tokens of the longest sequence that ends with the token and occurred before in this window; "
-        "from 2 on, the token followed the same token before, which an induction head predicts (arXiv 2209.11895, "
+        "from 2 on, the token followed the same token before, which an induction head can predict (arXiv 2209.11895, "
         "2312.04927)"
     )
     if single := [one.label for one in located if one.total.difference.sd is None]:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gptexp.config import KINDS
 from gptexp.config.fingerprint import completed, flatten
+from gptexp.config.length import LENGTHS, asked
 from gptexp.report.curves import Curve, read_curve
 from gptexp.report.origin import code_versions, natural, origin
 from gptexp.runs import history, samples
@@ -38,6 +39,7 @@ class Run:
 
     metrics, best: by name (val/bpb …), of the last and of the best step; nan if not finite.
     val_tokens: tokens scored in validation, or texts if the objective scores texts.
+    asked: the setting that gives its length, by name. max_steps: its length, which early stopping may have cut.
     flops_per_token: as recorded, or None. bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
     code: names of the versions of the code that trained it, in order. commits: the commits of those that are hashes.
@@ -57,6 +59,8 @@ class Run:
     tokens_per_second: float
     bytes_per_token: float | None = None
     flops_per_token: float | None = None
+    asked: dict[str, int | float | str] = field(default_factory=dict)
+    max_steps: int | None = None
     curve: Curve | None = None
     curve_problem: str = ""
     origin: dict[str, str] = field(default_factory=dict)
@@ -207,6 +211,18 @@ def _run(folder: Path, settings: dict[str, Any], result: Result) -> Run:
     )
 
 
+def _asked(settings: dict[str, Any]) -> dict[str, int | float | str]:
+    return asked({name: settings.get(f"trainer.{name}") for name in LENGTHS})
+
+
+def _max_steps(settings: dict[str, Any], result: Result) -> int | None:
+    """Return the recorded length; results of earlier versions have it in their settings only."""
+    if result.length is not None:
+        return result.length["max_steps"]
+    steps = settings.get("trainer.max_steps")
+    return result.history[-1]["max_steps"] if result.history else steps if type(steps) is int else None
+
+
 def make_run(folder: Path, settings: dict[str, Any], result: Result, seconds: float) -> Run:
     """Return a run without what only its folder has: curve, origin and code. ValueError: the result is incomplete."""
     val_tokens, sha = result.val.get("texts", result.val.get("tokens")), result.val.get("text_sha256")
@@ -229,6 +245,8 @@ def make_run(folder: Path, settings: dict[str, Any], result: Result, seconds: fl
         tokens_per_second=float(_needed("tokens_per_second", result.tokens_per_second)),
         bytes_per_token=result.bytes_per_token,
         flops_per_token=result.flops_per_token,
+        asked=_asked(settings),
+        max_steps=_max_steps(settings, result),
     )
 
 

@@ -53,8 +53,10 @@ class RecordedRun:
         return history.extension(self.result.history or [])
 
     @property
-    def code_sha256(self) -> str:
-        return self.result.code_sha256 or self.origin.code_sha256 or "unknown"
+    def code(self) -> list[str]:
+        """The hashes of the code that trained it, the last one at the end."""
+        hashes = [part["code_sha256"] or "unknown" for part in self.result.history or []]
+        return list(dict.fromkeys([*hashes, self.result.code_sha256 or self.origin.code_sha256 or "unknown"]))
 
     def as_run(self, folder: Path = Path()) -> Run:
         """Return the run as a comparison has it, without settings and curve. folder: only a name.

@@ -135,9 +135,8 @@ def fit_folders(folders: Iterable[Path], metric: str) -> Law:
 def _why_not(run: Run, metric: str) -> str:
     if diverged(run, metric) or run.metrics[metric] <= 0:
         return f"its last {metric} is not a number above 0"
-    steps = run.settings.get("trainer.max_steps")
-    if isinstance(steps, int) and run.steps < steps:
-        return f"stopped at step {run.steps:,} of {steps:,}: its schedule had not ended"
+    if run.max_steps is not None and run.steps < run.max_steps:
+        return f"stopped at step {run.steps:,} of {run.max_steps:,}: its schedule had not ended"
     if extended := run.settings.get("schedule.extended"):
         return f"extended {extended}: its learning rates differ from those of an uninterrupted schedule"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gptexp.config.fingerprint import settings_that_matter
+from gptexp.config.length import LENGTHS
 from gptexp.report.comparable import tokens_of
 from gptexp.report.naming import label, value_in
 from gptexp.report.reading import EFFECTIVE_LR, LeftOut, Run
@@ -18,7 +19,7 @@ SIZES = frozenset(
         "model.n_head",
         "model.n_kv_head",
         "model.n_hidden",
-        "trainer.max_steps",
+        *(f"trainer.{name}" for name in LENGTHS),
         "schedule.warmup_steps",
     }
 )

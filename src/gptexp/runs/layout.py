@@ -22,6 +22,7 @@ WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, METRICS, SAMPLES, DIGE
 
 PREFIXES = ".prefixes"  # in the folder of a sweep: states that its jobs continue from, each in a folder with PREFIX
 PREFIX = "prefix.ckpt"
+RESOLUTIONS = ".lengths"  # in the folder of a sweep: the steps that a length was resolved to, by configuration
 SWEEP = "sweep.yaml"  # in the folder of a sweep, which holds the run folders of its jobs
 VERIFY = "verify"  # folder below logs/ for the runs of verify-resume, which `latest` skips
 

@@ -127,7 +127,7 @@ def replay(a: Run, b: Run, parting: Parting, *, code: Path | None, trust: bool) 
     agreed = parting.agreed or 0
     stored = [{step: path for step, path in _checkpoints(run) if step <= agreed} for run in (a, b)]
     at = max(stored[0].keys() & stored[1].keys(), default=0)
-    with tempfile.TemporaryDirectory(prefix="gptexp-diverge-") as place:
+    with tempfile.TemporaryDirectory(prefix="gptexp-diverge-", ignore_cleanup_errors=True) as place:
         rows = [
             _computed(run, Path(place), name, (agreed + 1, parting.step), paths.get(at), source, trust)
             for run, name, paths, source in ((a, "a", stored[0], None), (b, "b", stored[1], code))

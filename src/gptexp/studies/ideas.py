@@ -13,10 +13,10 @@ from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.data import DEFAULT_WINDOWS
 from gptexp.config.fingerprint import flatten, identity
+from gptexp.config.length import LENGTHS
 from gptexp.config.override_syntax import is_swept, key_of, parse
 from gptexp.util.errors import ConfigError
 
-LENGTHS = ("trainer.max_steps", "trainer.max_tokens", "trainer.max_flops", "trainer.max_time")
 PER_PARAMETER = "trainer.tokens_per_parameter"
 BATCHES = ("data.global_batch_size", "data.global_batch_tokens", "data.micro_batch_size", "data.num_workers")
 # Settings that neither a base nor an idea may have, with the reason.
@@ -28,7 +28,7 @@ JUDGES = {
 }
 # Settings that an idea must share with its base, by the start of the name, with what they decide.
 SHARED = {
-    **dict.fromkeys((*LENGTHS, PER_PARAMETER), "the length"),
+    **dict.fromkeys((f"trainer.{name}" for name in LENGTHS), "the length"),
     "trainer.val_every_steps": "the validation",
     "objective": "what is scored",
     "data": "the data",
@@ -61,7 +61,10 @@ def base_of(text: str) -> Composed:
     """
     composed = _composed(_words(text, "--base"))
     if flatten(to_plain(composed.config)).get(PER_PARAMETER) is not None:
-        raise ConfigError(f"{PER_PARAMETER}: depends on the model, so budgets would differ; use {', '.join(LENGTHS)}")
+        raise ConfigError(
+            f"{PER_PARAMETER}: depends on the model, so budgets would differ; give trainer.max_steps, "
+            "trainer.max_tokens, trainer.max_flops or trainer.max_time"
+        )
     return composed
 
 

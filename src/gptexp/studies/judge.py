@@ -109,7 +109,7 @@ def judge(base: Composed, idea: Idea, given: Given, logs: Path, say: Say) -> Out
     name = ledger.line_of(ledger.read(path), base.identity) or base.identity
     with line(logs / FOLDER / name, name, base.config) as runs:
         entries = [entry for entry in ledger.read(path) if entry.line == name]
-        entry = _entry(entries, name, base, idea, rules_of(entries, given), runs)
+        entry = _entry(entries, name, base, idea, rules_of(entries, given))
         if stored := ledger.verdict_of(entries, entry):
             return Outcome(stored, is_stored=True)
         if entry.level <= 0:
@@ -125,7 +125,7 @@ def judge(base: Composed, idea: Idea, given: Given, logs: Path, say: Say) -> Out
     return Outcome(judged, is_stored=False)
 
 
-def _entry(entries: list[Entry], name: str, base: Composed, idea: Idea, rules: Rules, runs: Line) -> Entry:
+def _entry(entries: list[Entry], name: str, base: Composed, idea: Idea, rules: Rules) -> Entry:
     """Return the entry with which the idea was started, or a new one; its scale is 0 if pilot runs must give it."""
     kept = [entry for entry in entries if entry.verdict == ledger.KEPT]
     same = next((e for e in entries if (e.base_identity, e.code) == (base.identity, all_code_sha256())), None)

@@ -125,7 +125,7 @@ def verify(claim: Claim, *, trust: bool, say: Callable[[str], None]) -> Outcome:
     require_installed(kinds_in(run.settings), run.origin.packages, claim.name)
     trust = trust or (claim.folder is not None and is_in_logs(claim.folder, Path("logs")))
     precision = {"precision": run.result.precision} if run.result.precision else {}
-    with tempfile.TemporaryDirectory(prefix="gptexp-verify-") as temporary, _threads(run):
+    with tempfile.TemporaryDirectory(prefix="gptexp-verify-", ignore_cleanup_errors=True) as temporary, _threads(run):
         place, folder = Path(temporary), Path(temporary) / "run"
         config = config_for(run.settings, place, of=claim.name, trust=trust, device=device, **precision)
         _require_text(config, claim)
@@ -177,7 +177,7 @@ def _differences(run: RecordedRun, config: Config) -> list[str]:
     here, origin = code_version(config), run.origin
     machine = {"machine": platform.machine(), **hardware.describe(hardware.accelerator_of(config))}
     commit = f" of commit {origin.git.commit[:7]}" if origin.git else ""
-    pairs = {f"code{commit}": (run.code_sha256[:8], (here.code_sha256 or "unknown")[:8])}
+    pairs = {f"code{commit}": (", ".join(code[:8] for code in run.code), (here.code_sha256 or "unknown")[:8])}
     pairs |= {f"version of {name}": (origin.versions.get(name, "none"), now) for name, now in here.versions.items()}
     pairs |= {f"machine, {key}": (str(origin.hardware.get(key)), str(machine.get(key))) for key in KIND}
     return [f"{what}: it was {was}, here it is {now}" for what, (was, now) in pairs.items() if was != now]

@@ -66,7 +66,13 @@ def _attempt(sweep: store.Sweep, number: int, *, last: bool) -> None:
         with one_line_errors(signals_only=True):
             resume = str(place) if has_checkpoint(place) else None
             config = config_from_plain({**job.config, "resume": resume})
-            run_experiment(config, place, sharing=sharing_of(sweep, number))
+            run_experiment(
+                config,
+                place,
+                steps=sweep.steps_of(job),
+                resolution=sweep.resolution_of(job),
+                sharing=sharing_of(sweep, number),
+            )
     except Exception as error:
         traceback.print_exc()
         if not last:

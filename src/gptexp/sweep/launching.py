@@ -19,6 +19,7 @@ from gptexp.config import Config
 from gptexp.config.override_syntax import by_key, quote
 from gptexp.machine import job_slots
 from gptexp.sweep import job
+from gptexp.sweep.lengths import budgets, store
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
 from gptexp.sweep.share import in_order, in_words, steps_to_compute, tidy
@@ -55,7 +56,9 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
             remedy = "start it on the login node of the cluster, or use hydra/launcher=cores"
             raise ConfigError(f"hydra/launcher={launcher}: this machine has no SLURM (no srun); {remedy}")
         with held(planned.folder):
+            lengths = budgets(planned)
             sweep = join(planned)
+            store(lengths)
             _announce(sweep, console)
             if len(rates := natural_rates(planned.jobs)) > 1:
                 values = ", ".join(f"{rate:.1e}" for rate in rates)
@@ -104,8 +107,9 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_state(sweep)} · {display_path(sweep.folder)}", soft_wrap=True, markup=False)
-    steps = [sweep.steps_of(job) for job in sweep.jobs]
-    if sweep.share and (computed := steps_to_compute(sweep.jobs, steps)) != steps:
+    known = [(job, n) for job in sweep.jobs if (n := sweep.steps_of(job)) is not None]
+    jobs, steps = [job for job, _ in known], [n for _, n in known]
+    if sweep.share and (computed := steps_to_compute(jobs, steps)) != steps:
         console.print(f"equal first steps are shared: {in_words(steps, computed)} are computed", soft_wrap=True)
 
 

@@ -16,11 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gptexp.compose.composition import config_from_plain
+from gptexp.config import Config
+from gptexp.config.length import LENGTHS, seconds_of
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
 from gptexp.sweep.share import in_words, steps_to_compute
 from gptexp.training.callbacks.progress import duration
 from gptexp.training.experiment import run_experiment
+from gptexp.training.length import Cost, affordable
 from gptexp.util.files import display_path, read_rows
 from gptexp.util.text import clock, quantity
 
@@ -34,8 +37,18 @@ class Measurement:
     tokens_per_second: float
     tokens_per_step: float
     parameters: int
+    trainable: int
     flops_per_token: float
     bytes: int
+
+    def tokens_of(self, config: Config) -> float:
+        """Return the tokens of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
+        if config.trainer.max_time is not None:
+            return self.tokens_per_second * seconds_of(config.trainer.max_time)
+        cost = Cost(
+            tokens_per_step=round(self.tokens_per_step), flops_per_token=self.flops_per_token, trainable=self.trainable
+        )
+        return self.tokens_per_step * affordable(config, cost)
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -44,28 +57,29 @@ def show(plan: Plan, console: Console) -> None:
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    seconds = shared = size = 0.0
-    steps = [job.config["trainer"]["max_steps"] for job in plan.jobs]
-    computed = steps_to_compute(plan.jobs, steps) if plan.settings.share else steps
+    times, steps, size = list[float](), list[int](), 0.0
     measured: dict[str, Measurement] = {}
     with console.status("") as status:
-        for number, job in enumerate(plan.jobs):
-            status.update(f"measuring {number + 1} of {len(plan.jobs)}")
+        for number, job in enumerate(plan.jobs, 1):
+            status.update(f"measuring {number} of {len(plan.jobs)}")
             key = _speed_key(job)
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = steps[number] * probe.tokens_per_step
+            tokens = probe.tokens_of(config_from_plain(job.config))
             time = tokens / probe.tokens_per_second
-            seconds, size = seconds + time, size + probe.bytes
-            shared += time * (computed[number] or 0) / steps[number]
+            times.append(time)
+            steps.append(max(1, round(tokens / probe.tokens_per_step)))
+            size += probe.bytes
             flops = tokens * probe.flops_per_token
             row = [quantity(probe.parameters), quantity(tokens), f"{flops:.1e}", clock(time)]
             table.add_row(Text(job.name), *row, _bytes(probe.bytes))
     console.print(table)
-    one = len(plan.jobs) == 1
-    jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
-    if shared < seconds:
+    one, whole = len(plan.jobs) == 1, duration(sum(times))
+    jobs = f"1 run · {whole}" if one else f"{len(plan.jobs)} jobs · {whole} one after another"
+    computed = steps_to_compute(plan.jobs, steps) if plan.settings.share else steps
+    if computed != steps:
+        shared = sum(time * few / n for time, few, n in zip(times, computed, steps, strict=True))
         words = f"{in_words(steps, computed)} are computed · {duration(shared)}"
         console.print(f"equal first steps are shared: {words}; sweep.share=false computes all", soft_wrap=True)
     console.print(
@@ -82,7 +96,8 @@ def _speed_key(job: Job) -> str:
     for name in ("seed", "name", "schedule"):
         settings.pop(name)
     settings["optimizer"] = settings["optimizer"]["kind"]
-    settings["trainer"].pop("max_steps")
+    for name in LENGTHS:
+        settings["trainer"].pop(name)
     return json.dumps(settings, sort_keys=True, default=str)
 
 
@@ -93,7 +108,8 @@ def measure(settings: dict[str, Any]) -> Measurement:
         ValueError: the job cannot be trained.
     """
     short = copy.deepcopy(settings)
-    short["trainer"] |= {"max_steps": STEPS, "val_every_steps": STEPS, "log_every_steps": STEPS // 2}
+    short["trainer"] |= dict.fromkeys(LENGTHS) | {"max_steps": STEPS}
+    short["trainer"] |= {"val_every_steps": STEPS, "log_every_steps": STEPS // 2}
     short["schedule"]["warmup_steps"] = None
     short["callbacks"]["samples"]["tokens"] = 0
     short["logger"]["tensorboard"] = False
@@ -106,11 +122,13 @@ def measure(settings: dict[str, Any]) -> Measurement:
     assert result.tokens
     assert result.steps
     assert result.parameters
+    assert result.trainable_parameters
     assert result.flops_per_token is not None
     return Measurement(
         tokens_per_second=rate,
         tokens_per_step=result.tokens / result.steps,
         parameters=result.parameters,
+        trainable=result.trainable_parameters,
         flops_per_token=result.flops_per_token,
         bytes=3 * last,  # last, previous and best, which is usually another step
     )

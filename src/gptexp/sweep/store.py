@@ -13,14 +13,16 @@ from typing import Any
 from gptexp.compose.inheritance import FREE_ON_RESUME
 from gptexp.config import KINDS, best_by
 from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identity, settings_that_matter
-from gptexp.config.length import LENGTHS
+from gptexp.config.length import LENGTHS, asked
 from gptexp.config.sweep import OtherCode
 from gptexp.runs.code_hash import all_code_sha256, code_sha256
 from gptexp.runs.layout import SWEEP, has_checkpoint
 from gptexp.runs.provenance import code_version, command_line, last_code
 from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
 from gptexp.runs.writing import locked
+from gptexp.sweep.lengths import resolution_of
 from gptexp.sweep.plan import Job, Plan, Search, belongs, safe_name, text_key
+from gptexp.training.length import read_steps
 from gptexp.util.errors import ConfigError
 from gptexp.util.files import TEXT_BYTES, display_path
 from gptexp.util.yaml_files import read_yaml, write_yaml
@@ -61,9 +63,13 @@ class Sweep:
         return find_result(self.place(job)).metrics.get(self.best_by(job))
 
     def steps_of(self, job: Job) -> int | None:
-        """Return the number of steps of a job."""
+        """Return the number of steps of a job; None if its length is not yet resolved."""
         steps = job.config["trainer"]["max_steps"]
-        return steps if type(steps) is int else None
+        return steps if type(steps) is int else read_steps(self.resolution_of(job), asked(job.config["trainer"]))
+
+    def resolution_of(self, job: Job) -> Path:
+        """Return the file in which all seeds of the job's configuration share the number of steps."""
+        return resolution_of(self.folder, job)
 
     def place(self, job: Job) -> Path:
         """Return the job's run folder."""

@@ -12,11 +12,22 @@ from gptexp.runs.writing import claim_run_folder
 from gptexp.training.sharing import Sharing
 
 
-def run_experiment(config: Config, folder: Path, *, steps: int | None = None, sharing: Sharing | None = None) -> Result:
+def run_experiment(
+    config: Config,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    resolution: Path | None = None,
+    sharing: Sharing | None = None,
+) -> Result:
     """Train in a run folder and return the content of result.json.
 
-    steps: the number of steps of the whole run, if the caller has resolved it; None: it follows from the settings.
-    sharing: what a job of a sweep shares with others.
+    Args:
+        config: the settings.
+        folder: the run folder.
+        steps: the number of steps of the whole run, if the caller has resolved it; None: it follows from the settings.
+        resolution: a file in which the runs of a configuration share the number that trainer.max_time gives.
+        sharing: what a job of a sweep shares with others.
     """
     with claim_run_folder(folder, resumes=config.resume):
         from gptexp.machine import hardware  # torch is imported no earlier than here
@@ -26,6 +37,7 @@ def run_experiment(config: Config, folder: Path, *, steps: int | None = None, sh
             config=to_plain(config),
             folder=str(folder.resolve()),
             steps=steps,
+            resolution=None if resolution is None else str(resolution.resolve()),
             sharing=None if sharing is None else sharing.as_plain(),
         )
         rank, processes = rank_environment.current(), hardware.processes_of(config)
@@ -38,4 +50,4 @@ def run_experiment(config: Config, folder: Path, *, steps: int | None = None, sh
             return find_result(folder)
         from gptexp.training.run import train
 
-        return train(config, folder, steps=steps, sharing=sharing)
+        return train(config, folder, steps=steps, resolution=resolution, sharing=sharing)

@@ -45,12 +45,14 @@ LOOK = 1.0  # seconds between two checks of the processes
 class Composition(TypedDict):
     """What a rank needs to train: the settings as plain data, the run folder, and its steps if they are resolved.
 
-    sharing: `Sharing.as_plain` of a job that shares steps with others.
+    resolution: a file in which runs share the steps of trainer.max_time. sharing: `Sharing.as_plain` of a job that
+    shares steps with others.
     """
 
     config: dict[str, Any]
     folder: str
     steps: int | None
+    resolution: str | None
     sharing: dict[str, Any] | None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
@@ -24,8 +24,9 @@ from gptexp.util.files import make_folder
 
 FIRST = 6  # steps of the first measurement, which also loads libraries and fills caches
 SHARE = 0.08  # of the time asked for, that the second measurement may take
-DECISION, RESOLVED = "shared steps", "resolved steps"  # what rank 0 sends
+DECISION, ROUGH, COMPILED, RESOLVED = "shared steps", "rough time", "compiled time", "resolved steps"  # rank 0 decides
 
+T = TypeVar("T")
 Train = Callable[[Config, int, list[pl.Callback]], float]
 """Trains so many steps in a temporary folder, with further callbacks, and returns the seconds of result.json."""
 
@@ -81,40 +82,41 @@ class Times:
         return max(1, cycles * val_every_steps + min(further, val_every_steps - 1))
 
 
-def steps_by_time(config: Config, cost: Cost, train: Train, shared: Path | None) -> int:
+def steps_by_time(config: Config, cost: Cost, train: Train, resolution: Path | None) -> int:
     """Return the number of steps for trainer.max_time. Rank 0 decides; all ranks must call this.
 
-    shared: a file in which the runs of a sweep with the same configuration share the number: the first one measures.
+    resolution: a file in which the runs of a configuration share the number: the first one measures.
     """
     who = rank_environment.current()
-    if who is not None and who.rank:
-        steps: int | None = ranks.receive(DECISION, timeout=ranks.NO_LIMIT)
-        if steps is None:
-            _measured(config, cost, train)
-            steps = ranks.receive(RESOLVED, timeout=ranks.NO_LIMIT)
-        assert steps is not None
-        return steps
-    with _held(shared):
-        found = read_steps(shared, config.trainer.length) if shared else None
-        if who is not None:
-            ranks.send(DECISION, found)
+    with _held(resolution if who is None or who.rank == 0 else None):
+        found = _agreed(DECISION, read_steps(resolution, config.trainer.length) if resolution else None)
         if found is None:
-            found = _measured(config, cost, train)
-            if shared:
-                write_steps(shared, Length(asked=config.trainer.length, max_steps=found))
-            if who is not None:
-                ranks.send(RESOLVED, found)
+            found = _agreed(RESOLVED, _measured(config, cost, train))
+            if resolution and (who is None or who.rank == 0):
+                write_steps(resolution, Length(asked=config.trainer.length, max_steps=found))
     return found
 
 
+def _agreed(key: str, value: T) -> T:
+    """Return the value of rank 0. Each key is used once in a run."""
+    who = rank_environment.current()
+    if who is None:
+        return value
+    if who.rank:
+        received: T = ranks.receive(key, timeout=ranks.NO_LIMIT)
+        return received
+    ranks.send(key, value)
+    return value
+
+
 @contextmanager
-def _held(shared: Path | None) -> Iterator[None]:
+def _held(resolution: Path | None) -> Iterator[None]:
     """Wait until no other run of the configuration measures."""
-    if shared is None:
+    if resolution is None:
         yield
         return
-    make_folder(shared.parent)
-    with FileLock(shared.with_suffix(".lock")):
+    make_folder(resolution.parent)
+    with FileLock(resolution.with_suffix(".lock")):
         yield
 
 
@@ -123,14 +125,13 @@ def _measured(config: Config, cost: Cost, train: Train) -> int:
     seconds, settings = seconds_of(config.trainer.max_time), config.trainer
     if settings.compile == "auto":
         settings = replace(settings, compile=False)
-    rough = _times(_short(config, settings), FIRST, train)
+    step = _agreed(ROUGH, _times(_short(config, settings), FIRST, train).step)
     if config.trainer.compile == "auto":
-        settings = replace(
-            settings, compile=hardware.choose_compile(config, seconds / rough.step * cost.flops_per_step)[0]
-        )
+        compiled, _ = hardware.choose_compile(config, seconds / step * cost.flops_per_step)
+        settings = replace(settings, compile=compiled)
     if settings.compile is True:  # compiles and fills torch's cache, which the run itself uses
-        rough = _times(_short(config, settings), FIRST, train)
-    steps = max(FIRST, int(SHARE * seconds / rough.step))
+        step = _agreed(COMPILED, _times(_short(config, settings), FIRST, train).step)
+    steps = max(FIRST, int(SHARE * seconds / step))
     return _times(_short(config, settings), steps, train).steps_within(seconds, config.trainer.val_every_steps)
 
 

@@ -67,7 +67,9 @@ def _train(composition: Composition) -> None:
 
         config = config_from_plain(composition["config"])
         sharing = from_plain(composition["sharing"])
-        train(config, Path(composition["folder"]), steps=composition["steps"], sharing=sharing)
+        resolution = Path(composition["resolution"]) if composition["resolution"] else None
+        folder, steps = Path(composition["folder"]), composition["steps"]
+        train(config, folder, steps=steps, resolution=resolution, sharing=sharing)
 
 
 def _read_composition() -> Composition:
