@@ -189,6 +189,21 @@ def night(logs: Path, given: Given) -> list[dict[str, Any]]:
     return rows
 
 
+def night_table(rows: list[dict[str, Any]]) -> str:
+    """Return the ideas of a real night as a Markdown table."""
+    lines = [
+        "| idea | greedy: difference on one seed | greedy | pairs | effect, 95% interval | evidence of | verdict |",
+        "|---|--:|---|--:|---|--:|---|",
+    ]
+    for row in rows:
+        between = "" if row["low"] is None else f", {row['low']:+.4f} to {row['high']:+.4f}"
+        evidence = f"{row['evidence']:,.1f} of {row['threshold']:,.0f}"
+        cells = [f"`{row['idea_text']}`", f"{row['greedy_difference']:+.4f}", row["greedy"], str(row["pairs"])]
+        cells += [f"{row['effect']:+.4f}{between}", evidence, row["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _one_seed(settings: str, logs: Path) -> float:
     """Return the score of an experiment with seed 1."""
     composed = base_of(settings)
@@ -210,7 +225,9 @@ def main() -> None:
         record.save(options.json, useless(options.useless, options.logs))
     elif options.night:
         given = Given(ideas=options.ideas, most=options.max_seeds)
-        record.save(options.json, night(options.logs, given))
+        rows = night(options.logs, given)
+        print(night_table(rows))
+        record.save(options.json, rows)
     else:
         record.save(options.json, simulated(options))
 

@@ -38,12 +38,10 @@ def grid(place: Path) -> Path:
 
 
 def test_the_block_has_each_runs_settings_metrics_and_origin(tmp_path: Path) -> None:
-    report = read_report(written(tmp_path, made_page(sweep(tmp_path / "runs"))))
-    assert [(row.label, [run.seed for run in row.runs]) for row in report.rows] == [
-        ("n_layer 2", [1, 2]),
-        ("n_layer 4", [1, 2]),
-    ]
-    run = report.rows[1].runs[1]
+    reported = read_report(written(tmp_path, made_page(sweep(tmp_path / "runs"))))
+    seeds = [(one.label, one.run.seed) for one in reported]
+    assert seeds == [("n_layer 2", 1), ("n_layer 2", 2), ("n_layer 4", 1), ("n_layer 4", 2)]
+    run = reported[3].run
     assert run.result.metrics["val/bpb"] == 1.9 + 2 / 90  # all digits
     assert run.settings["model"]["n_layer"] == 4
     assert run.settings["model"]["position"] == "learned"
@@ -98,8 +96,8 @@ def test_no_text_of_a_run_ends_the_block_or_becomes_code(tmp_path: Path, text: s
     make_run(tmp_path / "runs/b", 1.9, model__n_layer=4, note=text)
     html = made_page(tmp_path / "runs")
     assert html.count("<script") == 1
-    report = read_report(written(tmp_path, html))
-    assert report.rows[0].runs[0].settings["note"] == text
+    reported = read_report(written(tmp_path, html))
+    assert reported[0].run.settings["note"] == text
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ SHAKESPEARE = "tinyshakespeare.txt"  # a text that replaces it without a network
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 32}
 CHEAP = {"data.val_bytes": "2048", "callbacks.samples.tokens": "8", "trainer.log_every_steps": "1"}
 STEPS = ("trainer.max_steps", "trainer.val_every_steps")
+SHORT = {"max_tokens": "2000", "max_flops": "1e9", "tokens_per_parameter": "0.01", "max_time": "1s"}
 NEW_TOKENS = 8
 # Of a training that is killed in its third step, with a checkpoint of the second: something to go on with.
 KILLED = ["callbacks.checkpoint.every_steps=1"]
@@ -75,7 +76,9 @@ def _cheap(given: dict[str, str]) -> dict[str, str]:
     if "init_from" not in given:
         sizes = {f"model.{name}": str(size) for name, size in SIZES.items() if hasattr(config.model, name)}
         cheap |= {key: size for key, size in sizes.items() if key not in given}
-    for key in STEPS:
+    budgets = {f"trainer.{name}": short for name, short in SHORT.items() if f"trainer.{name}" in given}
+    cheap |= budgets
+    for key in STEPS[bool(budgets) :]:
         now = given.get(key, str(getattr(config.trainer, key.removeprefix("trainer."))))
         cheap[key] = ",".join(_hundredth(value) for value in now.split(","))
     if config.data.kind == "shakespeare":

@@ -44,9 +44,9 @@ def flops_per_token(run: Run, estimated: bool) -> float:
     return 6.0 * run.parameters if estimated or run.flops_per_token is None else run.flops_per_token
 
 
-def at_end(runs: Sequence[Run], metric: str) -> list[Reading]:
-    """Return each run's reading at its last step."""
-    estimated = flops_are_estimated(runs)
+def at_end(runs: Sequence[Run], metric: str, *, estimated: bool | None = None) -> list[Reading]:
+    """Return each run's reading at its last step. estimated: of their FLOPs; None: as the runs say."""
+    estimated = flops_are_estimated(runs) if estimated is None else estimated
     return [
         Reading(
             run=run,

@@ -16,7 +16,7 @@ from typing import Any
 from gptexp import __version__
 from gptexp.report.budget import Reading, at_end
 from gptexp.report.columns import Column, columns, decimals, effect_columns
-from gptexp.report.comparison import Comparison, Question, Row, compare_to, make_row
+from gptexp.report.comparison import Comparison, Question, compare_to, make_row
 from gptexp.report.effects import main_effects
 from gptexp.report.reading import LeftOut
 from gptexp.report.recorded import RecordedRun, as_json, as_plain, from_plain, recorded
@@ -24,7 +24,7 @@ from gptexp.util.errors import RunError
 from gptexp.util.files import read_text
 
 ID, FORMAT, VERSION = "gptexp-data", "gptexp report", 1
-PAGE_BYTES, MOST_DEPTH = 64 * 2**20, 50
+PAGE_BYTES = 64 * 2**20
 PLAIN = ("keys", "by", "along", "budget", "flops_estimated")  # fields of a Comparison that are stored as they are
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
@@ -34,23 +34,13 @@ class PageChanged(RunError):
 
 
 @dataclass(frozen=True)
-class ReportedRow:
-    """A row of a page: its label, its runs by seed, and with --at their readings."""
+class Reported:
+    """A run of a page: the label of its row, and what the table shows of it in the comparison."""
 
     label: str
-    runs: list[RecordedRun]
-    readings: list[Reading]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a page says about its runs. at: the kind of budget, or None. amount: the budget."""
-
-    metric: str
-    at: str | None
-    amount: float | None
-    flops_estimated: bool
-    rows: list[ReportedRow]
+    run: RecordedRun
+    reading: Reading
+    comparison: Comparison
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -207,8 +197,8 @@ def read_elements(html: str) -> Elements:
     return elements
 
 
-def read_report(path: Path) -> Report:
-    """Return the data of a page, after a check that the page shows what the data give.
+def read_report(path: Path) -> list[Reported]:
+    """Return the runs of a page, row by row, after a check that the page shows what its data give.
 
     Raises:
         PageChanged: the page or its data were changed.
@@ -227,14 +217,14 @@ def read_report(path: Path) -> Report:
         _check_checksums(path, "data", {w: _checksum(part) for w, part in _parts(block)}, block["checksums"])
         if _escaped(block) != elements.blocks[0]:
             raise PageChanged(f"{path}: data: a number is not written as gptexp writes it")
-        c, rows = _comparison(block)
+        reported, c = _comparison(block)
         _check_tables(path, elements.tables, c)
+        _check_checksums(path, "section", elements.sections(), block["sections"])
+        return reported
     except PageChanged:
         raise
     except DAMAGED as error:
         raise PageChanged(f"{path}: data: damaged ({type(error).__name__}: {str(error)[:160]})") from None
-    _check_checksums(path, "section", elements.sections(), block["sections"])
-    return Report(c.metric, c.question.at, c.budget, c.flops_estimated, rows)
 
 
 def _refuse(name: str) -> None:
@@ -248,45 +238,32 @@ def _check_checksums(path: Path, kind: str, found: Mapping[str, str], stored: Ma
             raise PageChanged(f"{path}: {kind}: {where}: was changed (checksum {shown}, expected {expected})")
 
 
-def _comparison(block: Mapping[str, Any]) -> tuple[Comparison, list[ReportedRow]]:
+def _comparison(block: Mapping[str, Any]) -> tuple[list[Reported], Comparison]:
     """Compute the comparison again from the runs of a page."""
     question, shared = Question(**block["question"]), block["shared"]
-    plain = [[merged(shared["run"], run) for run in row["runs"]] for row in block["rows"]]
-    runs = [[from_plain(run) for run in row] for row in plain]
-    folders = {id(run): run.as_run(Path(f"{i}-{j}")) for i, row in enumerate(runs) for j, run in enumerate(row)}
-    if question.at is None:
-        ended = iter(at_end(list(folders.values()), question.metric))
-        readings = [[next(ended) for _ in row] for row in runs]
-    else:
-        readings = [
-            [Reading(run=folders[id(run)], **values["reading"]) for run, values in zip(*both, strict=True)]
-            for both in zip(runs, plain, strict=True)
-        ]
-    rows = [
-        _row(part, merged(shared["row"], part["settings"]), found, question.method)
-        for part, found in zip(block["rows"], readings, strict=True)
-    ]
+    rows, all_runs = [], []
+    for part in block["rows"]:
+        plain = [merged(shared["run"], run) for run in part["runs"]]
+        runs = sorted(map(from_plain, plain), key=lambda run: run.seed)
+        if question.at is None:
+            ended = [run.as_run() for run in runs]
+            readings = at_end(ended, question.metric, estimated=bool(block["flops_estimated"]))
+        else:
+            readings = [Reading(run=run.as_run(), **own["reading"]) for run, own in zip(runs, plain, strict=True)]
+        missing = [LeftOut(Path(), "")] * min(part["missing"], 1)
+        rows.append(make_row(merged(shared["row"], part["settings"]), readings, missing, [], question.method))
+        rows[-1].label = str(part["label"])
+        all_runs.append(runs)
     baseline = rows[block["baseline"]]
     compare_to(rows, baseline)
     names = {name: block[name] for name in PLAIN}
-    c = Comparison(
-        question=question,
-        rows=rows,
-        baseline=baseline,
-        left_out=[],
-        unequal=frozenset(),
-        texts=[],
-        unfinished=[],
-        **names,
-    )
-    reported = zip(rows, runs, readings, strict=True)
-    return c, [ReportedRow(row.label, found, read) for row, found, read in reported]
-
-
-def _row(part: Mapping[str, Any], settings: dict[str, Any], readings: list[Reading], method: str) -> Row:
-    row = make_row(settings, readings, [LeftOut(Path(), "")] * min(part["missing"], 1), [], method)
-    row.label = str(part["label"])
-    return row
+    nothing: dict[str, Any] = {"left_out": [], "unequal": frozenset(), "texts": [], "unfinished": []}
+    c = Comparison(question=question, rows=rows, baseline=baseline, **names, **nothing)
+    return [
+        Reported(row.label, run, reading, c)
+        for row, runs in zip(rows, all_runs, strict=True)
+        for run, reading in zip(runs, row.readings, strict=True)
+    ], c
 
 
 def _check_tables(path: Path, shown: Sequence[Sequence[Sequence[str]]], c: Comparison) -> None:

@@ -202,5 +202,5 @@ def _test(entry: Entry, base: Composed, idea: Idea, runs: Line, say: Say) -> Ent
         effect=-float(np.mean(gains)),
         low=low if math.isfinite(low) else None,
         high=high if math.isfinite(high) else None,
-        needed=pairs_needed(tested, entry.level),
+        needed=pairs_needed(tested, entry.scale, entry.level),
     )

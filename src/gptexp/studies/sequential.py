@@ -21,10 +21,12 @@ from functools import cache
 
 import numpy as np
 
-BETS = np.array([0.5, 1.0, 2.0])  # effects in units of the scale
-WEIGHTS = np.array([0.25, 0.5, 0.25])
+BETS = np.array([0.5, 1.0, 2.0, 4.0])  # effects in units of the scale
+WEIGHTS = np.array([0.2, 0.4, 0.2, 0.2])
 OPTIMISM = 1.4  # standard errors that are added to the estimated effect before an idea is given up
+SPREAD = 0.5  # of the scale; paired runs may be correlated, so a small effect may be large compared with its spread
 CLIP = 3.0  # units of the scale; one outlier does not decide about futility
+PRIOR = 4  # pairs
 FAR = 1e3  # units of the scale; beyond it, numbers could overflow
 COVERAGE = 0.95
 CONTINUE, KEEP, DISCARD, UNDECIDED = range(4)
@@ -73,8 +75,8 @@ def _is_futile(gains: Array, scale: Array | float, evidence: Array, target: Arra
     """
     n = np.arange(1, evidence.shape[-1] + 1)
     effect = np.clip(np.asarray(gains) / scale, -CLIP, CLIP).cumsum(-1) / n
-    left = np.maximum(most - n, 1)
-    futile: Array = (n < most) & ((target - evidence) / left > growth(effect + OPTIMISM / np.sqrt(n)))
+    hoped = np.where(effect > 0, effect / SPREAD, effect) + OPTIMISM / np.sqrt(n)
+    futile: Array = (n < most) & ((target - evidence) / np.maximum(most - n, 1) > growth(hoped))
     return futile
 
 
@@ -93,13 +95,15 @@ def _growth_table() -> tuple[Array, Array]:
     return effects, np.maximum.accumulate(rates)
 
 
-def pairs_needed(gains: Array, level: float) -> int | None:
-    """Return about how many pairs reach the level at the observed mean and spread; None if the mean is not above 0."""
-    mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1)) if np.size(gains) > 1 else 0.0
-    if mean <= 0 or spread == 0:
-        return None
+def pairs_needed(gains: Array, scale: float, level: float) -> int | None:
+    """Return about how many pairs reach the level at the observed mean and spread; None if the mean is not above 0.
+
+    The expected spread counts as much as PRIOR pairs, because few pairs show little of it.
+    """
+    mean, n = float(np.mean(gains)), np.size(gains)
+    spread = np.sqrt((PRIOR * scale**2 + n * np.var(gains)) / (PRIOR + n - 1))
     rate = float(growth(mean / spread))
-    return max(1, int(np.ceil(-np.log(level) / rate))) if rate > 1e-3 else None
+    return max(1, int(np.ceil(-np.log(level) / rate))) if mean > 0 and rate > 1e-3 else None
 
 
 def interval(differences: Array, scale: float, coverage: float = COVERAGE) -> tuple[float, float]:

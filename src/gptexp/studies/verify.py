@@ -16,7 +16,8 @@ from gptexp.compose.trust import is_in_logs
 from gptexp.config import Config
 from gptexp.config.kinds import kinds_in, require_installed
 from gptexp.report.budget import Reading, flops_per_token, read_at
-from gptexp.report.data_block import Report, read_report
+from gptexp.report.comparison import Comparison
+from gptexp.report.data_block import read_report
 from gptexp.report.reading import Run, find_runs, read_flat_settings, read_run, read_runs
 from gptexp.report.recorded import RecordedRun, recorded
 from gptexp.runs.layout import METRICS
@@ -39,13 +40,13 @@ COUNTS = ("steps", "tokens", "parameters", "val_tokens", "flops_per_token")
 class Claim:
     """A run that is to be verified.
 
-    row: its label. folder: of a run on this machine. report, reading: of a page, and with --at what its table shows.
+    row: its label. folder: of a run on this machine. comparison: of a page. reading: what its table shows of the run.
     """
 
     row: str
     run: RecordedRun
     folder: Path | None = None
-    report: Report | None = None
+    comparison: Comparison | None = None
     reading: Reading | None = None
 
     @property
@@ -86,12 +87,8 @@ def read_claims(path: Path) -> list[Claim]:
         RunError: no such page or run. PageChanged: the page was changed.
     """
     if path.is_file():
-        report = read_report(path)
-        return [
-            Claim(row=row.label, run=run, report=report, reading=reading)
-            for row in report.rows
-            for run, reading in zip(row.runs, row.readings, strict=True)
-        ]
+        reported = read_report(path)
+        return [Claim(row=r.label, run=r.run, comparison=r.comparison, reading=r.reading) for r in reported]
     runs, left_out = read_runs(find_runs([path]))
     if not runs:
         raise RunError(f"{path}: no finished run in it; the first: {left_out[0].folder}: {left_out[0].reason}")
@@ -211,11 +208,11 @@ Numbers = dict[str, float | None]
 def _numbers(claim: Claim, now: Run) -> tuple[Numbers, Numbers]:
     """All computed numbers by name: the recorded ones, and those of the new run."""
     was, found = ({**run.metrics, **_more(run)} for run in (claim.run.as_run(), now))
-    report, read = claim.report, claim.reading
-    if report and read and report.at and report.amount and report.at != "seconds":  # a time is measured, not computed
-        again = read_at(now, report.metric, report.at, report.amount, report.flops_estimated)
+    c, read = claim.comparison, claim.reading
+    if c and read and c.budget and c.question.at not in (None, "seconds"):  # a time is measured, not computed
+        again = read_at(now, c.metric, str(c.question.at), c.budget, c.flops_estimated)
         for numbers, reading in ((was, read), (found, again)):
-            numbers |= {f"{report.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
+            numbers |= {f"{c.metric} at the budget": reading.value, "FLOPs at the budget": reading.flops}
     if claim.folder is not None:  # of the steps that both logged: a resumed run may lack its first ones
         logged, again_logged = _logged(claim.folder), _logged(now.folder)
         both = logged.keys() & again_logged.keys()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock
 
-from gptexp.config import CheckpointConfig, Config
+from gptexp.config import Config
 from gptexp.config.length import seconds_of
 from gptexp.config.plugins import computing
 from gptexp.config.rules import LARGEST
@@ -23,7 +23,7 @@ from gptexp.training.module import LitGPT
 from gptexp.util.files import make_folder
 
 FIRST = 6  # steps of the first measurement, which also loads libraries and fills caches
-SHARE = 0.08  # of the time asked for, that the second measurement may take
+SHARE, LEAST = 0.08, 1.0  # of the time asked for, and seconds, that the second measurement may take
 DECISION, ROUGH, COMPILED, RESOLVED = "shared steps", "rough time", "compiled time", "resolved steps"  # rank 0 decides
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ def _measured(config: Config, cost: Cost, train: Train) -> int:
         settings = replace(settings, compile=compiled)
     if settings.compile is True:  # compiles and fills torch's cache, which the run itself uses
         step = _agreed(COMPILED, _times(_short(config, settings), FIRST, train).step)
-    steps = max(FIRST, int(SHARE * seconds / step))
+    steps = max(FIRST, int(max(LEAST, SHARE * seconds) / step))
     return _times(_short(config, settings), steps, train).steps_within(seconds, config.trainer.val_every_steps)
 
 
@@ -142,7 +142,7 @@ def _short(config: Config, trainer: Any) -> Config:
         config,
         trainer=replace(trainer, val_every_steps=LARGEST),
         callbacks=replace(
-            config.callbacks, checkpoint=CheckpointConfig(every_steps=None, every_minutes=None), plugins=plugins
+            config.callbacks, checkpoint=replace(config.callbacks.checkpoint, every_minutes=None), plugins=plugins
         ),
         logger=replace(config.logger, plugins={}),
     )
