@@ -20,6 +20,7 @@ from gptexp.config import Config
 from gptexp.config.length import LENGTHS, seconds_of
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
+from gptexp.sweep.share import in_words, steps_to_compute
 from gptexp.training.callbacks.progress import duration
 from gptexp.training.experiment import run_experiment
 from gptexp.training.length import Cost, affordable
@@ -57,7 +58,7 @@ def show(plan: Plan, console: Console) -> None:
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    seconds = size = 0.0
+    times, steps, size = list[float](), list[int](), 0.0
     measured: dict[str, Measurement] = {}
     with console.status("") as status:
         for number, job in enumerate(plan.jobs, 1):
@@ -68,13 +69,20 @@ def show(plan: Plan, console: Console) -> None:
             probe = measured[key]
             tokens = probe.steps_of(config_from_plain(job.config)) * probe.tokens_per_step
             time = tokens / probe.tokens_per_second
-            seconds, size = seconds + time, size + probe.bytes
+            times.append(time)
+            steps.append(max(1, round(tokens / probe.tokens_per_step)))
+            size += probe.bytes
             flops = tokens * probe.flops_per_token
             row = [quantity(probe.parameters), quantity(tokens), f"{flops:.1e}", clock(time)]
             table.add_row(Text(job.name), *row, _bytes(probe.bytes))
     console.print(table)
-    one = len(plan.jobs) == 1
-    jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
+    one, whole = len(plan.jobs) == 1, duration(sum(times))
+    jobs = f"1 run · {whole}" if one else f"{len(plan.jobs)} jobs · {whole} one after another"
+    computed = steps_to_compute(plan.jobs, steps) if plan.settings.share else steps
+    if computed != steps:
+        shared = sum(time * few / n for time, few, n in zip(times, computed, steps, strict=True))
+        words = f"{in_words(steps, computed)} are computed · {duration(shared)}"
+        console.print(f"equal first steps are shared: {words}; sweep.share=false computes all", soft_wrap=True)
     console.print(
         f"{jobs} on this machine, without validation · {_bytes(size)} below {display_path(plan.folder)}\n"
         "nothing was started; leave out dry_run to start",
