@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +30,8 @@ def run_sweep(*overrides: str, name: str, order: list[int] | None = None) -> Pat
     """Run the jobs of a sweep in this process, one after another."""
     made = store.join(plan([*BASE, *overrides, f"sweep.name={name}"]))
     for number in share.in_order(made, made.unfinished()) if order is None else order:
-        assert one_job.run(made.folder, number) is not None, log(made, number)
+        assert one_job.run(made.folder, number) is not None
     return made.folder
-
-
-def log(made: store.Sweep, number: int) -> str:
-    return (made.place(made.jobs[number]) / "log.txt").read_text(encoding="utf-8")
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -93,9 +94,10 @@ def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -
     made = store.join(plan(line))
     assert share.in_order(made, range(6)) == [2, 3, 4, 5, 0, 1]  # the shortest first, seeds in turn
     ordered = [made.jobs[number] for number in share.in_order(made, range(6))]
-    steps = [made.steps_of(job) for job in ordered]
-    assert share.steps_to_compute(ordered, steps) == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
-    assert share.in_words(ordered, steps) == "1,836 of 2,800 steps (66%)"
+    steps = [int(made.steps_of(job) or 0) for job in ordered]
+    computed = share.steps_to_compute(ordered, steps)
+    assert computed == [200, 200, 400 - 161, 400 - 161, 800 - 321, 800 - 321]
+    assert share.in_words(steps, computed) == "1,836 of 2,800 steps (66%)"
     found = share.sharing_of(made, 4)  # 400 steps
     assert found is not None
     assert found.starts == [321, 161]
@@ -104,6 +106,27 @@ def test_a_ladder_of_lengths_costs_the_longest_and_the_decays(workplace: Path) -
         ("max_steps=200,seed=1", 161),
     }
     assert share.sharing_of(store.join(plan([*line, "sweep.share=false", "sweep.name=alone"])), 4) is None
+
+
+def test_a_dry_run_tells_what_sharing_saves(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    from gptexp.sweep import probe
+
+    measured = probe.Measurement(100.0, 100.0, 1, 1, 1.0, 1)  # a step takes a second
+    monkeypatch.setattr(probe, "measure", lambda settings: measured)
+    line, out = [*BASE, *WSD, "trainer.max_steps=200,400,800", "seed=1,2"], io.StringIO()
+    probe.show(plan(line), Console(file=out, width=80))
+    assert (
+        "1,836 of 2,800 steps (66%) are computed · about 31 minutes; sweep.share=false computes all" in out.getvalue()
+    )
+    assert "6 jobs · about 47 minutes one after another" in out.getvalue()
+    out = io.StringIO()
+    probe.show(plan([*line, "sweep.share=false"]), Console(file=out, width=80))
+    assert "sharing" not in out.getvalue()
+    assert "2,800" not in out.getvalue()
 
 
 # ------------------------------------------------------------------------------------ equality
@@ -137,3 +160,180 @@ def test_the_longest_job_first_gives_the_same_runs(workplace: Path) -> None:
     assert computed(shared) == [6 - 5, 12 - 11, 24]
     for job in store.read(shared).jobs:
         assert differences(alone / job.name, shared / job.name) == []
+
+
+def test_early_stopping_and_other_rhythms_of_validation_share(workplace: Path) -> None:
+    """A job that early stopping ends starts from a prefix before that step."""
+    line = ["schedule=constant", "schedule.warmup_steps=1", "trainer.max_steps=12,30", "trainer.val_every_steps=2,3"]
+    stop = ["callbacks=default,early_stopping", "optimizer.lr=3"]
+    shared = run_sweep(*line, *stop, name="shared")
+    alone = run_sweep(*line, *stop, "sweep.share=false", name="alone")
+    jobs = [job.name for job in store.read(shared).jobs]
+    assert {job: differences(alone / job, shared / job) for job in jobs} == {job: [] for job in jobs}
+    steps = [result(alone / job)["steps"] for job in jobs]
+    assert any(12 < n < 30 for n in steps)
+    assert sum(computed(shared)) < sum(steps) / 3
+
+
+def test_a_prefix_is_accepted_only_by_the_mark_inside_it(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*BASE, *WSD, "trainer.max_steps=10,20", "model.n_head=1,2"]
+    made = store.join(plan([*line, "sweep.name=mine"]))
+    for number in (0, 1):
+        one_job.run(made.folder, number)
+    places = sorted((made.folder / ".prefixes").iterdir())
+    first, second = (place / "prefix.ckpt" for place in places)
+    assert first.read_bytes() != second.read_bytes()
+    moved = first.read_bytes()
+    first.write_bytes(second.read_bytes())  # of the other model
+    second.write_bytes(moved[: len(moved) // 2])  # damaged
+    for number in (2, 3):
+        one_job.run(made.folder, number)
+    printed = capsys.readouterr().out
+    assert printed.count("notice: the stored prefix of 9 steps is not used: ") == 2
+    assert "of other settings, code, data or another kind of machine" in printed
+    assert computed(made.folder) == [10, 10, 20, 20]
+    alone = run_sweep(*line[len(BASE) :], "sweep.share=false", name="alone")
+    for job in made.jobs:
+        assert differences(alone / job.name, made.folder / job.name) == []
+
+
+def test_a_prefix_of_other_code_is_not_used(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = store.join(plan([*BASE, *WSD, "trainer.max_steps=10,20", "sweep.name=mine"]))
+    one_job.run(made.folder, 0)
+    monkeypatch.setattr("gptexp.runs.provenance.code_sha256", lambda settings=None: "f" * 64)
+    one_job.run(made.folder, 1)
+    assert computed(made.folder) == [10, 20]
+    assert (
+        "notice: the stored prefix of 9 steps is not used: prefix.ckpt is of other settings, code"
+        in capsys.readouterr().out
+    )
+
+
+def test_prefixes_stay_until_no_unfinished_job_needs_them(workplace: Path) -> None:
+    made = store.join(plan([*BASE, *WSD, "trainer.max_steps=10,20,40", "sweep.name=mine"]))
+    places: list[int] = []
+    for number in range(3):
+        one_job.run(made.folder, number)
+        places.append(len(list((made.folder / ".prefixes").glob("*"))))
+    assert places == [1, 2, 0]  # after 9 steps; after 9 and 17, both of which the last job can start from
+    assert computed(made.folder) == [10, 11, 23]
+
+
+def test_the_origin_of_shared_steps_is_recorded(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_sweep(*WSD, "trainer.max_steps=10,20,40", name="mine")
+    last = folder / "max_steps=40"
+    origins = {
+        path.name: json.loads(path.read_text(encoding="utf-8")).get("computed_by")
+        for path in last.glob("provenance*.json")
+    }
+    assert origins == {
+        "provenance.json": "max_steps=10",
+        "provenance-9.json": "max_steps=20",
+        "provenance-17.json": None,
+    }
+    assert (result(last)["steps_computed"], result(last)["resumed_from"]) == (23, 17)
+    assert [part["to"] for part in result(last)["history"]] == [40]  # so compare calls it no extension
+    assert "continuing job max_steps=20 from step 17" in capsys.readouterr().out
+
+
+def test_a_job_killed_while_it_starts_from_a_prefix_starts_again(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = [*WSD, "trainer.max_steps=10,20", "trainer.val_every_steps=4"]
+    made = store.join(plan([*BASE, *line, "sweep.name=mine"]))
+    one_job.run(made.folder, 0)
+
+    class Killed(BaseException):
+        """Ends the job as SIGKILL does: nothing handles it."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as broken:
+        broken.setattr("gptexp.training.continuing.ckpt.save", killed)  # after the curves, before the checkpoints
+        with pytest.raises(Killed):
+            one_job.run(made.folder, 1)
+    place = made.place(made.jobs[1])
+    assert (place / "metrics.csv").exists()
+    assert not (place / "checkpoints/last.ckpt").exists()
+    assert one_job.run(made.folder, 1) is not None
+    alone = run_sweep(*line, "sweep.share=false", name="alone")
+    assert computed(made.folder) == [10, 11]
+    assert differences(alone / "max_steps=20", place) == []
+
+
+def test_a_full_disk_does_not_fail_the_job_that_stores(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    made = store.join(plan([*BASE, *WSD, "trainer.max_steps=10,20", "sweep.name=mine"]))
+    monkeypatch.setattr("gptexp.training.prefixes.link", full)
+    for number in (0, 1):
+        one_job.run(made.folder, number)
+    assert "notice: the prefix of 9 steps could not be stored: " in capsys.readouterr().out
+    assert computed(made.folder) == [10, 20]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_jobs_of_several_processes_share(workplace: Path) -> None:
+    line = [
+        *WSD,
+        "trainer.max_steps=10,20",
+        "trainer.val_every_steps=4",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+    ]
+    for kind in ("ddp", "fsdp"):
+        settings = [*line, f"trainer.strategy={kind}", "schedule.decay_fraction=0.2,0.5", "model.dropout=0.1"]
+        shared = run_sweep(*settings, name=f"{kind}-shared")
+        alone = run_sweep(*settings, "sweep.share=false", name=f"{kind}-alone")
+        assert sum(computed(shared)) < 40
+        for job in store.read(shared).jobs:
+            assert differences(alone / job.name, shared / job.name) == []
+
+
+LADDER = [*TINY, *TINY_GPT, "data.path=story.txt", "schedule=wsd", "schedule.warmup_steps=20", "model.n_layer=2",
+          "trainer.max_steps=200,400,800", "seed=1,2", "trainer.val_every_steps=60", "trainer.log_every_steps=10",
+          "callbacks.checkpoint.every_steps=25"]  # fmt: skip
+
+
+def train(place: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "gptexp.train", "-m", *LADDER, *overrides]
+    return subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def written(folder: Path) -> int:
+    """The number of rows in all metrics.csv files, about 300 at the end."""
+    return sum(path.read_text(encoding="utf-8").count("\n") for path in folder.glob("*/metrics.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", ["basic", "cores"])
+def test_a_ladder_killed_three_times_equals_unshared_runs(workplace: Path, launcher: str) -> None:
+    chosen = [] if launcher == "basic" else ["hydra/launcher=cores", "hydra.launcher.n_jobs=2"]
+    assert train(workplace, *chosen, "sweep.name=alone", "sweep.share=false").wait() == 0
+    assert train(workplace, *chosen, "sweep.name=shared").wait() == 0
+    logs = workplace / "logs/sweeps"
+    for rows in sorted(random.Random(19).sample(range(10, 280), 3)):
+        process, deadline = train(workplace, *chosen, "sweep.name=killed"), time.monotonic() + 200
+        while written(logs / "killed") < rows and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert train(workplace, *chosen, "sweep.name=killed").wait() == 0
+    jobs = [job.name for job in store.read(logs / "alone").jobs]
+    for name in ("shared", "killed"):
+        assert {job: differences(logs / "alone" / job, logs / name / job) for job in jobs} == {job: [] for job in jobs}
+        assert not (logs / name / ".prefixes").exists()
+    assert sum(computed(logs / "alone")) == 2800
+    sums = [sum(computed(logs / name)) for name in ("shared", "killed")]
+    assert max(sums) < 2800  # in parallel, a job may start before its first steps are stored
+    if launcher == "basic":
+        assert sums == [1836, 1836]

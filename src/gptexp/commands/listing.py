@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
     "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
-    "judge": Command("gptexp.commands.judge", "keep or discard an idea, honestly", '--base "…" --idea "…"'),
+    "judge": Command("gptexp.commands.judge", "keep or discard an idea by a test", '--base "…" --idea "…"'),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
     "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
     "verify": Command("gptexp.commands.verify", "train a report's runs again, compare", "REPORT.html --all"),
@@ -48,7 +48,7 @@ def listing(version: str) -> str:
             "",
             "gptexp COMMAND --help explains a command, gptexp train --help model the settings of a group.",
             "gptexp --completion bash|zsh|fish prints a script that completes commands in that shell.",
-            "`python -m gptexp.COMMAND` is the same command (with _ for -).",
+            "`python -m gptexp COMMAND` is the same command.",
         ]
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from gptexp.config.conversion import from_plain
 from gptexp.config.fingerprint import PLUGINS, flatten, settings_that_matter
+from gptexp.config.length import LENGTHS
 from gptexp.config.plugins import EARLY_STOPPING
 from gptexp.config.schedule import lr_multiplier
 
@@ -29,8 +30,7 @@ ALSO = (
     *(f"callbacks.samples.{name}" for name in ("tokens", "prompt", "temperature", "top_k")),
 )
 # Settings that act through the learning rates, or only choose the steps that are scored.
-BY_RATES = ("schedule.", "optimizer.lr", "optimizer.muon_lr")
-LENGTHS = tuple(f"trainer.{name}" for name in ("max_steps", "max_tokens", "max_flops", "tokens_per_parameter"))
+BY_RATES = ("schedule.", "optimizer.lr", "optimizer.muon_lr", *(f"trainer.{name}" for name in LENGTHS))
 SCORED = ("trainer.val_every_steps", PLUGINS)
 
 
@@ -78,7 +78,7 @@ def trajectory(settings: Mapping[str, Any], steps: int) -> Trajectory | None:
     kept = {
         key: value
         for key, value in settings_that_matter(settings, also=ALSO).items()
-        if key not in LENGTHS and not key.startswith((*BY_RATES, *SCORED))
+        if not key.startswith((*BY_RATES, *SCORED))
     }
     base = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     peaks = _peaks(settings)

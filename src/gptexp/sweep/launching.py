@@ -22,7 +22,7 @@ from gptexp.sweep import job
 from gptexp.sweep.lengths import budgets, store
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
-from gptexp.sweep.share import in_order, in_words, tidy
+from gptexp.sweep.share import in_order, in_words, steps_to_compute, tidy
 from gptexp.sweep.store import Sweep, held, join, read
 from gptexp.util.errors import ConfigError, one_line_errors
 from gptexp.util.files import display_path
@@ -107,8 +107,10 @@ def _launcher(overrides: list[str]) -> str:
 
 def _announce(sweep: Sweep, console: Console) -> None:
     console.print(f"sweep {sweep.name} · {_state(sweep)} · {display_path(sweep.folder)}", soft_wrap=True, markup=False)
-    if sweep.share and (saved := in_words(sweep.jobs, [sweep.steps_of(job) for job in sweep.jobs])):
-        console.print(f"equal first steps are computed once: {saved}", soft_wrap=True, markup=False)
+    known = [(job, n) for job in sweep.jobs if (n := sweep.steps_of(job)) is not None]
+    jobs, steps = [job for job, _ in known], [n for _, n in known]
+    if sweep.share and (computed := steps_to_compute(jobs, steps)) != steps:
+        console.print(f"equal first steps are shared: {in_words(steps, computed)} are computed", soft_wrap=True)
 
 
 def _notice(text: str, console: Console) -> None:

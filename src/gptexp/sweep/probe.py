@@ -20,6 +20,7 @@ from gptexp.config import Config
 from gptexp.config.length import LENGTHS, seconds_of
 from gptexp.runs.layout import CHECKPOINTS, LAST, METRICS
 from gptexp.sweep.plan import Job, Plan
+from gptexp.sweep.share import in_words, steps_to_compute
 from gptexp.training.callbacks.progress import duration
 from gptexp.training.experiment import run_experiment
 from gptexp.training.length import Cost, affordable
@@ -40,14 +41,15 @@ class Measurement:
     flops_per_token: float
     bytes: int
 
-    def tokens_of(self, config: Config) -> float:
-        """Return the tokens of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
+    def steps_of(self, config: Config) -> int:
+        """Return the steps of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
         if config.trainer.max_time is not None:
-            return self.tokens_per_second * seconds_of(config.trainer.max_time)
+            seconds = seconds_of(config.trainer.max_time)
+            return max(1, round(seconds * self.tokens_per_second / self.tokens_per_step))
         cost = Cost(
             tokens_per_step=round(self.tokens_per_step), flops_per_token=self.flops_per_token, trainable=self.trainable
         )
-        return self.tokens_per_step * affordable(config, cost)
+        return affordable(config, cost)
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -56,7 +58,7 @@ def show(plan: Plan, console: Console) -> None:
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    seconds = size = 0.0
+    times, steps, size = list[float](), list[int](), 0.0
     measured: dict[str, Measurement] = {}
     with console.status("") as status:
         for number, job in enumerate(plan.jobs, 1):
@@ -65,15 +67,22 @@ def show(plan: Plan, console: Console) -> None:
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = probe.tokens_of(config_from_plain(job.config))
+            tokens = probe.steps_of(config_from_plain(job.config)) * probe.tokens_per_step
             time = tokens / probe.tokens_per_second
-            seconds, size = seconds + time, size + probe.bytes
+            times.append(time)
+            steps.append(max(1, round(tokens / probe.tokens_per_step)))
+            size += probe.bytes
             flops = tokens * probe.flops_per_token
             row = [quantity(probe.parameters), quantity(tokens), f"{flops:.1e}", clock(time)]
             table.add_row(Text(job.name), *row, _bytes(probe.bytes))
     console.print(table)
-    one = len(plan.jobs) == 1
-    jobs = f"1 run · {duration(seconds)}" if one else f"{len(plan.jobs)} jobs · {duration(seconds)} one after another"
+    one, whole = len(plan.jobs) == 1, duration(sum(times))
+    jobs = f"1 run · {whole}" if one else f"{len(plan.jobs)} jobs · {whole} one after another"
+    computed = steps_to_compute(plan.jobs, steps) if plan.settings.share else steps
+    if computed != steps:
+        shared = sum(time * few / n for time, few, n in zip(times, computed, steps, strict=True))
+        words = f"{in_words(steps, computed)} are computed · {duration(shared)}"
+        console.print(f"equal first steps are shared: {words}; sweep.share=false computes all", soft_wrap=True)
     console.print(
         f"{jobs} on this machine, without validation · {_bytes(size)} below {display_path(plan.folder)}\n"
         "nothing was started; leave out dry_run to start",
