@@ -19,6 +19,7 @@ from gptexp.config.trajectory import Trajectory, trajectory
 from gptexp.sweep import job as one_job
 from gptexp.sweep import share, store
 from gptexp.sweep.plan import plan
+from support.labelled_texts import CLASSIFY, sentences, write_csv
 from support.runs import TINY, TINY_GPT
 from support.same_runs import differences
 
@@ -173,6 +174,19 @@ def test_early_stopping_and_other_rhythms_of_validation_share(workplace: Path) -
     steps = [result(alone / job)["steps"] for job in jobs]
     assert any(12 < n < 30 for n in steps)
     assert sum(computed(shared)) < sum(steps) / 3
+
+
+def test_classifiers_share_too(workplace: Path) -> None:
+    write_csv("texts.csv", sentences(200))
+    folders = []
+    for name, more in (("shared", []), ("alone", ["sweep.share=false"])):
+        line = [*CLASSIFY, *WSD, "trainer.max_steps=6,12", "trainer.val_every_steps=2", f"sweep.name={name}", *more]
+        made = store.join(plan(line))
+        assert all(one_job.run(made.folder, number) is not None for number in range(2))
+        folders.append(made.folder)
+    assert computed(folders[0]) == [6, 6]  # the only step of the short decay has the peak rate
+    for job in ("max_steps=6", "max_steps=12"):
+        assert differences(folders[1] / job, folders[0] / job) == []
 
 
 def test_a_prefix_is_accepted_only_by_the_mark_inside_it(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
