@@ -172,6 +172,9 @@ UNITS_OF = {
     "data.global_batch_size": "windows per step",
     "data.global_batch_tokens": "tokens per step",
     "trainer.max_steps": "steps",
+    "trainer.max_tokens": "tokens",
+    "trainer.max_flops": "FLOPs",
+    "trainer.tokens_per_parameter": "tokens per parameter",
 }
 
 

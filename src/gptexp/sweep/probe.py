@@ -41,14 +41,15 @@ class Measurement:
     flops_per_token: float
     bytes: int
 
-    def tokens_of(self, config: Config) -> float:
-        """Return the tokens of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
+    def steps_of(self, config: Config) -> int:
+        """Return the steps of a run. Within trainer.max_time validation is not counted, as in the estimated time."""
         if config.trainer.max_time is not None:
-            return self.tokens_per_second * seconds_of(config.trainer.max_time)
+            seconds = seconds_of(config.trainer.max_time)
+            return max(1, round(seconds * self.tokens_per_second / self.tokens_per_step))
         cost = Cost(
             tokens_per_step=round(self.tokens_per_step), flops_per_token=self.flops_per_token, trainable=self.trainable
         )
-        return self.tokens_per_step * affordable(config, cost)
+        return affordable(config, cost)
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -66,7 +67,7 @@ def show(plan: Plan, console: Console) -> None:
             if key not in measured:
                 measured[key] = measure(job.config)
             probe = measured[key]
-            tokens = probe.tokens_of(config_from_plain(job.config))
+            tokens = probe.steps_of(config_from_plain(job.config)) * probe.tokens_per_step
             time = tokens / probe.tokens_per_second
             times.append(time)
             steps.append(max(1, round(tokens / probe.tokens_per_step)))

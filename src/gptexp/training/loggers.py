@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptexp.config.length import LENGTHS
 from gptexp.machine.lightning import pl
 from gptexp.report.overrides import overrides
 from gptexp.runs.layout import EVENTS, METRICS
@@ -35,7 +36,7 @@ COMPARED = (
     "optimizer.lr",
     "schedule.kind",
     "finetune.kind",
-    "trainer.max_steps",
+    *(f"trainer.{name}" for name in LENGTHS),
     "seed",
 )
 
