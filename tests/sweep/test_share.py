@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +234,21 @@ def test_prefixes_stay_until_no_unfinished_job_needs_them(workplace: Path) -> No
         places.append(len(list((made.folder / ".prefixes").glob("*"))))
     assert places == [1, 2, 0]  # after 9 steps; after 9 and 17, both of which the last job can start from
     assert computed(made.folder) == [10, 11, 23]
+
+
+def test_two_jobs_that_end_at_once_may_both_delete_prefixes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = store.join(plan([*BASE, *WSD, "trainer.max_steps=10,20", "sweep.name=mine"]))
+    (made.folder / ".prefixes/of-nothing").mkdir(parents=True)
+    status = store.Sweep.status
+
+    def deleting(sweep: store.Sweep, job: Any) -> str:
+        shutil.rmtree(sweep.folder / ".prefixes", ignore_errors=True)
+        return status(sweep, job)
+
+    monkeypatch.setattr(store.Sweep, "status", deleting)
+    share.tidy(made)
+    share.tidy(made)
+    assert not (made.folder / ".prefixes").exists()
 
 
 def test_the_origin_of_shared_steps_is_recorded(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
