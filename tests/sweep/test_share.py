@@ -268,8 +268,9 @@ def test_the_origin_of_shared_steps_is_recorded(workplace: Path, capsys: pytest.
     assert "continuing job max_steps=20 from step 17" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("saved", [False, True])
 def test_a_job_killed_while_it_starts_from_a_prefix_starts_again(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     line = [*WSD, "trainer.max_steps=10,20", "trainer.val_every_steps=4"]
     made = store.join(plan([*BASE, *line, "sweep.name=mine"]))
@@ -282,12 +283,13 @@ def test_a_job_killed_while_it_starts_from_a_prefix_starts_again(
         raise Killed
 
     with monkeypatch.context() as broken:
-        broken.setattr("gptexp.training.continuing.ckpt.save", killed)  # after the curves, before the checkpoints
+        after_curves, after_checkpoint = "gptexp.training.continuing.ckpt.save", "gptexp.training.build.seeded"
+        broken.setattr(after_checkpoint if saved else after_curves, killed)
         with pytest.raises(Killed):
             one_job.run(made.folder, 1)
     place = made.place(made.jobs[1])
     assert (place / "metrics.csv").exists()
-    assert not (place / "checkpoints/last.ckpt").exists()
+    assert (place / "checkpoints/last.ckpt").exists() == saved
     assert one_job.run(made.folder, 1) is not None
     alone = run_sweep(*line, "sweep.share=false", name="alone")
     assert computed(made.folder) == [10, 11]
