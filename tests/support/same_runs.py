@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.commands.verify_resume import _bits, _curves, _logged
+from gptexp.runs import samples
 from gptexp.runs.opening import load
 
 FREE = {"seconds", "training_seconds", "tokens_per_second", "resumed_from", "steps_computed"}  # of result.json
@@ -40,6 +41,6 @@ def _contents(folder: Path) -> Iterator[tuple[str, Any]]:
         yield f"{name} config", kept
     yield from ((f"metrics.csv {key}", value) for key, value in _logged(folder).items())
     yield from ((f"TensorBoard {key}", value) for key, value in _curves(folder).items() if key[0] not in TIMED)
-    yield "samples.md", (folder / "samples.md").read_text(encoding="utf-8")
+    yield "samples.md", samples.read(folder)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     yield from ((f"result.json {key}", value) for key, value in result.items() if key not in FREE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from gptexp.config.trajectory import Trajectory, trajectory
 from gptexp.sweep import job as one_job
 from gptexp.sweep import share, store
 from gptexp.sweep.plan import plan
+from support.labelled_texts import CLASSIFY, sentences, write_csv
 from support.runs import TINY, TINY_GPT
 from support.same_runs import differences
 
@@ -175,6 +177,19 @@ def test_early_stopping_and_other_rhythms_of_validation_share(workplace: Path) -
     assert sum(computed(shared)) < sum(steps) / 3
 
 
+def test_classifiers_share_too(workplace: Path) -> None:
+    write_csv("texts.csv", sentences(200))
+    folders = []
+    for name, more in (("shared", []), ("alone", ["sweep.share=false"])):
+        line = [*CLASSIFY, *WSD, "trainer.max_steps=6,12", "trainer.val_every_steps=2", f"sweep.name={name}", *more]
+        made = store.join(plan(line))
+        assert all(one_job.run(made.folder, number) is not None for number in range(2))
+        folders.append(made.folder)
+    assert computed(folders[0]) == [6, 6]  # the only step of the short decay has the peak rate
+    for job in ("max_steps=6", "max_steps=12"):
+        assert differences(folders[1] / job, folders[0] / job) == []
+
+
 def test_a_prefix_is_accepted_only_by_the_mark_inside_it(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = [*BASE, *WSD, "trainer.max_steps=10,20", "model.n_head=1,2"]
     made = store.join(plan([*line, "sweep.name=mine"]))
@@ -221,6 +236,21 @@ def test_prefixes_stay_until_no_unfinished_job_needs_them(workplace: Path) -> No
     assert computed(made.folder) == [10, 11, 23]
 
 
+def test_two_jobs_that_end_at_once_may_both_delete_prefixes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = store.join(plan([*BASE, *WSD, "trainer.max_steps=10,20", "sweep.name=mine"]))
+    (made.folder / ".prefixes/of-nothing").mkdir(parents=True)
+    status = store.Sweep.status
+
+    def deleting(sweep: store.Sweep, job: Any) -> str:
+        shutil.rmtree(sweep.folder / ".prefixes", ignore_errors=True)
+        return status(sweep, job)
+
+    monkeypatch.setattr(store.Sweep, "status", deleting)
+    share.tidy(made)
+    share.tidy(made)
+    assert not (made.folder / ".prefixes").exists()
+
+
 def test_the_origin_of_shared_steps_is_recorded(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_sweep(*WSD, "trainer.max_steps=10,20,40", name="mine")
     last = folder / "max_steps=40"
@@ -238,8 +268,9 @@ def test_the_origin_of_shared_steps_is_recorded(workplace: Path, capsys: pytest.
     assert "continuing job max_steps=20 from step 17" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("saved", [False, True])
 def test_a_job_killed_while_it_starts_from_a_prefix_starts_again(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     line = [*WSD, "trainer.max_steps=10,20", "trainer.val_every_steps=4"]
     made = store.join(plan([*BASE, *line, "sweep.name=mine"]))
@@ -252,12 +283,13 @@ def test_a_job_killed_while_it_starts_from_a_prefix_starts_again(
         raise Killed
 
     with monkeypatch.context() as broken:
-        broken.setattr("gptexp.training.continuing.ckpt.save", killed)  # after the curves, before the checkpoints
+        after_curves, after_checkpoint = "gptexp.training.continuing.ckpt.save", "gptexp.training.build.seeded"
+        broken.setattr(after_checkpoint if saved else after_curves, killed)
         with pytest.raises(Killed):
             one_job.run(made.folder, 1)
     place = made.place(made.jobs[1])
     assert (place / "metrics.csv").exists()
-    assert not (place / "checkpoints/last.ckpt").exists()
+    assert (place / "checkpoints/last.ckpt").exists() == saved
     assert one_job.run(made.folder, 1) is not None
     alone = run_sweep(*line, "sweep.share=false", name="alone")
     assert computed(made.folder) == [10, 11]

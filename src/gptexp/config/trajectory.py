@@ -55,7 +55,8 @@ class Trajectory:
 
     def common(self, other: Trajectory) -> int:
         """Return the number of first steps that are equal in both runs."""
-        if (self.base, self.width) != (other.base, other.width):
+        first = slice(self.width)  # most jobs of a sweep of learning rates differ here
+        if (self.base, self.width, self.rates[first]) != (other.base, other.width, other.rates[first]):
             return 0
         shorter, size = min(self.steps, other.steps), self.width
 
@@ -82,18 +83,19 @@ def trajectory(settings: Mapping[str, Any], steps: int) -> Trajectory | None:
     }
     base = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
     peaks = _peaks(settings)
-    return Trajectory(base, _rates(json.dumps(settings["schedule"]), peaks, steps), len(peaks) * array("d").itemsize)
+    multipliers = _multipliers(json.dumps(settings["schedule"]), steps)
+    rates = array("d", [peak * multiplier for multiplier in multipliers for peak in peaks])
+    return Trajectory(base, rates.tobytes(), len(peaks) * rates.itemsize)
 
 
-@lru_cache(maxsize=256)  # the jobs of a sweep have few schedules
-def _rates(schedule: str, peaks: tuple[float, ...], steps: int) -> bytes:
+@lru_cache(maxsize=64)  # the jobs of a sweep have few schedules
+def _multipliers(schedule: str, steps: int) -> array[float]:
     config = from_plain("schedule", json.loads(schedule))
-    multipliers = (lr_multiplier(config, steps, step) for step in range(steps))
-    return array("d", [peak * multiplier for multiplier in multipliers for peak in peaks]).tobytes()
+    return array("d", [lr_multiplier(config, steps, step) for step in range(steps)])
 
 
-def _peaks(settings: Mapping[str, Any]) -> tuple[float, ...]:
+def _peaks(settings: Mapping[str, Any]) -> list[float]:
     """Return the peak learning rates of the optimizer's groups."""
     optimizer = settings["optimizer"]
     lr = from_plain("model", settings["model"]).default_lr if optimizer["lr"] is None else optimizer["lr"]
-    return (float(lr), *([float(optimizer["muon_lr"] or lr)] if "muon_lr" in optimizer else []))
+    return [float(lr), *([float(optimizer["muon_lr"] or lr)] if "muon_lr" in optimizer else [])]

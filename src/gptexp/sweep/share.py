@@ -80,14 +80,16 @@ def in_order(sweep: Sweep, numbers: Sequence[int]) -> list[int]:
 def tidy(sweep: Sweep) -> None:
     """Delete the stored prefixes that no job needs any more."""
     folder = sweep.folder / PREFIXES
-    if not folder.is_dir() or folder.is_symlink():
+    try:
+        places = [] if folder.is_symlink() else list(folder.iterdir())
+    except OSError:  # there is none, or another job deletes it at the same time
         return
     paths, needed = _paths(sweep), set[str]()
     for i, job in enumerate(sweep.jobs):
         path = paths[i]
         if path is not None and sweep.status(job) != "completed" and not has_checkpoint(sweep.place(job)):
             needed |= {path.key(step) for other in paths if other is not path and (step := shared(other, path))}
-    for place in folder.iterdir():
+    for place in places:
         if place.name not in needed and not place.name.startswith("."):
             shutil.rmtree(place, ignore_errors=True)
     if not needed:

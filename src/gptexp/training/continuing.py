@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from gptexp.config import Config
+from gptexp.config.conversion import to_plain
 from gptexp.config.plugins import computing
 from gptexp.config.schedule import lr_multiplier
 from gptexp.machine import rank_environment, ranks
@@ -39,6 +40,7 @@ from gptexp.runs.layout import (
     has_checkpoint,
 )
 from gptexp.runs.provenance import provenance_files, read_provenance, save_provenance
+from gptexp.runs.writing import write_config
 from gptexp.training.callbacks.checkpoints import plain_state
 from gptexp.training.callbacks.confusion import log_confusion
 from gptexp.training.callbacks.progress import say
@@ -105,6 +107,7 @@ class Start:
         checkpoints = make_folder(self.folder / CHECKPOINTS)
         for path in provenance_files(place):
             save_provenance(self.folder / path.name, read_provenance(path))
+        write_config(self.folder, to_plain(self.config))  # a checkpoint belongs to a run only beside its settings
         self._write_curves(tape)
         for path in place.glob(best_every("*")):
             link(path, checkpoints / path.name)

@@ -32,7 +32,8 @@ class Length:
     @property
     def text(self) -> str:
         """The setting with its value."""
-        return f"{self.setting}={next(iter(self.asked.values()))}"
+        value = next(iter(self.asked.values()))
+        return f"{self.setting}={value:g}" if isinstance(value, float) else f"{self.setting}={value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
