@@ -22,7 +22,7 @@ OFFERED = [
     (["generate", "la"], []),
     (["verify-resume", "--st"], ["--steps"]),
     (["train", "model=mi"], ["model=mini_gpt"]),
-    (["train", "trainer.max"], ["trainer.max_steps="]),
+    (["train", "trainer.max_s"], ["trainer.max_steps="]),
     (["train", "model=mlp", "model.n_h"], ["model.n_hidden="]),
     (["train", "-m", "seed=1,2", "model=bi"], ["model=bigram"]),
     (["train", "model.norm=r"], ["model.norm=rmsnorm"]),
@@ -65,7 +65,7 @@ ASK = {
 LINES = [
     ("gptexp gen", {"bash": ["generate "]}, ["generate"]),
     ("gptexp train model=mi", {"bash": ["mini_gpt "]}, ["model=mini_gpt"]),
-    ("gptexp train trainer.max", {}, ["trainer.max_steps="]),
+    ("gptexp train trainer.max_s", {}, ["trainer.max_steps="]),
     ("gptexp generate --temp", {"bash": ["--temperature "]}, ["--temperature"]),
 ]
 

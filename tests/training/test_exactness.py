@@ -231,7 +231,7 @@ def test_every_logged_step_is_on_disk_before_its_checkpoint(
     """After a kill directly after a save, the curve must be complete up to that step."""
     seen = []
 
-    def rotate(state: ckpt.Checkpoint, folder: Path, *, best: bool) -> None:
+    def rotate(state: ckpt.Checkpoint, folder: Path, *, best: bool, also: object) -> None:
         seen.append((state.step, rows(workplace / "run/metrics.csv") - 1))
 
     monkeypatch.setattr(ckpt, "rotate", rotate)
