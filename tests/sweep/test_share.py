@@ -164,7 +164,7 @@ def test_the_longest_job_first_gives_the_same_runs(workplace: Path) -> None:
         assert differences(alone / job.name, shared / job.name) == []
 
 
-def test_early_stopping_and_other_rhythms_of_validation_share(workplace: Path) -> None:
+def test_early_stopping_and_other_validation_intervals_share(workplace: Path) -> None:
     """A job that early stopping ends starts from a prefix before that step."""
     line = ["schedule=constant", "schedule.warmup_steps=1", "trainer.max_steps=12,30", "trainer.val_every_steps=2,3"]
     stop = ["callbacks=default,early_stopping", "optimizer.lr=3"]

@@ -44,7 +44,7 @@ from gptexp.training.length import Length
 from gptexp.training.loop import skip_empty_hooks
 from gptexp.training.module import LitGPT
 from gptexp.training.plugins import load_plugins
-from gptexp.training.prefixes import find_prefixes, tape_until
+from gptexp.training.prefixes import curve_until, find_prefixes
 from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
     RestoreOptimizer,
@@ -151,8 +151,8 @@ def build_experiment(
         history=history_since(config, max_steps, basis.resumed),
         first_step=first_step,
     )
-    tape = tape_until(basis.resumed, prefixes) if prefixes else None
-    store = StorePrefixes(folder, prefixes, tape, record, samples, console) if prefixes and tape else None
+    curve = curve_until(basis.resumed, prefixes) if prefixes else None
+    store = StorePrefixes(folder, prefixes, curve, record, samples, console) if prefixes and curve else None
     datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
     callbacks = [

@@ -48,7 +48,7 @@ from gptexp.training.callbacks.record import step_row
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.loggers import MetricsCSV, tensorboard
 from gptexp.training.plugins import load_plugins
-from gptexp.training.prefixes import Prefixes, Tape, best_step
+from gptexp.training.prefixes import Curve, Prefixes, best_step
 from gptexp.util.files import link, make_folder
 from gptexp.util.text import first_line
 
@@ -98,25 +98,25 @@ class Start:
         """Write the run folder; the checkpoint to resume from comes last."""
         source = self.prefixes.open(place / PREFIX, step)
         assert source.shared is not None
-        tape = self._own(Tape.from_plain(source.shared), step)
-        best = best_step(tape, 1, self.objective, self.config.objective.best_by)
+        curve = self._own(Curve.from_plain(source.shared), step)
+        best = best_step(curve, 1, self.objective, self.config.objective.best_by)
         of_best = None
         if best is not None:
             of_best = self.prefixes.open(place / best_every(self.config.trainer.val_every_steps), best)
-        states = self._early_stopping(tape)
+        states = self._early_stopping(curve)
         checkpoints = make_folder(self.folder / CHECKPOINTS)
         for path in provenance_files(place):
             save_provenance(self.folder / path.name, read_provenance(path))
         write_config(self.folder, to_plain(self.config))  # a checkpoint belongs to a run only beside its settings
-        self._write_curves(tape)
+        self._write_curves(curve)
         for path in place.glob(best_every("*")):
             link(path, checkpoints / path.name)
         if best is not None and of_best is not None:
-            ckpt.save(self._checkpoint(of_best, tape, states), checkpoints / BEST)
-        ckpt.save(self._checkpoint(source, tape, states), checkpoints / LAST)
+            ckpt.save(self._checkpoint(of_best, curve, states), checkpoints / BEST)
+        ckpt.save(self._checkpoint(source, curve, states), checkpoints / LAST)
 
-    def _own(self, tape: Tape, step: int) -> Tape:
-        """Return the part of a tape that this job would have recorded itself.
+    def _own(self, curve: Curve, step: int) -> Curve:
+        """Return the part of a curve that this job would have recorded itself.
 
         Raises:
             ValueError: a step is missing.
@@ -124,17 +124,17 @@ class Start:
         trainer = self.config.trainer
         logged = [s for s in range(1, step + 1) if s % trainer.log_every_steps == 0 or s == 1]
         scored = range(trainer.val_every_steps, step + 1, trainer.val_every_steps)
-        if missing := [s for s in logged if s not in tape.train] + [s for s in scored if s not in tape.val]:
+        if missing := [s for s in logged if s not in curve.train] + [s for s in scored if s not in curve.val]:
             raise ValueError(f"the curve of step {missing[0]} is missing in it")
-        return Tape({s: tape.train[s] for s in logged}, {s: tape.val[s] for s in scored})
+        return Curve({s: curve.train[s] for s in logged}, {s: curve.val[s] for s in scored})
 
-    def _score(self, tape: Tape, step: int) -> Score:
-        score = self.objective.score(tape.val[step].sums)
+    def _score(self, curve: Curve, step: int) -> Score:
+        score = self.objective.score(curve.val[step].sums)
         if not math.isfinite(score.metrics()[self.config.objective.metrics[0]]):
             raise ValueError(f"the validation after step {step} is not finite")
         return score
 
-    def _early_stopping(self, tape: Tape) -> dict[int, dict[str, Any]]:
+    def _early_stopping(self, curve: Curve) -> dict[int, dict[str, Any]]:
         """Return the stored states of early stopping after each validation, and at step 0.
 
         Raises:
@@ -142,10 +142,10 @@ class Start:
         """
         settings = computing(self.config.callbacks.plugins)
         plugins, states = load_plugins("callbacks", settings), dict[int, dict[str, Any]]()
-        for step in (0, *tape.val):
+        for step in (0, *curve.val):
             for name, plugin in plugins.items():
                 if step:
-                    value = self._score(tape, step).metrics()[settings[name]["monitor"]]
+                    value = self._score(curve, step).metrics()[settings[name]["monitor"]]
                     if plugin._evaluate_stopping_criteria(torch.tensor(value))[0]:
                         raise ValueError(f"callbacks.plugins.{name} stops this job after step {step}")
             states[step] = {
@@ -153,16 +153,16 @@ class Start:
             }
         return states
 
-    def _checkpoint(self, source: ckpt.Checkpoint, tape: Tape, states: dict[int, dict[str, Any]]) -> ckpt.Checkpoint:
+    def _checkpoint(self, source: ckpt.Checkpoint, curve: Curve, states: dict[int, dict[str, Any]]) -> ckpt.Checkpoint:
         """Return a checkpoint with the weights of another job and everything else of this one."""
         step = source.step
-        last = max((s for s in tape.val if s <= step), default=0)
-        best = best_step(Tape(val={s: row for s, row in tape.val.items() if s <= step}), 1, self.objective, self._by)
+        last = max((s for s in curve.val if s <= step), default=0)
+        best = best_step(Curve(val={s: row for s, row in curve.val.items() if s <= step}), 1, self.objective, self._by)
         metrics = {
-            "last": self._score(tape, last).metrics() if last else None,
-            "best": {**self._score(tape, best).metrics(), "step": best} if best else None,
+            "last": self._score(curve, last).metrics() if last else None,
+            "best": {**self._score(curve, best).metrics(), "step": best} if best else None,
             "seconds": source.metrics["seconds"],
-            "sums": tape.val[step].sums if step in tape.val else None,
+            "sums": curve.val[step].sums if step in curve.val else None,
             "inherited": step,
         }
         history = [segment(self.config, self.max_steps, 0, step, code_sha256(self.config))]
@@ -173,36 +173,36 @@ class Start:
     def _by(self) -> str:
         return self.config.objective.best_by
 
-    def _write_curves(self, tape: Tape) -> None:
+    def _write_curves(self, curve: Curve) -> None:
         """Write metrics.csv, TensorBoard's curves and samples.md."""
         names = self.config.objective.metrics
         loggers: list[pl.loggers.Logger] = [MetricsCSV(self.folder, names)]
         if self.config.logger.tensorboard:
             loggers.append(tensorboard(self.folder, names))
-        for step, metrics in self._rows(tape):
+        for step, metrics in self._rows(curve):
             for logger in loggers:
                 logger.log_metrics(metrics, step=step)
             if names[0] in metrics:
-                log_confusion(loggers, self._score(tape, step), step)
-                if self.samples is not None and (text := tape.val[step].text) is not None:
+                log_confusion(loggers, self._score(curve, step), step)
+                if self.samples is not None and (text := curve.val[step].text) is not None:
                     self.samples.record(loggers, step, text)
         for logger in loggers:
             logger.save()
             logger.finalize("success")
 
-    def _rows(self, tape: Tape) -> Iterator[tuple[int, dict[str, float]]]:
+    def _rows(self, curve: Curve) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield (step, metrics) in the order in which a run logs them."""
         before = (0, 0.0)
-        for step in sorted({*tape.train, *tape.val}):
-            if (row := tape.train.get(step)) is not None:
+        for step in sorted({*curve.train, *curve.val}):
+            if (row := curve.train.get(step)) is not None:
                 rate = (step - before[0]) * self.tokens_per_step / max(row.seconds - before[1], 1e-9)
                 lr = self.config.lr * lr_multiplier(self.config.schedule, self.max_steps, step - 1)
                 norm = None if math.isnan(row.norm) else row.norm
                 mfu = {"mfu": rate * self.mfu_per_rate} if self.mfu_per_rate else {}
                 yield step, step_row(row.loss, lr, rate, row.seconds, norm) | mfu
                 before = (step, row.seconds)
-            if step in tape.val:
-                yield step, {**self._score(tape, step).metrics(), "seconds": tape.val[step].seconds}
+            if step in curve.val:
+                yield step, {**self._score(curve, step).metrics(), "seconds": curve.val[step].seconds}
 
 
 def discard(folder: Path) -> None:

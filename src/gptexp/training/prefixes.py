@@ -1,7 +1,7 @@
 """States of a run after its first steps, stored so that other jobs of a sweep continue from them.
 
 A stored prefix is a folder below PREFIXES, named by a hash of settings and learning rates. It holds a checkpoint, the
-best checkpoint of each rhythm of validation, and the provenance of its steps. A job accepts a file only by the mark
+best checkpoint of each validation interval, and the provenance of its steps. A job accepts a file only by the mark
 inside it, which also hashes code, versions, data, precision, device and layout.
 """
 
@@ -49,7 +49,7 @@ class Scored(NamedTuple):
 
 
 @dataclass
-class Tape:
+class Curve:
     """What a run has logged and scored until now, by step, including the steps at which only other jobs do so."""
 
     train: dict[int, Logged] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Tape:
         return {"train": _table(train), "val": _table(val), "texts": texts}
 
     @classmethod
-    def from_plain(cls, stored: Mapping[str, Any]) -> Tape:
+    def from_plain(cls, stored: Mapping[str, Any]) -> Curve:
         """Return what `as_plain` made. Errors of any kind: the content is something else."""
         train = {int(step): Logged(*row) for step, *row in stored["train"].tolist()}
         rows = zip(stored["val"].tolist(), stored["texts"], strict=True)
@@ -158,21 +158,21 @@ def _digest(source: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def tape_until(source: Checkpoint | None, prefixes: Prefixes) -> Tape | None:
+def curve_until(source: Checkpoint | None, prefixes: Prefixes) -> Curve | None:
     """Return what a run has recorded until its checkpoint; None if that is unknown, or its steps had other code."""
     if source is None:
-        return Tape()
+        return Curve()
     if not prefixes.is_of(source, source.step):
         return None
     with suppress(ValueError, LookupError, TypeError, AttributeError):
-        return Tape.from_plain(source.shared or {})
+        return Curve.from_plain(source.shared or {})
     return None
 
 
-def best_step(tape: Tape, every: int, objective: Objective[Any], best_by: str) -> int | None:
+def best_step(curve: Curve, every: int, objective: Objective[Any], best_by: str) -> int | None:
     """Return the step with the best score, of validations every so many steps."""
     best, found = math.inf, None
-    for step, row in sorted(tape.val.items()):
+    for step, row in sorted(curve.val.items()):
         value = objective.score(row.sums).metrics()[best_by]
         if step % every == 0 and (found is None or value < best):
             best, found = value, step

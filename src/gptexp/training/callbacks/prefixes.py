@@ -19,7 +19,7 @@ from gptexp.training.callbacks.progress import say
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.callbacks.samples import TextSamples
 from gptexp.training.module import LitGPT
-from gptexp.training.prefixes import Logged, Prefixes, Scored, Tape, best_step
+from gptexp.training.prefixes import Curve, Logged, Prefixes, Scored, best_step
 from gptexp.util.text import first_line
 
 
@@ -27,19 +27,19 @@ class StorePrefixes(pl.Callback):
     """Records the curve for other jobs, also at the steps at which only they log or validate; Checkpoints stores it.
 
     These additional validations are not logged and have no effect on this run, nor do other callbacks see them.
-    tape: what the run recorded before this process started.
+    curve: what the run recorded before this process started.
     """
 
     def __init__(
         self,
         folder: Path,
         prefixes: Prefixes,
-        tape: Tape,
+        curve: Curve,
         record: RunRecord,
         samples: TextSamples | None,
         console: Console,
     ) -> None:
-        self.folder, self.prefixes, self.tape, self.record = folder, prefixes, tape, record
+        self.folder, self.prefixes, self.curve, self.record = folder, prefixes, curve, record
         self.samples, self.console = samples, console
         self.others = prefixes.sharing.others
 
@@ -54,7 +54,7 @@ class StorePrefixes(pl.Callback):
         if logs or any(step <= o.step and (step % o.log_every == 0 or step == 1) for o in self.others):
             loss = self.record.last["train/loss"] if logs else lit.train_loss()
             norm = math.nan if lit.grad_norm is None else float(lit.grad_norm)
-            self.tape.train[step] = Logged(loss, norm, self.record.throughput.elapsed())
+            self.curve.train[step] = Logged(loss, norm, self.record.throughput.elapsed())
         if self._scores(step) and not lit.validates(step):
             with _evaluating(lit):
                 score = self._score(trainer, lit)
@@ -76,7 +76,7 @@ class StorePrefixes(pl.Callback):
         return any(step <= other.step and step % other.val_every == 0 for other in self.others)
 
     def _add(self, step: int, score: Score, text: str | None) -> None:
-        self.tape.val[step] = Scored(self.record.throughput.seconds, score.sums(), text)
+        self.curve.val[step] = Scored(self.record.throughput.seconds, score.sums(), text)
 
     def _score(self, trainer: pl.Trainer, lit: LitGPT) -> Score:
         """Return what Lightning's validation loop would give now."""
@@ -91,18 +91,18 @@ class StorePrefixes(pl.Callback):
 
     def saves(self, step: int) -> bool:
         """Return whether a checkpoint is needed after a step without a validation of this run."""
-        return step in self.tape.val or any(step == other.step for other in self.others)
+        return step in self.curve.val or any(step == other.step for other in self.others)
 
     def shared(self, step: int) -> dict[str, Any] | None:
         """Return what a checkpoint needs so that another job can continue from it."""
         if step > self.prefixes.sharing.last:
             return None
-        return {"mark": self.prefixes.mark(step), "initial": self.prefixes.initial, **self.tape.as_plain()}
+        return {"mark": self.prefixes.mark(step), "initial": self.prefixes.initial, **self.curve.as_plain()}
 
     def names(self, lit: LitGPT) -> Iterator[str]:
         """Yield further names of a checkpoint that has the best score of another job's validations."""
         for every in {other.val_every for other in self.others if lit.step <= other.step}:
-            if lit.step == best_step(self.tape, every, lit.objective, lit.config.objective.best_by):
+            if lit.step == best_step(self.curve, every, lit.objective, lit.config.objective.best_by):
                 yield best_every(every)
 
     def store(self, checkpoint: Checkpoint) -> None:
