@@ -71,8 +71,8 @@ def _cheap(given: dict[str, str]) -> dict[str, str]:
     first = [f"{key}={(_values(f'{key}={value}') or [value])[0]}" for key, value in given.items()]
     config = to_config(compose_raw([o for o in first if not o.startswith("hydra") and not is_swept(o)]))
     cheap = {key: value for key, value in CHEAP.items() if key not in given}
-    if "schedule.warmup_steps" not in given:
-        cheap["schedule.warmup_steps"] = "null"
+    warmup = given.get("schedule.warmup_steps", "null")
+    cheap["schedule.warmup_steps"] = "null" if warmup == "null" else ",".join(map(_hundredth, warmup.split(",")))
     if "init_from" not in given:
         sizes = {f"model.{name}": str(size) for name, size in SIZES.items() if hasattr(config.model, name)}
         cheap |= {key: size for key, size in sizes.items() if key not in given}

@@ -321,17 +321,17 @@ def test_jobs_of_several_processes_share(workplace: Path) -> None:
         "trainer.devices=2",
     ]
     for kind in ("ddp", "fsdp"):
-        settings = [*line, f"trainer.strategy={kind}", "schedule.decay_fraction=0.2,0.5", "model.dropout=0.1"]
+        settings = [*line, f"trainer.strategy={kind}", "schedule.decay_fraction=0.2", "model.dropout=0.1"]
         shared = run_sweep(*settings, name=f"{kind}-shared")
         alone = run_sweep(*settings, "sweep.share=false", name=f"{kind}-alone")
-        assert sum(computed(shared)) < 40
+        assert sum(computed(shared)) < 30
         for job in store.read(shared).jobs:
             assert differences(alone / job.name, shared / job.name) == []
 
 
-LADDER = [*TINY, *TINY_GPT, "data.path=story.txt", "schedule=wsd", "schedule.warmup_steps=20", "model.n_layer=2",
-          "trainer.max_steps=200,400,800", "seed=1,2", "trainer.val_every_steps=60", "trainer.log_every_steps=10",
-          "callbacks.checkpoint.every_steps=25"]  # fmt: skip
+LADDER = [*TINY, *TINY_GPT, "data.path=story.txt", "schedule=wsd", "schedule.warmup_steps=10", "model.n_layer=2",
+          "trainer.max_steps=100,200,400", "seed=1,2", "trainer.val_every_steps=30", "trainer.log_every_steps=5",
+          "callbacks.checkpoint.every_steps=12"]  # fmt: skip
 
 
 def train(place: Path, *overrides: str) -> subprocess.Popen[bytes]:
@@ -364,8 +364,8 @@ def test_a_ladder_killed_three_times_equals_unshared_runs(workplace: Path, launc
     for name in ("shared", "killed"):
         assert {job: differences(logs / "alone" / job, logs / name / job) for job in jobs} == {job: [] for job in jobs}
         assert not (logs / name / ".prefixes").exists()
-    assert sum(computed(logs / "alone")) == 2800
+    assert sum(computed(logs / "alone")) == 1400
     sums = [sum(computed(logs / name)) for name in ("shared", "killed")]
-    assert max(sums) < 2800  # in parallel, a job may start before its first steps are stored
+    assert max(sums) < 1400  # in parallel, a job may start before its first steps are stored
     if launcher == "basic":
-        assert sums == [1836, 1836]
+        assert sums == [916, 916]
