@@ -23,6 +23,7 @@ from gptexp.training.module import LitGPT
 from gptexp.util.files import make_folder
 
 FIRST = 6  # steps of the first measurement, which also loads libraries and fills caches
+WARMUP = 3  # steps of each measurement that are not counted
 SHARE, LEAST = 0.08, 1.0  # of the time asked for, and seconds, that the second measurement may take
 DECISION, ROUGH, COMPILED, RESOLVED = "shared steps", "rough time", "compiled time", "resolved steps"  # rank 0 decides
 
@@ -32,7 +33,7 @@ Train = Callable[[Config, int, list[pl.Callback]], float]
 
 
 class Stopwatch(pl.Callback):
-    """Measures the second half of a few steps, and the validation after them with its sample and checkpoint.
+    """Measures the steps after the first WARMUP, and the validation after them with its sample and checkpoint.
 
     It must be the last callback, so that a validation contains the work of the others.
     """
@@ -44,9 +45,9 @@ class Stopwatch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, *_: Any) -> None:
         assert isinstance(lit, LitGPT)
-        half = lit.first_step + (lit.max_steps - lit.first_step) // 2
-        if lit.step == half != self._marked and not (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
-            self._mark, self._marked = _now(lit), half
+        start = lit.first_step + WARMUP
+        if lit.step == start != self._marked and not (trainer.fit_loop.batch_idx + 1) % lit.plan.accumulate:
+            self._mark, self._marked = _now(lit), start
 
     def on_validation_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitGPT)
