@@ -9,7 +9,7 @@ import pytest
 
 from gptexp.compose.composition import compose, config_from_plain
 from gptexp.config.conversion import from_plain, to_plain
-from gptexp.config.fingerprint import completed, flatten, identity, settings_that_matter
+from gptexp.config.fingerprint import ADDED, completed, flatten, identity, settings_that_matter
 from gptexp.util.errors import ConfigError
 from support.run_folders import nested
 
@@ -98,6 +98,16 @@ def test_the_former_path_of_a_plug_in_class_means_the_present_one() -> None:
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_settings_that_change_the_curve_change_the_identity(change: dict[str, object]) -> None:
     assert identity(nested(**change)) != identity(nested())
+
+
+@pytest.mark.parametrize("setting", ADDED)
+def test_an_added_setting_changes_the_identity_only_when_it_is_used(setting: str) -> None:
+    group, name = setting.split(".")
+    settings = to_plain(compose(["optimizer=muon"] if group == "optimizer" else []))
+    older = {**settings, group: {key: value for key, value in settings[group].items() if key != name}}
+    assert settings[group][name] == completed(older)[group][name] == ADDED[setting]
+    assert identity(older) == identity(settings)
+    assert identity({**settings, group: {**settings[group], name: "used"}}) != identity(settings)
 
 
 def test_the_seed_is_part_of_the_identity_only_on_request() -> None:

@@ -19,7 +19,7 @@ from gptexp.compose.inheritance import check_against_source
 from gptexp.config import FinetuneConfig, LoRAConfig, MuonConfig
 from gptexp.config.conversion import to_plain
 from gptexp.config.fingerprint import identity
-from gptexp.config.training import AdamWConfig
+from gptexp.config.optimizer import AdamWConfig
 from gptexp.models.build import build_model, measure_model, plain_model
 from gptexp.models.classifier import Classifier
 from gptexp.models.flops import train_flops_per_token

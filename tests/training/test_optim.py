@@ -17,12 +17,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from gptexp.config.model import BigramConfig, GPTConfig, MLPConfig
-from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.config.optimizer import AdamWConfig, MuonConfig
 from gptexp.models.bigram import Bigram
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
-from gptexp.training.muon import BatchedMuon, orthogonalised
+from gptexp.training.muon import BatchedMuon
 from gptexp.training.optimizers import (
     MuonWithAdamW,
     _hidden_matrices,
@@ -30,6 +30,7 @@ from gptexp.training.optimizers import (
     load_named_optimizer_state,
     named_optimizer_state,
 )
+from gptexp.training.orthogonalize import orthogonalised
 
 V = 7
 CONFIGS: list[AdamWConfig] = [AdamWConfig(), MuonConfig(muon_lr=0.02)]
@@ -165,14 +166,14 @@ def generators(count: int) -> list[torch.Generator]:
 
 def test_newton_schulz_gives_singular_values_near_one_and_keeps_axes() -> None:
     matrices = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    result = orthogonalised(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    result = orthogonalised(matrices, [(3.4445, -4.7750, 2.0315)] * 5, 1e-7)
     assert result.dtype == torch.float64
     for matrix, direction in zip(matrices, result, strict=True):
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
         inner = u.T @ direction @ v.T
         assert ((inner.diagonal() > 0.5) & (inner.diagonal() < 1.3)).all()
         assert (inner - torch.diag(inner.diagonal())).abs().max() < 1e-9
-    turned = orthogonalised(matrices.mT, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    turned = orthogonalised(matrices.mT, [(3.4445, -4.7750, 2.0315)] * 5, 1e-7)
     assert torch.allclose(turned, result.mT)
 
 

@@ -44,6 +44,7 @@ from gptexp.config.objective import (
     ObjectiveConfig,
     best_by,
 )
+from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
 from gptexp.config.rules import nearest_multiples, require, require_at_least
 from gptexp.config.sweep import SweepConfig
 from gptexp.config.tokenizer import (
@@ -56,14 +57,11 @@ from gptexp.config.tokenizer import (
 )
 from gptexp.config.training import (
     Accelerator,
-    AdamWConfig,
     CallbacksConfig,
     CheckpointConfig,
     CosineConfig,
     LinearConfig,
     LoggerConfig,
-    MuonConfig,
-    OptimizerConfig,
     PathsConfig,
     SamplesConfig,
     ScheduleConfig,

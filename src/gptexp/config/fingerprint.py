@@ -42,6 +42,9 @@ PLUGINS = "callbacks.plugins."
 
 # The kinds of groups that earlier versions did not have. These kinds are not part of the identity.
 DEFAULT_KINDS = {"objective": "lm", "finetune": "full"}
+# Settings that earlier versions did not have, with the values at which runs compute what they did then. A setting with
+# this value is not part of the hash, so that runs and ledgers of earlier versions keep theirs.
+ADDED: dict[str, Any] = {"optimizer.split_qkv": False}
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
 # Classes of plug-ins by their paths in earlier versions.
@@ -160,5 +163,6 @@ def identity(settings: Mapping[str, Any], *, seed: bool = False, also: Iterable[
     also: dotted names of further settings that distinguish it.
     """
     flat = settings_that_matter(settings, also=(*also, *(("seed",) if seed else ())))
+    flat = {key: value for key, value in flat.items() if key not in ADDED or value != ADDED[key]}
     text = json.dumps(flat, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -28,6 +28,7 @@ from gptexp.config.data import (
 from gptexp.config.finetune import FinetuneConfig, LoRAConfig
 from gptexp.config.model import BigramConfig, GPTConfig, MLPConfig, ModelConfig
 from gptexp.config.objective import ClassificationConfig, LMConfig, MLMConfig, ObjectiveConfig
+from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
 from gptexp.config.packages import Offer
 from gptexp.config.tokenizer import (
     BPEConfig,
@@ -37,15 +38,7 @@ from gptexp.config.tokenizer import (
     GPT2TokenizerConfig,
     TokenizerConfig,
 )
-from gptexp.config.training import (
-    AdamWConfig,
-    CosineConfig,
-    LinearConfig,
-    MuonConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    WSDConfig,
-)
+from gptexp.config.training import CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
 from gptexp.util import package
 from gptexp.util.errors import ConfigError
 from gptexp.util.text import first_line

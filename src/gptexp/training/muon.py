@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gptexp.machine.hardware import cpu_has_bf16
+from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised
 
 
 class BatchedMuon(torch.optim.Muon):
@@ -45,8 +45,7 @@ class BatchedMuon(torch.optim.Muon):
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         """Update all matrices of one shape (A, B)."""
         stacked = torch.stack([_whole(self._momentum(matrix, group)) for matrix in matrices])  # (N, A, B)
-        directions = orthogonalised(stacked, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        size = 0.2 * math.sqrt(max(matrices[0].shape))  # the root mean square of AdamW's updates, section 2.2
+        directions, size = _directions(stacked, group)
         flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
             local = _local(matrix)
@@ -67,27 +66,26 @@ class BatchedMuon(torch.optim.Muon):
         return gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
 
 
-def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Return each matrix (N, A, B) with its singular values near 1, by a quintic Newton-Schulz iteration.
+def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, float]:
+    """Return the directions of the updates and their common size.
 
-    coefficients: a, b, c of a·X + b·(XXᵀ)X + c·(XXᵀ)²X.
+    `heights` of the group: rows of the parts of a matrix that are orthogonalised apart; null: one part.
     """
-    a, b, c = coefficients
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices  # the Gram matrix below is the smaller one
-    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)).to(_precision(matrices))  # spectral norm at most 1
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    height, width = stacked.shape[1:]
+    heights = group.get("heights") or (height,)
+    size = max(_size((part, width)) for part in heights)
+
+    def direction(parts: Matrices) -> Matrices:
+        result = orthogonalised(parts, [group["ns_coefficients"]] * group["ns_steps"], group["eps"])
+        own = _size(parts.shape[1:])
+        return result if own == size else result * (own / size)
+
+    return by_rows(stacked, heights, direction), size
 
 
-def _precision(matrices: Tensor) -> torch.dtype:
-    """Return bfloat16, which suffices for the iteration, where the device multiplies it faster than float32."""
-    if matrices.dtype == torch.float64:
-        return torch.float64
-    fast = matrices.device.type == "cuda" or (matrices.device.type == "cpu" and cpu_has_bf16())
-    return torch.bfloat16 if fast else torch.float32
+def _size(shape: Sequence[int]) -> float:
+    """Return the factor that gives an orthogonal matrix the root mean square of AdamW's updates, section 2.2."""
+    return 0.2 * math.sqrt(max(shape))
 
 
 def _whole(matrix: Tensor) -> Tensor:

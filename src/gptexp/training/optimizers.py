@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gptexp.config.kinds import implementation
-from gptexp.config.training import AdamWConfig, MuonConfig, OptimizerConfig
+from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
+from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
 from gptexp.training.muon import BatchedMuon
 
@@ -28,12 +29,14 @@ class Parameters:
     A kind's `implementation` is a function of these, its config and the peak learning rate; it returns the optimizer.
 
     named: by their names in the uncompiled model, on any device, sharded or not. hidden: the matrices among them
-    between the embeddings and the output head. fused: whether a fused kernel should be used; False with float16 loss
+    between the embeddings and the output head. qkv: rows of the query, key and value parts of each attn.c_attn.weight
+    among those. fused: whether a fused kernel should be used; False with float16 loss
     scaling, because a fused step unscales gradients after clipping. model: its kind, for messages.
     """
 
     named: list[Named]
     hidden: frozenset[nn.Parameter]
+    qkv: dict[nn.Parameter, tuple[int, int, int]]
     fused: bool
     model: str
 
@@ -57,7 +60,7 @@ def build_optimizer(
     named = [(name, parameter) for name, parameter in _named_parameters(model) if parameter.requires_grad]
     fused = _fused_exists(named) if fused is None else fused
     kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
-    parameters = Parameters(named, frozenset(_hidden_matrices(model)), fused, kind)
+    parameters = Parameters(named, frozenset(_hidden_matrices(model)), _qkv_heights(model), fused, kind)
     optimizer: torch.optim.Optimizer = implementation("optimizer", config.kind)(parameters, config, lr)
     for group in optimizer.param_groups:
         group.setdefault("peak_lr", group["lr"])
@@ -77,8 +80,13 @@ def muon_with_adamw(parameters: Parameters, config: MuonConfig, lr: float) -> to
             f"optimizer=muon: model={parameters.model} has no hidden matrices, and Muon trains nothing else; "
             "use optimizer=adamw"
         )
+    if config.split_qkv and not parameters.qkv:
+        raise ValueError(
+            f"optimizer.split_qkv=true: model={parameters.model} has no attention; use optimizer.split_qkv=false"
+        )
+    groups = _muon_groups(hidden, parameters.qkv if config.split_qkv else {})
     rest = [(name, parameter) for name, parameter in parameters.named if parameter not in parameters.hidden]
-    return MuonWithAdamW(_muon(hidden, config, lr), _adamw(rest, config, lr, parameters.fused))
+    return MuonWithAdamW(_muon(groups, config, lr), _adamw(rest, config, lr, parameters.fused))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -173,6 +181,16 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     return {p for p in inner if p.ndim == 2} - outer
 
 
+def _qkv_heights(model: nn.Module) -> dict[nn.Parameter, tuple[int, int, int]]:
+    """Return the rows of queries, keys and values in the weight of each c_attn."""
+    heights: dict[nn.Parameter, tuple[int, int, int]] = {}
+    for layer in model.modules():
+        if isinstance(layer, CausalSelfAttention):
+            queries, keys = layer.n_head * layer.head_dim, layer.n_kv_head * layer.head_dim
+            heights[layer.get_parameter("c_attn.weight")] = (queries, keys, keys)
+    return heights
+
+
 def _fused_exists(named: Iterable[Named]) -> bool:
     return all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for _, p in named)
 
@@ -190,11 +208,19 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> t
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
 
 
-def _muon(hidden: list[nn.Parameter], config: MuonConfig, lr: float) -> BatchedMuon:
+def _muon_groups(hidden: list[nn.Parameter], heights: Mapping[nn.Parameter, tuple[int, ...]]) -> list[dict[str, Any]]:
+    """Return the hidden matrices in groups: those that are updated whole, and those in parts of given heights."""
+    groups: dict[tuple[int, ...] | None, list[nn.Parameter]] = {}
+    for parameter in hidden:
+        groups.setdefault(heights.get(parameter), []).append(parameter)
+    return [{"params": group, **({"heights": parts} if parts else {})} for parts, group in groups.items()]
+
+
+def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> BatchedMuon:
     """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
     return BatchedMuon(
-        [{"params": hidden, "peak_lr": peak}],
+        [{**group, "peak_lr": peak} for group in groups],
         lr=peak,
         weight_decay=config.weight_decay,
         momentum=config.momentum,

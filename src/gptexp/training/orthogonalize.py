@@ -1,0 +1,52 @@
+"""Orthogonalization of batches of matrices by polynomial iterations.
+
+Letters of shapes: N matrices, A rows, B columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gptexp.machine.hardware import cpu_has_bf16
+
+Coefficients = tuple[float, float, float]
+Matrices = Float[Tensor, "N A B"]
+
+
+def orthogonalised(matrices: Matrices, iterations: Iterable[Coefficients], eps: float) -> Matrices:
+    """Return each matrix with its singular values near 1 and the same singular vectors.
+
+    iterations: a, b, c of a·X + b·(XXᵀ)X + c·(XXᵀ)²X, for each iteration. eps: least norm that a matrix is divided by.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the Gram matrix below is the smaller one
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)).to(_precision(matrices))  # spectral norm at most 1
+    for a, b, c in iterations:
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def by_rows(matrices: Matrices, heights: Sequence[int], function: Callable[[Matrices], Matrices]) -> Matrices:
+    """Return the results of `function` for blocks of rows of these heights; blocks of equal height are one batch."""
+    if len(heights) == 1:
+        return function(matrices)
+    blocks = list(matrices.split(list(heights), dim=1))
+    for height in dict.fromkeys(heights):
+        equal = [index for index, other in enumerate(heights) if other == height]
+        results = function(torch.cat([blocks[index] for index in equal])).chunk(len(equal))
+        for index, result in zip(equal, results, strict=True):
+            blocks[index] = result
+    return torch.cat(blocks, dim=1)
+
+
+def _precision(matrices: Tensor) -> torch.dtype:
+    """Return bfloat16, which suffices for the iteration, where the device multiplies it faster than float32."""
+    if matrices.dtype == torch.float64:
+        return torch.float64
+    fast = matrices.device.type == "cuda" or (matrices.device.type == "cpu" and cpu_has_bf16())
+    return torch.bfloat16 if fast else torch.float32
