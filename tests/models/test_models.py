@@ -14,7 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptexp.config.model import Activation, BigramConfig, GPTConfig, Init, MLPConfig, Norm, NormPosition, Position
+from gptexp.config.model import (
+    Activation,
+    BigramConfig,
+    GPTConfig,
+    Init,
+    MLPConfig,
+    Norm,
+    NormPosition,
+    Position,
+    ValueEmbeddings,
+)
 from gptexp.models import bigram, mlp
 from gptexp.models.flops import count_parameters
 from gptexp.models.gpt import GPT
@@ -39,6 +49,9 @@ CHANGES = {
     "mlp_ratio": 2.0,
     "qk_norm": True,
     "tie_weights": False,
+    "value_embeddings": ValueEmbeddings.all,
+    "residual_scalars": True,
+    "logit_softcap": 2.0,
     "init": None,  # the first weights; see test_blocks_with_zero_initialization_are_the_identity
 }
 

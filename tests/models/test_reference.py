@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptexp.config.model import Activation, BigramConfig, GPTConfig, Norm, NormPosition, Position
+from gptexp.config.model import Activation, BigramConfig, GPTConfig, Norm, NormPosition, Position, ValueEmbeddings
 from gptexp.models.gpt import GPT
 from gptexp.models.reference import logits
 
@@ -28,6 +28,11 @@ OTHERS = [
     {"n_head": 4, "n_embd": 12, "position": Position.sinusoidal},
     {"n_head": 1, "n_embd": 7, "position": Position.sinusoidal},
     {"dropout": 0.5, "attn_dropout": 0.5},
+    {"value_embeddings": ValueEmbeddings.alternate, "n_kv_head": 2},
+    {"value_embeddings": ValueEmbeddings.all, "n_embd": 8, "norm_position": NormPosition.post},
+    {"residual_scalars": True, "norm_position": NormPosition.post, "value_embeddings": ValueEmbeddings.all},
+    {"residual_scalars": True, "n_layer": 3},
+    {"logit_softcap": 1.5},
 ]
 
 

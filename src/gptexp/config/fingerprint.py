@@ -44,7 +44,12 @@ PLUGINS = "callbacks.plugins."
 DEFAULT_KINDS = {"objective": "lm", "finetune": "full"}
 # Settings that earlier versions did not have, with the values at which runs compute what they did then. A setting with
 # this value is not part of the hash, so that runs and ledgers of earlier versions keep theirs.
-ADDED: dict[str, Any] = {"optimizer.split_qkv": False}
+ADDED: dict[str, Any] = {
+    "model.value_embeddings": "none",
+    "model.residual_scalars": False,
+    "model.logit_softcap": None,
+    "optimizer.split_qkv": False,
+}
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
 # Classes of plug-ins by their paths in earlier versions.

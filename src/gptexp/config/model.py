@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from gptexp.config.rules import nearest_multiples, require, require_at_least, require_fraction
+from gptexp.config.rules import LARGEST, nearest_multiples, require, require_at_least, require_fraction
 
 Norm = Enum("Norm", ["layernorm", "rmsnorm", "none"])
 NormPosition = Enum("NormPosition", ["pre", "post"])
 Position = Enum("Position", ["learned", "sinusoidal", "rope", "alibi", "none"])
 Init = Enum("Init", ["gpt2", "zero"])
 Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
+ValueEmbeddings = Enum("ValueEmbeddings", ["none", "alternate", "all"])
 
 
 @dataclass(kw_only=True, slots=True)
@@ -121,6 +122,14 @@ class GPTConfig(ModelConfig):
     """Whether the output layer (lm_head) shares the matrix of the token embedding (wte)."""
     init: Init = Init.gpt2
     """Initialization. gpt2: as in GPT-2; zero: each block starts as the identity and an untied lm_head at 0."""
+    value_embeddings: ValueEmbeddings = ValueEmbeddings.none
+    """Layers whose attention adds a second, gated embedding of each token to its values. alternate: every second
+    layer, so that the last one is among them."""
+    residual_scalars: bool = False
+    """Whether each block reads a * x + b * x0 with trained numbers a and b. x: the residual stream; x0: the first
+    embedding. Initially a = 1 and b = 0."""
+    logit_softcap: float | None = None
+    """Bound c of the logits: they become c * tanh(logits / c). null: no bound."""
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
@@ -146,6 +155,12 @@ class GPTConfig(ModelConfig):
             self.n_kv_head,
             f"must divide model.n_head={self.n_head}",
         )
+        require(
+            self.logit_softcap is None or 0 < self.logit_softcap <= LARGEST,
+            "model.logit_softcap",
+            self.logit_softcap,
+            f"must be above 0 and at most {LARGEST:,}; use null for logits without a bound",
+        )
         if self.position is Position.rope:
             require(
                 self.head_dim % 2 == 0,
@@ -169,13 +184,20 @@ class GPTConfig(ModelConfig):
         """Number of key/value heads after null is resolved."""
         return self.n_head if self.n_kv_head is None else self.n_kv_head
 
+    def has_value_embedding(self, layer: int) -> bool:
+        """Return whether the attention of this layer, counted from 0, adds a value embedding."""
+        from_last = self.n_layer - 1 - layer
+        every = {ValueEmbeddings.none: 0, ValueEmbeddings.alternate: 2, ValueEmbeddings.all: 1}[self.value_embeddings]
+        return every > 0 and from_last % every == 0
+
     @property
     def adaptable(self) -> tuple[str, ...]:
         gate = ("mlp.c_gate",) if self.activation is Activation.swiglu else ()
         mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if self.mlp_width else ()
         # A tied lm_head shares its matrix with wte, which merging an adapter would change too.
         head = () if self.tie_weights else ("lm_head",)
-        return ("attn.c_attn", "attn.c_proj", *mlp, *head)
+        values = ("attn.ve_gate",) if self.value_embeddings is not ValueEmbeddings.none else ()
+        return ("attn.c_attn", "attn.c_proj", *values, *mlp, *head)
 
     @property
     def default_lr(self) -> float:

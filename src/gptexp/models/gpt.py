@@ -18,19 +18,19 @@ from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.chunked_loss import linear_cross_entropy
 from gptexp.models.kv_cache import KVCache, Positions
 from gptexp.models.layers import Dropout, FeedForward, make_norm, require_length, sinusoidal_table
-from gptexp.models.losses import cross_entropy
+from gptexp.models.losses import cross_entropy, softcapped
 
 
 class Block(nn.Module):
     """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, config: GPTConfig, layer: int) -> None:
+    def __init__(self, config: GPTConfig, layer: int, vocab_size: int) -> None:
         super().__init__()
         self.residual = config.residual
         self.pre_norm = config.norm_position is NormPosition.pre
         self.dropout = Dropout(config.dropout)
         self.ln_1 = make_norm(config)
-        self.attn = CausalSelfAttention(config, layer)
+        self.attn = CausalSelfAttention(config, layer, vocab_size)
         has_mlp = config.mlp_width > 0
         self.ln_2 = make_norm(config) if has_mlp else None
         self.mlp = FeedForward(config) if has_mlp else None
@@ -42,8 +42,10 @@ class Block(nn.Module):
         mask: Mask | None = None,
         cache: KVCache | None = None,
         positions: Positions | None = None,
+        tokens: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
-        branch = self.attn(self.ln_1(x) if self.pre_norm else x, rope, mask, cache, positions)  # (B, T, C)
+        normed = self.ln_1(x) if self.pre_norm else x
+        branch = self.attn(normed, rope, mask, cache, positions, tokens)  # (B, T, C)
         x = self.join(x, branch, self.ln_1)
         if self.mlp is not None and self.ln_2 is not None:
             x = self.join(x, self.mlp(self.ln_2(x) if self.pre_norm else x), self.ln_2)
@@ -74,9 +76,13 @@ class Transformer(nn.Module):
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, layer, vocab_size) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
+        # Two vectors, because their rates may differ: a appears in a product over all layers, b in a sum.
+        scalars = config.residual_scalars
+        self.resid_scalars = nn.Parameter(torch.ones(config.n_layer)) if scalars else None  # a of each layer
+        self.x0_scalars = nn.Parameter(torch.zeros(config.n_layer)) if scalars else None  # b of each layer
 
     def forward(
         self, tokens: Int[Tensor, "B T"], cache: KVCache | None = None, lengths: Int[Tensor, " B"] | None = None
@@ -97,8 +103,11 @@ class Transformer(nn.Module):
             mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
         else:
             mask = two_sided_mask(self.config, length, lengths, like=x)
-        for block in self.h:
-            x = block(x, rope, mask, cache, positions)  # (B, T, C)
+        x0 = x
+        for layer, block in enumerate(self.h):
+            if self.resid_scalars is not None and self.x0_scalars is not None:  # modded-nanogpt's
+                x = self.resid_scalars[layer] * x + self.x0_scalars[layer] * x0
+            x = block(x, rope, mask, cache, positions, tokens)  # (B, T, C)
         out: Tensor = self.ln_f(x)
         return out
 
@@ -165,18 +174,17 @@ class GPT(ModuleWithKernels):
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), at][:, None]  # (B, 1, C)
         if targets is not None:
             return self.loss(hidden, targets, reduction)
-        logits: Tensor = self.lm_head(hidden)
-        return logits
+        return softcapped(self.lm_head(hidden), self.config.logit_softcap)
 
     def loss(
         self, hidden: Float[Tensor, "B T C"], targets: Int[Tensor, "B T"], reduction: str = "mean"
     ) -> Float[Tensor, ""]:
         """Mean or sum of the nats of the targets, given the hidden states of the last layer."""
-        head = self.lm_head
+        head, cap = self.lm_head, self.config.logit_softcap
         plain = type(head) is nn.Linear and not head._forward_hooks  # neither adapted nor observed
         if plain and self.kernels.use_chunks(hidden, len(head.weight)):
-            return linear_cross_entropy(hidden, head.weight, targets, reduction, self.kernels.chunk_bytes)
-        return cross_entropy(head(hidden), targets, reduction)
+            return linear_cross_entropy(hidden, head.weight, targets, reduction, self.kernels.chunk_bytes, cap)
+        return cross_entropy(softcapped(head(hidden), cap), targets, reduction)
 
     def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `size` tokens (default and limit: block_size)."""

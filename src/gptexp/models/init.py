@@ -7,6 +7,7 @@ import math
 from torch import nn
 
 STD = 0.02  # GPT-2's, for every matrix
+ZEROS = ("bias", "x0_scalars")  # ends of the names of the vectors that start at 0; the others start at 1
 
 
 def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False) -> None:
@@ -14,7 +15,8 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False) -> None:
 
     Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`, two in each
     layer) have 0.02 / sqrt(2 * n_layer), so that the variance of the stream does not grow with depth. Biases are 0,
-    gains are 1. A tied matrix is drawn once.
+    gains are 1. A tied matrix is drawn once. The matrices of the gates of value embeddings are 0, so that the gates
+    are 1, and the residual scalars are 1 for the stream and 0 for the first embedding.
 
     Args:
         zero: start the matrices that write to the stream, and an untied lm_head, at 0, so that each block starts as
@@ -24,8 +26,10 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False) -> None:
         if parameter.ndim >= 2:
             writes_to_stream = name.endswith("c_proj.weight")
             std = STD / math.sqrt(2 * n_layer) if writes_to_stream else STD
+            if name.endswith("ve_gate.weight"):
+                std = 0.0
             if zero and (writes_to_stream or name == "lm_head.weight"):
                 std = 0.0
             nn.init.normal_(parameter, std=std)
         else:
-            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            nn.init.constant_(parameter, 0.0 if name.endswith(ZEROS) else 1.0)

@@ -36,15 +36,20 @@ def logits(
             f"{len(tokens)} tokens exceed model.block_size={config.block_size}; give at most the last "
             f"{config.block_size}"
         )
-    x = embed(weights, config, np.asarray(tokens))  # (T, C)
+    x = first = embed(weights, config, np.asarray(tokens))  # (T, C)
     for layer in range(config.n_layer):
+        if config.residual_scalars:
+            a, b = (weights[f"transformer.{name}_scalars"][layer] for name in ("resid", "x0"))
+            x = a * x + b * first
         prefix = f"transformer.h.{layer}."
-        x = block({name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}, config, x)
+        own = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
+        x = block(own, config, x, np.asarray(tokens))
     if config.norm_position is NormPosition.pre:
         x = norm(x, weights, "transformer.ln_f", config)
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
     out: np.ndarray = x @ weights[head].T  # (T, C) @ (C, V)
-    return out
+    cap = config.logit_softcap
+    return out if cap is None else cap * np.tanh(out / cap)
 
 
 def require_gpt(config: ModelConfig) -> GPTConfig:
@@ -66,9 +71,9 @@ def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidde
     return x
 
 
-def block(w: Weights, config: GPTConfig, x: Hidden) -> Hidden:
+def block(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"]) -> Hidden:
     """Attention, then feed-forward, each on a residual branch."""
-    x = branch(x, lambda y: attention(w, config, y), w, "ln_1", config)
+    x = branch(x, lambda y: attention(w, config, y, tokens), w, "ln_1", config)
     return branch(x, lambda y: feed_forward(w, config, y), w, "ln_2", config) if config.mlp_ratio else x
 
 
@@ -80,11 +85,14 @@ def branch(x: Hidden, layer: Callable[[Any], Any], w: Weights, name: str, config
     return y if pre else norm(y, w, name, config)
 
 
-def attention(w: Weights, config: GPTConfig, x: Hidden) -> Hidden:
+def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"]) -> Hidden:
     """For each token and head, the weighted mean of the values of the tokens up to it."""
     T, H, K, D = len(x), config.n_head, config.kv_heads, config.head_dim
     heads = linear(x, w, "attn.c_attn").reshape(T, H + 2 * K, D).swapaxes(0, 1)  # (H + 2K, T, D)
     q, k, v = heads[:H], heads[H : H + K], heads[H + K :]
+    if "attn.wve.weight" in w:
+        gate = 2 / (1 + np.exp(-linear(x[:, : w["attn.ve_gate.weight"].shape[1]], w, "attn.ve_gate")))  # (T, K)
+        v = v + (gate[:, :, None] * w["attn.wve.weight"][tokens].reshape(T, K, D)).swapaxes(0, 1)
     if config.qk_norm:
         q, k = divide_by_rms(q, 1e-6), divide_by_rms(k, 1e-6)
     if config.position is Position.rope:

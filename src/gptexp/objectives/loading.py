@@ -22,6 +22,7 @@ from gptexp.runs import checkpoint as ckpt
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
 HEADS = (HEAD, "lm_head.")
+TABLES = ("wte.weight", "wve.weight", "lm_head.weight")  # ends of the names of the tensors with a row for each token
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
@@ -81,7 +82,7 @@ def initial_weights(stored: dict[str, torch.Tensor], model: nn.Module, tokens: i
     parameters = dict(model.named_parameters())
     weights = {name: tensor for name, tensor in stored.items() if name in parameters or not name.startswith(HEADS)}
     weights |= {name: parameter.detach() for name, parameter in parameters.items() if name.startswith(HEAD)}
-    for name in ("transformer.wte.weight", "lm_head.weight"):
-        if name in parameters and name in weights and len(weights[name]) == tokens + 1 > len(parameters[name]):
+    for name in [name for name in weights if name.endswith(TABLES) and name in parameters]:
+        if len(weights[name]) == tokens + 1 > len(parameters[name]):
             weights[name] = weights[name][:tokens]
     return weights

@@ -173,10 +173,11 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """Return the matrices between the embeddings and the output head: in a GPT those of transformer.h.
 
     Adapters (gptexp.models.lora) are excluded: Muon orthogonalizes the update of a whole weight, and an adapter is a
-    factor of one.
+    factor of one. The gates of value embeddings are excluded too: they have few columns and start at 0, where an
+    orthogonal update is as large as any other.
     """
     outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    apart = ("lm_head", ".lora_", HEAD)
+    apart = ("lm_head", ".lora_", ".ve_gate.", HEAD)
     inner = {p for name, p in _named_parameters(model) if not any(part in name for part in apart)}
     return {p for p in inner if p.ndim == 2} - outer
 

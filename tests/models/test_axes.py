@@ -1,0 +1,124 @@
+"""The settings of 2026: value embeddings, residual scalars and the soft-cap of the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gptexp.config.model import GPTConfig, ValueEmbeddings
+from gptexp.models.attention import GATE_CHANNELS
+from gptexp.models.flops import train_flops_per_token
+from gptexp.models.gpt import GPT
+from gptexp.models.kernels.choice import Kernels, use_kernels
+from support.small_gpt import V, build, small, tokens
+
+AXES: list[dict[str, Any]] = [
+    {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
+    {"residual_scalars": True},
+    {"logit_softcap": 2.0},
+]
+
+
+@pytest.mark.parametrize("settings", AXES, ids=str)
+def test_every_axis_keeps_causality_and_the_cache(settings: dict[str, Any]) -> None:
+    model, x = build(small(**settings)), tokens(8)
+    logits = model(x)
+    later = x.clone()
+    later[:, 5:] = (x[:, 5:] + 1) % V
+    torch.testing.assert_close(model(later)[:, :5], logits[:, :5], rtol=0, atol=1e-12)
+    cache = model.new_cache(2)
+    pieces = [model(piece, cache) for piece in x.split((3, 1, 2, 1, 1), dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), logits, rtol=0, atol=1e-12)
+    cache = model.new_cache(2)
+    model(x[:, :5], cache)
+    cache.lengths = [5, 2]
+    uneven = model(torch.stack([x[0, 5:7], x[1, 2:4]]), cache)
+    torch.testing.assert_close(uneven, torch.stack([logits[0, 5:7], logits[1, 2:4]]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", AXES[:2], ids=str)
+def test_every_parameter_of_an_axis_has_a_gradient_and_is_saved(settings: dict[str, Any]) -> None:
+    model = build(small(**settings))
+    model(tokens(8), targets=tokens(8)).backward()
+    new = {name for name, _ in model.named_parameters()} - {name for name, _ in build(small()).named_parameters()}
+    assert new
+    assert new < set(model.state_dict())
+    assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters() if name in new)
+
+
+@pytest.mark.parametrize(
+    ("which", "layers"),
+    [("none", set()), ("alternate", {0, 2}), ("all", {0, 1, 2})],
+)
+def test_alternate_value_embeddings_include_the_last_layer(which: str, layers: set[int]) -> None:
+    model = GPT(small(n_layer=3, n_kv_head=1, value_embeddings=ValueEmbeddings[which]), V)
+    tables = {name: tuple(p.shape) for name, p in model.named_parameters() if "wve" in name}
+    assert tables == {f"transformer.h.{layer}.attn.wve.weight": (V, 8) for layer in layers}
+    gates = {name: tuple(p.shape) for name, p in model.named_parameters() if "ve_gate" in name}
+    assert gates == {f"transformer.h.{layer}.attn.ve_gate.weight": (1, GATE_CHANNELS) for layer in layers}
+    linear = train_flops_per_token(model, 8) - train_flops_per_token(GPT(small(n_layer=3, n_kv_head=1), V), 8)
+    assert linear == 6 * GATE_CHANNELS * len(layers)  # the lookup costs nothing
+
+
+def test_initial_value_embeddings_have_gates_of_one() -> None:
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, value_embeddings=ValueEmbeddings.all), 500)
+    attn: Any = model.transformer.h[0].attn
+    x, words = torch.randn(2, 8, 64), torch.randint(500, (2, 8))
+    expected = attn.wve.weight[words].unflatten(-1, (2, 32)).transpose(1, 2)
+    torch.testing.assert_close(attn.value_embedding(x, words), expected, rtol=0, atol=0)
+    assert attn.wve.weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_residual_scalars_leave_the_initial_function_unchanged() -> None:
+    plain, mixed = (GPT(small(residual_scalars=on), V).eval() for on in (False, True))
+    mixed.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(mixed(tokens(8)), plain(tokens(8)))
+
+
+def test_residual_scalars_weight_the_stream_and_the_embedding() -> None:
+    model = build(small(n_layer=1, residual_scalars=True))
+    scalars = dict(model.transformer.named_parameters(recurse=False))
+    with torch.no_grad():
+        scalars["resid_scalars"].fill_(0.5)
+        scalars["x0_scalars"].fill_(0.25)
+        x = model.transformer.embed(tokens(8), torch.arange(8))
+        expected = model.transformer.ln_f(model.transformer.h[0](0.75 * x))
+    torch.testing.assert_close(model.transformer(tokens(8)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cap", [0.5, 15.0])
+def test_the_softcap_holds_for_logits_and_for_the_loss_in_chunks(cap: float) -> None:
+    model, plain = build(small(logit_softcap=cap)), build(small())
+    plain.load_state_dict(model.state_dict())
+    x, targets = tokens(8), tokens(8).flip(1)
+    targets[0, :3] = -100
+    logits = model(x)
+    torch.testing.assert_close(logits, cap * torch.tanh(plain(x) / cap), rtol=0, atol=1e-12)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    for kernels in (Kernels(), Kernels(chunk_above=0, chunk_bytes=5 * 4 * V)):  # at once; in chunks of five rows
+        use_kernels(model, kernels)
+        model.zero_grad()
+        loss = model(x, targets=targets)
+        loss.backward()
+        torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12)
+
+
+def test_the_softcap_is_computed_in_float32_under_autocast() -> None:
+    model = build(small(logit_softcap=3.0), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(tokens(8))
+    assert logits.dtype == torch.float32
+    assert logits.abs().max() < 3
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_softcap_that_is_no_bound_is_refused(cap: float) -> None:
+    with pytest.raises(ValueError, match=r"model\.logit_softcap=.*must be above 0"):
+        GPTConfig(logit_softcap=cap)
