@@ -49,6 +49,7 @@ ADDED: dict[str, Any] = {
     "model.residual_scalars": False,
     "model.logit_softcap": None,
     "optimizer.split_qkv": False,
+    "optimizer.orthogonalization": "newton_schulz",
 }
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 from gptexp.config.rules import require, require_at_least, require_fraction
+
+Orthogonalization = Enum("Orthogonalization", ["newton_schulz", "polar_express"])
 
 LARGEST_RATE = 1e30  # the largest float32 is 3.4e38, and the rate is multiplied
 
@@ -68,7 +71,10 @@ class MuonConfig(AdamWConfig):
     nesterov: bool = True
     """Whether the momentum is Nesterov momentum."""
     ns_steps: int = 5
-    """Number of Newton-Schulz iterations that orthogonalize an update, from 1 to 50."""
+    """Number of iterations that orthogonalize an update, from 1 to 50."""
+    orthogonalization: Orthogonalization = Orthogonalization.newton_schulz
+    """Iteration that orthogonalizes an update: newton_schulz with fixed coefficients (Jordan et al. 2024), or
+    polar_express, whose coefficients are optimal in each iteration (arXiv 2505.16932)."""
     split_qkv: bool = False
     """Whether the query, key and value parts of attn.c_attn.weight are orthogonalized separately."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised
+from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised, polar_express
 
 
 class BatchedMuon(torch.optim.Muon):
@@ -71,12 +71,14 @@ def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, flo
 
     `heights` of the group: rows of the parts of a matrix that are orthogonalised apart; null: one part.
     """
+    steps: int = group["ns_steps"]
+    iterations = polar_express(steps) if group.get("polar_express") else [group["ns_coefficients"]] * steps
     height, width = stacked.shape[1:]
     heights = group.get("heights") or (height,)
     size = max(_size((part, width)) for part in heights)
 
     def direction(parts: Matrices) -> Matrices:
-        result = orthogonalised(parts, [group["ns_coefficients"]] * group["ns_steps"], group["eps"])
+        result = orthogonalised(parts, iterations, group["eps"])
         own = _size(parts.shape[1:])
         return result if own == size else result * (own / size)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gptexp.config.kinds import implementation
-from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
+from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig, Orthogonalization
 from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
 from gptexp.training.muon import BatchedMuon
@@ -220,8 +220,9 @@ def _muon_groups(hidden: list[nn.Parameter], heights: Mapping[nn.Parameter, tupl
 def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> BatchedMuon:
     """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
+    options = {"polar_express": True} if config.orthogonalization is Orthogonalization.polar_express else {}
     return BatchedMuon(
-        [{**group, "peak_lr": peak} for group in groups],
+        [{**group, **options, "peak_lr": peak} for group in groups],
         lr=peak,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
