@@ -23,6 +23,8 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"split_qkv": True},
     {"orthogonalization": Orthogonalization.polar_express},
+    {"normuon": True, "beta2": 0.8},
+    {"normuon": True, "split_qkv": True},
 ]
 C_ATTN = "transformer.h.0.attn.c_attn.weight"
 HEIGHTS = (8, 4, 4)  # of queries, keys and values in the model below
@@ -63,18 +65,28 @@ def orthogonal(matrix: Array, iterations: list[tuple[float, float, float]]) -> A
     return result
 
 
+def equal_rows(update: Array, squares: Array) -> Array:
+    result: Array = update / np.sqrt(squares)[:, None]
+    return result * np.linalg.norm(update) / np.linalg.norm(result)
+
+
 class Reference:
     """Muon's updates of one matrix in NumPy."""
 
     def __init__(self, config: MuonConfig, heights: tuple[int, ...], weight: Array) -> None:
         self.config, self.heights, self.weight = config, heights, weight
-        self.average = np.zeros_like(weight)
+        self.average, self.rows = np.zeros_like(weight), np.zeros(len(weight))
 
     def step(self, gradient: Array, lr: float) -> None:
         config = self.config
         self.average += (1 - config.momentum) * (gradient - self.average)
         ahead = gradient + config.momentum * (self.average - gradient)
-        update = np.concatenate([self.update(part) for part in np.split(ahead, np.cumsum(self.heights)[:-1])])
+        ends = np.cumsum(self.heights)[:-1]
+        update = np.concatenate([self.update(part) for part in np.split(ahead, ends)])
+        if config.normuon:
+            self.rows += (1 - config.beta2) * ((update**2).mean(axis=1) - self.rows)
+            parts = zip(np.split(update, ends), np.split(self.rows, ends), strict=True)
+            update = np.concatenate([equal_rows(part, rows) for part, rows in parts])
         self.weight = self.weight - lr * config.weight_decay * self.weight - lr * update
 
     def update(self, part: Array) -> Array:
@@ -137,7 +149,9 @@ def test_each_option_equals_its_reference_in_numpy(options: dict[str, Any]) -> N
                 references[name].step(gradient.numpy(), 0.1)
     train(network, config, range(4))
     for name, parameter in hidden.items():
-        np.testing.assert_allclose(parameter.detach().numpy(), references[name].weight, rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(
+            parameter.detach().numpy(), references[name].weight, rtol=1e-7, atol=1e-8, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("options", OPTIONS[1:], ids=str)

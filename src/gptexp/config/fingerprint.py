@@ -50,6 +50,7 @@ ADDED: dict[str, Any] = {
     "model.logit_softcap": None,
     "optimizer.split_qkv": False,
     "optimizer.orthogonalization": "newton_schulz",
+    "optimizer.normuon": False,
 }
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size

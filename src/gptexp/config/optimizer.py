@@ -75,6 +75,9 @@ class MuonConfig(AdamWConfig):
     orthogonalization: Orthogonalization = Orthogonalization.newton_schulz
     """Iteration that orthogonalizes an update: newton_schulz with fixed coefficients (Jordan et al. 2024), or
     polar_express, whose coefficients are optimal in each iteration (arXiv 2505.16932)."""
+    normuon: bool = False
+    """Whether the rows of an update are divided by the root of the running average of their mean squares, with decay
+    rate beta2 (NorMuon, arXiv 2510.05491). The norm of the update does not change."""
     split_qkv: bool = False
     """Whether the query, key and value parts of attn.c_attn.weight are orthogonalized separately."""
 

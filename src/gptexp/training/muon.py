@@ -18,6 +18,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised, polar_express
 
+ROW_AVERAGE = "row_square_avg"  # the state of NorMuon, (A,)
+NORMUON_EPS = 1e-8
+
 
 class BatchedMuon(torch.optim.Muon):
     """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state as in torch.
@@ -46,6 +49,8 @@ class BatchedMuon(torch.optim.Muon):
         """Update all matrices of one shape (A, B)."""
         stacked = torch.stack([_whole(self._momentum(matrix, group)) for matrix in matrices])  # (N, A, B)
         directions, size = _directions(stacked, group)
+        if group.get("normuon_beta2") is not None:
+            directions = self._with_equal_rows(directions, matrices, group)
         flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
             local = _local(matrix)
@@ -65,17 +70,33 @@ class BatchedMuon(torch.optim.Muon):
         average.lerp_(gradient, 1 - group["momentum"])
         return gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
 
+    def _with_equal_rows(self, directions: Matrices, matrices: list[Tensor], group: dict[str, Any]) -> Matrices:
+        """Return the directions of NorMuon (arXiv 2510.05491, algorithm 1).
+
+        Each row, the weights of one neuron, is divided by the root of the running average of its mean square; then each
+        part of a matrix has its former norm again. The averages are whole on every rank.
+        """
+        rows, width = directions.shape[1:]
+        squares = torch.linalg.vector_norm(directions, dim=2).square() / width  # (N, A)
+        averages = [self.state[matrix].setdefault(ROW_AVERAGE, squares.new_zeros(rows)) for matrix in matrices]
+        for average, square in zip(averages, squares, strict=True):
+            average.lerp_(square, 1 - group["normuon_beta2"])
+        scales = (torch.stack(averages).sqrt() + NORMUON_EPS).reciprocal()  # (N, A)
+        heights = _heights(directions, group)
+        before, after = (
+            torch.cat([part.sum(1, keepdim=True).expand_as(part) for part in values.split(heights, dim=1)], dim=1)
+            for values in (squares, squares * scales.square())
+        )
+        scales = scales * (before / after.clamp(min=torch.finfo(after.dtype).tiny)).sqrt()
+        return directions * scales[..., None]
+
 
 def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, float]:
-    """Return the directions of the updates and their common size.
-
-    `heights` of the group: rows of the parts of a matrix that are orthogonalised apart; null: one part.
-    """
+    """Return the directions of the updates and their common size."""
     steps: int = group["ns_steps"]
     iterations = polar_express(steps) if group.get("polar_express") else [group["ns_coefficients"]] * steps
-    height, width = stacked.shape[1:]
-    heights = group.get("heights") or (height,)
-    size = max(_size((part, width)) for part in heights)
+    heights = _heights(stacked, group)
+    size = max(_size((height, stacked.shape[2])) for height in heights)
 
     def direction(parts: Matrices) -> Matrices:
         result = orthogonalised(parts, iterations, group["eps"])
@@ -83,6 +104,11 @@ def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, flo
         return result if own == size else result * (own / size)
 
     return by_rows(stacked, heights, direction), size
+
+
+def _heights(stacked: Matrices, group: dict[str, Any]) -> list[int]:
+    """Return the rows of the parts of a matrix that are orthogonalised apart: `heights` of the group, or one part."""
+    return list(group.get("heights") or stacked.shape[1:2])
 
 
 def _size(shape: Sequence[int]) -> float:

@@ -14,7 +14,7 @@ from gptexp.config.kinds import implementation
 from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig, Orthogonalization
 from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
-from gptexp.training.muon import BatchedMuon
+from gptexp.training.muon import ROW_AVERAGE, BatchedMuon
 
 Named = tuple[str, nn.Parameter]
 State = dict[str, dict[str, Any]]  # {parameter name: {"step": …, "exp_avg": …}}
@@ -220,7 +220,10 @@ def _muon_groups(hidden: list[nn.Parameter], heights: Mapping[nn.Parameter, tupl
 def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> BatchedMuon:
     """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
-    options = {"polar_express": True} if config.orthogonalization is Orthogonalization.polar_express else {}
+    options = {
+        "polar_express": config.orthogonalization is Orthogonalization.polar_express,
+        "normuon_beta2": config.beta2 if config.normuon else None,
+    }
     return BatchedMuon(
         [{**group, **options, "peak_lr": peak} for group in groups],
         lr=peak,
@@ -273,14 +276,15 @@ def _require_same_names(expected: set[str], found: set[str]) -> None:
 
 
 def _require_fitting(name: str, parameter: nn.Parameter, group: dict[str, Any], state: Mapping[str, Any]) -> None:
-    keys = {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer"}
+    rows = {ROW_AVERAGE} if group.get("normuon_beta2") is not None else set()
+    keys = {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer", *rows}
     if state and set(state) != keys:
         raise ValueError(
             f"the optimizer state of {name} has {', '.join(sorted(state))}; expected: {', '.join(sorted(keys))}"
         )
     for key, value in state.items():
-        if key != "step" and value.shape != parameter.shape:
+        shape = parameter.shape[:1] if key == ROW_AVERAGE else parameter.shape
+        if key != "step" and value.shape != shape:
             raise ValueError(
-                f"the optimizer state {key} of {name} has shape {tuple(value.shape)}, "
-                f"the parameter {tuple(parameter.shape)}"
+                f"the optimizer state {key} of {name} has shape {tuple(value.shape)}, expected: {tuple(shape)}"
             )

@@ -5,7 +5,7 @@ Letters of shapes: N matrices, A rows, B columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -50,11 +50,11 @@ def orthogonalised(matrices: Matrices, iterations: Iterable[Coefficients], eps: 
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def by_rows(matrices: Matrices, heights: Sequence[int], function: Callable[[Matrices], Matrices]) -> Matrices:
+def by_rows(matrices: Matrices, heights: list[int], function: Callable[[Matrices], Matrices]) -> Matrices:
     """Return the results of `function` for blocks of rows of these heights; blocks of equal height are one batch."""
     if len(heights) == 1:
         return function(matrices)
-    blocks = list(matrices.split(list(heights), dim=1))
+    blocks = list(matrices.split(heights, dim=1))
     for height in dict.fromkeys(heights):
         equal = [index for index, other in enumerate(heights) if other == height]
         results = function(torch.cat([blocks[index] for index in equal])).chunk(len(equal))
