@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gptexp.config.model import Activation, BigramConfig, GPTConfig, Norm, NormPosition, Position, ValueEmbeddings
+from gptexp.config.model import (
+    Activation,
+    BigramConfig,
+    GPTConfig,
+    Norm,
+    NormPosition,
+    Parametrization,
+    Position,
+    ValueEmbeddings,
+)
 from gptexp.models.gpt import GPT
 from gptexp.models.reference import logits
 
@@ -33,6 +42,9 @@ OTHERS = [
     {"residual_scalars": True, "norm_position": NormPosition.post, "value_embeddings": ValueEmbeddings.all},
     {"residual_scalars": True, "n_layer": 3},
     {"logit_softcap": 1.5},
+    {"parametrization": Parametrization.mup, "base_width": 8},
+    {"parametrization": Parametrization.mup, "base_width": 8, "position": Position.sinusoidal, "qk_norm": True},
+    {"parametrization": Parametrization.mup, "base_width": 48, "base_head_dim": 6, "tie_weights": False},
 ]
 
 

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from gptexp.commands.export import export
 from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
-from gptexp.config.model import Activation, BigramConfig, GPTConfig
+from gptexp.config.model import Activation, BigramConfig, GPTConfig, Parametrization
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
 from gptexp.generation.decoding import stream_tokens
 from gptexp.models.build import build_model
@@ -224,6 +224,14 @@ def test_other_settings_are_also_exported(run: Callable[..., Path], tmp_path: Pa
     assert (theirs.config.resid_pdrop, theirs.config.embd_pdrop, theirs.config.attn_pdrop) == (0.2, 0.2, 0.1)
     tokens = torch.arange(24)[None]
     torch.testing.assert_close(ours_of(path)[0](tokens), theirs(tokens).logits, rtol=0, atol=1e-10)
+
+
+def test_multipliers_of_mup_become_part_of_the_exported_weights(run: Callable[..., Path], tmp_path: Path) -> None:
+    path = run(replace(OURS, parametrization=Parametrization.mup, base_width=5), dtype=torch.float64)
+    export(str(path), tmp_path / "out")
+    theirs: Any = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    tokens = torch.arange(24)[None]
+    torch.testing.assert_close(ours_of(path)[0](tokens), theirs.eval()(tokens).logits, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(

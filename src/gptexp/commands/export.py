@@ -63,7 +63,7 @@ def _texts_and_weights(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, by
     dtype = str(next(iter(stored.values())).dtype).removeprefix("torch.")
     config = config_json(model.config, tokenizer.vocab_size, tokenizer.eot, dtype)  # type: ignore[arg-type]
     texts = files_of(tokenizer, config["n_positions"])
-    return {CONFIG: f"{json.dumps(config, indent=2)}\n".encode(), **texts}, exported(stored)
+    return {CONFIG: f"{json.dumps(config, indent=2)}\n".encode(), **texts}, exported(stored, model.config)  # type: ignore[arg-type]
 
 
 def _write_weights(weights: Weights, path: Path) -> None:

@@ -34,6 +34,7 @@ from gptexp.config.model import (
     ModelConfig,
     Norm,
     NormPosition,
+    Parametrization,
     Position,
 )
 from gptexp.config.objective import (
@@ -77,9 +78,10 @@ __all__ = [  # noqa: RUF022
     "DataConfig", "FilesTokenizerConfig", "FinetuneConfig", "GPT2TokenizerConfig", "GPTConfig",
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
     "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "ModelConfig", "MuonConfig", "Norm", "NormPosition",
-    "ObjectiveConfig", "OptimizerConfig", "PathsConfig", "Position", "PydocsConfig", "PythonStdlibConfig",
-    "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig",
-    "TrainerConfig", "WSDConfig", "best_by", "require", "require_at_least", "require_safe_name",
+    "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position", "PydocsConfig",
+    "PythonStdlibConfig", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy", "SweepConfig",
+    "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require", "require_at_least",
+    "require_safe_name",
 ]
 # fmt: on
 
@@ -146,6 +148,9 @@ class Config:
                 monitor,
                 f"must be a metric of objective={self.objective.kind}: {', '.join(self.objective.metrics)}",
             )
+        if isinstance(self.model, GPTConfig) and self.model.parametrization is Parametrization.mup:
+            remedy = "needs optimizer=adamw or optimizer=muon, because the rates depend on the kind of update"
+            require(isinstance(self.optimizer, AdamWConfig), "model.parametrization", "mup", remedy)
         if isinstance(self.finetune, LoRAConfig):
             self._require_adaptable(self.finetune)
         if isinstance(self.trainer.devices, int):

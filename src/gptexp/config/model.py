@@ -14,6 +14,7 @@ Position = Enum("Position", ["learned", "sinusoidal", "rope", "alibi", "none"])
 Init = Enum("Init", ["gpt2", "zero"])
 Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
 ValueEmbeddings = Enum("ValueEmbeddings", ["none", "alternate", "all"])
+Parametrization = Enum("Parametrization", ["standard", "mup"])
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,11 +131,20 @@ class GPTConfig(ModelConfig):
     embedding. Initially a = 1 and b = 0."""
     logit_softcap: float | None = None
     """Bound c of the logits: they become c * tanh(logits / c). null: no bound."""
+    parametrization: Parametrization = Parametrization.standard
+    """How initial weights, learning rates and multipliers depend on n_embd. mup: so that the best learning rate does
+    not (maximal update parametrization, arXiv 2203.03466)."""
+    base_width: int = 64
+    """The n_embd at which mup equals standard, and for which optimizer.lr is given with mup."""
+    base_head_dim: int | None = None
+    """Width of an attention head at base_width, for mup. null: n_head is the same, so that head_dim grows with n_embd;
+    where n_head grows instead, give head_dim."""
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         require(self.n_layer <= 10_000, "model.n_layer", self.n_layer, "must be at most 10,000")
         require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
+        require_at_least(1, "model", self, "base_width", "base_head_dim")
         require_at_least(0, "model", self, "mlp_ratio")
         require(
             self.mlp_ratio == 0 or self.mlp_width >= 1,
@@ -175,6 +185,23 @@ class GPTConfig(ModelConfig):
         return self.n_embd // self.n_head
 
     @property
+    def width_ratio(self) -> float:
+        """n_embd divided by base_width with mup, 1 with standard."""
+        return self.n_embd / self.base_width if self.parametrization is Parametrization.mup else 1.0
+
+    @property
+    def query_scale(self) -> float:
+        """Factor of the queries with mup, so that scores decrease as 1 / D and are q k / sqrt(D) at base_width.
+
+        Queries and keys become correlated during training, and q k then grows as D (arXiv 2203.03466, definition 4.1).
+        That holds for normalized ones too: with qk_norm the largest score is that of base_width at every width.
+        """
+        if self.parametrization is Parametrization.standard:
+            return 1.0
+        grown = self.width_ratio if self.base_head_dim is None else self.head_dim / self.base_head_dim
+        return float(grown**-0.5)
+
+    @property
     def mlp_width(self) -> int:
         """Hidden width of the feed-forward layers; 0 if blocks have none."""
         return int(self.mlp_ratio * self.n_embd)
@@ -201,7 +228,7 @@ class GPTConfig(ModelConfig):
 
     @property
     def default_lr(self) -> float:
-        """2 / n_embd^1.2, at most 6e-3; 4e-2 without norms and residual connections.
+        """2 / n_embd^1.2, at most 6e-3; 4e-2 without norms and residual connections; with mup that of base_width.
 
         The power law is within a factor of 1.6 of published rates: 1e-3 at width 384 (nanoGPT), 6e-4 at 768
         and 2e-4 at 2048 (GPT-3, arXiv 2005.14165, table 2.1). At width 128 the default experiment learned
@@ -211,5 +238,6 @@ class GPTConfig(ModelConfig):
         """
         if self.norm is Norm.none and not self.residual:
             return 4e-2
-        rate: float = 2 / self.n_embd**1.2
+        width = self.base_width if self.parametrization is Parametrization.mup else self.n_embd
+        rate: float = 2 / width**1.2
         return min(6e-3, rate)

@@ -30,7 +30,7 @@ class OptimizerConfig:
     """Name of the optimizer's kind. The preset sets it."""
     lr: float | None = None
     """Peak learning rate. null: for gpt 2 / n_embd^1.2, at most 6e-3 (4e-2 without norms and residual connections); for
-    bigram 3e-2; for other models 1e-3."""
+    bigram 3e-2; for other models 1e-3. With mup, base_width replaces n_embd."""
 
     def __post_init__(self) -> None:
         _require_rate("optimizer.lr", self.lr)

@@ -38,6 +38,7 @@ class CausalSelfAttention(ModuleWithKernels):
         super().__init__()
         self.layer = layer
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.kv_heads, config.head_dim
+        self.query_scale = config.query_scale
         self.qk_norm, self.attn_dropout = config.qk_norm, config.attn_dropout
         self.c_attn = nn.Linear(config.n_embd, (self.n_head + 2 * self.n_kv_head) * self.head_dim, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
@@ -88,6 +89,8 @@ class CausalSelfAttention(ModuleWithKernels):
         q, k, v = torch.split(heads, [self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
         if self.qk_norm:  # bounds the attention scores; without gains (arXiv 2302.05442 uses LayerNorm here)
             q, k = (F.rms_norm(t, (self.head_dim,), eps=1e-6) for t in (q, k))
+        if self.query_scale != 1:
+            q = q * self.query_scale  # of muP
         return q, k, v
 
     def value_embedding(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B K T D"]:

@@ -63,7 +63,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens (B, T) -> hidden states (B, T, C) after the last layer and its norm.
+    """Tokens (B, T) -> hidden states (B, T, C) after the last layer and its norm, divided by `width_ratio`.
+
+    This division is muP's multiplier of the logits, which is the same for a tied head, an untied one and labels.
 
     Args:
         causal: each token attends only to itself and those before it.
@@ -109,7 +111,8 @@ class Transformer(nn.Module):
                 x = self.resid_scalars[layer] * x + self.x0_scalars[layer] * x0
             x = block(x, rope, mask, cache, positions, tokens)  # (B, T, C)
         out: Tensor = self.ln_f(x)
-        return out
+        ratio = self.config.width_ratio
+        return out if ratio == 1 else out / ratio
 
     def embed(self, tokens: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T C"]:
         """Token vectors, plus position vectors for learned and sinusoidal positions."""
@@ -119,7 +122,7 @@ class Transformer(nn.Module):
         if self.config.position is Position.sinusoidal:
             # The sines have amplitude 1, wte's weights 0.02; section 3.4 of arXiv 1706.03762 scales tokens up.
             table = sinusoidal_table(positions, self.config.n_embd, x.dtype)  # (T, C) or (B, T, C)
-            scale: float = self.config.n_embd**0.5
+            scale: float = (self.config.n_embd / self.config.width_ratio) ** 0.5  # with muP that of base_width
             x = x * scale + table.to(x.dtype)
         return x
 
@@ -144,7 +147,7 @@ class GPT(ModuleWithKernels):
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
         if config.tie_weights:
             self.lm_head.weight = self.transformer.wte.weight  # arXiv 1608.05859
-        init_gpt2(self, config.n_layer, zero=config.init is Init.zero)
+        init_gpt2(self, config.n_layer, zero=config.init is Init.zero, width_ratio=config.width_ratio)
 
     def forward(
         self,

@@ -47,6 +47,7 @@ def logits(
     if config.norm_position is NormPosition.pre:
         x = norm(x, weights, "transformer.ln_f", config)
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
+    x = x / np.asarray(config.width_ratio, x.dtype)  # 1, except with muP
     out: np.ndarray = x @ weights[head].T  # (T, C) @ (C, V)
     cap = config.logit_softcap
     return out if cap is None else cap * np.tanh(out / cap)
@@ -67,7 +68,7 @@ def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidde
     if config.position is Position.sinusoidal:
         angles = position_angles(len(tokens), config.n_embd)  # (T, ceil(C/2)); sine and cosine of each are neighbours
         table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(tokens), -1)[:, : config.n_embd]
-        x = x * math.sqrt(config.n_embd) + table.astype(x.dtype)
+        x = x * math.sqrt(config.n_embd / config.width_ratio) + table.astype(x.dtype)
     return x
 
 
@@ -98,7 +99,7 @@ def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, 
     if config.position is Position.rope:
         q, k = rotate(q), rotate(k)
     k, v = np.repeat(k, H // K, axis=0), np.repeat(v, H // K, axis=0)  # (H, T, D): one key head for H/K query heads
-    scores = q @ k.swapaxes(1, 2) / math.sqrt(D)  # (H, T, T): row i attends to column j
+    scores = q @ k.swapaxes(1, 2) * (config.query_scale / math.sqrt(D))  # (H, T, T): row i attends to column j
     distance = np.arange(T) - np.arange(T)[:, None]  # (T, T): j - i
     if config.position is Position.alibi:
         scores = scores + alibi_slopes(H).astype(x.dtype)[:, None, None] * distance.astype(x.dtype)

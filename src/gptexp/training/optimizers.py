@@ -64,6 +64,7 @@ def build_optimizer(
     optimizer: torch.optim.Optimizer = implementation("optimizer", config.kind)(parameters, config, lr)
     for group in optimizer.param_groups:
         group.setdefault("peak_lr", group["lr"])
+    _scale_by_width(model, optimizer)
     return optimizer
 
 
@@ -190,6 +191,33 @@ def _qkv_heights(model: nn.Module) -> dict[nn.Parameter, tuple[int, int, int]]:
             queries, keys = layer.n_head * layer.head_dim, layer.n_kv_head * layer.head_dim
             heights[layer.get_parameter("c_attn.weight")] = (queries, keys, keys)
     return heights
+
+
+def _scale_by_width(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give the matrices with n_embd inputs the rates of muP, in groups of their own; lr * weight_decay stays.
+
+    r = n_embd / base_width. All entries of AdamW's update can have the sign that changes an output most, so that n_embd
+    inputs change it n_embd times as much: the rate is divided by r (arXiv 2203.03466, table 8). Muon's update has
+    singular values of 0.2 * sqrt(max(A, B)), which grow as sqrt(r), and a change of the outputs of constant size needs
+    constant singular values (arXiv 2310.17813): the rate is divided by sqrt(r). Adapters follow arXiv 2402.12354: the
+    rate of A is divided by r, that of B is not.
+    """
+    ratio = getattr(getattr(model, "config", None), "width_ratio", 1.0)
+    if ratio == 1:
+        return
+    adapters = {p for name, p in _named_parameters(model) if name.endswith(".lora_A") and "lm_head" not in name}
+    wide = _hidden_matrices(model) | adapters
+    for group in list(optimizer.param_groups):
+        apart = [p for p in group["params"] if p in wide]
+        if not apart:
+            continue
+        if len(apart) < len(group["params"]):
+            group["params"] = [p for p in group["params"] if p not in wide]
+            optimizer.add_param_group({**group, "params": apart})
+            group = optimizer.param_groups[-1]
+        factor = 1 / ratio if "betas" in group else ratio**-0.5
+        group["lr"], group["peak_lr"] = group["lr"] * factor, group["peak_lr"] * factor
+        group["weight_decay"] /= factor
 
 
 def _fused_exists(named: Iterable[Named]) -> bool:

@@ -50,6 +50,7 @@ GPT2_ONLY: dict[str, Any] = {
 }
 EXPORTED = {"kind", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd", "dropout", "attn_dropout", "bias"}
 EXPORTED |= {"activation", "mlp_ratio", "tie_weights"}
+EXPORTED |= {"parametrization", "base_width", "base_head_dim"}  # multipliers become part of the weights
 
 
 # ---------------------------------------------------------------------------------- import

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from gptexp.config.model import GPTConfig
 from gptexp.runs import huggingface
 from gptexp.runs.archive import open_archive, require_dense
 from gptexp.runs.checkpoint import Checkpoint
@@ -88,11 +89,24 @@ def transposed(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.t().contiguous() if CONV1D.fullmatch(name) and tensor.ndim == 2 else tensor.contiguous()
 
 
-def exported(weights: Weights) -> Weights:
-    """Return the weights as GPT2LMHeadModel stores them, with zeros for the biases that a model lacks."""
+def exported(weights: Weights, config: GPTConfig) -> Weights:
+    """Return the weights as GPT2LMHeadModel stores them, with zeros for the biases that a model lacks.
+
+    The multipliers of muP, which GPT-2 lacks, become part of the weights.
+    """
+    weights = {name: _with_multiplier(name, tensor, config) for name, tensor in weights.items()}
     unbiased = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
     zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in unbiased}
     return {name: transposed(name, tensor) for name, tensor in {**weights, **zeros}.items()}
+
+
+def _with_multiplier(name: str, tensor: torch.Tensor, config: GPTConfig) -> torch.Tensor:
+    if name.startswith("transformer.ln_f.") and config.width_ratio != 1:
+        return tensor / config.width_ratio
+    if ".attn.c_attn." in name and config.query_scale != 1:
+        queries, rest = tensor[: config.n_embd], tensor[config.n_embd :]
+        return torch.cat((queries * config.query_scale, rest))
+    return tensor
 
 
 def _has_bias(name: str) -> bool:
