@@ -57,7 +57,7 @@ def test_logits_and_labels_are_divided_by_the_width_ratio(tied: bool) -> None:
 def test_scores_decrease_as_one_over_head_dim() -> None:
     def scale(**settings: Any) -> float:
         config = GPTConfig(parametrization=Parametrization.mup, base_width=64, **settings)
-        return config.query_scale / config.head_dim**0.5
+        return float(config.query_scale / config.head_dim**0.5)
 
     assert scale(n_embd=64, n_head=4) == 1 / 16**0.5
     assert scale(n_embd=256, n_head=4) == 16**0.5 / 64  # heads are four times as wide

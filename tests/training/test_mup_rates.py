@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from gptexp.config import CharConfig, Config, CosineConfig, LMConfig, OptimizerConfig, PydocsConfig
 from gptexp.config.finetune import FinetuneConfig, LoRAConfig
 from gptexp.config.model import GPTConfig, Parametrization
-from gptexp.config.training import AdamWConfig, MuonConfig
+from gptexp.config.optimizer import AdamWConfig, MuonConfig
 from gptexp.models.gpt import GPT
 from gptexp.models.lora import adapt
 from gptexp.training.optimizers import build_optimizer
@@ -21,7 +21,7 @@ OPTIMIZERS = [AdamWConfig(weight_decay=0.1), MuonConfig(weight_decay=0.1)]
 
 
 def test_mup_refuses_optimizers_whose_rates_it_does_not_know() -> None:
-    parts = {"tokenizer": CharConfig(), "data": PydocsConfig(), "objective": LMConfig(), "schedule": CosineConfig()}
+    parts: dict[str, Any] = {"tokenizer": CharConfig(), "data": PydocsConfig(), "objective": LMConfig(), "schedule": CosineConfig()}
     model = GPTConfig(parametrization=Parametrization.mup)
     with pytest.raises(ValueError, match=r"^model\.parametrization=mup: needs optimizer=adamw or optimizer=muon"):
         Config(model=model, optimizer=OptimizerConfig(), finetune=FinetuneConfig(), **parts)
