@@ -23,8 +23,9 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"split_qkv": True},
     {"orthogonalization": Orthogonalization.polar_express},
-    {"normuon": True, "beta2": 0.8},
+    {"normuon": True},
     {"normuon": True, "split_qkv": True},
+    {"cautious": True},
 ]
 C_ATTN = "transformer.h.0.attn.c_attn.weight"
 HEIGHTS = (8, 4, 4)  # of queries, keys and values in the model below
@@ -87,7 +88,8 @@ class Reference:
             self.rows += (1 - config.beta2) * ((update**2).mean(axis=1) - self.rows)
             parts = zip(np.split(update, ends), np.split(self.rows, ends), strict=True)
             update = np.concatenate([equal_rows(part, rows) for part, rows in parts])
-        self.weight = self.weight - lr * config.weight_decay * self.weight - lr * update
+        decayed = np.where(update * self.weight >= 0, self.weight, 0) if config.cautious else self.weight
+        self.weight = self.weight - lr * (config.weight_decay * decayed + update)
 
     def update(self, part: Array) -> Array:
         polar, steps = self.config.orthogonalization is Orthogonalization.polar_express, self.config.ns_steps
@@ -133,7 +135,7 @@ def test_polar_express_brings_singular_values_near_one(steps: int, error: float)
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_each_option_equals_its_reference_in_numpy(options: dict[str, Any]) -> None:
-    config, network = MuonConfig(weight_decay=0.5, **options), model()
+    config, network = MuonConfig(weight_decay=0.5, beta2=0.8, **options), model()
     hidden = {name: p for name, p in network.named_parameters() if ".h." in name and p.ndim == 2}
     references = {
         name: Reference(

@@ -51,6 +51,7 @@ ADDED: dict[str, Any] = {
     "optimizer.split_qkv": False,
     "optimizer.orthogonalization": "newton_schulz",
     "optimizer.normuon": False,
+    "optimizer.cautious": False,
 }
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size

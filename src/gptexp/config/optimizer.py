@@ -78,6 +78,9 @@ class MuonConfig(AdamWConfig):
     normuon: bool = False
     """Whether the rows of an update are divided by the root of the running average of their mean squares, with decay
     rate beta2 (NorMuon, arXiv 2510.05491). The norm of the update does not change."""
+    cautious: bool = False
+    """Whether weight decay of hidden matrices applies only to weights that the update does not enlarge: those with the
+    sign of what is subtracted (cautious weight decay, arXiv 2510.12402)."""
     split_qkv: bool = False
     """Whether the query, key and value parts of attn.c_attn.weight are orthogonalized separately."""
 

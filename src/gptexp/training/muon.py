@@ -53,10 +53,10 @@ class BatchedMuon(torch.optim.Muon):
             directions = self._with_equal_rows(directions, matrices, group)
         flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
-            local = _local(matrix)
+            local, direction = _local(matrix), _local(_placed_like(direction, matrix))
             before = local if flag is None else local.clone()
-            local.mul_(1 - group["lr"] * group["weight_decay"])
-            local.add_(_local(_placed_like(direction, matrix)), alpha=-size * group["lr"])
+            local.mul_(_kept(local, direction, group))
+            local.add_(direction, alpha=-size * group["lr"])
             if flag is not None:
                 local.copy_(torch.where(flag > 0, before, local))
 
@@ -104,6 +104,15 @@ def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, flo
         return result if own == size else result * (own / size)
 
     return by_rows(stacked, heights, direction), size
+
+
+def _kept(weights: Tensor, direction: Tensor, group: dict[str, Any]) -> Tensor | float:
+    """Return the fraction of the weights that weight decay leaves.
+
+    `cautious` of the group: decay only weights that the update does not enlarge (arXiv 2510.12402, algorithm 1).
+    """
+    kept: float = 1 - group["lr"] * group["weight_decay"]
+    return torch.where(weights * direction >= 0, kept, 1.0) if group.get("cautious") else kept
 
 
 def _heights(stacked: Matrices, group: dict[str, Any]) -> list[int]:

@@ -251,6 +251,7 @@ def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> Batche
     options = {
         "polar_express": config.orthogonalization is Orthogonalization.polar_express,
         "normuon_beta2": config.beta2 if config.normuon else None,
+        "cautious": config.cautious,
     }
     return BatchedMuon(
         [{**group, **options, "peak_lr": peak} for group in groups],
