@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from gptexp.config.model import GPTConfig, ValueEmbeddings
+from gptexp.generation.decoding import CachedDecoder, ReferenceDecoder
 from gptexp.models.attention import GATE_CHANNELS
 from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
 from gptexp.models.kernels.choice import Kernels, use_kernels
+from gptexp.models.layers import bigram_vectors, pair_number
 from support.small_gpt import V, build, small, tokens
 
 AXES: list[dict[str, Any]] = [
     {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
+    {"bigram_rows": 7},
     {"residual_scalars": True},
     {"logit_softcap": 2.0},
 ]
@@ -39,7 +42,7 @@ def test_every_axis_keeps_causality_and_the_cache(settings: dict[str, Any]) -> N
     torch.testing.assert_close(uneven, torch.stack([logits[0, 5:7], logits[1, 2:4]]), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", AXES[:2], ids=str)
+@pytest.mark.parametrize("settings", AXES[:3], ids=str)
 def test_every_parameter_of_an_axis_has_a_gradient_and_is_saved(settings: dict[str, Any]) -> None:
     model = build(small(**settings))
     model(tokens(8), targets=tokens(8)).backward()
@@ -122,3 +125,30 @@ def test_the_softcap_is_computed_in_float32_under_autocast() -> None:
 def test_a_softcap_that_is_no_bound_is_refused(cap: float) -> None:
     with pytest.raises(ValueError, match=r"model\.logit_softcap=.*must be above 0"):
         GPTConfig(logit_softcap=cap)
+
+
+def test_every_pair_of_tokens_has_its_own_number_whatever_the_vocabulary() -> None:
+    for n in (1, 2, 11):
+        pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+        assert sorted(pair_number(pairs[:, 0], pairs[:, 1]).tolist()) == list(range(n * n))
+    assert pair_number(torch.tensor(2), torch.tensor(3)) == 11
+
+
+def test_the_first_token_of_a_text_has_no_pair() -> None:
+    table = torch.nn.Embedding(V * V, 4)
+    vectors = bigram_vectors(table, torch.tensor([[3, 5]]), torch.tensor([[-1, 3]]))
+    torch.testing.assert_close(vectors, torch.stack([torch.zeros(4), table.weight[28]])[None])
+
+
+@pytest.mark.parametrize("block_size", [8, 5])
+def test_generation_with_pairs_equals_the_reference(block_size: int) -> None:
+    model = build(small(bigram_rows=V * V, block_size=block_size))
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    cached, whole = CachedDecoder(model, prompts, 20), ReferenceDecoder(model, prompts)
+    for _ in range(6):  # beyond block_size
+        torch.testing.assert_close(cached.next_logits().float(), whole.next_logits())
+        for decoder in (cached, whole):
+            decoder.append([1, 0, 2])
+    cached.keep([0, 2])
+    whole.keep([0, 2])
+    torch.testing.assert_close(cached.next_logits().float(), whole.next_logits())

@@ -50,6 +50,7 @@ CHANGES = {
     "qk_norm": True,
     "tie_weights": False,
     "value_embeddings": ValueEmbeddings.all,
+    "bigram_rows": 50,
     "residual_scalars": True,
     "logit_softcap": 2.0,
     "init": None,  # the first weights; see test_blocks_with_zero_initialization_are_the_identity

@@ -46,6 +46,7 @@ DEFAULT_KINDS = {"objective": "lm", "finetune": "full"}
 # this value is not part of the hash, so that runs and ledgers of earlier versions keep theirs.
 ADDED: dict[str, Any] = {
     "model.value_embeddings": "none",
+    "model.bigram_rows": 0,
     "model.residual_scalars": False,
     "model.logit_softcap": None,
     "optimizer.split_qkv": False,

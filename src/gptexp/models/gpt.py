@@ -7,6 +7,7 @@ weights need no rename table. The letters of the shapes are explained in attenti
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from gptexp.models.kernels.attention import Mask
 from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.chunked_loss import linear_cross_entropy
 from gptexp.models.kv_cache import KVCache, Positions
-from gptexp.models.layers import Dropout, FeedForward, make_norm, require_length, sinusoidal_table
+from gptexp.models.layers import Dropout, FeedForward, bigram_vectors, make_norm, require_length, sinusoidal_table
 from gptexp.models.losses import cross_entropy, softcapped
 
 
@@ -77,6 +78,7 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
+        self.wbe = nn.Embedding(config.bigram_rows, config.n_embd) if config.bigram_rows else None
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer, vocab_size) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
@@ -96,7 +98,7 @@ class Transformer(nn.Module):
         """
         length = tokens.shape[1]  # T
         positions = torch.arange(length, device=tokens.device) if cache is None else cache.new_positions(length)
-        x = self.drop(self.embed(tokens, positions))  # (B, T, C)
+        x = self.drop(self.embed(tokens, positions, cache))  # (B, T, C)
         # Computed here once for all layers, and not stored: a buffer could keep an old device or dtype, or remain
         # without values in a model that is built on the meta device.
         is_rope = self.config.position is Position.rope
@@ -114,9 +116,14 @@ class Transformer(nn.Module):
         ratio = self.config.width_ratio
         return out if ratio == 1 else out / ratio
 
-    def embed(self, tokens: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T C"]:
-        """Token vectors, plus position vectors for learned and sinusoidal positions."""
+    def embed(
+        self, tokens: Int[Tensor, "B T"], positions: Positions, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Token vectors, plus those of pairs of tokens and of learned or sinusoidal positions."""
         x: Tensor = self.wte(tokens)  # (B, T, C)
+        if self.wbe is not None:
+            previous = F.pad(tokens[:, :-1], (1, 0), value=-1) if cache is None else cache.previous(tokens, positions)
+            x = x + bigram_vectors(self.wbe, tokens, previous)
         if self.wpe is not None:
             x = x + self.wpe(positions)  # (B, T, C) + (T, C) or (B, T, C)
         if self.config.position is Position.sinusoidal:

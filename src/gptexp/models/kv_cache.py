@@ -27,6 +27,8 @@ class KVCache:
         self.keys, self.values = (
             [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(config.n_layer)] for _ in "kv"
         )
+        # The tokens themselves (B, size), for embeddings of pairs.
+        self.tokens = torch.zeros((batch_size, size), device=like.device, dtype=torch.int64)
         self.size = size
         self.lengths = [0] * batch_size  # tokens held by each sequence
 
@@ -59,6 +61,12 @@ class KVCache:
                 held[rows, :, positions] = new.transpose(1, 2).to(held.dtype)  # (B, T, K, D)
         return self.keys[layer][:, :, :end].to(k.dtype), self.values[layer][:, :, :end].to(v.dtype)
 
+    def previous(self, tokens: Int[Tensor, "B T"], positions: Positions) -> Int[Tensor, "B T"]:
+        """Hold the new tokens; return the token before each of them, -1 where there is none."""
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]  # (B, 1), broadcast with (T,) and (B, T)
+        self.tokens[rows, positions] = tokens
+        return self.tokens[rows, (positions - 1).clamp(min=0)].where(positions > 0, -1)
+
     def advance(self, n_tokens: int) -> None:
         """Count n_tokens more in every sequence."""
         self.lengths = [length + n_tokens for length in self.lengths]
@@ -66,6 +74,7 @@ class KVCache:
     def keep(self, rows: list[int]) -> None:
         """Keep only these sequences, in this order."""
         self.keys, self.values = ([held[rows] for held in layers] for layers in (self.keys, self.values))
+        self.tokens = self.tokens[rows]
         self.lengths = [self.lengths[row] for row in rows]
 
     def replace(self, rows: list[int], other: KVCache) -> None:
@@ -73,5 +82,6 @@ class KVCache:
         end = max(other.lengths)
         for mine, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):
             mine[rows, :, :end] = theirs[:, :, :end]
+        self.tokens[rows, :end] = other.tokens[:, :end]
         for row, length in zip(rows, other.lengths, strict=True):
             self.lengths[row] = length

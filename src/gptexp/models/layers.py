@@ -84,6 +84,23 @@ class FeedForward(nn.Module):
         return out
 
 
+def bigram_vectors(
+    table: nn.Embedding, tokens: Int[Tensor, "B T"], previous: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T C"]:
+    """The row of each token and the one before it; zeros where `previous` is -1 (modded-nanogpt, record 62)."""
+    vectors: Tensor = table(pair_number(previous, tokens) % table.num_embeddings)  # (B, T, C)
+    return vectors * (previous >= 0)[..., None].to(vectors.dtype)
+
+
+def pair_number(a: Int[Tensor, "*shape"], b: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The number of the pair (a, b): below n^2 exactly if both are below n (Szudzik's pairing function).
+
+    It does not depend on the size of the vocabulary. Tokens of small numbers, which are frequent in byte-pair
+    encodings, share no row of a smaller table with each other.
+    """
+    return torch.where(a < b, b * b + a, a * a + a + b)
+
+
 def sinusoidal_table(
     positions: Int[Tensor, "*batch T"], n_embd: int, dtype: torch.dtype
 ) -> Float[Tensor, "*batch T n_embd"]:

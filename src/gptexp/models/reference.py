@@ -61,8 +61,13 @@ def require_gpt(config: ModelConfig) -> GPTConfig:
 
 
 def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidden:
-    """Token vectors, plus position vectors for learned and sinusoidal positions."""
+    """Token vectors, plus those of pairs of tokens and of learned or sinusoidal positions."""
     x: np.ndarray = w["transformer.wte.weight"][tokens]  # (V, C) -> (T, C)
+    if config.bigram_rows:
+        for t in range(1, len(tokens)):
+            a, b = int(tokens[t - 1]), int(tokens[t])
+            pair = b * b + a if a < b else a * a + a + b
+            x[t] += w["transformer.wbe.weight"][pair % config.bigram_rows]
     if config.position is Position.learned:
         x = x + w["transformer.wpe.weight"][: len(tokens)]
     if config.position is Position.sinusoidal:
