@@ -34,6 +34,7 @@ Train = Callable[..., dict[str, Any]]
 
 TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
+RECOMPUTE = "trainer.recompute=blocks"
 
 
 def windows_by_step(folder: Path) -> dict[int, list[str]]:
@@ -61,7 +62,7 @@ def train_losses(folder: Path) -> list[float]:
         ["model.dropout=0.1", "data.num_workers=2"],
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
         ["model.dropout=0.1", "trainer=ddp", *TWO],
-        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *TWO],
+        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", RECOMPUTE, *TWO],
         *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
     ],
     ids=" ".join,
@@ -299,8 +300,8 @@ LAYOUTS = {
     "micro-batches of 1": ["trainer=cpu", "data.micro_batch_size=1"],
     "micro-batches of 2": ["trainer=cpu", "data.micro_batch_size=2"],
     "2 of ddp": ["trainer=ddp", *TWO],
-    "2 of ddp, accumulating": ["trainer=ddp", "data.micro_batch_size=1", *TWO],
-    "2 of fsdp": ["trainer=fsdp", *TWO],
+    "2 of ddp, accumulating and recomputing": ["trainer=ddp", "data.micro_batch_size=1", RECOMPUTE, *TWO],
+    "2 of fsdp, recomputing": ["trainer=fsdp", RECOMPUTE, *TWO],
 }
 
 
@@ -337,7 +338,9 @@ def test_every_layout_uses_the_same_windows_and_gives_one_curve(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("first", "then"), [("2 of fsdp", "micro-batches of 1"), ("micro-batches of 2", "2 of ddp")])
+@pytest.mark.parametrize(
+    ("first", "then"), [("2 of fsdp, recomputing", "micro-batches of 1"), ("micro-batches of 2", "2 of ddp")]
+)
 def test_a_run_moves_between_one_and_two_processes(workplace: Path, first: str, then: str) -> None:
     settings = [*TINY, *TINY_GPT, "data.path=story.txt", "trainer.precision=64-true", "schedule=constant", TRACE]
     whole = [*settings, "trainer.max_steps=6", "hydra.run.dir=whole"]

@@ -21,7 +21,12 @@ OPTIMIZERS = [AdamWConfig(weight_decay=0.1), MuonConfig(weight_decay=0.1)]
 
 
 def test_mup_refuses_optimizers_whose_rates_it_does_not_know() -> None:
-    parts: dict[str, Any] = {"tokenizer": CharConfig(), "data": PydocsConfig(), "objective": LMConfig(), "schedule": CosineConfig()}
+    parts: dict[str, Any] = {
+        "tokenizer": CharConfig(),
+        "data": PydocsConfig(),
+        "objective": LMConfig(),
+        "schedule": CosineConfig(),
+    }
     model = GPTConfig(parametrization=Parametrization.mup)
     with pytest.raises(ValueError, match=r"^model\.parametrization=mup: needs optimizer=adamw or optimizer=muon"):
         Config(model=model, optimizer=OptimizerConfig(), finetune=FinetuneConfig(), **parts)

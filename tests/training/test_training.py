@@ -195,7 +195,7 @@ def test_a_full_gpu_suggests_the_next_smaller_micro_batch_size(
     ) as error:
         train_here(*TINY_GPT)
     assert str(error.value).endswith(
-        "use data.micro_batch_size=2 (gives the same steps), or a smaller model.block_size"
+        "use data.micro_batch_size=2 (gives the same steps), trainer.recompute=blocks, or a smaller model.block_size"
     )
 
 

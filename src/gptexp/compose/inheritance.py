@@ -43,6 +43,7 @@ FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in LENGTHS),
     "trainer.log_every_steps",
     "trainer.digests",
+    "trainer.recompute",
     "data.num_workers",
     "data.micro_batch_size",
     "data.path",

@@ -57,6 +57,7 @@ from gptexp.config.tokenizer import (
     TokenizerConfig,
 )
 from gptexp.config.training import (
+    NO_BLOCKS,
     Accelerator,
     CallbacksConfig,
     CheckpointConfig,
@@ -64,6 +65,7 @@ from gptexp.config.training import (
     LinearConfig,
     LoggerConfig,
     PathsConfig,
+    Recompute,
     SamplesConfig,
     ScheduleConfig,
     Strategy,
@@ -79,9 +81,9 @@ __all__ = [  # noqa: RUF022
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
     "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "ModelConfig", "MuonConfig", "Norm", "NormPosition",
     "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position", "PydocsConfig",
-    "PythonStdlibConfig", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy", "SweepConfig",
-    "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require", "require_at_least",
-    "require_safe_name",
+    "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy",
+    "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require",
+    "require_at_least", "require_safe_name",
 ]
 # fmt: on
 
@@ -151,6 +153,8 @@ class Config:
         if isinstance(self.model, GPTConfig) and self.model.parametrization is Parametrization.mup:
             remedy = "needs optimizer=adamw or optimizer=muon, because the rates depend on the kind of update"
             require(isinstance(self.optimizer, AdamWConfig), "model.parametrization", "mup", remedy)
+        recomputes = self.trainer.recompute is not Recompute.none
+        require(self.model.has_blocks or not recomputes, "trainer.recompute", self.trainer.recompute.name, NO_BLOCKS)
         if isinstance(self.finetune, LoRAConfig):
             self._require_adaptable(self.finetune)
         if isinstance(self.trainer.devices, int):

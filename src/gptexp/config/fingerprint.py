@@ -30,6 +30,7 @@ ACCIDENTAL = frozenset(
         "trainer.num_nodes",
         "trainer.strategy",
         "trainer.compile",
+        "trainer.recompute",
         "trainer.digests",
         "trainer.log_every_steps",
         "trainer.val_every_steps",

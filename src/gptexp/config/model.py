@@ -22,9 +22,11 @@ class ModelConfig:
     """Settings that every model has.
 
     implementation: the class, as module:name, which is created with (config, vocab_size).
+    has_blocks: False if the model has no blocks that trainer.recompute=blocks can recompute.
     """
 
     implementation: ClassVar[str] = ""
+    has_blocks: ClassVar[bool] = True
     kind: str = ""
     """Name of the model's kind. The preset sets it."""
     block_size: int = 128
@@ -49,6 +51,7 @@ class BigramConfig(ModelConfig):
     """A lookup table of next-token logits with shape (vocab_size, vocab_size)."""
 
     implementation: ClassVar[str] = "gptexp.models.bigram:Bigram"
+    has_blocks: ClassVar[bool] = False
     kind: str = "bigram"
     block_size: int = 64
 
@@ -66,6 +69,7 @@ class MLPConfig(ModelConfig):
     """The model of Bengio et al. (2003): the embeddings of the last n_context tokens and one tanh layer."""
 
     implementation: ClassVar[str] = "gptexp.models.mlp:MLP"
+    has_blocks: ClassVar[bool] = False
     kind: str = "mlp"
     block_size: int = 64
     n_context: int = 8

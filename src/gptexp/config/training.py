@@ -14,7 +14,9 @@ from gptexp.config.rules import require, require_at_least
 
 Accelerator = Enum("Accelerator", ["auto", "cpu", "gpu", "mps"])
 Strategy = Enum("Strategy", ["auto", "ddp", "fsdp"])
+Recompute = Enum("Recompute", ["none", "blocks"])
 
+NO_BLOCKS = "the model has no blocks; use trainer.recompute=none"
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
@@ -132,6 +134,9 @@ class TrainerConfig:
     size of the model. A resumed run keeps its precision."""
     compile: bool | str = "auto"
     """Whether torch.compile compiles the model. auto: on a GPU, if the run is long enough to save time."""
+    recompute: Recompute = Recompute.none
+    """Which activations the backward pass computes again instead of storing them. blocks: all within each block, which
+    takes a third more FLOPs and much less memory."""
     digests: bool = False
     """Whether digests.jsonl records eight bytes of each tensor at each logged step, for gptexp diverge."""
 

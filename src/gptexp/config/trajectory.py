@@ -26,7 +26,7 @@ from gptexp.config.schedule import lr_multiplier
 ALSO = (
     "seed",
     "data.micro_batch_size",
-    *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "compile")),
+    *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "compile", "recompute")),
     *(f"callbacks.samples.{name}" for name in ("tokens", "prompt", "temperature", "top_k")),
 )
 # Settings that act through the learning rates, or only choose the steps that are scored.

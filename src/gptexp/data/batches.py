@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gptexp.config import Config
+from gptexp.config import Config, Recompute
 from gptexp.data.order import WindowOrder, val_windows
 from gptexp.data.shards import TokenStore
 from gptexp.machine import slurm
@@ -58,10 +58,12 @@ def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
     """A token needs memory for its logits (four copies in the loss and its gradient) and for the activations.
 
     The activations of a layer take 34·s·b·h bytes in 16 bits (arXiv 2205.05198, eq. 1), so 68 per channel in 32 bits.
+    If blocks are recomputed, there are those of one layer at a time, and the input of each other layer.
     """
     model = config.model
     layers, width = getattr(model, "n_layer", 1), getattr(model, "n_embd", 64)
-    bytes_per_token = 16 * vocab_size + 68 * layers * width
+    whole = 1 if config.trainer.recompute is Recompute.blocks else layers
+    bytes_per_token = 16 * vocab_size + (68 * whole + 4 * (layers - whole)) * width
     return max(1, memory // (bytes_per_token * model.block_size))
 
 

@@ -58,7 +58,8 @@ def train_flops_per_token(model: nn.Module, block_size: int) -> int:
     - 12 * n_head * head_dim * block_size for each attention layer: scores and weighted sums over the whole
       (T, T) matrix, including the half that causality hides.
 
-    A tied lm_head is a matrix product and counts. Lookups (wte, wpe, the bigram's table), biases, norms and activations
+    A tied lm_head is a matrix product and counts. What `trainer.recompute` computes again does not: these are FLOPs of
+    the model, as MFU counts them. Lookups (wte, wpe, the bigram's table), biases, norms and activations
     do not count.
     """
     factors = [

@@ -20,9 +20,10 @@ from gptexp.models.kernels.chunked_loss import linear_cross_entropy
 from gptexp.models.kv_cache import KVCache, Positions
 from gptexp.models.layers import Dropout, FeedForward, bigram_vectors, make_norm, require_length, sinusoidal_table
 from gptexp.models.losses import cross_entropy, softcapped
+from gptexp.models.recompute import Recomputable
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config: GPTConfig, layer: int, vocab_size: int) -> None:
@@ -36,7 +37,7 @@ class Block(nn.Module):
         self.ln_2 = make_norm(config) if has_mlp else None
         self.mlp = FeedForward(config) if has_mlp else None
 
-    def forward(
+    def compute(
         self,
         x: Float[Tensor, "B T C"],
         rope: Angles | None = None,

@@ -14,7 +14,7 @@ from gptexp.util.errors import one_line_errors
 from gptexp.util.files import read_json
 
 OUTPUTS = "gptexp.training.callbacks.outputs.Outputs"
-ALONE = {"compile": False, "devices": 1, "strategy": "auto", "digests": False}
+ALONE = {"compile": False, "devices": 1, "strategy": "auto", "digests": False, "recompute": "none"}
 
 
 def start(request: dict[str, Any], path: Path) -> list[str]:

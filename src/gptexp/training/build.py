@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from gptexp.config import Config
+from gptexp.config import Config, Recompute
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
+from gptexp.config.rules import require
 from gptexp.data.batches import BatchPlan, scored
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
@@ -22,6 +23,7 @@ from gptexp.machine.lightning import pl
 from gptexp.models import flops
 from gptexp.models.build import Measured, seeded
 from gptexp.models.lora import adapt, merged
+from gptexp.models.recompute import recompute_blocks
 from gptexp.models.weights import load_weights
 from gptexp.objectives import Objective
 from gptexp.objectives.loading import initial_weights
@@ -136,6 +138,8 @@ def build_experiment(
     if precision[0] == "64-true":
         model.double()  # before stored weights are loaded, which would otherwise be rounded
     _load_initial_weights(model, source, config, data.tokenizer.vocab_size)
+    if config.trainer.recompute is Recompute.blocks:
+        _recompute(model, config)
     lit = LitGPT(model, config, plan, objective, max_steps=max_steps, first_step=first_step)
     ended = basis.resumed is not None and has_ended(basis.resumed, max_steps)
     if source and ended:
@@ -203,6 +207,13 @@ def _load_initial_weights(model: nn.Module, source: ckpt.Checkpoint | None, conf
     adapt(model, config.finetune, seed=config.seed)
     if source and config.resume:
         load_weights(model, source.model, config.resume)
+
+
+def _recompute(model: nn.Module, config: Config) -> None:
+    """Recompute the activations of blocks in training; on an Apple GPU torch would draw other dropout masks."""
+    remedy = "not supported on an Apple GPU; use trainer.recompute=none or trainer=cpu"
+    require(hardware.accelerator_of(config) != "mps", "trainer.recompute", "blocks", remedy)
+    recompute_blocks(model)
 
 
 def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from gptexp.config import Config
+from gptexp.config import Config, Recompute
 from gptexp.config.conversion import to_plain
 from gptexp.data.batches import BatchPlan, largest_divisor
 from gptexp.generation.streaming import plain_text
@@ -145,7 +145,7 @@ def fit(experiment: Experiment) -> None:
     except NonFiniteLoss as error:
         raise ValueError(_advice(error, experiment)) from None
     except torch.OutOfMemoryError as error:
-        raise ValueError(_out_of_memory(error, experiment.plan)) from None
+        raise ValueError(_out_of_memory(error, experiment.plan, experiment.config)) from None
     except RuntimeError as error:
         if message := _explained(error, experiment):
             raise ValueError(message) from None
@@ -200,13 +200,15 @@ def _dead_worker(error: RuntimeError, workers: int) -> str:
     )
 
 
-def _out_of_memory(error: torch.OutOfMemoryError, plan: BatchPlan) -> str:
-    """Return torch's message and the next smaller micro-batch that gives the same steps."""
+def _out_of_memory(error: torch.OutOfMemoryError, plan: BatchPlan, config: Config) -> str:
+    """Return torch's message, the next smaller micro-batch that gives the same steps, and other remedies."""
     windows = plan.micro_batch
     smaller = largest_divisor(windows, windows - 1) if windows > 1 else None
     remedy = f"use data.micro_batch_size={smaller} (gives the same steps)" if smaller else "use a smaller model"
     reason = ". ".join(str(error).split(". ")[:2]).rstrip(".")  # further sentences concern torch's allocator
-    return f"{reason}; a micro-batch has {windows} windows: {remedy}, or a smaller model.block_size"
+    possible = config.model.has_blocks and config.trainer.recompute is Recompute.none
+    recompute = "trainer.recompute=blocks, " if possible else ""
+    return f"{reason}; a micro-batch has {windows} windows: {remedy}, {recompute}or a smaller model.block_size"
 
 
 def announce(console: Console, e: Experiment) -> None:
