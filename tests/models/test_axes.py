@@ -1,4 +1,4 @@
-"""The settings of 2026: value embeddings, residual scalars and the soft-cap of the logits."""
+"""Value embeddings, residual scalars, the soft-cap of the logits, and sliding windows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gptexp.config.model import GPTConfig, ValueEmbeddings
+from gptexp.config.model import GPTConfig, Position, ValueEmbeddings
 from gptexp.generation.decoding import CachedDecoder, ReferenceDecoder
-from gptexp.models.attention import GATE_CHANNELS
+from gptexp.models.attention import GATE_CHANNELS, attention_mask, two_sided_mask
 from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
+from gptexp.models.kernels.attention import attention_by_products, attention_fused
 from gptexp.models.kernels.choice import Kernels, use_kernels
 from gptexp.models.layers import bigram_vectors, pair_number
+from gptexp.objectives.loading import initial_weights
 from support.small_gpt import V, build, small, tokens
 
 AXES: list[dict[str, Any]] = [
@@ -22,6 +24,10 @@ AXES: list[dict[str, Any]] = [
     {"bigram_rows": 7},
     {"residual_scalars": True},
     {"logit_softcap": 2.0},
+    *(
+        {"window": "SSL", "window_size": 3, "position": position, "n_layer": 3, "n_kv_head": 1}
+        for position in (Position.learned, Position.rope, Position.alibi)
+    ),
 ]
 
 
@@ -152,3 +158,86 @@ def test_generation_with_pairs_equals_the_reference(block_size: int) -> None:
     cached.keep([0, 2])
     whole.keep([0, 2])
     torch.testing.assert_close(cached.next_logits().float(), whole.next_logits())
+
+
+def test_the_pattern_of_windows_repeats_and_the_last_layer_sees_everything() -> None:
+    sizes = [small(n_layer=6, block_size=9, window="SSL").window_of(layer) for layer in range(6)]
+    assert sizes == [3, 3, None, 3, 3, None]  # a quarter of 9, rounded up
+    assert [small(n_layer=3, window="S", window_size=2).window_of(layer) for layer in range(3)] == [2, 2, None]
+    assert [small(window="SSSL").window_of(1), small().window_of(0)] == [None, None]
+
+
+def test_a_token_of_a_window_sees_exactly_its_tokens() -> None:
+    block = build(small(window="S", window_size=3)).transformer.h[0]
+    x = torch.randn(1, 8, 16, dtype=torch.float64, requires_grad=True)
+    mask = attention_mask(small(), torch.arange(8), 0, x, 3)
+    (gradient,) = torch.autograd.grad(block(x, mask=mask)[0, 5].sum(), x)
+    assert gradient[0].abs().sum(-1).bool().tolist() == [False] * 3 + [True] * 3 + [False] * 2
+
+
+def test_an_attention_layer_with_a_window_has_the_flops_of_its_tokens() -> None:
+    def flops(**settings: Any) -> int:
+        return train_flops_per_token(GPT(small(n_layer=3, **settings), V), 8)
+
+    assert flops() - flops(window="SL", window_size=3) == 12 * 16 * (8 - 3)
+    assert flops() == flops(window="S", window_size=100)
+    two_sided = GPT(small(n_layer=2, window="S", window_size=2), V, causal=False)
+    assert flops() - train_flops_per_token(two_sided, 8) > 12 * 16 * 8  # a layer less, and 3 of 8 tokens in another
+
+
+@pytest.mark.parametrize("window", [5, 80])
+@pytest.mark.parametrize("position", [Position.rope, Position.alibi])
+@pytest.mark.parametrize("causal", [True, False])
+def test_products_in_a_window_equal_fused_attention(window: int, position: Position, causal: bool) -> None:
+    q, k, v = torch.randn(3, 2, 2, 200, 4, dtype=torch.float64)
+    config = small(position=position)
+    if causal:
+        mask = attention_mask(config, torch.arange(200), 0, q, window)
+    else:
+        mask = two_sided_mask(config, 200, torch.tensor([200, 130]), q, window)
+    reach = (window - 1, 0 if causal else window - 1)
+    products = attention_by_products(q, k[:, :1], v[:, :1], mask, 0.0, reach)
+    fused = attention_fused(q, k[:, :1], v[:, :1], mask, 0.0, is_causal=False)
+    torch.testing.assert_close(products, fused, rtol=0, atol=1e-12)
+    dropped = attention_by_products(q, k, torch.ones_like(v), mask, 0.5, reach)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    assert dropped.std() > 0.05
+
+
+def test_two_sided_windows_see_both_sides_and_no_padding() -> None:
+    torch.manual_seed(0)
+    model = GPT(small(n_layer=2, window="S", window_size=2), V, causal=False).double().eval()
+    x, lengths = tokens(8), torch.tensor([8, 3])
+    before = model(x, lengths=lengths)
+    assert torch.isfinite(before).all()
+    padded = x.clone()
+    padded[1, 3:] = 0
+    torch.testing.assert_close(model(padded, lengths=lengths)[1, :3], before[1, :3], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(x[1:, :3]), before[1:, :3], rtol=0, atol=1e-12)
+    changed = x.clone()
+    changed[0, 7] = (x[0, 7] + 1) % V
+    assert not torch.allclose(model(changed, lengths=lengths)[0, 0], before[0, 0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": "SXL"}, r"model\.window=SXL: must be a pattern of S and L"),
+        ({"window": ""}, r"model\.window=: must be a pattern of S and L"),
+        ({"window": "S", "window_size": 0}, r"model\.window_size=0: must be at least 1"),
+        ({"window_size": 4}, r"model\.window_size=4: has no effect while model\.window is null"),
+    ],
+)
+def test_a_wrong_window_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**settings)
+
+
+def test_the_mask_tokens_row_of_value_embeddings_is_dropped_for_text() -> None:
+    settings = {"value_embeddings": ValueEmbeddings.all}
+    masked, plain = GPT(small(**settings), V + 1, causal=False), GPT(small(**settings), V)
+    weights = initial_weights(dict(masked.named_parameters()), plain, V)
+    assert {name for name, w in weights.items() if len(w) == V} == {
+        "transformer.wte.weight",
+        *(f"transformer.h.{layer}.attn.wve.weight" for layer in range(2)),
+    }

@@ -53,6 +53,8 @@ CHANGES = {
     "bigram_rows": 50,
     "residual_scalars": True,
     "logit_softcap": 2.0,
+    "window": "S",
+    "window_size": None,  # needs a window
     "init": None,  # the first weights; see test_blocks_with_zero_initialization_are_the_identity
 }
 

@@ -43,6 +43,8 @@ OTHERS = [
     {"residual_scalars": True, "norm_position": NormPosition.post, "value_embeddings": ValueEmbeddings.all},
     {"residual_scalars": True, "n_layer": 3},
     {"logit_softcap": 1.5},
+    {"window": "SL", "n_layer": 4},
+    {"window": "S", "window_size": 2, "position": Position.alibi, "n_kv_head": 1},
     {"parametrization": Parametrization.mup, "base_width": 8},
     {"parametrization": Parametrization.mup, "base_width": 8, "position": Position.sinusoidal, "qk_norm": True},
     {"parametrization": Parametrization.mup, "base_width": 48, "base_head_dim": 6, "tie_weights": False},

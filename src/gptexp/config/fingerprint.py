@@ -50,6 +50,8 @@ ADDED: dict[str, Any] = {
     "model.bigram_rows": 0,
     "model.residual_scalars": False,
     "model.logit_softcap": None,
+    "model.window": None,
+    "model.window_size": None,
     "optimizer.split_qkv": False,
     "optimizer.orthogonalization": "newton_schulz",
     "optimizer.normuon": False,

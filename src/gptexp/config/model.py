@@ -138,6 +138,12 @@ class GPTConfig(ModelConfig):
     embedding. Initially a = 1 and b = 0."""
     logit_softcap: float | None = None
     """Bound c of the logits: they become c * tanh(logits / c). null: no bound."""
+    window: str | None = None
+    """Layers that see only the last tokens, as a pattern that is repeated from the first layer: S sees window_size
+    tokens, L all of them. SSSL: three of four layers. The last layer is always L. null: every layer is L."""
+    window_size: int | None = None
+    """Tokens that an S layer of model.window sees, the token itself included; if attention is not causal, on each
+    side. null: a quarter of block_size, rounded up."""
     parametrization: Parametrization = Parametrization.standard
     """How initial weights, learning rates and multipliers depend on n_embd. mup: so that the best learning rate does
     not (maximal update parametrization, arXiv 2203.03466)."""
@@ -172,6 +178,7 @@ class GPTConfig(ModelConfig):
             self.n_kv_head,
             f"must divide model.n_head={self.n_head}",
         )
+        self._require_window()
         require(
             self.logit_softcap is None or 0 < self.logit_softcap <= LARGEST,
             "model.logit_softcap",
@@ -217,6 +224,27 @@ class GPTConfig(ModelConfig):
     def kv_heads(self) -> int:
         """Number of key/value heads after null is resolved."""
         return self.n_head if self.n_kv_head is None else self.n_kv_head
+
+    def _require_window(self) -> None:
+        require_at_least(1, "model", self, "window_size")
+        require(
+            self.window is None or (self.window != "" and set(self.window) <= {"S", "L"}),
+            "model.window",
+            self.window,
+            "must be a pattern of S and L such as SSSL, or null",
+        )
+        require(
+            self.window is not None or self.window_size is None,
+            "model.window_size",
+            self.window_size,
+            "has no effect while model.window is null; give a pattern such as model.window=SSSL",
+        )
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many tokens this layer, counted from 0, sees, the token itself included. None: all."""
+        if self.window is None or layer == self.n_layer - 1 or self.window[layer % len(self.window)] == "L":
+            return None
+        return self.window_size or -(-self.block_size // 4)
 
     def has_value_embedding(self, layer: int) -> bool:
         """Return whether the attention of this layer, counted from 0, adds a value embedding."""

@@ -32,11 +32,15 @@ class CausalSelfAttention(ModuleWithKernels):
     """(B, T, C) -> (B, T, C); each position attends to itself and those before it (arXiv 1706.03762, section 3.2).
 
     An explicit mask replaces causality, for example `two_sided_mask`.
+
+    reach: how many tokens before and after a token it sees at most, with a window; None: all that the mask shows.
     """
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, layer: int, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
         self.layer = layer
+        window = config.window_of(layer)
+        self.reach = None if window is None else (window - 1, 0 if causal else window - 1)
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.kv_heads, config.head_dim
         self.query_scale = config.query_scale
         self.qk_norm, self.attn_dropout = config.qk_norm, config.attn_dropout
@@ -71,14 +75,18 @@ class CausalSelfAttention(ModuleWithKernels):
             assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
         dropout = self.attn_dropout if self.training else 0.0
-        if cache is None and self.kernels.use_products(q, dropout):
-            y = attention_by_products(q, k, v, mask, dropout)  # (B, H, T, D)
+        if cache is None and self.kernels.use_products(q, dropout, self.reach):
+            y = attention_by_products(q, k, v, mask, dropout, self.reach)  # (B, H, T, D)
         else:
             is_causal = mask is None and (cache is None or q.shape[2] > 1)  # one new token attends to the whole cache
             y = attention_fused(q, k, v, mask, dropout, is_causal=is_causal)  # (B, H, T, D)
         y = y.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         out: Tensor = self.c_proj(y)
         return out
+
+    def seen(self, block_size: int) -> int:
+        """The most tokens that a token sees in a window of block_size tokens, itself included."""
+        return block_size if self.reach is None else min(sum(self.reach) + 1, block_size)
 
     def project(
         self, x: Float[Tensor, "B T C"]
@@ -122,41 +130,54 @@ def rope_angles(positions: Positions, head_dim: int, dtype: torch.dtype) -> Angl
     return angles if positions.ndim == 1 else angles[:, None]
 
 
-def attention_mask(config: GPTConfig, positions: Positions, held: int, like: Tensor) -> Mask | None:
+def attention_mask(
+    config: GPTConfig, positions: Positions, held: int, like: Tensor, window: int | None = None
+) -> Mask | None:
     """The mask of causal attention, or None if `is_causal` suffices and the fastest kernels apply.
 
     Args:
         positions: of the new tokens, (T,), or (B, T) where sequences differ in length.
         held: the most tokens that any sequence of the cache holds.
         like: a tensor with the device, and the dtype of the biases, to use.
+        window: how many tokens a token sees, itself included (arXiv 2004.05150, section 3.1); None: all.
 
     Returns a bool mask (T, S) or ALiBi's bias (H, T, S); (B, 1, T, S) or (B, H, T, S) for positions (B, T).
     """
     alibi, length = config.position is Position.alibi, positions.shape[-1]
-    if not alibi and positions.ndim == 1 and (held == 0 or length == 1):
+    everything = window is None or held + length <= window
+    if everything and not alibi and positions.ndim == 1 and (held == 0 or length == 1):
         return None
     seen = torch.arange(held + length, device=like.device)  # (S,)
     distance = seen - positions[..., None]  # (..., T, S): 0 for the token itself, negative before, positive after it
     if positions.ndim == 2:
         distance = distance[:, None]  # (B, 1, T, S)
+    visible = distance <= 0 if everything else (distance <= 0) & (distance > -window)
     if not alibi:
-        return distance <= 0
+        return visible
     slopes = _slopes(config.n_head, like)  # (H, 1, 1)
-    return (slopes * distance).masked_fill(distance > 0, -math.inf)
+    return (slopes * distance).masked_fill(~visible, -math.inf)
 
 
-def two_sided_mask(config: GPTConfig, length: int, lengths: Int[Tensor, " B"] | None, like: Tensor) -> Mask:
+def two_sided_mask(
+    config: GPTConfig, length: int, lengths: Int[Tensor, " B"] | None, like: Tensor, window: int | None = None
+) -> Mask:
     """The mask of attention without causality: every token sees all tokens of its text, and no padding.
 
     Args:
         length: T, padding included.
         lengths: tokens of each text without its padding on the right; None: there is no padding.
+        window: how many tokens a token sees on each side, itself included; None: all.
 
-    Returns a bool mask (B, 1, 1, T), or ALiBi's bias (B, H, T, T), which decreases with the distance on both sides.
+    Returns a bool mask (B, 1, 1, T), with a window (B, 1, T, T), or ALiBi's bias (B, H, T, T), which decreases with
+    the distance on both sides.
     """
     places = torch.arange(length, device=like.device)  # (T,)
     whole = torch.tensor([length], device=like.device) if lengths is None else lengths  # (B,)
     seen = places < whole[:, None, None, None]  # (B, 1, 1, T)
+    if window is not None:
+        distance = (places - places[:, None]).abs()  # (T, T)
+        # Padding far from its text sees itself: the softmax of nothing would be NaN, and spread to other tokens.
+        seen = (seen & (distance < window)) | (distance == 0)  # (B, 1, T, T)
     if config.position is not Position.alibi:
         return seen
     bias = -_slopes(config.n_head, like) * (places - places[:, None]).abs()  # (H, T, T)

@@ -56,7 +56,7 @@ def train_flops_per_token(model: nn.Module, block_size: int) -> int:
     - 6 for each weight of a linear layer: a multiplication and an addition forward, twice that backward; 4 for a
       frozen weight, whose gradient is not computed.
     - 12 * n_head * head_dim * block_size for each attention layer: scores and weighted sums over the whole
-      (T, T) matrix, including the half that causality hides.
+      (T, T) matrix, including the half that causality hides. With a window, the tokens in it replace block_size.
 
     A tied lm_head is a matrix product and counts. What `trainer.recompute` computes again does not: these are FLOPs of
     the model, as MFU counts them. Lookups (wte, wpe, the bigram's table), biases, norms and activations
@@ -70,10 +70,9 @@ def train_flops_per_token(model: nn.Module, block_size: int) -> int:
         if parameter.ndim == 2  # the weight, and the two matrices of an adapter
     ]
     products = sum((6 if factor.requires_grad else 4) * factor.numel() for factor in factors)
-    widths = sum(
-        module.n_head * module.head_dim for module in model.modules() if isinstance(module, CausalSelfAttention)
-    )
-    return products + 12 * widths * block_size
+    layers = [module for module in model.modules() if isinstance(module, CausalSelfAttention)]
+    attention = sum(layer.n_head * layer.head_dim * layer.seen(block_size) for layer in layers)
+    return products + 12 * attention
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

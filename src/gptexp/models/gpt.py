@@ -26,13 +26,13 @@ from gptexp.models.recompute import Recomputable
 class Block(Recomputable):
     """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int) -> None:
+    def __init__(self, config: GPTConfig, layer: int, vocab_size: int, causal: bool = True) -> None:
         super().__init__()
         self.residual = config.residual
         self.pre_norm = config.norm_position is NormPosition.pre
         self.dropout = Dropout(config.dropout)
         self.ln_1 = make_norm(config)
-        self.attn = CausalSelfAttention(config, layer, vocab_size)
+        self.attn = CausalSelfAttention(config, layer, vocab_size, causal)
         has_mlp = config.mlp_width > 0
         self.ln_2 = make_norm(config) if has_mlp else None
         self.mlp = FeedForward(config) if has_mlp else None
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.wbe = nn.Embedding(config.bigram_rows, config.n_embd) if config.bigram_rows else None
         self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer, vocab_size) for layer in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, layer, vocab_size, causal) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
         # Two vectors, because their rates may differ: a appears in a product over all layers, b in a sum.
@@ -104,15 +104,17 @@ class Transformer(nn.Module):
         # without values in a model that is built on the meta device.
         is_rope = self.config.position is Position.rope
         rope = rope_angles(positions, self.config.head_dim, x.dtype) if is_rope else None
+        windows = [self.config.window_of(layer) for layer in range(self.config.n_layer)]
         if self.causal:
-            mask = attention_mask(self.config, positions, max(cache.lengths) if cache else 0, like=x)
+            held = max(cache.lengths) if cache else 0
+            masks = {window: attention_mask(self.config, positions, held, x, window) for window in set(windows)}
         else:
-            mask = two_sided_mask(self.config, length, lengths, like=x)
+            masks = {window: two_sided_mask(self.config, length, lengths, x, window) for window in set(windows)}
         x0 = x
         for layer, block in enumerate(self.h):
             if self.resid_scalars is not None and self.x0_scalars is not None:  # modded-nanogpt's
                 x = self.resid_scalars[layer] * x + self.x0_scalars[layer] * x0
-            x = block(x, rope, mask, cache, positions, tokens)  # (B, T, C)
+            x = block(x, rope, masks[windows[layer]], cache, positions, tokens)  # (B, T, C)
         out: Tensor = self.ln_f(x)
         ratio = self.config.width_ratio
         return out if ratio == 1 else out / ratio

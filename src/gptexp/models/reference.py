@@ -43,7 +43,7 @@ def logits(
             x = a * x + b * first
         prefix = f"transformer.h.{layer}."
         own = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
-        x = block(own, config, x, np.asarray(tokens))
+        x = block(own, config, x, np.asarray(tokens), config.window_of(layer))
     if config.norm_position is NormPosition.pre:
         x = norm(x, weights, "transformer.ln_f", config)
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
@@ -77,9 +77,9 @@ def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidde
     return x
 
 
-def block(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"]) -> Hidden:
+def block(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"], window: int | None) -> Hidden:
     """Attention, then feed-forward, each on a residual branch."""
-    x = branch(x, lambda y: attention(w, config, y, tokens), w, "ln_1", config)
+    x = branch(x, lambda y: attention(w, config, y, tokens, window), w, "ln_1", config)
     return branch(x, lambda y: feed_forward(w, config, y), w, "ln_2", config) if config.mlp_ratio else x
 
 
@@ -91,8 +91,8 @@ def branch(x: Hidden, layer: Callable[[Any], Any], w: Weights, name: str, config
     return y if pre else norm(y, w, name, config)
 
 
-def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"]) -> Hidden:
-    """For each token and head, the weighted mean of the values of the tokens up to it."""
+def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"], window: int | None) -> Hidden:
+    """For each token and head, the weighted mean of the values of the last `window` tokens up to it; None: of all."""
     T, H, K, D = len(x), config.n_head, config.kv_heads, config.head_dim
     heads = linear(x, w, "attn.c_attn").reshape(T, H + 2 * K, D).swapaxes(0, 1)  # (H + 2K, T, D)
     q, k, v = heads[:H], heads[H : H + K], heads[H + K :]
@@ -108,7 +108,8 @@ def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, 
     distance = np.arange(T) - np.arange(T)[:, None]  # (T, T): j - i
     if config.position is Position.alibi:
         scores = scores + alibi_slopes(H).astype(x.dtype)[:, None, None] * distance.astype(x.dtype)
-    y = softmax(np.where(distance <= 0, scores, -np.inf)) @ v  # (H, T, D); no token attends to later ones
+    visible = (distance <= 0) & (distance > -(window or T))  # no token attends to later ones
+    y = softmax(np.where(visible, scores, -np.inf)) @ v  # (H, T, D)
     return linear(y.swapaxes(0, 1).reshape(T, H * D), w, "attn.c_proj")  # (T, C)
 
 

@@ -20,6 +20,7 @@ from gptexp.models.kernels.dropout import dropout_mask
 Mask: TypeAlias = Bool[Tensor, "*broadcast"] | Float[Tensor, "*broadcast"]
 
 ROWS = 256  # queries of one product; causality hides all keys after them, which are then not computed
+ROWS_WINDOW = (64, 128)  # with a window of w tokens: w rows within these limits, which see at most rows + w - 1 keys
 ROWS_DROPOUT = 128  # smaller with dropout: drawing its masks takes longest, and hidden keys get masks too
 
 
@@ -50,8 +51,11 @@ def attention_by_products(
     v: Float[Tensor, "B K T D"],
     mask: Mask | None,
     dropout: float,
+    reach: tuple[int, int] | None = None,
 ) -> Float[Tensor, "B H T D"]:
     """The same by matrix products, on a CPU and for as many queries as keys; causal where mask is None.
+
+    reach: how many tokens before and after a query the mask (…, T, T) shows at most; keys outside are not computed.
 
     torch's fused CPU kernel is slow for some dtypes and has no dropout; torch's fallback draws dropout masks slowly
     and computes the scores that causality hides.
@@ -59,16 +63,33 @@ def attention_by_products(
     repeats = q.shape[1] // k.shape[1]
     k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))  # (B, K, T, D) -> (B, H, T, D)
     length = q.shape[2]
-    rows = length if mask is not None else ROWS_DROPOUT if dropout else ROWS
+    rows = _rows(length, mask, dropout, reach)
     pieces = []
     for start in range(0, length, rows):
-        seen = min(start + rows, length) if mask is None else length  # keys that these queries may see: S
-        scores = _scores(q[:, :, start : start + rows], k[:, :, :seen])  # (B, H, rows, S)
-        weights = _masked(scores, mask, start).softmax(-1).to(v.dtype)  # (B, H, rows, S)
+        end = min(start + rows, length)
+        first, last = _keys(start, end, length, mask, reach)  # keys that these queries may see: S
+        part = mask if mask is None or reach is None else mask[..., start:end, first:last]
+        scores = _scores(q[:, :, start:end], k[:, :, first:last])  # (B, H, rows, S)
+        weights = _masked(scores, part, start).softmax(-1).to(v.dtype)  # (B, H, rows, S)
         if dropout:
             weights = weights * dropout_mask(weights.shape, dropout, weights.dtype)
-        pieces.append(weights @ v[:, :, :seen])  # (B, H, rows, D)
+        pieces.append(weights @ v[:, :, first:last])  # (B, H, rows, D)
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+
+
+def _rows(length: int, mask: Mask | None, dropout: float, reach: tuple[int, int] | None) -> int:
+    """Queries of one product."""
+    if mask is None:
+        return ROWS_DROPOUT if dropout else ROWS
+    least, most = ROWS_WINDOW
+    return length if reach is None else min(max(reach[0] + 1, least), most)
+
+
+def _keys(start: int, end: int, length: int, mask: Mask | None, reach: tuple[int, int] | None) -> tuple[int, int]:
+    """The range of the keys that the queries from `start` to `end` may see."""
+    if mask is None:
+        return 0, end
+    return (0, length) if reach is None else (max(0, start - reach[0]), min(length, end + reach[1]))
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class Kernels:
 
     Args:
         products_for: dtypes for which attention on a CPU is a sequence of matrix products, instead of torch's
-            fused kernel. With dropout on attention weights, a CPU always uses products.
+            fused kernel. With dropout on attention weights, or with a window, a CPU always uses products.
         chunk_above: bytes of float32 logits above which the loss is computed in chunks.
         chunk_bytes: bytes of float32 logits in one chunk; None: `chunked_loss.CHUNK_BYTES` of the device.
     """
@@ -25,9 +25,12 @@ class Kernels:
     chunk_above: int = 2**26
     chunk_bytes: int | None = None
 
-    def use_products(self, q: Tensor, dropout: float) -> bool:
-        """Whether attention of the queries q (B, H, T, D) on as many keys is computed by products."""
-        faster = q.shape[2] <= MAX_LENGTH and q.dtype in self.products_for
+    def use_products(self, q: Tensor, dropout: float, reach: tuple[int, int] | None = None) -> bool:
+        """Whether attention of the queries q (B, H, T, D) on as many keys is computed by products.
+
+        reach: of a window; only products skip the keys outside it.
+        """
+        faster = reach is not None or (q.shape[2] <= MAX_LENGTH and q.dtype in self.products_for)
         return q.device.type == "cpu" and (dropout > 0 or faster)
 
     def use_chunks(self, hidden: Tensor, vocab_size: int) -> bool:
