@@ -14,7 +14,8 @@ from gptexp.config.model import GPTConfig, MLPConfig
 from gptexp.config.optimizer import MuonConfig, Orthogonalization
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
-from gptexp.training.optimizers import build_optimizer, load_named_optimizer_state, named_optimizer_state
+from gptexp.training.optimizer_state import load_named_optimizer_state, named_optimizer_state
+from gptexp.training.optimizers import build_optimizer
 from gptexp.training.orthogonalize import orthogonalised, polar_express
 
 Array = NDArray[np.float64]

@@ -23,12 +23,11 @@ from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.mlp import MLP
 from gptexp.training.muon import BatchedMuon
+from gptexp.training.optimizer_state import load_named_optimizer_state, named_optimizer_state
 from gptexp.training.optimizers import (
     MuonWithAdamW,
     _hidden_matrices,
     build_optimizer,
-    load_named_optimizer_state,
-    named_optimizer_state,
 )
 from gptexp.training.orthogonalize import orthogonalised
 

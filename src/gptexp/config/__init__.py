@@ -155,12 +155,20 @@ class Config:
             require(isinstance(self.optimizer, AdamWConfig), "model.parametrization", "mup", remedy)
         recomputes = self.trainer.recompute is not Recompute.none
         require(self.model.has_blocks or not recomputes, "trainer.recompute", self.trainer.recompute.name, NO_BLOCKS)
+        if isinstance(self.optimizer, AdamWConfig) and isinstance(self.model, GPTConfig):
+            self._require_own_head(self.optimizer, self.model)
         if isinstance(self.finetune, LoRAConfig):
             self._require_adaptable(self.finetune)
         if isinstance(self.trainer.devices, int):
             self.require_divisible_batch(self.trainer.devices * self.trainer.num_nodes)
         else:
             self.require_divisible_batch(1)
+
+    def _require_own_head(self, optimizer: AdamWConfig, model: GPTConfig) -> None:
+        """Refuse a rate of the output layer if it shares the matrix of the embedding; a classifier's never does."""
+        shared = model.tie_weights and not isinstance(self.objective, ClassificationConfig)
+        remedy = "is for an output layer with its own matrix; use optimizer.embedding_lr, or model.tie_weights=false"
+        require(optimizer.head_lr is None or not shared, "optimizer.head_lr", optimizer.head_lr, remedy)
 
     def _require_adaptable(self, lora: LoRAConfig) -> None:
         """Refuse adapters without trained weights, on layers that do not exist, or trained with Muon."""

@@ -50,12 +50,20 @@ class AdamWConfig(OptimizerConfig):
     """Term added to the denominator of the update, above 0."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices: in each step they shrink by lr times this value."""
+    embedding_lr: float | None = None
+    """Peak learning rate of the embeddings of tokens, positions and values. null: lr."""
+    head_lr: float | None = None
+    """Peak learning rate of an output layer that does not share the matrix of the token embedding. null: lr."""
+    scalar_lr: float | None = None
+    """Peak learning rate of biases, gains and all other parameters with fewer than two dimensions. null: lr."""
 
     def __post_init__(self) -> None:
         OptimizerConfig.__post_init__(self)
         require(self.eps > 0, "optimizer.eps", self.eps, "must be above 0")
         require_fraction("optimizer", self, "beta1", "beta2")
         require_at_least(0, "optimizer", self, "weight_decay")
+        for name in ("embedding_lr", "head_lr", "scalar_lr"):
+            _require_rate(f"optimizer.{name}", getattr(self, name))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -30,7 +30,13 @@ ALSO = (
     *(f"callbacks.samples.{name}" for name in ("tokens", "prompt", "temperature", "top_k")),
 )
 # Settings that act through the learning rates, or only choose the steps that are scored.
-BY_RATES = ("schedule.", "optimizer.lr", "optimizer.muon_lr", *(f"trainer.{name}" for name in LENGTHS))
+OWN_RATES = ("muon_lr", "embedding_lr", "head_lr", "scalar_lr")  # of some parameters; null: lr
+BY_RATES = (
+    "schedule.",
+    "optimizer.lr",
+    *(f"optimizer.{name}" for name in OWN_RATES),
+    *(f"trainer.{name}" for name in LENGTHS),
+)
 SCORED = ("trainer.val_every_steps", PLUGINS)
 
 
@@ -98,4 +104,4 @@ def _peaks(settings: Mapping[str, Any]) -> list[float]:
     """Return the peak learning rates of the optimizer's groups."""
     optimizer = settings["optimizer"]
     lr = from_plain("model", settings["model"]).default_lr if optimizer["lr"] is None else optimizer["lr"]
-    return [float(lr), *([float(optimizer["muon_lr"] or lr)] if "muon_lr" in optimizer else [])]
+    return [float(lr), *(float(optimizer[name] or lr) for name in OWN_RATES if name in optimizer)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from gptexp.config.fingerprint import settings_that_matter
 from gptexp.config.length import LENGTHS
+from gptexp.config.trajectory import OWN_RATES
 from gptexp.report.comparable import tokens_of
 from gptexp.report.naming import label, value_in
 from gptexp.report.reading import EFFECTIVE_LR, LeftOut, Run
@@ -25,7 +26,12 @@ SIZES = frozenset(
 )
 # Settings that may depend on size and length, but not vary at the same size and length.
 FOLLOWERS = frozenset(
-    {"data.global_batch_size", "data.global_batch_tokens", "optimizer.lr", "optimizer.muon_lr", "trainer.precision"}
+    {
+        "data.global_batch_size",
+        "data.global_batch_tokens",
+        *(f"optimizer.{name}" for name in ("lr", *OWN_RATES)),
+        "trainer.precision",
+    }
 )
 MOST_NAMED = 3  # differences that a reason lists
 Key = tuple[object, ...]

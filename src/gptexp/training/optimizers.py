@@ -1,4 +1,4 @@
-"""The optimizer of a model and the settings `optimizer.*`, and its state as plain data by parameter name."""
+"""The optimizer of a model and the settings `optimizer.*`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import nn
 
 from gptexp.config.kinds import implementation
 from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig, Orthogonalization
 from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
-from gptexp.training.muon import ROW_AVERAGE, BatchedMuon
+from gptexp.training.muon import BatchedMuon
 
 Named = tuple[str, nn.Parameter]
-State = dict[str, dict[str, Any]]  # {parameter name: {"step": …, "exp_avg": …}}
 
 _FUSED_DEVICES = ("cpu", "cuda")
 
@@ -28,15 +26,19 @@ class Parameters:
 
     A kind's `implementation` is a function of these, its config and the peak learning rate; it returns the optimizer.
 
-    named: by their names in the uncompiled model, on any device, sharded or not. hidden: the matrices among them
-    between the embeddings and the output head. qkv: rows of the query, key and value parts of each attn.c_attn.weight
-    among those. fused: whether a fused kernel should be used; False with float16 loss
-    scaling, because a fused step unscales gradients after clipping. model: its kind, for messages.
+    named: by their names in the uncompiled model, on any device, sharded or not.
+    hidden: the matrices among them between the embeddings and the output head.
+    qkv: rows of the query, key and value parts of the weights of attention's c_attn.
+    roles: embedding, head or scalar, for the parameters that can have a rate of their own.
+    fused: whether a fused kernel should be used; False with float16 loss scaling, because a fused step unscales
+        gradients after clipping.
+    model: its kind, for messages.
     """
 
     named: list[Named]
     hidden: frozenset[nn.Parameter]
     qkv: dict[nn.Parameter, tuple[int, int, int]]
+    roles: dict[nn.Parameter, str]
     fused: bool
     model: str
 
@@ -55,12 +57,13 @@ def build_optimizer(
         fused: use fused kernels; None uses them where they exist. Must be False with float16 loss scaling.
 
     Raises:
-        ValueError: optimizer=muon for a model without hidden matrices.
+        ValueError: optimizer=muon for a model without hidden matrices; an option or a rate that changes nothing.
     """
-    named = [(name, parameter) for name, parameter in _named_parameters(model) if parameter.requires_grad]
+    named = [(name, parameter) for name, parameter in named_parameters(model) if parameter.requires_grad]
     fused = _fused_exists(named) if fused is None else fused
     kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
-    parameters = Parameters(named, frozenset(_hidden_matrices(model)), _qkv_heights(model), fused, kind)
+    hidden = frozenset(_hidden_matrices(model))
+    parameters = Parameters(named, hidden, _qkv_heights(model), _roles(model), fused, kind)
     optimizer: torch.optim.Optimizer = implementation("optimizer", config.kind)(parameters, config, lr)
     for group in optimizer.param_groups:
         group.setdefault("peak_lr", group["lr"])
@@ -70,7 +73,7 @@ def build_optimizer(
 
 def adamw(parameters: Parameters, config: AdamWConfig, lr: float) -> torch.optim.Optimizer:
     """Return AdamW."""
-    return _adamw(parameters.named, config, lr, parameters.fused)
+    return _adamw(parameters.named, config, lr, parameters)
 
 
 def muon_with_adamw(parameters: Parameters, config: MuonConfig, lr: float) -> torch.optim.Optimizer:
@@ -87,7 +90,7 @@ def muon_with_adamw(parameters: Parameters, config: MuonConfig, lr: float) -> to
         )
     groups = _muon_groups(hidden, parameters.qkv if config.split_qkv else {})
     rest = [(name, parameter) for name, parameter in parameters.named if parameter not in parameters.hidden]
-    return MuonWithAdamW(_muon(groups, config, lr), _adamw(rest, config, lr, parameters.fused))
+    return MuonWithAdamW(_muon(groups, config, lr), _adamw(rest, config, lr, parameters))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -132,39 +135,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
 
-def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Return the optimizer's state as plain data: whole tensors on the CPU, by parameter name.
-
-    A parameter without a step has an empty dictionary. Group settings are not included: they follow from the
-    config. With sharded parameters this is a collective: all ranks must call it, and all get the whole state.
-    """
-    return {
-        name: {key: _whole(value) for key, value in optimizer.state.get(parameter, {}).items()}
-        for name, parameter, _ in _managed(model, optimizer)
-    }
-
-
-def load_named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load what `named_optimizer_state` returned; order of groups and sharding may differ.
-
-    Raises:
-        ValueError: parameters are missing or unknown, or the state of AdamW or Muon has other keys or shapes. The
-            optimizer is unchanged then.
-    """
-    managed = list(_managed(model, optimizer))
-    _require_same_names({name for name, _, _ in managed}, set(state))
-    if isinstance(optimizer, (torch.optim.AdamW, MuonWithAdamW)):  # of another optimizer, any state may be right
-        for name, parameter, group in managed:
-            _require_fitting(name, parameter, group, state[name])
-    for name, parameter, group in managed:
-        placed = {key: _placed(key, value, parameter, group) for key, value in state[name].items()}
-        if placed:
-            optimizer.state[parameter] = placed
-        else:
-            optimizer.state.pop(parameter, None)
-
-
-def _named_parameters(model: nn.Module) -> Iterator[Named]:
+def named_parameters(model: nn.Module) -> Iterator[Named]:
     """Yield each parameter once, with its name in the uncompiled model."""
     for name, parameter in model.named_parameters():
         yield name.replace("_orig_mod.", ""), parameter
@@ -177,10 +148,21 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     factor of one. The gates of value embeddings are excluded too: they have few columns and start at 0, where an
     orthogonal update is as large as any other.
     """
-    outer = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     apart = ("lm_head", ".lora_", ".ve_gate.", HEAD)
-    inner = {p for name, p in _named_parameters(model) if not any(part in name for part in apart)}
-    return {p for p in inner if p.ndim == 2} - outer
+    inner = {p for name, p in named_parameters(model) if not any(part in name for part in apart)}
+    return {p for p in inner if p.ndim == 2} - _embeddings(model)
+
+
+def _embeddings(model: nn.Module) -> set[nn.Parameter]:
+    return {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+
+
+def _roles(model: nn.Module) -> dict[nn.Parameter, str]:
+    """Return the roles of the parameters that can have a rate of their own; a tied head is an embedding."""
+    embeddings = _embeddings(model)
+    roles = {p: "head" for name, p in named_parameters(model) if name.startswith(("lm_head.", HEAD))}
+    roles |= dict.fromkeys(embeddings, "embedding")
+    return roles | {p: "scalar" for p in model.parameters() if p.ndim < 2}
 
 
 def _qkv_heights(model: nn.Module) -> dict[nn.Parameter, tuple[int, int, int]]:
@@ -205,7 +187,7 @@ def _scale_by_width(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     ratio = getattr(getattr(model, "config", None), "width_ratio", 1.0)
     if ratio == 1:
         return
-    adapters = {p for name, p in _named_parameters(model) if name.endswith(".lora_A") and "lm_head" not in name}
+    adapters = {p for name, p in named_parameters(model) if name.endswith(".lora_A") and "lm_head" not in name}
     wide = _hidden_matrices(model) | adapters
     for group in list(optimizer.param_groups):
         apart = [p for p in group["params"] if p in wide]
@@ -224,17 +206,41 @@ def _fused_exists(named: Iterable[Named]) -> bool:
     return all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for _, p in named)
 
 
-def _adamw(named: list[Named], config: AdamWConfig, lr: float, fused: bool) -> torch.optim.AdamW:
-    """Return AdamW with GPT-2's groups: weight decay for matrices and tables, none for biases and gains."""
-    matrices = [p for _, p in named if p.ndim >= 2]
-    vectors = [p for _, p in named if p.ndim < 2]
-    groups = [
-        {"params": params, "weight_decay": decay, "peak_lr": lr}
-        for params, decay in ((matrices, config.weight_decay), (vectors, 0.0))
-        if params
-    ]
-    betas, kernel = (config.beta1, config.beta2), True if fused else None  # None: torch may still take foreach
+def _adamw(named: list[Named], config: AdamWConfig, lr: float, parameters: Parameters) -> torch.optim.AdamW:
+    """Return AdamW with GPT-2's groups, weight decay for matrices and tables and none for biases and gains.
+
+    Each group has parameters of one rate.
+    """
+    rates = _rates(named, config, parameters)
+    groups: list[dict[str, Any]] = []
+    for vectors, decay in ((False, config.weight_decay), (True, 0.0)):
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for _, p in named:
+            if (p.ndim < 2) == vectors:
+                by_rate.setdefault(rates.get(p, lr), []).append(p)
+        groups += [
+            {"params": params, "weight_decay": decay, "lr": rate, "peak_lr": rate} for rate, params in by_rate.items()
+        ]
+    betas = (config.beta1, config.beta2)
+    kernel = True if parameters.fused else None  # None: torch may still take foreach
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
+
+
+def _rates(named: list[Named], config: AdamWConfig, parameters: Parameters) -> dict[nn.Parameter, float]:
+    """Return the peak learning rates of the parameters whose role has one in the settings."""
+    given = {"embedding": config.embedding_lr, "head": config.head_lr, "scalar": config.scalar_lr}
+    rates: dict[nn.Parameter, float] = {}
+    for role, rate in given.items():
+        if rate is None:
+            continue
+        members = [p for _, p in named if parameters.roles.get(p) == role]
+        if not members:
+            raise ValueError(
+                f"optimizer.{role}_lr={rate}: no {role} of model={parameters.model} is trained; "
+                f"use optimizer.{role}_lr=null"
+            )
+        rates |= dict.fromkeys(members, rate)
+    return rates
 
 
 def _muon_groups(hidden: list[nn.Parameter], heights: Mapping[nn.Parameter, tuple[int, ...]]) -> list[dict[str, Any]]:
@@ -262,58 +268,3 @@ def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> Batche
         ns_steps=config.ns_steps,
         adjust_lr_fn="match_rms_adamw",  # recorded in torch's settings; BatchedMuon always does this
     )
-
-
-def _managed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
-    """Yield name, parameter and group of all trained parameters, in the order of the model."""
-    group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in _named_parameters(model):
-        if parameter in group_of:
-            yield name, parameter, group_of[parameter]
-
-
-def _whole(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    whole = value.full_tensor() if isinstance(value, DTensor) else value
-    return whole.detach().to("cpu", copy=True)
-
-
-def _placed(key: str, value: Any, parameter: nn.Parameter, group: dict[str, Any]) -> Any:
-    """Return a copy of the value on the device and with the sharding that the optimizer needs."""
-    if not isinstance(value, Tensor):
-        return value
-    if key == "step":  # on the CPU unless the kernel reads it
-        on_device = group.get("fused") or group.get("capturable")
-        return value.to(parameter.device if on_device else "cpu", copy=True)
-    value = value.to(parameter.device, copy=True)
-    if isinstance(parameter.data, DTensor) and value.shape == parameter.shape:
-        # Every process has the whole value; nothing is sent.
-        return distribute_tensor(value, parameter.data.device_mesh, parameter.data.placements, src_data_rank=None)
-    return value
-
-
-def _require_same_names(expected: set[str], found: set[str]) -> None:
-    missing, unknown = sorted(expected - found), sorted(found - expected)
-    if missing or unknown:
-        raise ValueError(
-            "the optimizer state belongs to another model: "
-            + "; ".join(
-                f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names
-            )
-        )
-
-
-def _require_fitting(name: str, parameter: nn.Parameter, group: dict[str, Any], state: Mapping[str, Any]) -> None:
-    rows = {ROW_AVERAGE} if group.get("normuon_beta2") is not None else set()
-    keys = {"step", "exp_avg", "exp_avg_sq"} if "betas" in group else {"momentum_buffer", *rows}
-    if state and set(state) != keys:
-        raise ValueError(
-            f"the optimizer state of {name} has {', '.join(sorted(state))}; expected: {', '.join(sorted(keys))}"
-        )
-    for key, value in state.items():
-        shape = parameter.shape[:1] if key == ROW_AVERAGE else parameter.shape
-        if key != "step" and value.shape != shape:
-            raise ValueError(
-                f"the optimizer state {key} of {name} has shape {tuple(value.shape)}, expected: {tuple(shape)}"
-            )

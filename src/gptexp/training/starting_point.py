@@ -22,7 +22,7 @@ from gptexp.runs.layout import BEST, LAST, run_folder
 from gptexp.runs.opening import load, open_checkpoint
 from gptexp.training.length import Length
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import load_named_optimizer_state
+from gptexp.training.optimizer_state import load_named_optimizer_state
 
 
 def open_source(config: Config) -> ckpt.Checkpoint | None:

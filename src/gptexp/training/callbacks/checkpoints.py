@@ -23,7 +23,7 @@ from gptexp.runs.result import INTERRUPTED, Result, interrupted, write_result
 from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import named_optimizer_state
+from gptexp.training.optimizer_state import named_optimizer_state
 from gptexp.util.signals import ENDING, is_ignored
 
 

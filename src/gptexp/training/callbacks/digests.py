@@ -15,7 +15,7 @@ from gptexp.runs.digests import DigestFile
 from gptexp.training.callbacks.record import RunRecord
 from gptexp.training.datamodule import Batches
 from gptexp.training.module import LitGPT
-from gptexp.training.optimizers import named_optimizer_state
+from gptexp.training.optimizer_state import named_optimizer_state
 
 
 class Digests(pl.Callback):
