@@ -171,7 +171,7 @@ def test_a_token_of_a_window_sees_exactly_its_tokens() -> None:
     block = build(small(window="S", window_size=3)).transformer.h[0]
     x = torch.randn(1, 8, 16, dtype=torch.float64, requires_grad=True)
     mask = attention_mask(small(), torch.arange(8), 0, x, 3)
-    (gradient,) = torch.autograd.grad(block(x, mask=mask)[0, 5].sum(), x)
+    (gradient,) = torch.autograd.grad(block(x, None, mask)[0, 5].sum(), x)
     assert gradient[0].abs().sum(-1).bool().tolist() == [False] * 3 + [True] * 3 + [False] * 2
 
 

@@ -256,9 +256,12 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_models_compile_to_one_graph_for_all_lengths() -> None:
+@pytest.mark.parametrize("axes", [False, True])
+def test_models_compile_to_one_graph_for_all_lengths(axes: bool) -> None:
     torch.compiler.reset()
-    model = build(small(n_layer=1, position=Position.rope, n_kv_head=1, qk_norm=True))
+    names = ("n_layer", "value_embeddings", "residual_scalars", "logit_softcap", "window")
+    settings = {"n_layer": 1, **({name: CHANGES[name] for name in names} if axes else {})}
+    model = build(small(**settings, position=Position.rope, n_kv_head=1, qk_norm=True))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     for length in (8, 5):  # the last window of a text is short
         torch.testing.assert_close(compiled(tokens(length)), model(tokens(length)), rtol=0, atol=1e-12)

@@ -249,6 +249,10 @@ def test_multipliers_of_mup_become_part_of_the_exported_weights(run: Callable[..
         ({"n_kv_head": 1}, "model.n_kv_head=1: "),
         ({"activation": "swiglu"}, "model.activation=swiglu: "),
         ({"mlp_ratio": 0.0}, "model.mlp_ratio=0.0: "),
+        ({"value_embeddings": "all"}, "model.value_embeddings=all: "),
+        ({"residual_scalars": True}, "model.residual_scalars=true: "),
+        ({"logit_softcap": 15.0}, "model.logit_softcap=15.0: "),
+        ({"window": "SL"}, "model.window=SL: "),
     ],
 )
 def test_settings_that_transformers_gpt2_lacks_are_refused_by_name(

@@ -144,14 +144,16 @@ def attention_mask(
     Returns a bool mask (T, S) or ALiBi's bias (H, T, S); (B, 1, T, S) or (B, H, T, S) for positions (B, T).
     """
     alibi, length = config.position is Position.alibi, positions.shape[-1]
-    everything = window is None or held + length <= window
-    if everything and not alibi and positions.ndim == 1 and (held == 0 or length == 1):
+    all_seen = window is None or held + length <= window
+    if all_seen and not alibi and positions.ndim == 1 and (held == 0 or length == 1):
         return None
     seen = torch.arange(held + length, device=like.device)  # (S,)
     distance = seen - positions[..., None]  # (..., T, S): 0 for the token itself, negative before, positive after it
     if positions.ndim == 2:
         distance = distance[:, None]  # (B, 1, T, S)
-    visible = distance <= 0 if everything else (distance <= 0) & (distance > -window)
+    visible = distance <= 0
+    if window is not None and not all_seen:
+        visible &= distance > -window
     if not alibi:
         return visible
     slopes = _slopes(config.n_head, like)  # (H, 1, 1)
