@@ -15,13 +15,14 @@ from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
 from gptexp.models.kernels.attention import attention_by_products, attention_fused
 from gptexp.models.kernels.choice import Kernels, use_kernels
-from gptexp.models.layers import bigram_vectors, pair_number
+from gptexp.models.kv_cache import shifted
+from gptexp.models.layers import NgramEmbeddings
 from gptexp.objectives.loading import initial_weights
 from support.small_gpt import V, build, small, tokens
 
 AXES: list[dict[str, Any]] = [
     {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
-    {"bigram_rows": 7},
+    {"ngram": 3, "ngram_rows": 7},
     {"residual_scalars": True},
     {"logit_softcap": 2.0},
     *(
@@ -133,22 +134,20 @@ def test_a_softcap_that_is_no_bound_is_refused(cap: float) -> None:
         GPTConfig(logit_softcap=cap)
 
 
-def test_every_pair_of_tokens_has_its_own_number_whatever_the_vocabulary() -> None:
-    for n in (1, 2, 11):
-        pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
-        assert sorted(pair_number(pairs[:, 0], pairs[:, 1]).tolist()) == list(range(n * n))
-    assert pair_number(torch.tensor(2), torch.tensor(3)) == 11
-
-
-def test_the_first_token_of_a_text_has_no_pair() -> None:
-    table = torch.nn.Embedding(V * V, 4)
-    vectors = bigram_vectors(table, torch.tensor([[3, 5]]), torch.tensor([[-1, 3]]))
-    torch.testing.assert_close(vectors, torch.stack([torch.zeros(4), table.weight[28]])[None])
+def test_ngrams_that_reach_before_the_text_add_nothing() -> None:
+    embed = NgramEmbeddings(3, 1000, 4)
+    pairs, triples = (table.get_parameter("weight") for table in embed.tables)
+    pair = 5 * 1_000_003 + 3 + 1  # 5 after 3
+    vectors = embed(shifted(torch.tensor([[2, 3, 5]]), 3))
+    expected = pairs[pair % 1000] + triples[(pair * 1_000_003 + 2 + 1) % (2**31 - 1) % 1000]
+    torch.testing.assert_close(vectors[0, 2], expected)
+    torch.testing.assert_close(vectors[0, 1], pairs[(3 * 1_000_003 + 2 + 1) % 1000])
+    torch.testing.assert_close(vectors[0, 0], torch.zeros(4))
 
 
 @pytest.mark.parametrize("block_size", [8, 5])
-def test_generation_with_pairs_equals_the_reference(block_size: int) -> None:
-    model = build(small(bigram_rows=V * V, block_size=block_size))
+def test_generation_with_ngrams_equals_the_reference(block_size: int) -> None:
+    model = build(small(ngram=3, ngram_rows=50, block_size=block_size))
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
     cached, whole = CachedDecoder(model, prompts, 20), ReferenceDecoder(model, prompts)
     for _ in range(6):  # beyond block_size

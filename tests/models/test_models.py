@@ -50,7 +50,8 @@ CHANGES = {
     "qk_norm": True,
     "tie_weights": False,
     "value_embeddings": ValueEmbeddings.all,
-    "bigram_rows": 50,
+    "ngram": 2,
+    "ngram_rows": None,  # matters only with ngram
     "residual_scalars": True,
     "logit_softcap": 2.0,
     "window": "S",

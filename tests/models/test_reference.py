@@ -38,7 +38,7 @@ OTHERS = [
     {"n_head": 1, "n_embd": 7, "position": Position.sinusoidal},
     {"dropout": 0.5, "attn_dropout": 0.5},
     {"value_embeddings": ValueEmbeddings.alternate, "n_kv_head": 2},
-    {"bigram_rows": 50},
+    {"ngram": 4, "ngram_rows": 50},
     {"value_embeddings": ValueEmbeddings.all, "n_embd": 8, "norm_position": NormPosition.post},
     {"residual_scalars": True, "norm_position": NormPosition.post, "value_embeddings": ValueEmbeddings.all},
     {"residual_scalars": True, "n_layer": 3},

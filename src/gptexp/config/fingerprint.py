@@ -47,7 +47,8 @@ DEFAULT_KINDS = {"objective": "lm", "finetune": "full"}
 # this value is not part of the hash, so that runs and ledgers of earlier versions keep theirs.
 ADDED: dict[str, Any] = {
     "model.value_embeddings": "none",
-    "model.bigram_rows": 0,
+    "model.ngram": 1,
+    "model.ngram_rows": 4096,
     "model.residual_scalars": False,
     "model.logit_softcap": None,
     "model.window": None,

@@ -130,9 +130,10 @@ class GPTConfig(ModelConfig):
     value_embeddings: ValueEmbeddings = ValueEmbeddings.none
     """Layers whose attention adds a second, gated embedding of each token to its values. alternate: every second
     layer, so that the last one is among them."""
-    bigram_rows: int = 0
-    """Rows of an embedding of each token together with the token before it, which is added to the token's embedding. 0:
-    none; vocab_size^2: every pair has its own row; fewer: pairs share rows."""
+    ngram: int = 1
+    """Embeddings of the last 2, 3 … ngram tokens are added to each token's embedding, at most 8. 1: none."""
+    ngram_rows: int = 4096
+    """Rows of the table for each length of n-grams, which share rows by a hash."""
     residual_scalars: bool = False
     """Whether each block reads a * x + b * x0 with trained numbers a and b. x: the residual stream; x0: the first
     embedding. Initially a = 1 and b = 0."""
@@ -156,9 +157,10 @@ class GPTConfig(ModelConfig):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         require(self.n_layer <= 10_000, "model.n_layer", self.n_layer, "must be at most 10,000")
-        require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd")
+        require(1 <= self.ngram <= 8, "model.ngram", self.ngram, "must be from 1 to 8")
+        require_at_least(1, "model", self, "n_layer", "n_head", "n_kv_head", "n_embd", "ngram_rows")
         require_at_least(1, "model", self, "base_width", "base_head_dim")
-        require_at_least(0, "model", self, "mlp_ratio", "bigram_rows")
+        require_at_least(0, "model", self, "mlp_ratio")
         require(
             self.mlp_ratio == 0 or self.mlp_width >= 1,
             "model.mlp_ratio",

@@ -7,7 +7,6 @@ weights need no rename table. The letters of the shapes are explained in attenti
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -17,8 +16,8 @@ from gptexp.models.init import init_gpt2
 from gptexp.models.kernels.attention import Mask
 from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.chunked_loss import linear_cross_entropy
-from gptexp.models.kv_cache import KVCache, Positions
-from gptexp.models.layers import Dropout, FeedForward, bigram_vectors, make_norm, require_length, sinusoidal_table
+from gptexp.models.kv_cache import KVCache, Positions, shifted
+from gptexp.models.layers import Dropout, FeedForward, NgramEmbeddings, make_norm, require_length, sinusoidal_table
 from gptexp.models.losses import cross_entropy, softcapped
 from gptexp.models.recompute import Recomputable
 
@@ -79,7 +78,7 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         learned = config.position is Position.learned
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
-        self.wbe = nn.Embedding(config.bigram_rows, config.n_embd) if config.bigram_rows else None
+        self.ngrams = NgramEmbeddings(config.ngram, config.ngram_rows, config.n_embd) if config.ngram > 1 else None
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer, vocab_size, causal) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
@@ -122,11 +121,12 @@ class Transformer(nn.Module):
     def embed(
         self, tokens: Int[Tensor, "B T"], positions: Positions, cache: KVCache | None = None
     ) -> Float[Tensor, "B T C"]:
-        """Token vectors, plus those of pairs of tokens and of learned or sinusoidal positions."""
+        """Token vectors, plus those of n-grams and of learned or sinusoidal positions."""
         x: Tensor = self.wte(tokens)  # (B, T, C)
-        if self.wbe is not None:
-            previous = F.pad(tokens[:, :-1], (1, 0), value=-1) if cache is None else cache.previous(tokens, positions)
-            x = x + bigram_vectors(self.wbe, tokens, previous)
+        if self.ngrams is not None:
+            n = self.config.ngram
+            history = shifted(tokens, n) if cache is None else cache.history(tokens, positions, n)
+            x = x + self.ngrams(history)
         if self.wpe is not None:
             x = x + self.wpe(positions)  # (B, T, C) + (T, C) or (B, T, C)
         if self.config.position is Position.sinusoidal:

@@ -6,6 +6,7 @@ The letters of the shapes are explained in attention.py.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class KVCache:
         self.keys, self.values = (
             [torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(config.n_layer)] for _ in "kv"
         )
-        # The tokens themselves (B, size), for embeddings of pairs.
+        # The tokens themselves (B, size), for embeddings of n-grams.
         self.tokens = torch.zeros((batch_size, size), device=like.device, dtype=torch.int64)
         self.size = size
         self.lengths = [0] * batch_size  # tokens held by each sequence
@@ -61,11 +62,12 @@ class KVCache:
                 held[rows, :, positions] = new.transpose(1, 2).to(held.dtype)  # (B, T, K, D)
         return self.keys[layer][:, :, :end].to(k.dtype), self.values[layer][:, :, :end].to(v.dtype)
 
-    def previous(self, tokens: Int[Tensor, "B T"], positions: Positions) -> Int[Tensor, "B T"]:
-        """Hold the new tokens; return the token before each of them, -1 where there is none."""
+    def history(self, tokens: Int[Tensor, "B T"], positions: Positions, n: int) -> Int[Tensor, "B T n"]:
+        """Hold the new tokens; return each of them and the n - 1 before it, -1 where there is none."""
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]  # (B, 1), broadcast with (T,) and (B, T)
         self.tokens[rows, positions] = tokens
-        return self.tokens[rows, (positions - 1).clamp(min=0)].where(positions > 0, -1)
+        places = positions[..., None] - torch.arange(n, device=tokens.device)  # (..., T, n)
+        return self.tokens[rows[..., None], places.clamp(min=0)].where(places >= 0, -1)
 
     def advance(self, n_tokens: int) -> None:
         """Count n_tokens more in every sequence."""
@@ -85,3 +87,9 @@ class KVCache:
         self.tokens[rows, :end] = other.tokens[:, :end]
         for row, length in zip(rows, other.lengths, strict=True):
             self.lengths[row] = length
+
+
+def shifted(tokens: Int[Tensor, "B T"], n: int) -> Int[Tensor, "B T n"]:
+    """Each token and the n - 1 before it, -1 where there is none: `history` without a cache."""
+    padded = F.pad(tokens, (n - 1, 0), value=-1)  # (B, n - 1 + T)
+    return padded.unfold(1, n, 1).flip(-1)

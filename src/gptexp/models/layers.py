@@ -14,6 +14,8 @@ from gptexp.models.kernels.dropout import dropout
 
 EPS = 1e-5  # GPT-2's; in LayerNorm and RMSNorm
 
+HASH_FACTOR, HASH_PRIME = 1_000_003, 2**31 - 1  # a polynomial hash, whose products stay below 2^52
+
 
 def require_length(length: int, block_size: int) -> None:
     """Raise ValueError if there are more tokens than the context holds."""
@@ -84,21 +86,29 @@ class FeedForward(nn.Module):
         return out
 
 
-def bigram_vectors(
-    table: nn.Embedding, tokens: Int[Tensor, "B T"], previous: Int[Tensor, "B T"]
-) -> Float[Tensor, "B T C"]:
-    """The row of each token and the one before it; zeros where `previous` is -1 (modded-nanogpt, record 62)."""
-    vectors: Tensor = table(pair_number(previous, tokens) % table.num_embeddings)  # (B, T, C)
-    return vectors * (previous >= 0)[..., None].to(vectors.dtype)
+class NgramEmbeddings(nn.Module):
+    """Embeddings of the tokens' last 2, 3 … n tokens, (B, T, n) -> (B, T, C) (arXiv 2501.16975, section 3.1).
 
-
-def pair_number(a: Int[Tensor, "*shape"], b: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """The number of the pair (a, b): below n^2 exactly if both are below n (Szudzik's pairing function).
-
-    It does not depend on the size of the vocabulary. Tokens of small numbers, which are frequent in byte-pair
-    encodings, share no row of a smaller table with each other.
+    Each length has a table, whose rows are shared by a hash.
     """
-    return torch.where(a < b, b * b + a, a * a + a + b)
+
+    def __init__(self, n: int, rows: int, n_embd: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.tables = nn.ModuleList(nn.Embedding(rows, n_embd) for _ in range(2, n + 1))
+
+    def forward(self, history: Int[Tensor, "B T n"]) -> Float[Tensor, "B T C"]:
+        """The sum of all lengths; a length that reaches before the text adds nothing.
+
+        history: each token, the one before it …; -1 where there is none.
+        """
+        total = torch.zeros((), device=history.device)
+        key = history[..., 0]  # (B, T)
+        for table, token in zip(self.tables, history.unbind(-1)[1:], strict=True):
+            key = (key * HASH_FACTOR + token + 1) % HASH_PRIME
+            vectors = table(key % self.rows)  # (B, T, C)
+            total = total + vectors * (token >= 0)[..., None].to(vectors.dtype)
+        return total
 
 
 def sinusoidal_table(

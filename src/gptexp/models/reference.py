@@ -61,13 +61,15 @@ def require_gpt(config: ModelConfig) -> GPTConfig:
 
 
 def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidden:
-    """Token vectors, plus those of pairs of tokens and of learned or sinusoidal positions."""
+    """Token vectors, plus those of n-grams and of learned or sinusoidal positions."""
     x: np.ndarray = w["transformer.wte.weight"][tokens]  # (V, C) -> (T, C)
-    if config.bigram_rows:
-        for t in range(1, len(tokens)):
-            a, b = int(tokens[t - 1]), int(tokens[t])
-            pair = b * b + a if a < b else a * a + a + b
-            x[t] += w["transformer.wbe.weight"][pair % config.bigram_rows]
+    for n in range(2, config.ngram + 1):
+        table = w[f"transformer.ngrams.tables.{n - 2}.weight"]
+        for t in range(n - 1, len(tokens)):
+            key, *earlier = tokens[t + 1 - n : t + 1].tolist()[::-1]  # the newest token first
+            for token in earlier:
+                key = (key * 1_000_003 + token + 1) % (2**31 - 1)
+            x[t] += table[key % config.ngram_rows]
     if config.position is Position.learned:
         x = x + w["transformer.wpe.weight"][: len(tokens)]
     if config.position is Position.sinusoidal:
