@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from gptexp.machine.lightning import _lazy
+from gptexp.machine.lightning import _disable, _lazy
 
 pytest.importorskip("matplotlib")
 
@@ -81,3 +82,54 @@ def test_a_lazy_module_is_executed_at_the_first_missing_name(tmp_path: Path, mon
 def test_a_lazy_module_that_is_not_installed_is_named() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         _lazy("no_such_module")
+
+
+HEAVY = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy")
+
+
+def test_a_run_imports_no_compiler_and_leaves_torch_complete(tmp_path: Path) -> None:
+    """Placeholders of torch._dynamo must behave as its own names do, once somebody imports it."""
+    train = ["train", "optimizer=muon", "model=bigram", "trainer.max_steps=1", "data.val_bytes=512"]
+    code = f"""
+import sys
+sys.argv = {[*train, "model.block_size=8", "callbacks.samples.tokens=0", f"hydra.run.dir={tmp_path}"]!r}
+sys.argv[1] = "optimizer=adamw"
+from gptexp.commands.train import run
+run()
+print([name for name in {HEAVY} if name in sys.modules])
+import torch
+from torch import nn
+import lightning.fabric.wrappers as wrappers
+from lightning.pytorch.utilities.compile import from_compiled, to_uncompiled
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+import lightning.pytorch as pl
+print(isinstance(nn.Linear(2, 2), wrappers.OptimizedModule), "torch._dynamo" in sys.modules)
+compiled = torch.compile(pl.LightningModule(), backend="eager")
+print(isinstance(compiled, wrappers.OptimizedModule), isinstance(nn.Linear(2, 2), wrappers.OptimizedModule))
+print(issubclass(type(compiled), wrappers.OptimizedModule), type(to_uncompiled(from_compiled(compiled))).__name__)
+print(wrappers._unwrap_compiled(compiled)[0] is compiled._orig_mod, torch._dynamo is sys.modules["torch._dynamo"])
+"""
+    *_, heavy, before, during, kind, after = output_of(code)
+    assert heavy == "[]"
+    assert before == "False False"
+    assert during == "True False"
+    assert kind == "True LightningModule"
+    assert after == "True True"
+
+
+def test_a_function_that_is_not_compiled_runs_outside_of_compiled_code() -> None:
+    found: list[bool] = []
+
+    @_disable
+    def outside(x: torch.Tensor) -> None:
+        found.append(torch.compiler.is_compiling())
+
+    def compiled(x: torch.Tensor) -> torch.Tensor:
+        y = x + 1
+        outside(y)
+        return y * 2
+
+    outside(torch.ones(2))
+    assert torch.compile(compiled, backend="eager")(torch.ones(2)).tolist() == [4.0, 4.0]
+    assert found == [False, False]
+    assert outside.__name__ == "outside"

@@ -1,21 +1,30 @@
-"""`pl`: Lightning with a lazy import of torchmetrics. Every module of gptexp imports `pl` from here.
+"""`pl`: Lightning without what a plain run does not need. Every module of gptexp imports `pl` from here.
 
 lightning.pytorch needs two classes of torchmetrics. All of torchmetrics imports matplotlib, scipy and transformers if
 they are installed, which takes several seconds. So two of its modules are executed at the first access: the package and
 its module for plots. Other code in the same process can still import all of torchmetrics.
+
+Lightning also imports torch._dynamo, with sympy and a thousand modules in all, for a class and a decorator. They are
+replaced by two that wait for its import. Afterwards sys.modules is as if Lightning had not asked for torch._dynamo.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 PACKAGE, PLOT = "torchmetrics", "torchmetrics.utilities.plot"
+DYNAMO = "torch._dynamo"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Lazy(ModuleType):
@@ -84,14 +93,69 @@ def _import_two_classes() -> None:
     torchmetrics.utilities.plot = plot  # as an import does
 
 
+# Placeholders for names of torch._dynamo. Before its import nothing is compiled, and afterwards they pass on to it.
+
+
+def _imported_dynamo() -> Any:
+    module = sys.modules.get(DYNAMO)
+    return None if isinstance(module, _Lazy) else module
+
+
+class _IsCompiled(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return (dynamo := _imported_dynamo()) is not None and isinstance(value, dynamo.OptimizedModule)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return (dynamo := _imported_dynamo()) is not None and issubclass(subclass, dynamo.OptimizedModule)
+
+
+class _Compiled(metaclass=_IsCompiled):
+    """A module that torch.compile has returned."""
+
+
+def _disable(function: Callable[P, T], recursive: bool = True, *, reason: str | None = None) -> Callable[P, T]:
+    """Return the function for calls outside of compiled code, as torch._dynamo.disable does."""
+    disabled: list[Callable[P, T]] = []
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not disabled and (dynamo := _imported_dynamo()) is not None:
+            disabled.append(dynamo.disable(function, recursive, reason=reason))
+        return (disabled[0] if disabled else function)(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def _delayed_dynamo() -> Iterator[None]:
+    """Provide what Lightning's modules take from torch._dynamo; any other name is a reason to import it."""
+    if DYNAMO in sys.modules:
+        yield
+        return
+    import torch
+
+    module = _lazy(DYNAMO, torch.__path__)
+    vars(module).update(OptimizedModule=_Compiled, disable=_disable)
+    try:
+        yield
+    finally:
+        if isinstance(module, _Lazy):
+            del sys.modules[DYNAMO]
+
+
+def _forget(package: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
 if PACKAGE not in sys.modules:
     try:
         _import_two_classes()
     except ImportError:  # a version with another structure is imported in full
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-            del sys.modules[name]
+        _forget(PACKAGE)
 
-import lightning.pytorch as pl  # noqa: E402
+with _delayed_dynamo():
+    import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment  # noqa: E402
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: E402
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment  # noqa: E402

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gptexp.config.finetune import FinetuneConfig
 from gptexp.config.kinds import implementation
@@ -18,6 +19,7 @@ from gptexp.util.seeds import seed_generator
 from gptexp.util.text import first_line
 
 MAX_N_EMBD = 2**16  # n_embd of a checkpoint that is always tried on the meta device, to name the tensor that differs
+DRAWS = ("normal_", "trunc_normal_", "uniform_")  # methods of tensors and functions of torch.nn.init
 MAX_BLOCK_SIZE = 2**20  # of a checkpoint: without learned positions, no tensor has a side of this length
 
 Make = Callable[[], nn.Module]  # builds a model; its initial weights are torch's next random numbers
@@ -76,7 +78,7 @@ def build_on_meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Mo
         ValueError: adapters that the model does not support, or a size beyond torch's limits; source: what it names.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDraws():
             model = make()
             adapt(model, finetune)
     except (RuntimeError, OverflowError, TypeError) as error:
@@ -85,6 +87,17 @@ def build_on_meta(make: Make, finetune: FinetuneConfig, source: object) -> nn.Mo
         why = first_line(error)
         raise ValueError(f"{source}: is larger than any tensor can be ({why}); give smaller sizes") from None
     return model
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out random draws into tensors without memory, for which torch imports torch._dynamo (seconds)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if getattr(func, "__name__", "") in DRAWS and isinstance(tensor, Tensor) and tensor.device.type == "meta":
+            return tensor
+        return func(*args, **kwargs)
 
 
 def require_stored(config: ModelConfig, stored: Mapping[str, Tensor], source: object) -> None:

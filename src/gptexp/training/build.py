@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -222,7 +223,10 @@ def _compile(lit: LitGPT, config: Config, wanted: bool) -> None:
     On a CPU, compiled code sums the gradients of an embedding in an order that depends on thread timing, unless
     deterministic algorithms are requested. Without compilation the order is fixed.
     """
-    torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
+    if wanted or "torch._inductor" in sys.modules:  # an earlier job of this process may have compiled
+        torch.use_deterministic_algorithms(wanted and hardware.accelerator_of(config) == "cpu", warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("default")  # does not import torch._inductor, which takes seconds
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow; for debugging
     if wanted:
         torch.compiler.reset()  # otherwise an earlier job of this process makes the shapes of this one dynamic

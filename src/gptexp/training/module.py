@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from gptexp.config import Config
 from gptexp.config.schedule import lr_multiplier
 from gptexp.data.batches import Batch, BatchPlan
+from gptexp.machine.sharding import is_sharded
 from gptexp.objectives import Objective, Score
 from gptexp.training.loop import QuickModule
 from gptexp.training.nonfinite import Watch, require_finite
@@ -116,7 +116,7 @@ class LitGPT(QuickModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         limit = self.config.trainer.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), float("inf") if limit is None else limit)
-        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.grad_norm = norm.full_tensor() if is_sharded(norm) else norm
         if self.trainer.precision != "16-mixed":  # there the scaler skips overflowing steps
             loss = torch.as_tensor(self._loss_sum) if self.plan.world_size == 1 else None
             self.watch.step(optimizer, self.grad_norm, loss, self.step + 1)

@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from gptexp.machine.sharding import is_sharded, placed_like
+from gptexp.training.eager import EagerOptimizer
 from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised, polar_express
 
 ROW_AVERAGE = "row_square_avg"  # the state of NorMuon, (A,)
 NORMUON_EPS = 1e-8
 
 
-class BatchedMuon(torch.optim.Muon):
+class BatchedMuon(EagerOptimizer, torch.optim.Muon):
     """Muon (Jordan et al. 2024) with the update sizes of arXiv 2502.16982; settings and state as in torch.
 
     found_inf: a flag on the device, as in fused AdamW; if it is not 0, the weights do not change.
@@ -53,7 +54,7 @@ class BatchedMuon(torch.optim.Muon):
             directions = self._with_equal_rows(directions, matrices, group)
         flag = self.found_inf
         for matrix, direction in zip(matrices, directions, strict=True):
-            local, direction = _local(matrix), _local(_placed_like(direction, matrix))
+            local, direction = _local(matrix), _local(placed_like(direction, matrix))
             before = local if flag is None else local.clone()
             local.mul_(_kept(local, direction, group))
             local.add_(direction, alpha=-size * group["lr"])
@@ -126,16 +127,9 @@ def _size(shape: Sequence[int]) -> float:
 
 
 def _whole(matrix: Tensor) -> Tensor:
-    return matrix.full_tensor() if isinstance(matrix, DTensor) else matrix
+    return matrix.full_tensor() if is_sharded(matrix) else matrix
 
 
 def _local(matrix: Tensor) -> Tensor:
     """Return this rank's part, which shares the matrix's memory."""
-    return matrix.to_local() if isinstance(matrix, DTensor) else matrix
-
-
-def _placed_like(whole: Tensor, matrix: Tensor) -> Tensor:
-    """Return this rank's part of a matrix that every rank has; nothing is sent."""
-    if not isinstance(matrix, DTensor):
-        return whole
-    return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
+    return matrix.to_local() if is_sharded(matrix) else matrix

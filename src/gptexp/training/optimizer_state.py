@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from gptexp.machine.sharding import is_sharded, placed_like
 from gptexp.training.muon import ROW_AVERAGE
 from gptexp.training.optimizers import MuonWithAdamW, named_parameters
 
@@ -58,7 +58,7 @@ def _managed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
 def _whole(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    whole = value.full_tensor() if is_sharded(value) else value
     return whole.detach().to("cpu", copy=True)
 
 
@@ -70,10 +70,7 @@ def _placed(key: str, value: Any, parameter: nn.Parameter, group: dict[str, Any]
         on_device = group.get("fused") or group.get("capturable")
         return value.to(parameter.device if on_device else "cpu", copy=True)
     value = value.to(parameter.device, copy=True)
-    if isinstance(parameter.data, DTensor) and value.shape == parameter.shape:
-        # Every process has the whole value; nothing is sent.
-        return distribute_tensor(value, parameter.data.device_mesh, parameter.data.placements, src_data_rank=None)
-    return value
+    return placed_like(value, parameter.data) if value.shape == parameter.shape else value
 
 
 def _require_same_names(expected: set[str], found: set[str]) -> None:

@@ -13,6 +13,7 @@ from gptexp.config.kinds import implementation
 from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig, Orthogonalization
 from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
+from gptexp.training.eager import EagerAdamW, EagerOptimizer
 from gptexp.training.muon import BatchedMuon
 
 Named = tuple[str, nn.Parameter]
@@ -93,7 +94,7 @@ def muon_with_adamw(parameters: Parameters, config: MuonConfig, lr: float) -> to
     return MuonWithAdamW(_muon(groups, config, lr), _adamw(rest, config, lr, parameters))
 
 
-class MuonWithAdamW(torch.optim.Optimizer):
+class MuonWithAdamW(EagerOptimizer):
     """Two optimizers as one: one list of groups, one state, one step.
 
     Both parts share this optimizer's group dictionaries and state, so a learning rate set here applies to them,
@@ -223,7 +224,7 @@ def _adamw(named: list[Named], config: AdamWConfig, lr: float, parameters: Param
         ]
     betas = (config.beta1, config.beta2)
     kernel = True if parameters.fused else None  # None: torch may still take foreach
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
+    return EagerAdamW(groups, lr=lr, betas=betas, eps=config.eps, fused=kernel)
 
 
 def _rates(named: list[Named], config: AdamWConfig, parameters: Parameters) -> dict[nn.Parameter, float]:
