@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
 from gptexp.models.kernels.attention import Mask, attention_by_products, attention_fused
 from gptexp.models.kernels.choice import ModuleWithKernels
+from gptexp.models.kernels.norm import rms_norm
 from gptexp.models.kv_cache import KVCache, Positions
 from gptexp.models.layers import position_angles
 
@@ -96,7 +96,7 @@ class CausalSelfAttention(ModuleWithKernels):
         heads = torch.unflatten(qkv, -1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H + 2K, D) -> (B, H + 2K, T, D)
         q, k, v = torch.split(heads, [self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
         if self.qk_norm:  # bounds the attention scores; without gains (arXiv 2302.05442 uses LayerNorm here)
-            q, k = (F.rms_norm(t, (self.head_dim,), eps=1e-6) for t in (q, k))
+            q, k = (rms_norm(t, None, eps=1e-6) for t in (q, k))
         if self.query_scale != 1:
             q = q * self.query_scale  # of muP
         return q, k, v

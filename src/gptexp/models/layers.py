@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gptexp.config.model import Activation, GPTConfig, Norm
 from gptexp.models.kernels.dropout import dropout
+from gptexp.models.kernels.norm import RMSNorm
 
 EPS = 1e-5  # GPT-2's; in LayerNorm and RMSNorm
 
@@ -42,7 +43,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
     if config.norm is Norm.layernorm:
         return nn.LayerNorm(config.n_embd, eps=EPS, bias=config.bias)
     if config.norm is Norm.rmsnorm:
-        return nn.RMSNorm(config.n_embd, eps=EPS)
+        return RMSNorm(config.n_embd, eps=EPS)
     return nn.Identity()
 
 
