@@ -102,7 +102,7 @@ class CausalSelfAttention(ModuleWithKernels):
         return q, k, v
 
     def value_embedding(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B K T D"]:
-        """The value embedding of each token (arXiv 2410.17897, section 4.1), times the gate of each head.
+        """The value embedding of each token (arXiv 2410.17897), times the gate of each head.
 
         A gate is 2 * sigmoid(linear) of the first GATE_CHANNELS channels of x (nanochat, gpt.py).
         """
