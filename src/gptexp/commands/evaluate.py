@@ -66,8 +66,8 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     """Score a part of the corpus that the settings of the run name."""
     path = find_checkpoint(arguments.run, arguments.logs)
 
-    from gptexp.data.prepare import prepare
-    from gptexp.evaluation.scoring import score_tokens
+    from gptexp.data.mixture import prepare_texts
+    from gptexp.evaluation.scoring import score_texts, total
 
     checkpoint, model, tokenizer = _loaded(path)
     if not checkpoint.config.get("data"):  # Hugging Face's format: weights without a corpus
@@ -75,18 +75,14 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     checkpoint.require_installed(arguments.run, data=kinds_in(checkpoint.config).get("data"))
     corpus = from_plain("data", checkpoint.config.get("data"))
     _require_trusted(arguments, path, checkpoint.config["data"])
-    data = prepare(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
+    data = prepare_texts(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: the corpus has changed since the run was trained", file=sys.stderr)
     split = arguments.split or "val"
-    score = score_tokens(
-        model,
-        tokenizer,
-        data.val if split == "val" else data.train,
-        block_size=_block_size(checkpoint),
-        limit=arguments.max_tokens,
-        batch=arguments.batch_size,
-    )
+    sizes = {"limit": arguments.max_tokens, "batch": arguments.batch_size}
+    scores = score_texts(model, tokenizer, data, split, block_size=_block_size(checkpoint), **sizes)
+    score = total(scores.values())
+    parts = {name: one.bpb for name, one in scores.items() if name}
     result = {
         "split": split,
         "loss": score.loss,
@@ -97,11 +93,13 @@ def evaluate(arguments: argparse.Namespace) -> Found:
         "bytes": score.bytes,
         "text_sha256": data.text_sha256 if split == "val" and arguments.max_tokens is None else None,
         "step": checkpoint.step,
+        **({"bpb_of_parts": parts} if parts else {}),
     }
     line = (
         f"{split}/bpb {score.bpb:.4f} · {split}/loss {score.loss:.4f} · "
         f"perplexity {score.perplexity:,.2f} · {score.tokens:,} tokens · {score.bytes:,} bytes"
     )
+    line += "".join(f" · {split}/bpb/{name} {bpb:.4f}" for name, bpb in parts.items())
     return result, line
 
 

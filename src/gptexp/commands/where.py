@@ -36,6 +36,8 @@ def with_where(c: Comparison, arguments: argparse.Namespace) -> Comparison:
     """
     if PER_BYTE not in schema_of(c.runs[0]).metrics:
         raise NotComparable(f"--where: objective={objective_of(c.runs[0])} does not score the next token of a text")
+    if any(run.part_texts for run in c.runs):
+        raise NotComparable("--where: does not support data=mixture; compare runs of one text")
     others = [row for row in c.rows if row is not c.baseline and row.readings]
     if not others:
         raise NotComparable("--where: only one configuration; give the runs of at least two")

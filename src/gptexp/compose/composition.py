@@ -22,12 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 from gptexp.compose.hydra_versions import VERSION_BASE
 from gptexp.compose.inheritance import with_source
 from gptexp.compose.lengths import of_last_layer, removes_a_length
-from gptexp.compose.messages import check_groups, closest, explain, setting_names, type_error
+from gptexp.compose.messages import check_groups, closest, explain, kinds_with, setting_names, type_error
+from gptexp.compose.mixtures import as_plain_parts, complete_parts
 from gptexp.compose.overrides import one_of_each, quoted
 from gptexp.compose.presets import conf_dir
 from gptexp.compose.registry import groups, register_schemas, setting_types
-from gptexp.config import KINDS, Config, environment_variables
-from gptexp.config.conversion import message_of
+from gptexp.config import KINDS, Config, MixtureConfig, environment_variables
+from gptexp.config.conversion import corpora_of, message_of
 from gptexp.config.fingerprint import completed
 from gptexp.config.kinds import unknown
 from gptexp.config.override_syntax import key_of, parse
@@ -152,8 +153,13 @@ def _converted(composed: DictConfig) -> Config:
     _refuse_unknown_settings("", composed)
     groups = [name for name in environment_variables.GROUPS if name in composed]
     unresolved = {name: OmegaConf.to_container(composed[name].plugins) for name in groups}
+    mixes = OmegaConf.get_type(composed, "data") is MixtureConfig
+    if mixes:
+        complete_parts(composed)
     try:
         OmegaConf.resolve(composed)
+        if mixes:
+            composed.data.parts = as_plain_parts(composed.data.parts)
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
         for name, plugins in unresolved.items():
@@ -161,6 +167,8 @@ def _converted(composed: DictConfig) -> Config:
             group.plugins = environment_variables.keep_variables(plugins, group.plugins, f"{name}.plugins")
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(type_error(error) or message_of(error)) from None
+    if isinstance(config.data, MixtureConfig):
+        corpora_of(config.data)
     return config
 
 
@@ -171,6 +179,8 @@ def _refuse_unknown_settings(prefix: str, node: DictConfig) -> None:
     for key in map(str, node):
         child = node._get_node(key)
         if known is not None and key not in known:
+            if kinds := kinds_with(f"{prefix}{key}"):
+                raise ConfigError(f"{prefix}{key}: only {kinds} has it")
             raise ConfigError(f"{prefix}{key}={child}: no such setting; {closest(f'{prefix}{key}', setting_names())}")
         if isinstance(child, DictConfig) and is_dataclass(OmegaConf.get_type(child)):
             _refuse_unknown_settings(f"{prefix}{key}.", child)

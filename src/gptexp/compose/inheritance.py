@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from gptexp.compose import trust
+from gptexp.compose.mixtures import of_one_corpus
 from gptexp.config import KINDS, Config, ObjectiveConfig, TrainerConfig, require_safe_name
 from gptexp.config.conversion import from_plain, to_plain
 from gptexp.config.fingerprint import computing_plugins, flatten
@@ -205,9 +206,10 @@ def check_against_source(config: Config) -> None:
     source, wanted = _source_settings(run), to_plain(config)
     groups = [group for group in SOURCE_GROUPS[verb] if group not in ("callbacks", "logger")]
     for group in (*groups, *(("trainer",) if config.resume else ())):
-        for key in sorted({*source[group], *wanted[group]}):
-            old, new, setting = source[group].get(key), wanted[group].get(key), f"{group}.{key}"
-            if old != new and setting not in free:
+        stored, now = flatten(source[group]), flatten(wanted[group])
+        for key in sorted({*stored, *now}):
+            old, new, setting = stored.get(key), now.get(key), f"{group}.{key}"
+            if old != new and of_one_corpus(setting) not in free:
                 raise _fixed(f"{verb}={run}", setting, old, new)
     if config.resume and "callbacks" in source:
         # Callbacks that change the computation must stay; others can be added and removed.

@@ -55,7 +55,7 @@ def explain(overrides: list[str], error: Exception) -> str:
         if _failed_at(key, error):
             if parsed.is_delete():
                 return f"{override}: a setting can't be deleted; give it another value"
-            if kinds := _kinds_with(key):
+            if kinds := kinds_with(key):
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
@@ -87,7 +87,7 @@ def without_dashes(flag: str, following: str | None) -> str:
     return f"{flag}: a setting has no dashes; {meant}"
 
 
-def _kinds_with(key: str) -> str:
+def kinds_with(key: str) -> str:
     """Return the kinds of a group that have a setting, as in `a model of kind gpt`; empty if none has it."""
     group, _, name = key.rpartition(".")
     kinds = [kind for kind, schema in KINDS.get(group, {}).items() if name in {f.name for f in fields(schema)}]
@@ -103,11 +103,12 @@ def _of_another_kind(overrides: list[str], error: Exception) -> str | None:
     group, experiment = key.rpartition(".")[0], chosen.get("experiment")
     if experiment is None or group not in chosen or not isinstance(cause, ConfigKeyError):
         return None
-    return f"{group}={chosen[group]}: experiment={experiment} sets {key}, which only {_kinds_with(key)} has"
+    return f"{group}={chosen[group]}: experiment={experiment} sets {key}, which only {kinds_with(key)} has"
 
 
 def _known(key: str) -> bool:
-    return key in setting_names() or any(name.startswith(f"{key}.") for name in setting_names()) or ".plugins." in key
+    below = any(name.startswith(f"{key}.") for name in setting_names())
+    return key in setting_names() or below or ".plugins." in key or key.startswith("data.parts.")
 
 
 def setting_names() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Glob, ValueType
 from omegaconf import IntegerNode, StringNode
 
 from gptexp.compose.lengths import one_length
+from gptexp.compose.mixtures import of_one_corpus, of_part
 from gptexp.compose.registry import groups, setting_types
 from gptexp.config.override_syntax import key_of, parse, quote
 from gptexp.util.errors import ConfigError
@@ -26,6 +27,7 @@ def quoted(override: str, *, several: bool = False) -> str:
     break the grammar are quoted (哈利/*.txt, books[1].txt). Commas separate values, except in the path of an existing
     file and, if the command line is for one run, in a prompt.
     """
+    override = of_part(override)
     typed, separator, value = override.partition("=")
     name = typed.lstrip("+~")
     if not separator:
@@ -33,7 +35,7 @@ def quoted(override: str, *, several: bool = False) -> str:
     if name in _PLACES and value.startswith("~"):  # a shell expands it only at the start of a word
         value = str(user_path(value, name))
     override = f"{typed.replace(name, _ALIASES.get(name, name))}={value}"
-    kind = _FOLDERS.get(name) or setting_types().get(name)
+    kind = _FOLDERS.get(name) or setting_types().get(of_one_corpus(name))
     if not _has_values(override):
         return override
     is_path = kind is StringNode and "," in value and os.path.exists(value)  # noqa: PTH110

@@ -22,12 +22,16 @@ def is_in_logs(run: Path, logs: Path) -> bool:
 
 def from_network(data: Mapping[str, Any]) -> bool:
     """Return whether settings data.* name a data set that is downloaded."""
+    if any(map(from_network, _parts(data).values())):
+        return True
     dataset = data.get("dataset")
     return (dataset is not None and dataset not in FILE_FORMATS) or any("://" in str(value) for value in data.values())
 
 
 def is_local(data: Mapping[str, Any]) -> bool:
     """Return whether settings data.* name only files and folders below the current directory, or nothing."""
+    if not all(map(is_local, _parts(data).values())):
+        return False
     here = Path.cwd()
     own = data.get("kind") not in BUILT_IN["data"]  # a package's kind can name files in any setting
     for name in (*PLACES, *(name for name, value in data.items() if own and isinstance(value, str))):
@@ -39,6 +43,13 @@ def is_local(data: Mapping[str, Any]) -> bool:
         if not (here / value).resolve().is_relative_to(here):
             return False
     return not from_network(data)
+
+
+def _parts(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of the parts of a mixture. What is no group of settings is refused when it is opened."""
+    parts = data.get("parts")
+    found = parts.items() if isinstance(parts, Mapping) else ()
+    return {str(name): part for name, part in found if isinstance(part, Mapping)}
 
 
 def external_references(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -58,11 +69,13 @@ def _plugins(settings: Mapping[str, Any], group: str) -> Mapping[str, Any]:
     return plugins if isinstance(plugins, Mapping) else {}
 
 
-def data_text(data: Mapping[str, Any]) -> str:
+def data_text(data: Mapping[str, Any], prefix: str = "data") -> str:
     """Return the files or the data set that settings data.* name, for a message: data.kind=text data.path=/**."""
     own = data.get("kind") not in BUILT_IN["data"]
+    if parts := _parts(data):
+        return " ".join(data_text(part, f"{prefix}.parts.{typed_value(name)[:80]}") for name, part in parts.items())
     names = dict.fromkeys(["kind", "dataset", *PLACES, *(name for name in data if own and isinstance(data[name], str))])
-    return " ".join(f"data.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)
+    return " ".join(f"{prefix}.{name}={typed_value(data[name])[:80]}" for name in names if data.get(name) is not None)
 
 
 def needs_trust(settings: Mapping[str, Any], downloads: Path) -> list[str]:
@@ -72,7 +85,8 @@ def needs_trust(settings: Mapping[str, Any], downloads: Path) -> list[str]:
     """
     data = settings["data"]
     found = [] if is_local(data) else [data_text(data)]
-    if data.get("kind") == "shakespeare" and data.get("path") is None and not any(downloads.glob("*shakespeare*")):
+    downloaded = [part for part in (data, *_parts(data).values()) if part.get("kind") == "shakespeare"]
+    if any(p.get("path") is None for p in downloaded) and not any(downloads.glob("*shakespeare*")):
         found.append("data.kind=shakespeare, which is downloaded")
     for group, name in (("", "init_from"), ("tokenizer", "path")):
         value = (settings[group] if group else settings).get(name)

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field, fields
 from omegaconf import MISSING
 
 from gptexp.config.data import (
+    WEIGHTED,
     DataConfig,
+    Exhausted,
     HarryPotterConfig,
     HuggingFaceConfig,
     LabelledConfig,
+    MixtureConfig,
     PydocsConfig,
     PythonStdlibConfig,
     ShakespeareConfig,
@@ -77,10 +80,10 @@ from gptexp.config.training import (
 __all__ = [  # noqa: RUF022
     "Accelerator", "Activation", "AdamWConfig", "BPEConfig", "BigramConfig", "ByteConfig", "CallbacksConfig",
     "CharConfig", "CheckpointConfig", "ClassWeights", "ClassificationConfig", "Config", "CosineConfig",
-    "DataConfig", "FilesTokenizerConfig", "FinetuneConfig", "GPT2TokenizerConfig", "GPTConfig",
+    "DataConfig", "Exhausted", "FilesTokenizerConfig", "FinetuneConfig", "GPT2TokenizerConfig", "GPTConfig",
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
-    "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "ModelConfig", "MuonConfig", "Norm", "NormPosition",
-    "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position", "PydocsConfig",
+    "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "MixtureConfig", "ModelConfig", "MuonConfig", "Norm",
+    "NormPosition", "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position", "PydocsConfig",
     "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy",
     "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require",
     "require_at_least", "require_safe_name",
@@ -145,10 +148,10 @@ class Config:
         for name, plugin in self.callbacks.plugins.items():
             monitor = plugin.get("monitor") if isinstance(plugin, dict) else None
             require(
-                monitor is None or monitor in self.objective.metrics,
+                monitor is None or monitor in self.metrics,
                 f"callbacks.plugins.{name}.monitor",
                 monitor,
-                f"must be a metric of objective={self.objective.kind}: {', '.join(self.objective.metrics)}",
+                f"must be a metric of objective={self.objective.kind}: {', '.join(self.metrics)}",
             )
         if isinstance(self.model, GPTConfig) and self.model.parametrization is Parametrization.mup:
             remedy = "needs optimizer=adamw or optimizer=muon, because the rates depend on the kind of update"
@@ -195,6 +198,12 @@ class Config:
             f"{'device' if world_size == 1 else 'devices'}{' × block_size' if unit > 1 else ''}); "
             f"nearest: {nearest_multiples(total * unit, share * unit)}",
         )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that validation computes: those of the objective, then those of the parts of a mixture."""
+        parts = (WEIGHTED, *self.data.parts) if isinstance(self.data, MixtureConfig) else ()
+        return (*self.objective.metrics, *(f"{self.objective.best_by}/{name}" for name in parts))
 
     @property
     def windows_per_step(self) -> int:

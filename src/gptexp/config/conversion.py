@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from gptexp.config import KINDS
+from gptexp.config import KINDS, DataConfig, MixtureConfig
 from gptexp.config.environment_variables import interpolates
 from gptexp.config.fingerprint import WITHOUT_KINDS, completed
 from gptexp.config.kinds import unknown
@@ -39,6 +43,32 @@ def from_plain(group: str, plain: object) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), completed({group: plain})[group]))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{group}: {message_of(error)}") from None
+
+
+def corpora_of(mixture: MixtureConfig) -> dict[str, DataConfig]:
+    """Return the settings of each part of a mixture, and check them.
+
+    Raises:
+        ConfigError: naming an unknown kind, key or type of a part.
+    """
+    found = {}
+    for name, part in mixture.parts.items():
+        with errors_of_part(name):
+            found[name] = from_plain("data", {key: value for key, value in part.items() if key != "weight"})
+    return found
+
+
+@contextmanager
+def errors_of_part(name: str) -> Iterator[None]:
+    """Let errors about settings `data.…` of one corpus name those of a part of a mixture, `data.parts.NAME.…`."""
+    try:
+        yield
+    except ValueError as error:
+        settings = "|".join(sorted({field.name for schema in KINDS["data"].values() for field in fields(schema)}))
+        text = re.sub(rf"(?<![\w/.])data\.({settings})\b", rf"data.parts.{name}.\1", str(error).removeprefix("data: "))
+        text = re.sub(r"^data=", f"data.parts.{name}=", text)
+        kind = ConfigError if isinstance(error, ConfigError) else ValueError
+        raise kind(text if text.startswith("data.parts.") else f"data.parts.{name}: {text}") from None
 
 
 def message_of(error: BaseException) -> str:

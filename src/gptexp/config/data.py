@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import ClassVar
+from enum import Enum
+from typing import Any, ClassVar
 
 from omegaconf import II
 
 from gptexp.config.rules import nearest_multiples, require, require_at_least, require_encoding
 
 DEFAULT_WINDOWS = 12  # windows per optimizer step if no batch size is given
+SMALLEST_SHARE = 1e-5  # of a part of a mixture
+NESTED = "a mixture can't be a part of a mixture; name its parts"
+WEIGHTED = "weighted"  # the end of the name of a metric that is averaged over the parts by their weights
+OF_ALL_PARTS = ("global_batch_size", "global_batch_tokens", "micro_batch_size", "num_workers")  # not of one part
+
+Exhausted = Enum("Exhausted", ["repeat", "stop"])
+
 FILE_FORMATS = ("text", "json", "csv", "parquet")  # values of data.dataset that read local files
 
 
@@ -231,3 +241,44 @@ class LabelledConfig(DataConfig):
         require_encoding("data.encoding", self.encoding)
         require(self.encoding == "utf-8" or bool(self.path), "data.encoding", self.encoding, "requires data.path")
         require(0 <= self.split_seed < 2**63, "data.split_seed", self.split_seed, "must be a whole number from 0")
+
+
+def require_part_name(name: str) -> None:
+    """Refuse the name of a part of a mixture that can't be part of a metric's name."""
+    holds = re.fullmatch(r"[A-Za-z_]\w{0,39}", name, re.ASCII) is not None and name != WEIGHTED
+    remedy = f"must be letters, digits and underscores, at most 40, and not {WEIGHTED}"
+    require(holds, "data.parts", name, remedy)
+
+
+@dataclass(kw_only=True, slots=True)
+class MixtureConfig(DataConfig):
+    """Several corpora, each with a weight. Windows of all of them are in every step, in proportion to the weights."""
+
+    implementation: ClassVar[str] = "gptexp.data.corpora.mixture:MixtureCorpus"
+    kind: str = "mixture"
+    parts: dict[str, Any] = field(default_factory=dict)
+    """The corpora by name: data.parts.NAME=OPTION of data, data.parts.NAME.weight=2 and the settings of that kind."""
+    exhausted: Exhausted = Exhausted.repeat
+    """What follows when all windows of a part have been used. repeat: they are used again; stop: the run ends."""
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        example = "must name at least two corpora, for example data.parts.books=shakespeare data.parts.code=pydocs"
+        require(len(self.parts) > 1, "data.parts", ",".join(self.parts), example)
+        self.parts = dict(sorted(self.parts.items()))
+        for name, part in self.parts.items():
+            require_part_name(name)
+            require(isinstance(part, dict), f"data.parts.{name}", part, "must be the settings of a corpus")
+            weight, kind = part.get("weight"), part.get("kind")
+            require(kind != self.kind, f"data.parts.{name}", kind, NESTED)
+            holds = type(weight) in (int, float) and math.isfinite(weight) and weight > 0
+            require(holds, f"data.parts.{name}.weight", weight, "must be a number above 0")
+        least = min(self.parts, key=lambda name: self.weights[name])
+        share = self.weights[least] / math.fsum(self.weights.values())
+        remedy = f"gives a share of {share:.1e}, and no share may be below {SMALLEST_SHARE:g}; leave the part out"
+        require(share >= SMALLEST_SHARE, f"data.parts.{least}.weight", self.weights[least], remedy)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each part, in the order of the names."""
+        return {name: float(part["weight"]) for name, part in self.parts.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from gptexp.config.data import DataConfig, LabelledConfig
+from gptexp.config.data import DataConfig, LabelledConfig, MixtureConfig
 from gptexp.config.model import ModelConfig
 from gptexp.config.rules import require, require_at_least
 
@@ -47,10 +47,15 @@ class ObjectiveConfig:
 
     def check(self, model: ModelConfig, data: DataConfig) -> None:
         """Refuse settings of other groups that this objective does not support."""
+        given = dict[str, object]()
         if isinstance(data, LabelledConfig):
-            for name in ("val_path", "val_split"):
-                remedy = f"objective={self.kind} validates on the end of the training texts; leave it out"
-                require(not getattr(data, name), f"data.{name}", getattr(data, name), remedy)
+            given = {"data.val_path": data.val_path, "data.val_split": data.val_split}
+        if isinstance(data, MixtureConfig):
+            of = {f"data.parts.{name}": part for name, part in data.parts.items()}
+            given = {f"{name}.{key}": part.get(key) for name, part in of.items() for key in ("val_path", "val_split")}
+        remedy = f"objective={self.kind} validates on the end of the training texts; leave it out"
+        for setting, value in given.items():
+            require(not value, setting, value, remedy)
 
 
 @dataclass(kw_only=True, slots=True)

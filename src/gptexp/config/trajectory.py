@@ -82,6 +82,8 @@ def trajectory(settings: Mapping[str, Any], steps: int) -> Trajectory | None:
     others = any(key.endswith("._target_") and value != EARLY_STOPPING for key, value in plugins.items())
     if others or flat.get("trainer.max_time") is not None or flat.get("trainer.digests"):
         return None
+    if flat.get("data.exhausted") == "stop":  # the text may end the run before its length does
+        return None
     kept = {
         key: value
         for key, value in settings_that_matter(settings, also=ALSO).items()

@@ -7,6 +7,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gptexp.config import Config, Recompute
 from gptexp.config.model import GPTConfig, ValueEmbeddings
-from gptexp.data.order import WindowOrder, val_windows
+from gptexp.data.order import val_windows
 from gptexp.data.shards import TokenStore
 from gptexp.machine import slurm
 from gptexp.models.losses import IGNORED
@@ -22,6 +23,21 @@ from gptexp.util.signals import ENDING
 
 # Tensors of int64: the tokens (B, T) and those that the objective needs, here the targets (B, T).
 Batch = tuple[torch.Tensor, ...]
+
+
+class Tokens(Protocol):
+    """Training tokens. windows: as `TokenStore.windows`."""
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray: ...
+
+
+class Order(Protocol):
+    """The starts of the training windows by sample. starts: as `WindowOrder.starts`."""
+
+    block_size: int
+    seed: int
+
+    def starts(self, first: int, count: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class MicroBatches(ABC, Dataset[Batch]):
 class TrainBatches(MicroBatches):
     """Windows of a text, and as targets the same windows one token further."""
 
-    def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, **which: int) -> None:
+    def __init__(self, store: Tokens, order: Order, plan: BatchPlan, **which: int) -> None:
         super().__init__(plan, **which)
         self.store, self.order = store, order
 

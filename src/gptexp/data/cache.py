@@ -56,7 +56,7 @@ def open_or_make(
     name = f"{data.kind}-{tokenizer.kind}-{request_digest(source, tokenizer)[:12]}"
     folder = _find(cache, data, tokenizer, source) or cache / name
     if not (folder / manifest.FILE).exists():
-        with _lock(folder):
+        with lock(folder):
             if not (folder / manifest.FILE).exists():
                 print(f"preparing {data.kind} with {tokenizer.kind}: tokens go to {folder}", file=sys.stderr)
                 make(folder)
@@ -75,15 +75,15 @@ def _find(cache: Path, data: DataConfig, tokenizer: TokenizerConfig | Tokenizer,
     return None
 
 
-def _lock(folder: Path) -> AbstractContextManager[object]:
+def lock(folder: Path) -> AbstractContextManager[object]:
     """Acquire the lock beside the folder; print a notice if another process holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    file = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
-        return lock.acquire(timeout=0.5)
+        return file.acquire(timeout=0.5)
     except Timeout:
         print(f"waiting for another process that prepares {folder.name}", file=sys.stderr)
-        return lock.acquire()
+        return file.acquire()
 
 
 def read_manifest(folder: Path, source: str, *columns: str) -> Manifest:

@@ -62,8 +62,8 @@ class LabelledData:
     folder: Path
 
     @property
-    def train_tokens(self) -> int:
-        return len(self.train.tokens)
+    def bytes_per_token(self) -> float:
+        return self.train_text_bytes / len(self.train.tokens)
 
     @property
     def facts(self) -> LabelFacts:

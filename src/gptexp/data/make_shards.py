@@ -55,6 +55,24 @@ def make_shards(folder: Path, request: Request) -> None:
         _shard_text(folder, request)
 
 
+def train_text(corpus: CorpusBase, data: DataConfig) -> Iterator[str]:
+    """Yield the training part of a corpus in pieces, to train a tokenizer on."""
+    if isinstance(corpus, StreamBase):
+        yield from (piece.text for piece in _stream_text(corpus, data) if not piece.val)
+    else:
+        yield from _first_characters(corpus, int(sum(map(len, whole_text(corpus, data))) * data.train_fraction))
+
+
+def whole_text(corpus: CorpusBase, data: DataConfig) -> Iterator[str]:
+    """Yield both parts of a corpus in pieces."""
+    stream = isinstance(corpus, StreamBase)
+    yield from (p.text for p in _stream_text(corpus, data)) if stream else (text for _, text in corpus.pieces())
+
+
+def _first_characters(corpus: CorpusBase, count: int) -> Iterator[str]:
+    return (piece.text for piece in by_characters(corpus, count, 0))
+
+
 def _shard_text(folder: Path, request: Request) -> None:
     """A corpus with an end: its characters are counted, and the last ones are validation."""
     _start_over(folder)
@@ -62,8 +80,7 @@ def _shard_text(folder: Path, request: Request) -> None:
     total = sum(len(text) for _, text in corpus.pieces())
     n_train = int(total * data.train_fraction)
     if not isinstance(tokenizer, Tokenizer):
-        train_text = (piece.text for piece in by_characters(corpus, n_train, 0))
-        tokenizer = train_tokenizer(tokenizer, train_text, (text for _, text in corpus.pieces()))
+        tokenizer = train_tokenizer(tokenizer, _first_characters(corpus, n_train), whole_text(corpus, data))
     train, val = _writers(folder, data, tokenizer)
     batches = tokenize_pieces(by_characters(corpus, n_train, data.val_bytes), tokenizer, train, val)
     with train.writer, val.writer, _progress_bar(batches, total, request.progress) as advancing:
@@ -110,13 +127,12 @@ def _stream_tokenizer(folder: Path, request: Request, corpus: StreamBase, resume
     _start_over(folder)
     tokenizer, data = request.tokenizer, request.data
     if not isinstance(tokenizer, Tokenizer):
-        train_text = (piece.text for piece in _stream_text(corpus, data) if not piece.val)
-        tokenizer = train_tokenizer(tokenizer, train_text, (piece.text for piece in _stream_text(corpus, data)))
+        tokenizer = train_tokenizer(tokenizer, train_text(corpus, data), whole_text(corpus, data))
     write_tokenizer(folder, tokenizer)
     return tokenizer
 
 
-def _stream_text(corpus: StreamBase, data: DataConfig) -> Iterator[Piece]:
+def _stream_text(corpus: CorpusBase, data: DataConfig) -> Iterator[Piece]:
     """The text to train a tokenizer on: max_tokens characters, which are enough if each token is one character."""
     assert data.val_bytes is not None
     split = DocumentSplit(data.val_fraction, data.val_bytes)

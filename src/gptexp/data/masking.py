@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gptexp.data.batches import Batch, BatchPlan, MicroBatches, ScoredBatches
-from gptexp.data.order import WindowOrder
+from gptexp.data.batches import Batch, BatchPlan, MicroBatches, Order, ScoredBatches, Tokens
 from gptexp.data.shards import TokenStore
 from gptexp.models.losses import IGNORED
 
@@ -53,7 +52,7 @@ class Masking:
 class MaskedTrain(MicroBatches):
     """Training batches: tokens and targets (B, T), lengths (B,). The windows are those of language modelling."""
 
-    def __init__(self, store: TokenStore, order: WindowOrder, plan: BatchPlan, masking: Masking, **which: int) -> None:
+    def __init__(self, store: Tokens, order: Order, plan: BatchPlan, masking: Masking, **which: int) -> None:
         super().__init__(plan, **which)
         self.store, self.order, self.masking = store, order, masking
 

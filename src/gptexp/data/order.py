@@ -84,7 +84,7 @@ def _stretch(index: int, count: int, size: int, seed: int, epoch: int, n_tokens:
     return _chunk(index // CHUNK, size, seed, epoch, n_tokens)[start : start + count]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # the parts of a mixture take turns
 def _chunk(nth: int, size: int, seed: int, epoch: int, n_tokens: int) -> np.ndarray:
     """Return the nth CHUNK positions, all at once and cached, because a few of them cost as much."""
     keys, _ = _draws(seed, epoch, n_tokens)
@@ -133,7 +133,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return mixed
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _draws(seed: int, epoch: int, n_tokens: int) -> tuple[np.ndarray, int]:
     """Return the round keys, (_ROUNDS,) uint64, and the phase of an epoch."""
     words = np.random.SeedSequence((seed, epoch, _DOMAIN)).generate_state(_ROUNDS + 1, np.uint64)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptexp.config.data import DataConfig
+from gptexp.config.rules import require
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data import shards
 from gptexp.data.cache import data_fingerprint, digest, open_or_make, read_manifest, read_tokenizer
 from gptexp.data.corpora import CorpusBase, open_corpus
 from gptexp.data.make_shards import FORMAT, Request, make_shards
+from gptexp.data.order import WindowOrder
 from gptexp.data.prepared import DataFacts
 from gptexp.data.shards import TokenStore, token_dtype
 from gptexp.tokenizers import Tokenizer, needs_training, train_tokenizer
@@ -39,8 +41,16 @@ class TextData:
     folder: Path
 
     @property
-    def train_tokens(self) -> int:
-        return len(self.train)
+    def bytes_per_token(self) -> float:
+        return self.train_text_bytes / len(self.train)
+
+    def stores(self, split: str) -> dict[str, TokenStore]:
+        """Return the tokens of a split, train or val, under the empty name: this is not a mixture of parts."""
+        return {"": self.val if split == "val" else self.train}
+
+    def order(self, block_size: int, seed: int) -> WindowOrder:
+        """Return the order of the training windows."""
+        return WindowOrder(len(self.train), block_size, seed)
 
     @property
     def facts(self) -> DataFacts:
@@ -66,11 +76,12 @@ def prepare(
         ValueError: no text, too little text for block_size, a damaged shard.
         OSError: the disk is full.
     """
+    require(data.kind != "mixture", "data", data.kind, "has several corpora, and this needs one; give one of them")
     corpus = open_corpus(data, cache)
     corpus.check()
     if not isinstance(tokenizer, Tokenizer) and not needs_training(tokenizer):
         tokenizer = train_tokenizer(tokenizer)
-    source = _source(data, corpus)
+    source = source_of(data, corpus)
     request = Request(source=source, data=data, corpus=corpus, tokenizer=tokenizer, progress=progress)
     folder = open_or_make(cache, data, tokenizer, source, lambda folder: make_shards(folder, request))
     prepared = _open(folder, source)
@@ -78,7 +89,7 @@ def prepare(
     return prepared
 
 
-def _source(data: DataConfig, corpus: CorpusBase) -> str:
+def source_of(data: DataConfig, corpus: CorpusBase) -> str:
     """Fingerprint of the text and of all settings of the shards except the tokenizer."""
     settings = [data.kind, str(data.val_fraction), data.val_bytes, data.max_tokens, FORMAT, shards.SHARD_TOKENS]
     return digest([corpus.fingerprint(), *settings])

@@ -59,7 +59,7 @@ class PreparedData(Protocol):
 
     train, val: tokens of a text, or labelled texts. fingerprint: of the source, the settings of the split and the
     tokenizer, so that it does not depend on whether the tokenizer was trained here or loaded. text_sha256: of what
-    validation scores. train_text_bytes, val_text_bytes: UTF-8 bytes of the texts.
+    validation scores. val_text_bytes: UTF-8 bytes of its texts. bytes_per_token: of the training text.
     """
 
     @property
@@ -73,9 +73,7 @@ class PreparedData(Protocol):
     @property
     def text_sha256(self) -> str: ...
     @property
-    def train_tokens(self) -> int: ...
-    @property
-    def train_text_bytes(self) -> int: ...
+    def bytes_per_token(self) -> float: ...
     @property
     def val_text_bytes(self) -> int: ...
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gptexp.data.batches import Batch, ValBatches, scored
+from gptexp.data.mixture import Texts
 from gptexp.data.shards import TokenStore
 from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.models.losses import IGNORED
@@ -39,6 +40,29 @@ def score_tokens(
     nats = sum(float(batch) for batch in nats_by_batch(model, windows, "sum"))
     tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
     return Score(nats, tokens_scored, bytes_scored)
+
+
+def score_texts(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    data: Texts,
+    split: str,
+    *,
+    block_size: int,
+    limit: int | None = None,
+    batch: int | None = None,
+) -> dict[str, Score]:
+    """Score a split, train or val, of each part of a mixture by name; of a text under the empty name."""
+    return {
+        name: score_tokens(model, tokenizer, store, block_size=block_size, limit=limit, batch=batch)
+        for name, store in data.stores(split).items()
+    }
+
+
+def total(scores: Iterable[Score]) -> Score:
+    """Return the score of several texts as one, in which every byte counts equally."""
+    first, *others = scores
+    return sum(others, start=first)
 
 
 @torch.inference_mode()

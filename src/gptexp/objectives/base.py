@@ -14,7 +14,7 @@ from gptexp.config import Config
 from gptexp.config.model import ModelConfig
 from gptexp.config.tokenizer import TokenizerConfig
 from gptexp.data.batches import Batch, BatchPlan
-from gptexp.data.prepare import prepare
+from gptexp.data.mixture import prepare_texts
 from gptexp.data.prepared import DataFacts, PreparedData
 from gptexp.models.build import plain_model
 from gptexp.tokenizers import Tokenizer
@@ -82,7 +82,7 @@ class Objective(ABC, Generic[Data]):
 
         By default these are the tokens of a text. tokenizer: settings to make one, or a tokenizer.
         """
-        return prepare(config.data, tokenizer, cache, block_size=config.model.block_size)
+        return prepare_texts(config.data, tokenizer, cache, block_size=config.model.block_size)
 
     @abstractmethod
     def train_batches(
@@ -97,6 +97,10 @@ class Objective(ABC, Generic[Data]):
     def tokens_per_step(self, data: Data, config: Config, plan: BatchPlan) -> int:
         """Return the number of tokens that a step learns from, without padding."""
         return plan.windows * config.model.block_size
+
+    def used(self, config: Config, plan: BatchPlan, steps: int) -> dict[str, Any] | None:
+        """Return what so many steps use of each part of a mixture, as plain data; None without parts."""
+        return None
 
     @abstractmethod
     def describe(self, data: Data, config: Config, plan: BatchPlan, steps: int) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from gptexp.config import Config
 from gptexp.data.batches import Batch, BatchPlan, TrainBatches, ValBatches, scored
-from gptexp.data.order import WindowOrder
+from gptexp.data.mixture import Texts
 from gptexp.data.prepare import TextData
 from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives.base import Objective
@@ -92,9 +92,16 @@ class LanguageModelling(Objective[TextData]):
         return super().next_command(run, data) + (f' --prompt "{word[0][:12]}"' if word else "")
 
     def train_batches(
-        self, data: TextData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+        self,
+        data: Texts,
+        config: Config,
+        plan: BatchPlan,
+        *,
+        rank: int,
+        first_step: int,
+        last_step: int,
     ) -> TrainBatches:
-        order = WindowOrder(len(data.train), config.model.block_size, config.seed)
+        order = data.order(config.model.block_size, config.seed)
         return TrainBatches(data.train, order, plan, rank=rank, first_step=first_step, last_step=last_step)
 
     def val_batches(self, data: TextData, config: Config, plan: BatchPlan, *, rank: int) -> ValBatches:

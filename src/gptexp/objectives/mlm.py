@@ -17,7 +17,7 @@ from gptexp.config import Config
 from gptexp.config.model import ModelConfig
 from gptexp.data.batches import Batch, BatchPlan
 from gptexp.data.masking import MaskedTrain, MaskedVal, Masking
-from gptexp.data.order import WindowOrder
+from gptexp.data.mixture import Texts
 from gptexp.data.prepare import TextData
 from gptexp.models.build import plain_model
 from gptexp.models.losses import IGNORED, cross_entropy
@@ -75,9 +75,16 @@ class MaskedLanguageModelling(Objective[TextData]):
         return plain_model(config, self.vocab_size, causal=False)
 
     def train_batches(
-        self, data: TextData, config: Config, plan: BatchPlan, *, rank: int, first_step: int, last_step: int
+        self,
+        data: Texts,
+        config: Config,
+        plan: BatchPlan,
+        *,
+        rank: int,
+        first_step: int,
+        last_step: int,
     ) -> MaskedTrain:
-        order = WindowOrder(len(data.train), config.model.block_size, config.seed)
+        order = data.order(config.model.block_size, config.seed)
         return MaskedTrain(data.train, order, plan, self.masking, rank=rank, first_step=first_step, last_step=last_step)
 
     def val_batches(self, data: TextData, config: Config, plan: BatchPlan, *, rank: int) -> MaskedVal:

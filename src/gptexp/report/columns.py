@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gptexp.config.objective import HIGHER
 from gptexp.report import naming, statistics
 from gptexp.report.budget import TOLERANCE, duration
-from gptexp.report.comparable import schema_of
+from gptexp.report.comparable import base_of, schema_of
 from gptexp.report.comparison import Comparison, Row
 from gptexp.report.effects import Effect, Level
 from gptexp.report.statistics import Difference, Interval
@@ -28,7 +28,7 @@ def better_side(metric: str) -> str:
 
 def unit_of(c: Comparison) -> str:
     """Return the unit of the metric, or "" for a metric without one."""
-    return schema_of(c.runs[0]).units.get(c.metric, "")
+    return schema_of(c.runs[0]).units.get(base_of(c.metric), "")
 
 
 @dataclass(frozen=True)

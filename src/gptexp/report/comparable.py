@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gptexp.config import KINDS
+from gptexp.config.data import WEIGHTED
 from gptexp.config.fingerprint import matters, settings_that_matter
 from gptexp.config.objective import LMConfig, ObjectiveConfig
 from gptexp.report.reading import LeftOut, Run
@@ -17,7 +20,8 @@ from gptexp.report.validation_texts import by_text
 from gptexp.util.errors import RunError
 
 PER_BYTE = "val/bpb"
-PATHS = ("data.path", "data.val_path")
+PATHS = re.compile(r"data\.(parts\.\w+\.)?(val_)?path")
+WEIGHT = re.compile(r"data\.parts\.\w+\.weight")
 
 
 class NotComparable(RunError):
@@ -57,8 +61,11 @@ def comparable(
     why = f"another objective, where {metric} measures something else"
     kept = _keep_one(kept, objective_of, why, preferred, reasons)
     of_one_objective = kept
-    kept = _keep_one(kept, _text, "scored on another validation text", preferred, reasons)
-    if kept and metric in schema_of(kept[0]).per_token:
+    kept = _keep_one(kept, partial(_text, metric), "scored on another validation text", preferred, reasons)
+    if part_of(metric) == WEIGHTED:
+        why = f"other weights, by which {metric} is averaged; compare by --metric {base_of(metric)} or that of a part"
+        kept = _keep_one(kept, _shares, why, preferred, reasons)
+    if kept and base_of(metric) in schema_of(kept[0]).per_token:
         why = f"another tokenizer, and {metric} is an average per token; compare by --metric {PER_BYTE}"
         kept = _keep_one(kept, tokens_of, why, preferred, reasons)
     if len(before) > 1 and reasons and len({key_of(run.settings, also) for run in kept}) < 2:
@@ -89,8 +96,25 @@ def _without(run: Run, metric: str) -> str:
     return f"objective={objective_of(run)} has no {metric}; it has {', '.join(sorted(run.metrics))}"
 
 
-def _text(run: Run) -> Hashable:
-    return run.text_sha256
+def base_of(metric: str) -> str:
+    """Return the metric of which one is that of a part of a mixture: val/bpb for val/bpb/books."""
+    return "/".join(metric.split("/")[:2])
+
+
+def part_of(metric: str) -> str:
+    """Return the part of a mixture that a metric is of; empty for a metric of a whole text."""
+    return metric.removeprefix(base_of(metric)).removeprefix("/")
+
+
+def _text(metric: str, run: Run) -> Hashable:
+    """Return the hash of the text that a metric scores, which may be one part of a mixture."""
+    return run.part_texts.get(part_of(metric), run.text_sha256)
+
+
+def _shares(run: Run) -> Hashable:
+    """Return the weights of a mixture up to a common factor."""
+    weights = {key: float(value) for key, value in run.settings.items() if WEIGHT.fullmatch(key)}
+    return tuple(sorted((key, round(value / sum(weights.values()), 9)) for key, value in weights.items()))
 
 
 def tokens_of(run: Run) -> Hashable:
@@ -153,7 +177,7 @@ def _with_one_path(runs: Sequence[Run]) -> list[Run]:
     first: dict[str, dict[str, Any]] = {}
     moved = []
     for run in runs:
-        paths = {key: run.settings[key] for key in PATHS if key in run.settings}
+        paths = {key: value for key, value in run.settings.items() if PATHS.fullmatch(key)}
         same = first.setdefault(run.origin["data"], paths) if run.origin.get("data") else paths
         moved.append(replace(run, settings={**run.settings, **same}) if paths.keys() == same.keys() else run)
     return moved

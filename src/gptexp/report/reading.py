@@ -42,6 +42,7 @@ class Run:
     asked: the setting that gives its length, by name. max_steps: its length, which early stopping may have cut.
     flops_per_token: as recorded, or None. bytes_per_token: of the training text, or None.
     seconds: of training, without validation. finished: when result.json was written (seconds since 1970).
+    part_texts: hash of the validation text of each part of a mixture.
     code: names of the versions of the code that trained it, in order. commits: the commits of those that are hashes.
     """
 
@@ -64,6 +65,7 @@ class Run:
     curve: Curve | None = None
     curve_problem: str = ""
     origin: dict[str, str] = field(default_factory=dict)
+    part_texts: dict[str, str] = field(default_factory=dict)
     code: tuple[str, ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
     finished: float = 0.0
@@ -247,6 +249,7 @@ def make_run(folder: Path, settings: dict[str, Any], result: Result, seconds: fl
         flops_per_token=result.flops_per_token,
         asked=_asked(settings),
         max_steps=_max_steps(settings, result),
+        part_texts={name: str(part.get("text_sha256")) for name, part in (result.mixture or {}).items()},
     )
 
 

@@ -38,7 +38,8 @@ class Result:
     step. val: the sums behind the metrics and the hash of the scored text. seconds: of the last process;
     training_seconds: of all, without validation. resumed_from: the step at which the last process started.
     steps_computed: steps without those that another job of the sweep computed; a repeated step counts once. length:
-    what the settings asked for, and its number of steps.
+    what the settings asked for, and its number of steps. mixture: share, windows, epochs and the hash of the validation
+    text of each part of a mixture.
     """
 
     status: str | None = None
@@ -60,6 +61,7 @@ class Result:
     resumed_from: int | None = None
     steps_computed: int | None = None
     length: RunLength | None = None
+    mixture: dict[str, dict[str, Any]] | None = None
     peak_lr: float | None = None
     code_sha256: str | None = None
     history: list[Segment] | None = None
@@ -68,7 +70,8 @@ class Result:
         """Return the content of result.json."""
         values = asdict(self)
         if self.status == COMPLETED:
-            names = [name for name in values if name not in ("signal", "error")]
+            without = {"signal", "error", *(["mixture"] if self.mixture is None else [])}
+            names = [name for name in values if name not in without]
         else:
             names = [name for name, value in values.items() if value not in (None, {})]
         return {"schema": SCHEMA, **{name: values[name] for name in names}}
@@ -156,6 +159,9 @@ def from_plain(stored: dict[str, Any]) -> Result:
     status, error, val, history = (stored.get(name) for name in ("status", "error", "val", "history"))
     if not isinstance(val, (dict, type(None))):
         raise ValueError("val is not an object")
+    mixture = stored.get("mixture")
+    if mixture is not None and not (isinstance(mixture, dict) and all(isinstance(p, dict) for p in mixture.values())):
+        raise ValueError("mixture is not an object of parts")
     return Result(
         status=status if isinstance(status, str) else None,
         error=None if error is None else str(error),
@@ -164,6 +170,7 @@ def from_plain(stored: dict[str, Any]) -> Result:
         val=val or {},
         history=None if history is None else checked(history),
         length=_length(stored.get("length")),
+        mixture=mixture,
         **{name: stored.get(name) for name in _CHECKS},
     )
 

@@ -122,8 +122,8 @@ def score(place: Path, base: Composed) -> float:
 
 
 def _computed(place: Path, base: Composed, metric: str) -> float:
-    from gptexp.data.prepare import prepare
-    from gptexp.evaluation.scoring import score_tokens
+    from gptexp.data.mixture import prepare_texts
+    from gptexp.evaluation.scoring import score_texts, total
     from gptexp.objectives.loading import load_model
     from gptexp.runs.opening import open_checkpoint
 
@@ -134,8 +134,8 @@ def _computed(place: Path, base: Composed, metric: str) -> float:
         block_size = int(checkpoint.config["model"]["block_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{display_path(path)}: the code of the base can't open this checkpoint: {error}") from None
-    data = prepare(base.config.data, tokenizer, Path(base.config.paths.cache), block_size=block_size)
-    found = score_tokens(model, tokenizer, data.val, block_size=block_size)
+    data = prepare_texts(base.config.data, tokenizer, Path(base.config.paths.cache), block_size=block_size)
+    found = total(score_texts(model, tokenizer, data, "val", block_size=block_size).values())
     return float(found.bpb if metric == "val/bpb" else found.loss)
 
 

@@ -260,7 +260,9 @@ def safe_name(name: str) -> str:
 def text_key(data: Mapping[str, Any]) -> str:
     """Return a key that identifies a corpus by the settings data.*."""
     names = ("path", "encoding", "dataset", "subset", "split", "revision", "data_files", "val_path", "val_split")
-    return " ".join([str(data.get("kind")), *(str(data[name]) for name in names if data.get(name))])
+    parts = data.get("parts")
+    nested = [f"{name}: {text_key(part)}" for name, part in parts.items()] if isinstance(parts, Mapping) else []
+    return " ".join([str(data.get("kind")), *(str(data[name]) for name in names if data.get(name)), *nested])
 
 
 def _texts(configs: list[Config]) -> dict[str, str]:

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gptexp.config import Config
+from gptexp.config import Config, Exhausted, MixtureConfig
 from gptexp.data.batches import BatchPlan, plan_batches
+from gptexp.data.mixture import MixtureData
 from gptexp.data.prepared import PreparedData
 from gptexp.machine import hardware, ranks
 from gptexp.models.build import Make, Measured, measure_model
 from gptexp.objectives import Objective, implementation
+from gptexp.objectives.mixture import Mixed
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.provenance import code_version
 from gptexp.tokenizers import load_tokenizer
@@ -53,7 +55,9 @@ def basis_of(config: Config, world_size: int = 1) -> Basis:
         data = kind.prepare(config, tokenizer, Path(config.paths.cache))
     ranks.require_alike(_found_here(config, data, source))
     require_same_data(config, source, data)
-    objective = kind(config.objective, data.tokenizer, data.facts)
+    objective: Objective[Any] = kind(config.objective, data.tokenizer, data.facts)
+    if isinstance(data, MixtureData):
+        objective = Mixed(objective, data)
     make = partial(objective.make_model, config.model)
     return Basis(
         source=source,
@@ -97,10 +101,32 @@ def length_of(
     if steps is None and basis.resumed:
         steps = recorded(config, basis.resumed.config, basis.resumed.history)
     if steps is not None:
-        return Length(asked=config.trainer.length, max_steps=steps)
-    if measure is not None and config.trainer.max_time is not None:
-        return resolved(config, measure(basis))
-    return resolved(config, affordable(config, cost_of(config, basis)))
+        length = Length(asked=config.trainer.length, max_steps=steps)
+    elif measure is not None and config.trainer.max_time is not None:
+        length = resolved(config, measure(basis))
+    else:
+        length = resolved(config, affordable(config, cost_of(config, basis)))
+    return _until_exhausted(config, basis, length)
+
+
+def _until_exhausted(config: Config, basis: Basis, length: Length) -> Length:
+    """Return the length, or with data.exhausted=stop the steps before the first that would repeat a window."""
+    data = basis.data
+    if not (isinstance(config.data, MixtureConfig) and isinstance(data, MixtureData)):
+        return length
+    if config.data.exhausted is Exhausted.repeat:
+        return length
+    samples, number = data.order(config.model.block_size, config.seed).first_repeated()
+    steps, part = samples // basis.plan.windows, list(data.parts)[number]
+    if steps >= length.max_steps:
+        return length
+    if not steps:
+        raise ValueError(
+            f"data.exhausted=stop: data.parts.{part} has too few windows for the first step; give it more text or a "
+            "smaller weight, or use data.exhausted=repeat"
+        )
+    config.schedule.require_warmup(steps, f"the {steps} steps until data.parts.{part} is exhausted")
+    return replace(length, max_steps=steps, exhausts=part)
 
 
 def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
 from gptexp.config.rules import require
 from gptexp.data.batches import BatchPlan, scored
+from gptexp.data.mixture import MixtureData
 from gptexp.data.prepared import PreparedData
 from gptexp.data.shards import TokenStore
 from gptexp.machine import hardware
@@ -254,7 +255,7 @@ def _facts(
         parameters=size.parameters,
         trainable_parameters=size.trainable,
         text_sha256=data.text_sha256,
-        bytes_per_token=data.train_text_bytes / data.train_tokens,
+        bytes_per_token=data.bytes_per_token,
         best=source.metrics.get("best") if source and has_best else None,
         seconds=float(source.metrics.get("seconds", 0.0)) if source else 0.0,
         inherited=int(source.metrics.get("inherited", 0)) if source else 0,
@@ -271,7 +272,7 @@ def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
 
 
 def _samples(config: Config, folder: Path, data: PreparedData) -> TextSamples:
-    val = data.val
+    val = next(iter(data.parts.values())).val if isinstance(data, MixtureData) else data.val
     assert isinstance(val, TokenStore)  # the objective generates text
     tokens, _ = scored(val, data.tokenizer.token_bytes, data.tokenizer.eot)
     return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data.tokenizer, val), tokens)

@@ -175,7 +175,7 @@ class Start:
 
     def _write_curves(self, curve: Curve) -> None:
         """Write metrics.csv, TensorBoard's curves and samples.md."""
-        names = self.config.objective.metrics
+        names = self.config.metrics
         loggers: list[pl.loggers.Logger] = [MetricsCSV(self.folder, names)]
         if self.config.logger.tensorboard:
             loggers.append(tensorboard(self.folder, names))

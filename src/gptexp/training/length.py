@@ -19,10 +19,14 @@ Asked = dict[str, int | float | str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Length:
-    """The length of a run. asked: the setting that gives it, such as {"max_steps": 580}. max_steps: its steps."""
+    """The length of a run. asked: the setting that gives it, such as {"max_steps": 580}. max_steps: its steps.
+
+    exhausts: the part of a mixture that ends the run before that setting does; empty if none.
+    """
 
     asked: Asked
     max_steps: int
+    exhausts: str = ""
 
     @property
     def setting(self) -> str:

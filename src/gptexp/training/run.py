@@ -226,6 +226,11 @@ def announce(console: Console, e: Experiment) -> None:
         f"{config.name} · {tokenizer.kind}, {tokenizer.vocab_size:,} {unit} · "
         f"{quantity(e.parameters)} parameters{frozen}",
         *([] if "max_steps" in length.asked else [f"{length.text}: {steps:,} steps"]),
+        *(
+            [f"data.exhausted=stop: {steps:,} steps; the next one would repeat data.parts.{length.exhausts}"]
+            if length.exhausts
+            else []
+        ),
         learned,
         f"{tokens / e.parameters:.1f} tokens per parameter · {tokens * e.flops_per_token:.1e} FLOPs · "
         f"{duration(seconds)} on this {device}",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.compose.inheritance import FREE_ON_INIT, FREE_ON_RESUME
+from gptexp.compose.mixtures import of_one_corpus
 from gptexp.config import Config
 from gptexp.config.conversion import to_plain
 from gptexp.config.fingerprint import completed, settings_that_matter
@@ -57,7 +58,10 @@ def require_steps_left(source: ckpt.Checkpoint, run: str, folder: Path, length: 
             f"use init_from={run} to train its weights further"
         )
     if source.step >= length.max_steps:
-        raise ValueError(f"resume={run}: already complete ({source.step} steps); raise {length.setting} to continue")
+        remedy = f"raise {length.setting} to continue"
+        if length.exhausts:
+            remedy = f"data.exhausted=stop ends it before data.parts.{length.exhausts} would repeat"
+        raise ValueError(f"resume={run}: already complete ({source.step} steps); {remedy}")
 
 
 def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) -> None:
@@ -72,7 +76,7 @@ def _require_same_settings(config: Config, source: ckpt.Checkpoint, path: Path) 
         settings_that_matter(completed(plain), also=["seed"]) for plain in ({**source.config, **plugins}, now)
     )
     free = FREE_ON_RESUME if config.resume else FREE_ON_INIT
-    for key in sorted({*of_file, *wanted} - free):
+    for key in sorted(key for key in {*of_file, *wanted} if of_one_corpus(key) not in free):
         compared = bool(config.resume) or key.startswith("model.")
         if compared and of_file.get(key) != wanted.get(key):
             was, value = ("null" if found is None else found for found in (of_file.get(key), wanted.get(key)))

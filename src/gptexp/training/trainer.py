@@ -65,9 +65,9 @@ def build_trainer(
 
 
 def _loggers(config: Config, folder: Path, first_step: int) -> list[pl.loggers.Logger]:
-    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.objective.metrics, first_step)]
+    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.metrics, first_step)]
     if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, config.objective.metrics, first_step))
+        loggers.append(tensorboard(folder, config.metrics, first_step))
     return [*loggers, *load_plugins("logger", config.logger.plugins).values()]
 
 

@@ -181,6 +181,7 @@ class RunRecord(pl.Callback):
             bytes_per_token=self.facts.bytes_per_token,
             resumed_from=self.first_step or None,
             steps_computed=lit.step - self.facts.inherited,
+            mixture=lit.objective.used(lit.config, lit.plan, lit.step),
             length={"asked": self.facts.length.asked, "max_steps": lit.max_steps},
             peak_lr=history[-1]["peak_lr"],
             code_sha256=history[-1]["code_sha256"],
