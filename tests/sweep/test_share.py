@@ -67,7 +67,8 @@ def test_runs_are_equal_until_their_learning_rates_differ(workplace: Path) -> No
     assert path_of(*wsd, "trainer.val_every_steps=7", "trainer.log_every_steps=3", steps=200).common(long) == 200
     muon = ["optimizer=muon", "optimizer.lr=0.01"]
     assert path_of(*wsd, *muon, "optimizer.muon_lr=0.01", steps=9).common(path_of(*wsd, *muon, steps=9)) == 9
-    assert path_of(*wsd, *muon, "optimizer.muon_lr=0.02", steps=9).common(path_of(*wsd, *muon, steps=9)) == 0
+    for name in ("muon_lr", "embedding_lr", "scalar_lr"):
+        assert path_of(*wsd, *muon, f"optimizer.{name}=0.02", steps=9).common(path_of(*wsd, *muon, steps=9)) == 0
 
 
 @pytest.mark.parametrize(

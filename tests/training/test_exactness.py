@@ -35,6 +35,7 @@ Train = Callable[..., dict[str, Any]]
 TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 RECOMPUTE = "trainer.recompute=blocks"
+MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true", "optimizer.cautious=true"]
 
 
 def windows_by_step(folder: Path) -> dict[int, list[str]]:
@@ -62,7 +63,7 @@ def train_losses(folder: Path) -> list[float]:
         ["model.dropout=0.1", "data.num_workers=2"],
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
         ["model.dropout=0.1", "trainer=ddp", *TWO],
-        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", RECOMPUTE, *TWO],
+        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *TWO],
         *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
     ],
     ids=" ".join,
@@ -313,14 +314,20 @@ LAYOUTS = {
         ("adamw", "32-true", 20, 1e-5),
         ("muon", "32-true", 20, 1e-3),  # torch's Newton-Schulz iteration rounds to bfloat16
         ("adamw", "64-true", 100, 1e-9),
-        ("muon", "64-true", 100, 1e-9),
+        (" ".join(["muon", *MUON_OPTIONS]), "64-true", 100, 1e-9),
     ],
 )
 def test_every_layout_uses_the_same_windows_and_gives_one_curve(
     workplace: Path, optimizer: str, precision: str, steps: int, tolerance: float
 ) -> None:
-    settings = [*TINY, *TINY_GPT, "data.path=story.txt", f"optimizer={optimizer}", f"trainer.precision={precision}"]
-    settings += [f"trainer.max_steps={steps}", f"trainer.val_every_steps={steps // 2}", TRACE, "name=x"]
+    settings = [*TINY, *TINY_GPT, "data.path=story.txt", *f"optimizer={optimizer}".split()]
+    settings += [
+        f"trainer.precision={precision}",
+        f"trainer.max_steps={steps}",
+        f"trainer.val_every_steps={steps // 2}",
+        TRACE,
+        "name=x",
+    ]
 
     def run(folder: str, layout: list[str]) -> None:
         done = command("train", *settings, *layout, f"hydra.run.dir={folder}", cwd=workplace)

@@ -69,7 +69,8 @@ def orthogonal(matrix: Array, iterations: list[tuple[float, float, float]]) -> A
 
 def equal_rows(update: Array, squares: Array) -> Array:
     result: Array = update / np.sqrt(squares)[:, None]
-    return result * np.linalg.norm(update) / np.linalg.norm(result)
+    result *= np.linalg.norm(update) / np.linalg.norm(result)
+    return result
 
 
 class Reference:
@@ -117,7 +118,7 @@ def test_polar_express_has_the_coefficients_of_the_papers_algorithm() -> None:
         if cushion * high > low:  # centred on 1 again
             best *= 2 / sum(ends)
         np.testing.assert_allclose(coefficients, best / 1.01**powers, rtol=1e-9, err_msg=str(step))
-        low = best @ low**powers
+        low = float(best @ low**powers)
         high = 2 - low
     assert polar_express(9)[-2:] == [(1.875, -1.25, 0.375)] * 2
 

@@ -319,6 +319,30 @@ def one_process_group() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_process_group")
+def test_options_of_muon_give_sharded_and_whole_matrices_the_same_updates() -> None:
+    mesh, whole, sharded = init_device_mesh("cpu", (1,)), model(), model()
+    for layer in sharded.transformer.h.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight = nn.Parameter(distribute_tensor(layer.weight.data, mesh, [Shard(0)]))
+    config = MuonConfig(split_qkv=True, normuon=True, cautious=True, weight_decay=0.5)
+    states = []
+    for network in (whole, sharded):
+        optimizer = build_optimizer(network, config, 0.1)
+        for step in range(3):
+            draw = torch.Generator().manual_seed(step)
+            for p in network.parameters():
+                gradient, placed = torch.randn(p.shape, generator=draw), isinstance(p.data, DTensor)
+                p.grad = distribute_tensor(gradient, mesh, [Shard(0)]) if placed else gradient
+            optimizer.step()
+        states.append(named_optimizer_state(network, optimizer))
+    for (name, a), b in zip(whole.named_parameters(), sharded.parameters(), strict=True):
+        assert torch.equal(a, b.full_tensor() if isinstance(b, DTensor) else b), name
+        assert all(torch.equal(value, states[1][name][key]) for key, value in states[0][name].items()), name
+    assert states[1]["transformer.h.0.attn.c_attn.weight"]["row_square_avg"].shape == (24,)
+    load_named_optimizer_state(sharded, optimizer, states[1])
+
+
+@pytest.mark.usefixtures("one_process_group")
 def test_sharded_state_is_saved_completely_and_loaded_sharded() -> None:
     mesh = init_device_mesh("cpu", (1,))
 

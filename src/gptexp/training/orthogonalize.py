@@ -73,6 +73,7 @@ def _iterated(x: Matrices, iterations: Sequence[Coefficients]) -> Matrices:
             product.diagonal(dim1=-2, dim2=-1).add_(a)
         else:
             product = torch.baddbmm(product, rest, product, beta=a)
+    assert product is not None
     return product @ x
 
 
