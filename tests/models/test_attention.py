@@ -70,6 +70,18 @@ def test_rope_score_depends_on_distance_only() -> None:
     torch.testing.assert_close(angles[2], torch.tensor([2.0, 2.0 / 100], dtype=torch.float64))  # 10000^(2/4) = 100
 
 
+def test_gradients_of_a_rotation_are_exact() -> None:
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    angles = rope_angles(torch.arange(3), 6, torch.float64)
+    first, second = x.chunk(2, dim=-1)
+    expected = torch.cat(
+        (first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos()), dim=-1
+    )
+    torch.testing.assert_close(rotate(x, angles), expected, rtol=0, atol=1e-15)
+    assert torch.autograd.gradcheck(lambda t: rotate(t, angles), (x,))
+    assert torch.autograd.gradgradcheck(lambda t: rotate(t, angles), (x,))
+
+
 def test_sinusoidal_table_follows_vaswani_and_allows_odd_width() -> None:
     table = sinusoidal_table(torch.arange(4), 5, torch.float64)
     expected = [math.sin(3), math.cos(3), math.sin(3 / 10000**0.4), math.cos(3 / 10000**0.4), math.sin(3 / 10000**0.8)]

@@ -20,6 +20,7 @@ from gptexp.config.model import GPTConfig, Position
 from gptexp.models.kernels.attention import Mask, attention_by_products, attention_fused
 from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.norm import rms_norm
+from gptexp.models.kernels.rotation import rotate_pairs
 from gptexp.models.kv_cache import KVCache, Positions
 from gptexp.models.layers import position_angles
 
@@ -65,12 +66,10 @@ class CausalSelfAttention(ModuleWithKernels):
         With a cache, the keys and values of x are written to it at `positions`. `tokens` are only needed for a value
         embedding.
         """
-        q, k, v = self.project(x)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
+        q, k, v = self.project(x, rope)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
         if self.wve is not None:
             assert tokens is not None
             v = v + self.value_embedding(x, tokens).to(v.dtype)
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
         if cache is not None:
             assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
@@ -89,14 +88,17 @@ class CausalSelfAttention(ModuleWithKernels):
         return block_size if self.reach is None else min(sum(self.reach) + 1, block_size)
 
     def project(
-        self, x: Float[Tensor, "B T C"]
+        self, x: Float[Tensor, "B T C"], rope: Angles | None = None
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B K T D"], Float[Tensor, "B K T D"]]:
-        """Queries, keys and values of x, split into heads."""
+        """Queries, keys and values of x, split into heads; queries and keys are normalized and rotated together."""
         qkv: Tensor = self.c_attn(x)  # (B, T, (H + 2K) * D)
         heads = torch.unflatten(qkv, -1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H + 2K, D) -> (B, H + 2K, T, D)
-        q, k, v = torch.split(heads, [self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        qk, v = torch.split(heads, [self.n_head + self.n_kv_head, self.n_kv_head], dim=1)
         if self.qk_norm:  # bounds the attention scores; without gains (arXiv 2302.05442 uses LayerNorm here)
-            q, k = (rms_norm(t, None, eps=1e-6) for t in (q, k))
+            qk = rms_norm(qk, None, eps=1e-6)
+        if rope is not None:
+            qk = rotate(qk, rope)
+        q, k = torch.split(qk, [self.n_head, self.n_kv_head], dim=1)
         if self.query_scale != 1:
             q = q * self.query_scale  # of muP
         return q, k, v
@@ -119,9 +121,7 @@ def rotate(x: Float[Tensor, "B N T D"], angles: Angles) -> Float[Tensor, "B N T 
     The score of two rotated vectors depends on the distance between their positions only. The pairs are halves
     instead of neighbours, as in GPT-NeoX; the difference is a permutation of the columns of c_attn.
     """
-    first, second = x.to(angles.dtype).chunk(2, dim=-1)  # (B, N, T, D/2) each
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
+    return rotate_pairs(x.to(angles.dtype), angles.cos(), angles.sin()).to(x.dtype)
 
 
 def rope_angles(positions: Positions, head_dim: int, dtype: torch.dtype) -> Angles:
