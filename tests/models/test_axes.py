@@ -203,6 +203,14 @@ def test_products_in_a_window_equal_fused_attention(window: int, position: Posit
     assert dropped.std() > 0.05
 
 
+def test_a_window_uses_products_where_they_skip_enough_keys() -> None:
+    kernels = Kernels()
+    chosen = [kernels.use_products(torch.empty(1, 1, length, 2), 0.0, (127, 0)) for length in (256, 257)]
+    assert chosen == [False, True]
+    assert not kernels.use_products(torch.empty(1, 1, 512, 2), 0.0, (511, 0))  # the window hides nothing
+    assert not kernels.use_products(torch.empty(1, 1, 512, 2, device="meta"), 0.0, (127, 0))
+
+
 def test_two_sided_windows_see_both_sides_and_no_padding() -> None:
     torch.manual_seed(0)
     model = GPT(small(n_layer=2, window="S", window_size=2), V, causal=False).double().eval()
