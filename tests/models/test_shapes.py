@@ -63,7 +63,7 @@ def test_a_wrong_shape_or_dtype_fails(call: Callable[[], object]) -> None:
 
 def test_a_wrong_result_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(small())
-    monkeypatch.setattr(Transformer, "embed", lambda self, tokens, positions: x(*tokens.shape, 15))
+    monkeypatch.setattr(Transformer, "embed", lambda self, tokens, *_: x(*tokens.shape, 15))
     model.transformer.h, model.transformer.ln_f = torch.nn.ModuleList(), torch.nn.Flatten(1)
     with pytest.raises(jaxtyping.TypeCheckError, match=r"checking the return value of gptexp\.models"):
         model.transformer(tokens(8))
