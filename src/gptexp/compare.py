@@ -38,6 +38,8 @@ def parser() -> OptionParser:
     trust = "with --where: read the corpus that the settings of the runs name, even if it is elsewhere or downloaded"
     p.add_argument("--trust-data", action="store_true", help=trust)
     p.add_argument("--scaling", action="store_true", help="fit L(N, D) = E + A/N^alpha + B/D^beta instead")
+    activations = "show instead how the size of activations depends on n_embd (callbacks.activations=true)"
+    p.add_argument("--activations", action="store_true", help=activations)
     p.add_argument(
         "--budget", metavar="FLOPS", type=positive_number, help="with --scaling: optimize the size for this compute"
     )

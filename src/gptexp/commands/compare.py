@@ -27,9 +27,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--budget: only with --scaling")
     if arguments.format != "text" and arguments.scaling:
         raise ValueError(f"--format={arguments.format}: not supported with --scaling; leave it out")
+    if arguments.activations and (arguments.scaling or arguments.where):
+        raise ValueError("--activations: not supported with --scaling or --where; leave them out")
     _check_where(arguments)
     out = arguments.out or _report_folder(arguments.folders[0], _question_folder(arguments))
-    if arguments.scaling:
+    if arguments.activations:
+        check_coordinates(arguments, out)
+    elif arguments.scaling:
         scale(arguments, out)
     else:
         compare(arguments, out)
@@ -113,6 +117,17 @@ def scale(arguments: argparse.Namespace, out: Path) -> None:
     print_law(Console(highlight=False), law, arguments.budget)
     files = {"scaling.json": to_json(law, arguments.budget).encode(), **scaling_plots(law, ("png", *VECTOR))}
     write(out, files, sys.stdout)
+
+
+def check_coordinates(arguments: argparse.Namespace, out: Path) -> None:
+    """Print how the size of activations grows with the width, and write files."""
+    from rich.console import Console
+
+    from gptexp.report.activations import print_sizes, sizes_csv, sizes_of, sizes_plots
+
+    found, left_out = sizes_of(arguments.folders)
+    print_sizes(Console(highlight=False), found, left_out)
+    write(out, {"activations.csv": sizes_csv(found).encode(), **sizes_plots(found, ("png", *VECTOR))}, sys.stdout)
 
 
 def write(out: Path, files: Mapping[str, bytes], console: TextIO) -> None:

@@ -31,6 +31,7 @@ ACCIDENTAL = frozenset(
         "trainer.strategy",
         "trainer.compile",
         "trainer.recompute",
+        "callbacks.activations",
         "trainer.digests",
         "trainer.log_every_steps",
         "trainer.val_every_steps",

@@ -17,6 +17,7 @@ Strategy = Enum("Strategy", ["auto", "ddp", "fsdp"])
 Recompute = Enum("Recompute", ["none", "blocks"])
 
 NO_BLOCKS = "the model has no blocks; use trainer.recompute=none"
+ACTIVATIONS = tuple(f"activation/{name}" for name in ("embedding", "attention", "mlp", "stream", "logits"))
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
@@ -232,6 +233,8 @@ class CallbacksConfig:
     """When checkpoints are written."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """Which text is generated at each validation."""
+    activations: bool = False
+    """Whether metrics.csv has the root mean square of a GPT's activations at each logged step, by kind of layer."""
     plugins: dict[str, Any] = field(default_factory=dict)
     """Further callbacks, each added by +callbacks.plugins.NAME={_target_: CLASS, option: value}."""
 

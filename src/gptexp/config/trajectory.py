@@ -75,12 +75,13 @@ class Trajectory:
 def trajectory(settings: Mapping[str, Any], steps: int) -> Trajectory | None:
     """Return the trajectory of a run of `steps` steps; None if its record can't be rebuilt from another run's.
 
-    That is so with a length in time, plug-ins other than early stopping, and digests of each tensor.
+    That is so with a length in time, plug-ins other than early stopping, digests of each tensor, and activations.
     """
     flat = flatten(settings)
     plugins = {key: value for key, value in flat.items() if key.startswith((PLUGINS, "logger.plugins."))}
     others = any(key.endswith("._target_") and value != EARLY_STOPPING for key, value in plugins.items())
-    if others or flat.get("trainer.max_time") is not None or flat.get("trainer.digests"):
+    also = flat.get("trainer.digests") or flat.get("callbacks.activations")
+    if others or flat.get("trainer.max_time") is not None or also:
         return None
     if flat.get("data.exhausted") == "stop":  # the text may end the run before its length does
         return None

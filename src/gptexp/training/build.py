@@ -34,6 +34,7 @@ from gptexp.runs.layout import CHECKPOINTS
 from gptexp.runs.provenance import names_of_packages
 from gptexp.tokenizers import Tokenizer
 from gptexp.training.basis import Basis, basis_of, cost_of, length_of, resumed_from_start
+from gptexp.training.callbacks.activations import Activations
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -166,6 +167,7 @@ def build_experiment(
         *([samples] if samples else []),
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
+        *([Activations()] if config.callbacks.activations else []),
         *([Digests(folder, record, datamodule.batches_of)] if config.trainer.digests else []),
         *plugins.values(),
         *([store] if store else []),

@@ -53,13 +53,13 @@ class MetricsCSV(pl.loggers.Logger):
     """Appends a row to metrics.csv for each logged step. The file is readable at any time.
 
     On resume the rows after `first_step` are removed, because these steps are repeated. metrics: names of the
-    validation metrics; the first one completes a row.
+    validation metrics; the first one completes a row. also: names of further values of a step.
     """
 
-    def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0) -> None:
+    def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0, also: Sequence[str] = ()) -> None:
         super().__init__()
         self.path = folder / METRICS
-        self.columns, self.loss = ["step", "train/loss", *metrics, *COLUMNS], metrics[0]
+        self.columns, self.loss = ["step", "train/loss", *metrics, *COLUMNS, *also], metrics[0]
         self.first_step = first_step
         self._row: dict[str, Any] = {}
         self._started = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gptexp.config import Config
-from gptexp.config.training import Strategy
+from gptexp.config.training import ACTIVATIONS, Strategy
 from gptexp.data.batches import BatchPlan
 from gptexp.machine import hardware, rank_environment
 from gptexp.machine.lightning import LightningEnvironment, TorchElasticEnvironment, pl
@@ -65,7 +65,8 @@ def build_trainer(
 
 
 def _loggers(config: Config, folder: Path, first_step: int) -> list[pl.loggers.Logger]:
-    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.metrics, first_step)]
+    also = ACTIVATIONS if config.callbacks.activations else ()
+    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.metrics, first_step, also)]
     if config.logger.tensorboard:
         loggers.append(tensorboard(folder, config.metrics, first_step))
     return [*loggers, *load_plugins("logger", config.logger.plugins).values()]
