@@ -164,7 +164,7 @@ def _by_hand(built: Any, n: int) -> float:
 
 
 def starts(place: Path, turns: int) -> list[Row]:
-    """Return the seconds from the start of a command to its end."""
+    """Return the seconds from the start of a command to its end, and the ratio to an import of Lightning per turn."""
     train = ["-m", "gptexp.train"]
     one_step = [*train, "trainer.max_steps=1", "trainer.val_every_steps=1", *QUIET, "data.global_batch_size=1"]
     programs = {
@@ -178,7 +178,14 @@ def starts(place: Path, turns: int) -> list[Row]:
     for _ in range(turns + 1):  # the first turn fills the caches
         for name, (words, expect) in programs.items():
             times[name].append(command(*words, place=place, expect=expect))
-    return [{"program": name, "seconds": statistics.median(found[1:])} for name, found in times.items()]
+    base = times["import lightning.pytorch"]
+    rows = []
+    for name, found in times.items():
+        ratios = [seconds / import_ for seconds, import_ in zip(found[1:], base[1:], strict=True)]
+        rows.append(
+            {"program": name, "seconds": statistics.median(found[1:]), "of the import": statistics.median(ratios)}
+        )
+    return rows
 
 
 # ------------------------------------------------------------------------------- loader

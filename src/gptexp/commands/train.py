@@ -66,9 +66,9 @@ def task(composed: DictConfig) -> float | None:
     from gptexp.sweep import job
     from gptexp.training.experiment import run_experiment
 
+    if composed.sweep.job is not None:
+        return job.run(Path(HydraConfig.get().sweep.dir), composed.sweep.job)
     config = to_config(composed)
-    if config.sweep.job is not None:
-        return job.run(Path(HydraConfig.get().sweep.dir), config.sweep.job)
     check_against_source(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with one_line_errors():  # here, because Hydra reports exceptions that leave a job

@@ -15,6 +15,7 @@ from rich.console import Console
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.overrides import quoted
 from gptexp.compose.presets import conf_dir
+from gptexp.compose.registry import STORED_JOB
 from gptexp.config import Config
 from gptexp.config.override_syntax import by_key, quote
 from gptexp.machine import job_slots
@@ -135,8 +136,9 @@ def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # ray.yaml is intentionally checked by the plug-in's schema of the same name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
+    needs_settings = any("${" in override for override in planned.hydra)  # it may refer to a setting
     with Progress(sweep):
-        run_task(task, str(conf_dir()), "train")
+        run_task(task, str(conf_dir()), "train" if needs_settings else STORED_JOB)
 
 
 def _limits(launcher: str, given: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from gptexp.machine import rank_environment, ranks
 from gptexp.runs.result import Result, find_result
 from gptexp.runs.writing import claim_run_folder
 from gptexp.training.sharing import Sharing
+from gptexp.util.quick_imports import without_collection
 
 
 def run_experiment(
@@ -30,8 +31,9 @@ def run_experiment(
         sharing: what a job of a sweep shares with others.
     """
     with claim_run_folder(folder, resumes=config.resume):
-        from gptexp.machine import hardware  # torch is imported no earlier than here
-        from gptexp.training import launch
+        with without_collection():
+            from gptexp.machine import hardware  # torch is imported no earlier than here
+            from gptexp.training import launch
 
         composition = launch.Composition(
             config=to_plain(config),
@@ -48,6 +50,7 @@ def run_experiment(
         elif processes > 1:
             launch.start_ranks(composition, folder, processes)
             return find_result(folder)
-        from gptexp.training.run import train
+        with without_collection():
+            from gptexp.training.run import train
 
         return train(config, folder, steps=steps, resolution=resolution, sharing=sharing)

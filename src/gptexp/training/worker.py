@@ -17,6 +17,7 @@ from gptexp.training.sharing import from_plain
 from gptexp.util.entry_point import entry_point
 from gptexp.util.errors import one_line_errors
 from gptexp.util.output import outlive_readers
+from gptexp.util.quick_imports import without_collection
 from gptexp.util.threads import share_cores
 
 T = TypeVar("T")
@@ -63,7 +64,8 @@ def follow() -> None:
 
 def _train(composition: Composition) -> None:
     with one_line_errors():
-        from gptexp.training.run import train  # torch is imported no earlier than here
+        with without_collection():
+            from gptexp.training.run import train  # torch is imported no earlier than here
 
         config = config_from_plain(composition["config"])
         sharing = from_plain(composition["sharing"])
