@@ -22,6 +22,7 @@ from gptexp.config.model import (
     MLPConfig,
     Norm,
     NormPosition,
+    Parametrization,
     Position,
     ValueEmbeddings,
 )
@@ -56,6 +57,9 @@ CHANGES = {
     "logit_softcap": 2.0,
     "window": "S",
     "window_size": None,  # needs a window
+    "parametrization": Parametrization.mup,
+    "base_width": None,  # read with mup only; see test_mup.py
+    "base_head_dim": None,
     "init": None,  # the first weights; see test_blocks_with_zero_initialization_are_the_identity
 }
 
