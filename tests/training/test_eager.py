@@ -25,7 +25,8 @@ def trained(kind: type[torch.optim.AdamW], **settings: Any) -> tuple[list[torch.
 
     losses: list[Any] = [optimizer.step(closure) for _ in range(2)]
     state = optimizer.state_dict()
-    optimizer = kind([{"params": model.parameters()}, {"params": [extra]}])
+    groups: list[dict[str, Any]] = [{"params": model.parameters()}, {"params": [extra]}]
+    optimizer = kind(groups)
     optimizer.load_state_dict(state)
     losses.append(optimizer.step(closure))
     assert all(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in losses)
