@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gptexp.config.model import ModelConfig
+from gptexp.generation.few_rows import fast_linear
 from gptexp.generation.sampling import require_valid, sample_token
 from gptexp.models import reference
 from gptexp.models.kv_cache import KVCache
@@ -61,11 +62,16 @@ class CachedDecoder(Decoder):
         super().__init__(prompts)
         self.model, self.block_size = cast(CachingModel, model), _config(model).block_size
         self.device = _device(model)
+        self.products = fast_linear(self.device)
         with torch.inference_mode():
             self.cache = self.model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
 
     @torch.inference_mode()
     def next_logits(self) -> Tensor:
+        with self.products:
+            return self._next_logits()
+
+    def _next_logits(self) -> Tensor:
         if not any(self.cache.lengths):
             return self._encode(self.cache, [sequence[-self.block_size :] for sequence in self.sequences])
         self._shorten_full_rows()

@@ -155,6 +155,11 @@ def cpu_has_amx() -> bool:
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
+def cpu_is_amd() -> bool:
+    """Return whether AMD made the CPU, for which torch's default library, MKL, is not tuned."""
+    return "AuthenticAMD" in _cpu_line("vendor_id")
+
+
 @contextmanager
 def full_width_products(device: str = "cpu") -> Iterator[bool]:
     """Compute float32 matrix products at the full vector width of an AMD CPU; yield whether they are.
@@ -165,7 +170,7 @@ def full_width_products(device: str = "cpu") -> Iterator[bool]:
     """
     matmul = cast(Any, torch.backends.mkldnn).matmul  # missing in torch's stubs
     before = matmul.fp32_precision
-    capable = device == "cpu" and not cpu_has_amx() and "AuthenticAMD" in _cpu_line("vendor_id")
+    capable = device == "cpu" and not cpu_has_amx() and cpu_is_amd()
     if not capable or before not in ("none", "ieee"):
         yield capable and before == "bf16"  # inside another such block
         return
