@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BASE = ["experiment=speedrun_cpu", "model.n_layer=2", "model.ngram=1", "trainer.max_steps=270"]
+BASE = ["experiment=speedrun_cpu", "model.n_layer=2", "model.ngram=1", "optimizer.lr=5e-3", "trainer.max_steps=270"]
 CHANGES = {
     "none": [],
     "adamw": ["optimizer=adamw"],
