@@ -38,7 +38,7 @@ def presets(monkeypatch: pytest.MonkeyPatch) -> None:
     ("overrides", "length"),
     [
         ([], {"max_steps": 580}),
-        (["experiment=speedrun_cpu"], {"max_steps": 80}),
+        (["experiment=speedrun_cpu"], {"max_steps": 90}),
         (["experiment=speedrun_cpu", "trainer.max_time=5min"], {"max_time": "5min"}),
         (["trainer.max_time=5min", "experiment=speedrun_cpu"], {"max_time": "5min"}),
         (["experiment=by_flops"], {"max_flops": 1e12}),

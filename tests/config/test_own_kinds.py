@@ -18,12 +18,8 @@ from gptexp.objectives.loading import load_trained
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs import history
 from gptexp.runs.finding import stored_settings
-from gptexp.training.optimizers import (
-    Parameters,
-    build_optimizer,
-    load_named_optimizer_state,
-    named_optimizer_state,
-)
+from gptexp.training.optimizer_state import load_named_optimizer_state, named_optimizer_state
+from gptexp.training.optimizers import Parameters, build_optimizer
 from gptexp.util.errors import ConfigError, RunError
 from gptexp.util.yaml_files import write_yaml
 

@@ -33,5 +33,5 @@ def test_a_frozen_gain_gets_no_gradient() -> None:
 
 
 def test_rms_norm_of_bf16_is_torchs() -> None:
-    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).bfloat16()  # type: ignore[no-untyped-call]
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
     assert torch.equal(rms_norm(x, None, 1e-5), F.rms_norm(x, (8,), None, 1e-5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,11 @@ def runs(folder: Path) -> Path:
     """Six runs whose sizes are step * seed * n_embd^power, times the number of the name in ACTIVATIONS."""
     for parametrization, power in POWERS.items():
         for width, seed in ((32, 1), (64, 1), (64, 4)):
-            changes = {"model__parametrization": parametrization, "model__n_embd": width, "model__n_head": width // 8}
+            changes: dict[str, Any] = {
+                "model__parametrization": parametrization,
+                "model__n_embd": width,
+                "model__n_head": width // 8,
+            }
             run = make_run(folder / f"{parametrization}{width}{seed}", seed=seed, **changes)
             with (run / "metrics.csv").open("w", encoding="utf-8", newline="") as file:
                 rows = csv.writer(file)

@@ -43,7 +43,7 @@ def steps(folder: Path) -> list[int]:
         (["sweep=scaling", "model.n_embd=32", "trainer.max_time=30s"], [{"max_time": "30s"}]),
         (["sweep=scaling", "model.n_embd=32", "trainer.max_steps=70"], [{"max_steps": 70}]),
         (["experiment=speedrun_cpu", "trainer.max_tokens=1e5,1e6"], [{"max_tokens": 10**5}, {"max_tokens": 10**6}]),
-        (["experiment=speedrun_cpu", "seed=1,2"], [{"max_steps": 80}] * 2),
+        (["experiment=speedrun_cpu", "seed=1,2"], [{"max_steps": 90}] * 2),
     ],
 )
 def test_the_command_line_replaces_the_length_of_a_preset(

@@ -18,7 +18,8 @@ from gptexp.config.conversion import to_plain
 from gptexp.data.mixture import prepare_mixture
 from gptexp.evaluation.scoring import score_tokens
 from gptexp.objectives.loading import load_model
-from gptexp.report.comparison import NotComparable, Question, compare_folders
+from gptexp.report.comparable import NotComparable
+from gptexp.report.comparison import Question, compare_folders
 from gptexp.runs.opening import load
 from gptexp.training.experiment import run_experiment
 from gptexp.util.errors import ConfigError

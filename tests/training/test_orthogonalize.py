@@ -23,7 +23,8 @@ def matrices(rank: int) -> torch.Tensor:
     """Matrices (2, 12, 40) with singular values from 1e-6 to 1, or fewer singular values than rows."""
     generator = torch.Generator().manual_seed(rank)
     u, v = (torch.linalg.qr(torch.randn(2, size, 12, generator=generator))[0] for size in (12, 40))
-    return (u * torch.logspace(0, -6, 12))[..., :rank] @ v.mT[:, :rank]
+    product: torch.Tensor = (u * torch.logspace(0, -6, 12))[..., :rank] @ v.mT[:, :rank]
+    return product
 
 
 @pytest.mark.parametrize("iterations", [[NEWTON_SCHULZ] * n for n in (1, 2, 5, 6)] + [polar_express(8)], ids=len)

@@ -37,7 +37,7 @@ class _RMSNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
         ctx.save_for_backward(x, scale, weight)
-        y = x * scale
+        y: Tensor = x * scale
         return y if weight is None else y.mul_(weight)
 
     @staticmethod
