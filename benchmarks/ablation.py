@@ -4,8 +4,8 @@
     python benchmarks/ablation.py speedrun --shakespeare input.txt
 
 Each change is a sweep over the seeds with `hydra/launcher=cores`, so that an interrupted program continues where it
-stopped. Then `gptexp compare` prints the table, with p-values corrected for all changes. With five seeds the tables take
-about half an hour and ten minutes on two cores.
+stopped. Then `gptexp compare` prints the table, with p-values corrected for all changes. With five seeds the tables
+take about half an hour and ten minutes on two cores.
 """
 
 from __future__ import annotations
