@@ -40,7 +40,7 @@ COMPLETED = Result(
     [
         (Result(status="interrupted", signal="SIGINT", steps=4), {"schema", "status", "signal", "steps"}),
         (Result(status="failed", error="nan", seconds=0.0), {"schema", "status", "error", "seconds"}),
-        (COMPLETED, {"schema", *vars(COMPLETED)} - {"signal", "error"}),
+        (COMPLETED, {"schema", *vars(COMPLETED)} - {"signal", "error", "mixture"}),
     ],
 )
 def test_a_result_is_read_as_it_was_written(tmp_path: Path, result: Result, keys: set[str]) -> None:

@@ -47,7 +47,7 @@ def test_a_setting_that_must_be_shared_is_refused_by_name(idea: str, names: str)
 
 
 def test_a_preset_that_changes_the_length_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"^trainer\.max_steps: .*580 in the base, 270 in the idea"):
+    with pytest.raises(ConfigError, match=r"^trainer\.max_steps: .*580 in the base, 90 in the idea"):
         idea_of(base_of("data=shakespeare data.val_bytes=null"), "experiment=speedrun_cpu")
 
 
