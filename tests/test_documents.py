@@ -347,6 +347,13 @@ def test_every_path_and_class_in_backticks_exists(document: str) -> None:
 def exists(key: str, value: str) -> bool:
     """Whether a setting, or a group with this option, exists."""
     options = groups()
+    if part := re.fullmatch(
+        r"data\.parts\.[a-z_]+(\.[a-z_]+)?", key
+    ):  # a part has the settings of a corpus, and a weight
+        setting = part.group(1)
+        return (
+            value in options["data"] if setting is None else setting == ".weight" or f"data{setting}" in setting_names()
+        )
     if key in options:
         return value.strip("[]…") == "" or value.isupper() or set(value.split(",")) <= set(options[key])
     return key in setting_names() or key.startswith("hydra") or ".plugins." in key

@@ -34,7 +34,7 @@ PAGES += [
     "questions",
     "notebooks",
 ]
-PAGES += ["glossary"]
+PAGES += ["axes", "mup", "glossary"]
 # Pages without commands to run; their links are checked.
 TEXTS = [
     *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),
