@@ -34,10 +34,11 @@ class CausalSelfAttention(ModuleWithKernels):
 
     An explicit mask replaces causality, for example `two_sided_mask`.
 
-    reach: how many tokens before and after a token it sees at most, with a window; None: all that the mask shows.
+    vocab_size: rows of the value embeddings, read only where there are any. reach: how many tokens before and after a
+    token it sees at most, with a window; None: all that the mask shows.
     """
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int, causal: bool = True) -> None:
+    def __init__(self, config: GPTConfig, layer: int, vocab_size: int = 0, causal: bool = True) -> None:
         super().__init__()
         self.layer = layer
         window = config.window_of(layer)

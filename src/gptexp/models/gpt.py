@@ -25,7 +25,7 @@ from gptexp.models.recompute import Recomputable
 class Block(Recomputable):
     """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int, causal: bool = True) -> None:
+    def __init__(self, config: GPTConfig, layer: int, vocab_size: int = 0, causal: bool = True) -> None:
         super().__init__()
         self.residual = config.residual
         self.pre_norm = config.norm_position is NormPosition.pre
