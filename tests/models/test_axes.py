@@ -229,7 +229,7 @@ def test_two_sided_windows_see_both_sides_and_no_padding() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window": "SXL"}, r"model\.window=SXL: must be a pattern of S and L"),
+        ({"window": "SQL"}, r"model\.window=SQL: must be a pattern of S and L"),
         ({"window": ""}, r"model\.window=: must be a pattern of S and L"),
         ({"window": "S", "window_size": 0}, r"model\.window_size=0: must be at least 1"),
         ({"window_size": 4}, r"model\.window_size=4: has no effect while model\.window is null"),
