@@ -97,14 +97,8 @@ def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, flo
     steps: int = group["ns_steps"]
     iterations = polar_express(steps) if group.get("polar_express") else [group["ns_coefficients"]] * steps
     heights = _heights(stacked, group)
-    size = max(_size((height, stacked.shape[2])) for height in heights)
-
-    def direction(parts: Matrices) -> Matrices:
-        result = orthogonalised(parts, iterations, group["eps"])
-        own = _size(parts.shape[1:])
-        return result if own == size else result * (own / size)
-
-    return by_rows(stacked, heights, direction), size
+    directions = by_rows(stacked, heights, lambda parts: orthogonalised(parts, iterations, group["eps"]))
+    return directions, _size((max(heights), stacked.shape[2]))  # which all parts of c_attn share
 
 
 def _kept(weights: Tensor, direction: Tensor, group: dict[str, Any]) -> Tensor | float:
