@@ -15,7 +15,7 @@ HAS_GPU      = $(shell command -v nvidia-smi || ls /dev/nvidiactl 2>/dev/null)
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_INDEX)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev hooks train conformance notebooks bench gallery settings docs docs-serve
+.PHONY: help install dev hooks train conformance notebooks bench gallery settings chinese docs docs-serve
 .PHONY: test test-fast test-slow test-all test-lowest test-newest lint types format wheel clean
 
 help:  ## list the targets
@@ -64,6 +64,9 @@ gallery: $(VENV)/.installed  ## create the pictures of the documentation (about 
 
 settings: $(VENV)/.installed  ## write docs/settings.md from the schemas and the presets
 	$(BIN)/python -m gptexp.compose.settings_page docs/settings.md
+
+chinese: $(VENV)/.installed-dev  ## copy code and outputs of the English pages and notebooks to the Chinese ones
+	PYTHONPATH=tests $(BIN)/python -m support.chinese
 
 docs: $(VENV)/.installed-dev  ## build the documentation in site/ without a network and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -32,9 +32,22 @@ from gptexp.compose.registry import groups, register_schemas
 from gptexp.sweep import launching
 from support import child_processes, workplace
 from support.documented_commands import gptexp_part, noted, run_command, words
-from support.documents import ADD_YOUR_OWN, DOCUMENTS, LINK, ROOT, SPAN, TEXTS, Command, blocks, commands, prose, read
+from support.documents import (
+    ADD_YOUR_OWN,
+    CHINESE,
+    DOCUMENTS,
+    LINK,
+    ROOT,
+    SPAN,
+    TEXTS,
+    Command,
+    blocks,
+    commands,
+    prose,
+    read,
+)
 
-EVERY = [*DOCUMENTS, *TEXTS, ADD_YOUR_OWN]
+EVERY = [*DOCUMENTS, *CHINESE, *TEXTS, ADD_YOUR_OWN]
 TRAIN = re.compile(r"(gptexp |python -m gptexp\.)train\b")
 SHELLS = ("bash", "zsh", "fish")
 OVERRIDING = ("gptexp.train", "gptexp.prepare", "gptexp.verify_resume")  # take settings, not options
@@ -222,7 +235,7 @@ GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|cal
 
 
 def test_the_list_of_documents_is_complete() -> None:
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
+    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]
     assert {ROOT / document for document in EVERY} == set(found) - {ROOT / "conformance.md"}
 
 
@@ -314,7 +327,7 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CHINESE])
 def test_every_setting_in_backticks_exists(document: str) -> None:
     register_schemas()
     for span in SPAN.findall(prose(document)):
@@ -335,7 +348,7 @@ PATH = re.compile(r"(?<![\w/.])(?:src|conf|docs|tests|benchmarks|notebooks)/[\w.
 TARGET = re.compile(r"_target_: ([\w.]+)\.\w+")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CHINESE])
 def test_every_path_and_class_in_backticks_exists(document: str) -> None:
     for span in SPAN.findall(prose(document)):
         for path in PATH.findall(span):

@@ -89,9 +89,11 @@ def broken(page: Html, pages: dict[Path, Html]) -> Iterator[str]:
             yield f"{page.path.name}: {link}: no such anchor"
 
 
-def test_every_page_of_the_repository_is_in_the_site(pages: dict[Path, Html]) -> None:
-    names = {path.stem for path in pages}
-    assert names >= {path.stem for path in (ROOT / "docs").glob("*.md")}
+def test_every_page_of_the_repository_is_in_the_site(site: Path, pages: dict[Path, Html]) -> None:
+    names = {path.relative_to(site).with_suffix("").as_posix() for path in pages}
+    assert names >= {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
     assert names >= {"index", "contributing", "changelog", "security", "benchmarks", "conformance"}
 
 

@@ -41,6 +41,8 @@ TEXTS = [
     *("docs/api.md", "docs/architecture.md", "docs/log.md"),
 ]
 DOCUMENTS = ["README.md", "README.zh.md", *(f"docs/{page}.md" for page in PAGES)]
+# Their commands are those of the English pages (tests/documentation/test_chinese.py), so they do not run again.
+CHINESE = [f"docs/zh/{path.name}" for path in sorted((ROOT / "docs/zh").glob("*.md"))]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
