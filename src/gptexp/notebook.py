@@ -6,6 +6,7 @@ Functions import torch, lightning and matplotlib only when they need them.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -118,7 +119,17 @@ def read_text(*overrides: str) -> tuple[str, str]:
     """
     data = open_data(*overrides, "tokenizer=byte")
     train, val = (data.tokenizer.decode(store.read(0, len(store))) for store in (data.train, data.val))
+    _require_font(train)
     return train, val
+
+
+def _require_font(text: str) -> None:
+    """Print a notice once if plots would show boxes for the characters of a Chinese text."""
+    if len(re.findall("[\u4e00-\u9fff]", text[:100_000])) > 100:
+        from gptexp.report.style import FONT_REMEDY, fonts
+
+        if len(fonts()) == 1:
+            print(f"notice: plots show boxes for Chinese characters; {FONT_REMEDY}, and restart the notebook")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ OF_ALL_PARTS = ("global_batch_size", "global_batch_tokens", "micro_batch_size", 
 
 Exhausted = Enum("Exhausted", ["repeat", "stop"])
 
+AUTO = "auto"  # data.encoding: recognized for each file
 FILE_FORMATS = ("text", "json", "csv", "parquet")  # values of data.dataset that read local files
 
 
@@ -110,7 +111,7 @@ class TextConfig(DataConfig):
     path: str | None = None
     """File, folder (all its *.txt files) or glob pattern of the text to read. Each file is read once."""
     encoding: str = "utf-8"
-    """Text encoding of the files."""
+    """Text encoding of the files; auto recognizes the one of each file, and a notice names it."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -120,7 +121,8 @@ class TextConfig(DataConfig):
             self.path,
             'must name the files to read, for example data.path="books/*.txt"',
         )
-        require_encoding("data.encoding", self.encoding)
+        if self.encoding != AUTO:
+            require_encoding("data.encoding", self.encoding)
 
 
 @dataclass(kw_only=True, slots=True)

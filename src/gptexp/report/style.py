@@ -7,8 +7,10 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -52,14 +54,24 @@ CJK = (
     "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei",
     "PingFang SC",
+    "PingFang HK",
     "Hiragino Sans GB",
+    "STHeiti",
     "Heiti TC",
     "Arial Unicode MS",
     "Microsoft YaHei",
+    "Microsoft JhengHei",
     "SimHei",
+    "SimSun",
+    "Droid Sans Fallback",
+)
+# Names of the files of these fonts.
+CJK_FILE = re.compile(
+    r"cjk|noto.*(sc|tc)\b|sourcehan|wqy|pingfang|hiragino|heiti|msyh|msjh|sim(hei|sun)|droidsansf", re.I
 )
 MISSING = re.compile(r"Glyph (\d+) .*missing from font")
 MOST_MISSING = 8  # characters named in a notice
+FONT_REMEDY = "install Noto Sans CJK (Debian and Ubuntu: apt install fonts-noto-cjk) or another font that has them"
 
 
 @dataclass(frozen=True)
@@ -85,9 +97,23 @@ def looks(n: int, ordered: bool) -> list[Look]:
 def fonts() -> list[str]:
     """Return the fonts to use: DejaVu Sans, then the installed fonts with Chinese characters."""
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    return ["DejaVu Sans", *(_chinese_fonts() or (_find_new_fonts() and _chinese_fonts()) or [])]
+
+
+def _chinese_fonts() -> list[str]:
     installed = set(font_manager.get_font_names())
     others = sorted(font for font in installed if "CJK" in font and "Sans" in font and font not in CJK)
-    return ["DejaVu Sans", *(font for font in CJK if font in installed), *others]
+    return [*(font for font in CJK if font in installed), *others]
+
+
+@lru_cache(maxsize=1)
+def _find_new_fonts() -> int:
+    """Add the Chinese fonts that were installed after matplotlib made its list of fonts; return their number."""
+    found = [path for path in font_manager.findSystemFonts() if CJK_FILE.search(Path(path).name)]
+    for path in found:
+        with suppress(OSError, RuntimeError):  # damaged
+            font_manager.fontManager.addfont(path)
+    return len(found)
 
 
 @contextmanager
@@ -109,10 +135,7 @@ def styled() -> Iterator[None]:
 def _advice(missing: Sequence[str]) -> str:
     """The warning about missing characters, with the fonts to install."""
     named = " ".join(map(printable, missing[:MOST_MISSING])) + (" …" if len(missing) > MOST_MISSING else "")
-    return (
-        f"plots show boxes for characters that no font here has: {named}; install Noto Sans CJK (Debian: "
-        f"fonts-noto-cjk) or another font that has them, then delete {mpl.get_cachedir()}/fontlist-*.json"
-    )
+    return f"plots show boxes for characters that no font here has: {named}; {FONT_REMEDY}"
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:

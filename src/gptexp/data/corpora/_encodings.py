@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptexp.data.corpora._chinese import ENCODINGS, LEAST, chinese_encoding, share_of_frequent
 from gptexp.util.files import require_no_pointer
 
 HEAD = 4096  # bytes that are enough to recognize a format
@@ -62,8 +63,6 @@ class _Looks:
 
 
 _LOOKS = {
-    "gb18030": _Looks(_HAN + _WIDE, f"[{_HAN}]{{2}}"),
-    "big5": _Looks(_HAN + _WIDE, f"[{_HAN}]{{2}}"),
     "cp932": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
     "euc-jp": _Looks(_HAN + _KANA + _WIDE, f"[{_KANA}]"),
     "cp949": _Looks(_HANGUL + _WIDE, f"[{_HANGUL}]{{2}}", "[，。；：！？]"),
@@ -80,12 +79,8 @@ _LOOKS = {
         "[a-zß-ÿ][¿¡ªº£§°©®½¼²³€À-Þ][a-zß-ÿ]|[a-zß-ÿ][À-Þ]|õ(?!e)|ì(?=[a-zß-ÿ])|ç(?![aouàáâãóôõúû])|[ªº£§°©®½¼²³]{2}",
     ),
 }
-# First bytes of common characters of the language, and of those that every text contains.
-_COMMON = {
-    "gb18030": (range(0xB0, 0xD8), range(0xC9, 0xD8)),
-    "big5": (range(0xA4, 0xC7), range(0xA4, 0xB0)),
-    "cp949": (range(0xB0, 0xC9), range(0xB0, 0xC9)),
-}
+# First bytes of common Korean characters.
+_COMMON_KOREAN = range(0xB0, 0xC9)
 
 
 def require_text(path: Path, head: bytes, compressed: bool = False) -> None:
@@ -139,12 +134,24 @@ def likely_encoding(head: bytes, sample: bytes, wrong: str) -> str | None:
     if marked := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
         guess: str | None = marked
     elif b"\0" in sample:
-        guess = _by_nulls(head)
+        guess = _by_nulls(head) or chinese_encoding(head)
     elif _mostly_utf8(sample):
         guess = "utf-8"
     else:
-        guess = _by_looks(sample)
+        guess = _by_looks(sample) or _as_utf16(head)
     return guess if guess and codecs.lookup(guess).name != codecs.lookup(wrong).name else None
+
+
+def doubtful(head: bytes, encoding: str) -> str | None:
+    """Return the likely encoding of a file that can be decoded as `encoding`, but not to text; None without doubt.
+
+    head: the beginning of the file. UTF-8 is never in doubt, because other text is hardly ever valid in it.
+    """
+    if _is_utf8(encoding):
+        return None
+    likely = likely_encoding(head, head, encoding)
+    doubted = likely in (*ENCODINGS, "utf-8") and share_of_frequent(head, encoding) < LEAST
+    return likely if doubted else None
 
 
 def _by_nulls(head: bytes) -> str | None:
@@ -174,7 +181,14 @@ def _is_binary(sample: bytes) -> bool:
 def _by_looks(sample: bytes) -> str | None:
     lines = sample[: sample.rfind(b"\n") + 1] or sample  # a character cut at the end would exclude the encoding
     found = [name for name in _LOOKS if _is_plausible(lines, name)]
+    found += [name for name in (chinese_encoding(lines),) if name and not name.startswith("utf-16")]
     return found[0] if len(found) == 1 else None
+
+
+def _as_utf16(head: bytes) -> str | None:
+    """Recognize Chinese in UTF-16 without a null, which only the beginning of the file shows: two bytes are a unit."""
+    guess = chinese_encoding(head)
+    return guess if guess and guess.startswith("utf-16") else None
 
 
 def _is_plausible(sample: bytes, encoding: str) -> bool:
@@ -186,13 +200,11 @@ def _is_plausible(sample: bytes, encoding: str) -> bool:
     beyond = "".join(symbol for symbol in text if symbol > "\x7f")
     share = 1.0 if encoding == "cp1252" else 0.95
     usual = len(re.findall(f"[{looks.usual}]", beyond)) >= share * len(beyond)
-    return usual and bool(re.search(looks.has, text)) and not re.search(looks.never, text) and _common(text, encoding)
+    found = usual and bool(re.search(looks.has, text)) and not re.search(looks.never, text)
+    return found and (encoding != "cp949" or _is_common_korean(text))
 
 
-def _common(text: str, encoding: str) -> bool:
-    """Whether most Chinese or Korean characters are common; in a wrong encoding most are rare."""
-    if encoding not in _COMMON:
-        return True
-    leads = [symbol.encode(encoding)[0] for symbol in re.findall(f"[{_HAN}{_HANGUL}]", text)]
-    common, needed = (sum(lead in some for lead in leads) / len(leads) for some in _COMMON[encoding])
-    return common > 0.85 and needed > 0.1
+def _is_common_korean(text: str) -> bool:
+    """Whether most Korean characters are common; in a wrong encoding most are rare."""
+    leads = [symbol.encode("cp949")[0] for symbol in re.findall(f"[{_HANGUL}]", text)]
+    return sum(lead in _COMMON_KOREAN for lead in leads) > 0.85 * len(leads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import xxhash
 
-from gptexp.data.corpora._encodings import HEAD, advice, require_no_nulls, require_text
+from gptexp.data.corpora._encodings import HEAD, advice, doubtful, likely_encoding, require_no_nulls, require_text
 from gptexp.tokenizers.long_runs import last_boundary
 
 PIECE = 1_000_000  # characters
 CHUNK = 1 << 20  # bytes read at a time
+SAMPLE = 1 << 16  # bytes; an even number, so that UTF-16 is not cut
 
 
 def hash_contents(contents: Iterable[Iterable[bytes]], *settings: str) -> str:
@@ -151,9 +153,42 @@ def _decode(path: Path, chunks: Iterator[bytes], encoding: str, setting: str) ->
         except UnicodeError as error:
             raise _wrong_encoding(path, encoding, _offset(error, read), setting) from None
         require_no_nulls(path, text, head, encoding, setting)
+        if read == len(chunk):
+            _doubt(path, chunk[:SAMPLE], encoding, setting)
         if text:
             yield text if begun else text.removeprefix("\ufeff")
             begun = True
+
+
+def _doubt(path: Path, head: bytes, encoding: str, setting: str) -> None:
+    """Warn of a file that can be decoded, but that another encoding turns into text."""
+    if likely := doubtful(head, encoding):
+        warnings.warn(
+            f"{path}: read as {setting}={encoding} it does not look like text; it looks like {likely}: "
+            f"set {setting}={likely} unless the text is right",
+            stacklevel=1,
+        )
+
+
+def recognized(path: Path, contents: Contents) -> str:
+    """Return the encoding of a file: utf-8 if all of it is valid, else the one in which it is plausible text.
+
+    Raises:
+        ValueError: the place of the first byte that is not UTF-8, if no encoding is certain.
+    """
+    decoder, read, head = codecs.getincrementaldecoder("utf-8")(), 0, b""
+    try:
+        for chunk in chain(contents.chunks(path), [b""]):
+            head, read = head or chunk[:HEAD], read + len(chunk)
+            decoder.decode(chunk, final=not chunk)
+    except UnicodeDecodeError as error:
+        offset = _offset(error, read)
+        with path.open("rb") as file:
+            likely = likely_encoding(head, _around(file, offset), "utf-8")
+        if likely is None:
+            raise _wrong_encoding(path, "utf-8", offset, "data.encoding") from None
+        return likely
+    return (likely_encoding(head, head, "utf-8") if b"\0" in head else None) or "utf-8"
 
 
 def _offset(error: UnicodeError, read: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gptexp.config.data import AUTO
 from gptexp.data.corpora._files import find_files
-from gptexp.data.corpora._reading import Contents, as_document, hash_contents, read_text
+from gptexp.data.corpora._reading import Contents, as_document, hash_contents, read_text, recognized
 from gptexp.data.corpora.base import CorpusBase
 from gptexp.util.files import user_path
 
@@ -22,6 +24,7 @@ class TextCorpus(CorpusBase):
         super().__init__(config, cache)
         self._contents = Contents()
         self._found: list[Path] = []
+        self._recognized: dict[Path, str] = {}
 
     def check(self) -> None:
         """ValueError: no file, or all files are empty."""
@@ -40,11 +43,22 @@ class TextCorpus(CorpusBase):
 
     def fingerprint(self) -> str:
         chunks = map(self._contents.chunks, self.files())
-        return hash_contents(chunks, "text 1", codecs.lookup(self.config.encoding).name)
+        return hash_contents(
+            chunks, "text 1", *dict.fromkeys(codecs.lookup(e).name for e in self._encodings().values())
+        )
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
-        for file in self.files():
-            yield from as_document(read_text(file, self.config.encoding, contents=self._contents))
+        for file, encoding in self._encodings().items():
+            yield from as_document(read_text(file, encoding, contents=self._contents))
+
+    def _encodings(self) -> dict[Path, str]:
+        """The encoding of each file: the setting, or what each file is recognized as."""
+        if self.config.encoding != AUTO:
+            return dict.fromkeys(self.files(), self.config.encoding)
+        if not self._recognized:
+            self._recognized = {file: recognized(file, self._contents) for file in self.files()}
+            _tell(self._recognized)
+        return self._recognized
 
     def _nothing_found(self) -> str:
         looked = user_path(self.config.path, "data.path")
@@ -52,4 +66,14 @@ class TextCorpus(CorpusBase):
         return (
             f"data.path={self.config.path}: no text file found (looked in {folder}); give a file, a folder with "
             "*.txt or a glob. data=pydocs and data=python_stdlib work without files"
+        )
+
+
+def _tell(encodings: dict[Path, str]) -> None:
+    """Warn of each encoding other than UTF-8 that was recognized, with the files."""
+    for encoding in sorted(set(encodings.values()) - {"utf-8"}):
+        files = [str(file) for file, found in encodings.items() if found == encoding]
+        names = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        warnings.warn(
+            f"data.encoding=auto: read as {encoding}: {names}; if the text is wrong, set data.encoding=", stacklevel=1
         )
