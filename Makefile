@@ -53,7 +53,7 @@ conformance: $(VENV)/.installed  ## recompute published numbers; ARGS="--fast" o
 	@$(BIN)/python -m gptexp.conformance $(ARGS)
 
 notebooks: $(VENV)/.installed-dev  ## run the notebooks; ARGS=--overwrite keeps the new output, GPTEXP_BUDGET=0.1 shortens the training
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) notebooks/*.ipynb
 
 bench: $(VENV)/.installed  ## measure the speed on this machine (about ten minutes, no network)
 	@$(BIN)/python benchmarks/own.py $(ARGS)

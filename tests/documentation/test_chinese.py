@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from markdown_it import MarkdownIt
 
 from support.chinese import CHINESE, Pair, notebooks, pages, typed, updated_notebook, updated_page
 from support.documents import FENCE, LINK, SPAN, prose, read
@@ -68,6 +69,17 @@ def test_chinese_page_links_to_chinese_pages_where_they_exist(pair: Pair) -> Non
 def test_no_line_of_chinese_prose_ends_within_a_paragraph(document: str) -> None:
     """A line end inside a paragraph would show as a space between two Chinese characters."""
     assert not re.findall(r"[\u3000-\u9fff\uff00-\uffef]\n[^\n|#*>0-9-].*", prose(document))
+
+
+@pytest.mark.parametrize("document", [pair.chinese for pair in (*pages(), *notebooks())])
+def test_emphasis_in_chinese_text_is_rendered(document: str) -> None:
+    """`**…。**字` stays as it is: CommonMark wants a space after the closing marks there."""
+    for text in markdown(document) if document.endswith(".ipynb") else [read(document)]:
+        without_formulas = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", "F", text, flags=re.DOTALL)
+        parts = [
+            part for token in MarkdownIt().enable("table").parse(without_formulas) for part in token.children or ()
+        ]
+        assert not [part.content for part in parts if part.type == "text" and "*" in part.content]
 
 
 @NOTEBOOKS
