@@ -14,7 +14,7 @@ from gptexp.data.corpora._encodings import doubtful, likely_encoding
 PROSE = "他们说，这个孩子从来没有见过大海。第二天早上，我们一起去了火车站，天还没有亮。\n"
 TRADITIONAL = "他們說，這個孩子從來沒有見過大海。第二天早上，我們一起去了火車站，天還沒有亮。\n"
 CODE = (
-    "def read(path):\n    # 打开文件，返回每一行的内容；如果文件不存在，返回空列表\n    return open(path).readlines()\n"
+    "def read(path):\n    # 打开文件，返回每一行的内容；如果文件不存在，返回空列表\n    return list(open(path))\n"
 )
 MIXED = "用 GPT-2 生成文本时，temperature 越高，结果越随机；top_k=50 只保留概率最大的 50 个 token。\n"
 SHORT = "我们的第一个模型\n"
@@ -51,7 +51,7 @@ def test_the_right_encoding_gives_no_notice(tmp_path: Path, text: str, encoding:
         (PROSE, "gb18030", "latin-1"),
         (TRADITIONAL, "big5", "gb18030"),
         (SHORT, "gb18030", "big5"),
-        (PROSE + "\n", "utf-16-be", "utf-16-le"),
+        (SHORT, "utf-16-be", "utf-16-le"),
         (CODE, "utf-8", "latin-1"),
     ],
 )
