@@ -13,9 +13,7 @@ from gptexp.data.corpora._encodings import doubtful, likely_encoding
 
 PROSE = "他们说，这个孩子从来没有见过大海。第二天早上，我们一起去了火车站，天还没有亮。\n"
 TRADITIONAL = "他們說，這個孩子從來沒有見過大海。第二天早上，我們一起去了火車站，天還沒有亮。\n"
-CODE = (
-    "def read(path):\n    # 打开文件，返回每一行的内容；如果文件不存在，返回空列表\n    return list(open(path))\n"
-)
+CODE = "def read(path):\n    # 打开文件，返回每一行的内容；如果文件不存在，返回空列表\n    return list(open(path))\n"
 MIXED = "用 GPT-2 生成文本时，temperature 越高，结果越随机；top_k=50 只保留概率最大的 50 个 token。\n"
 SHORT = "我们的第一个模型\n"
 TABLE = "│ 文件 │ 内容 │\n├──────┼──────┤\n│ 第一 │ 全部的设置 │\n"

@@ -208,9 +208,12 @@ def test_an_encoding_hint_is_correct_or_absent(actual: str, times: int, before: 
         assert likely_encoding(sample[:4096], sample, wrong) == (actual if actual in TEXTS else None)
 
 
-def test_chinese_that_could_be_korean_gets_no_encoding_hint() -> None:
-    sample = "道可道，非常道；名可名，非常名。".encode("gb18030")
-    assert likely_encoding(sample, sample, "utf-8") is None
+def test_a_short_text_that_could_be_chinese_gets_no_hint_of_another_language() -> None:
+    classical = "道可道，非常道；名可名，非常名。".encode("gb18030")  # its bytes are also valid Korean
+    assert likely_encoding(classical, classical, "utf-8") == "gb18030"
+    for encoding in ("gb18030", "big5", "utf-16-le", "utf-16-be"):
+        sample = "可道\n".encode(encoding)
+        assert likely_encoding(sample, sample, "utf-8") in (None, encoding)
 
 
 def test_an_encoding_hint_never_names_the_failed_encoding(tmp_path: Path) -> None:

@@ -41,12 +41,17 @@ def chinese_encoding(sample: bytes) -> str | None:
     return best if shares[best] >= max(LEAST, TIMES * others) else None
 
 
-def share_of_frequent(sample: bytes, encoding: str) -> float:
-    """Return the share of frequent characters among Chinese and strange ones; 0 if they are too few, or invalid."""
+def could_be_chinese(sample: bytes) -> bool:
+    """Whether the sample may be Chinese in one of the encodings, even if it is too short to be certain."""
+    return any(share_of_frequent(sample, name, least=1) >= LEAST for name in ENCODINGS)
+
+
+def share_of_frequent(sample: bytes, encoding: str, least: int = COUNT) -> float:
+    """Return the share of frequent characters among Chinese and strange ones; 0 if below `least`, or not decodable."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeError:
         return 0.0
     han = _HAN.findall(text)
     frequent = sum(symbol in _FREQUENT for symbol in han)
-    return frequent / (len(han) + len(_STRANGE.findall(text))) if frequent >= COUNT else 0.0
+    return frequent / (len(han) + len(_STRANGE.findall(text))) if frequent >= least else 0.0

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptexp.data.corpora._chinese import ENCODINGS, LEAST, chinese_encoding, share_of_frequent
+from gptexp.data.corpora._chinese import ENCODINGS, LEAST, chinese_encoding, could_be_chinese, share_of_frequent
 from gptexp.util.files import require_no_pointer
 
 HEAD = 4096  # bytes that are enough to recognize a format
@@ -181,7 +181,11 @@ def _is_binary(sample: bytes) -> bool:
 def _by_looks(sample: bytes) -> str | None:
     lines = sample[: sample.rfind(b"\n") + 1] or sample  # a character cut at the end would exclude the encoding
     found = [name for name in _LOOKS if _is_plausible(lines, name)]
-    found += [name for name in (chinese_encoding(lines),) if name and not name.startswith("utf-16")]
+    chinese = chinese_encoding(lines)
+    if chinese and not chinese.startswith("utf-16"):
+        found.append(chinese)
+    elif could_be_chinese(lines):
+        return None
     return found[0] if len(found) == 1 else None
 
 
