@@ -13,7 +13,7 @@ from gptexp.config.model import GPTConfig, Position
 from gptexp.machine import hardware
 from gptexp.models import attention
 from gptexp.models.gpt import GPT
-from gptexp.models.kernels.attention import attention_by_products
+from gptexp.models.kernels.attention import attention_by_products, attention_fused, attention_weights
 from gptexp.models.kernels.choice import Kernels, modules_with_kernels, use_kernels
 from gptexp.models.kernels.dropout import dropout_mask
 from gptexp.models.kernels.fastest import fastest_kernels, products_faster_for
@@ -113,6 +113,17 @@ def test_attention_by_products_equals_fused_attention(position: Position, produc
         assert len(products) == 2 * len(types)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_attention_weights_are_those_of_fused_attention(window: int | None) -> None:
+    torch.manual_seed(1)
+    q, k, v = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
+    mask = None if window is None else torch.ones(9, 9, dtype=torch.bool).tril().triu(1 - window)
+    weights = attention_weights(q, k, mask)
+    found = weights @ v.repeat_interleave(2, dim=1)
+    torch.testing.assert_close(found, attention_fused(q, k, v, mask, 0.0, is_causal=mask is None))
+    assert float(weights[..., 0, 1:].abs().max()) == 0
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

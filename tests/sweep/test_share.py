@@ -26,6 +26,7 @@ from support.same_runs import differences
 
 BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
 WSD = ["schedule=wsd", "schedule.warmup_steps=2"]
+OWN_RATES = ["optimizer=muon", "optimizer.scalar_lr=0.004"]
 
 
 def run_sweep(*overrides: str, name: str, order: list[int] | None = None) -> Path:
@@ -141,7 +142,7 @@ def test_a_dry_run_tells_what_sharing_saves(workplace: Path, monkeypatch: pytest
         ([*WSD, "trainer.max_steps=10,20", "trainer.val_every_steps=3", "trainer.log_every_steps=2"], [10, 11]),
         (["schedule=constant", "schedule.warmup_steps=1", "trainer.max_steps=6,9", "model.dropout=0.1"], [6, 3]),
         (["trainer.max_steps=9", "trainer.val_every_steps=2,5", "trainer.log_every_steps=1,4"], [9, 1, 1, 1]),
-        ([*WSD, "trainer.max_steps=8,16", "optimizer=muon", "data.micro_batch_size=2"], [8, 9]),
+        ([*WSD, "trainer.max_steps=8,16", "data.micro_batch_size=2", *OWN_RATES], [8, 9]),
         ([*WSD, "trainer.max_steps=8", "schedule.decay_fraction=0.25,0.5", "trainer.precision=64-true"], [8, 3]),
     ],
     ids=lambda value: " ".join(map(str, value)),

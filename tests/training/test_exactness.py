@@ -34,6 +34,7 @@ Train = Callable[..., dict[str, Any]]
 
 TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}"
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
+NORMS = ["trainer.log_norms=true", "callbacks.attention_entropy=true"]
 RECOMPUTE = "trainer.recompute=blocks"
 MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true", "optimizer.cautious=true"]
 
@@ -62,8 +63,8 @@ def train_losses(folder: Path) -> list[float]:
     [
         ["model.dropout=0.1", "data.num_workers=2"],
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
-        ["model.dropout=0.1", "trainer=ddp", *TWO],
-        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *TWO],
+        ["model.dropout=0.1", "trainer=ddp", *NORMS, *TWO],
+        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *NORMS, *TWO],
         *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
     ],
     ids=" ".join,

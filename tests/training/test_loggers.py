@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer as PluginEventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
@@ -19,7 +28,8 @@ from gptexp.config.objective import LMConfig
 from gptexp.config.plugins import PLUGINS
 from gptexp.report.curves import read_curve
 from gptexp.runs.layout import EVENTS
-from gptexp.training.loggers import MetricsCSV, tensorboard
+from gptexp.training.callbacks.samples import as_html
+from gptexp.training.loggers import CHARTS, MetricsCSV, tensorboard
 from gptexp.training.plugins import load_plugins
 from support.runs import TINY_GPT
 
@@ -43,6 +53,70 @@ def test_tensorboard_has_curves_samples_and_hyperparameters_with_metrics(
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= hparams.keys()
     assert b"model.n_embd" in hparams["_hparams_/session_start_info"].plugin_data.content
     assert b"val/bpb" in hparams["_hparams_/experiment"].plugin_data.content
+
+
+def test_samples_mark_the_prompt_and_hostile_text_stays_text() -> None:
+    prompt, rest = (
+        "<b>*a*</b>\n",
+        "</pre>\n\n# x\n```\n| a | b |\n|---|---|\n\n[x]: y <img src=x onerror=z> &lt; `q` **r**\t😀",
+    )
+    shown = markdown_to_safe_html(as_html(prompt, prompt + rest))
+    page = HTMLParser()
+    events: list[tuple[str, str]] = []
+    page.handle_starttag = lambda tag, attrs: events.append(("start", tag))  # type: ignore[method-assign]
+    page.handle_endtag = lambda tag: events.append(("end", tag))  # type: ignore[method-assign]
+    page.handle_data = lambda data: events.append(("text", data))  # type: ignore[method-assign]
+    page.feed(shown)
+    page.close()
+    tags = [("start", "pre"), ("start", "strong"), ("text", prompt), ("end", "strong"), ("text", rest), ("end", "pre")]
+    assert [event for event in events if event[1].strip()] == tags
+
+
+def test_a_sample_that_does_not_begin_with_the_prompt_has_no_mark() -> None:
+    assert as_html("ab", "a c") == "<pre><strong></strong>a c</pre>"
+
+
+def layout_shown(place: Path) -> dict[str, dict[str, list[str]]]:
+    """The charts that TensorBoard shows for all runs below a folder: titles and tags by category."""
+    multiplexer = PluginEventMultiplexer(tensor_size_guidance={"custom_scalars": 0}).AddRunsFromDirectory(str(place))
+    provider = MultiplexerDataProvider(multiplexer.Reload(), str(place))
+    plugin = CustomScalarsPlugin(TBContext(data_provider=provider, logdir=str(place), plugin_name_to_instance={}))
+    layout = json.loads(plugin.layout_impl(RequestContext(), ""))
+    assert all(len({c["title"] for c in of["chart"]}) == len(of["chart"]) for of in layout["category"])
+    return {
+        of["title"]: {chart["title"]: chart["multiline"]["tag"] for chart in of["chart"]} for of in layout["category"]
+    }
+
+
+def test_custom_scalars_show_each_chart_once_for_all_runs_and_resumes(tmp_path: Path) -> None:
+    runs: list[tuple[str, list[str]]] = [("a", []), ("a", []), ("b", ["norm/gradient/norms", "lr/hidden"])]
+    runs += [("c", ["attention_entropy/h.0", "activation/mlp"])]
+    for step, (name, also) in enumerate(runs):
+        logger = tensorboard(tmp_path / name, LMConfig.metrics, first_step=step, also=also)
+        logger.log_hyperparams({"seed": 1})
+        logger.log_metrics({"train/loss": 1.0}, step + 1)
+        logger.save()
+    shown = layout_shown(tmp_path)
+    assert list(shown) == ["loss", "rates", "inside the model"]
+    assert set(shown["loss"]) == {"training and validation loss", "bits per byte"}
+    inside = {"norm of the gradient", "norms of gradients", "activations", "entropy of attention in bits"}
+    assert set(shown["inside the model"]) == inside
+
+
+def test_charts_show_the_tags_that_they_name() -> None:
+    tags = {title: tag for charts in CHARTS.values() for title, tag in charts.items()}
+    names = ["train/loss", "val/loss", "val/mlm_loss", "val/bpb", "val/bpb/books", "val/perplexity", "lr", "lr/hidden"]
+    names += ["grad_norm", "norm/weight/h.0.attn", "seconds"]
+    shown = {name: [title for title, tag in tags.items() if re.match(tag, name)] for name in names}
+    assert list(shown.values()) == [
+        *[["training and validation loss"]] * 3,
+        *[["bits per byte"]] * 2,
+        [],
+        *[["learning rate"]] * 2,
+        ["norm of the gradient"],
+        ["norms of weights"],
+        [],
+    ]
 
 
 def test_metrics_of_one_step_share_a_row_and_are_on_disk_at_once(tmp_path: Path) -> None:

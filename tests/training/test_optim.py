@@ -26,8 +26,8 @@ from gptexp.training.muon import BatchedMuon
 from gptexp.training.optimizer_state import load_named_optimizer_state, named_optimizer_state
 from gptexp.training.optimizers import (
     MuonWithAdamW,
-    _hidden_matrices,
     build_optimizer,
+    hidden_matrices,
 )
 from gptexp.training.orthogonalize import orthogonalised
 
@@ -88,7 +88,7 @@ def test_frozen_parameters_are_left_out() -> None:
     assert "transformer.wpe.weight" not in named_optimizer_state(network, optimizer)
 
 
-def test_muon_updates_hidden_matrices_and_adamw_the_rest() -> None:
+def test_muon_updateshidden_matrices_and_adamw_the_rest() -> None:
     network = model()
     optimizer = build_optimizer(network, MuonConfig(muon_lr=0.02, weight_decay=0.3), 0.01)
     block = "transformer.h.0."
@@ -116,8 +116,8 @@ def test_adamw_updates_value_embeddings_and_decays_no_scalars() -> None:
 def test_adamw_updates_the_head_of_a_classifier() -> None:
     torch.manual_seed(0)
     model = Classifier(GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4), 11), 3, auxiliary=True)
-    assert model.score.weight not in _hidden_matrices(model)
-    assert model.get_parameter("transformer.h.0.mlp.c_fc.weight") in _hidden_matrices(model)
+    assert model.score.weight not in hidden_matrices(model)
+    assert model.get_parameter("transformer.h.0.mlp.c_fc.weight") in hidden_matrices(model)
 
 
 def test_muon_trains_the_hidden_matrix_of_mlp_and_refuses_bigram() -> None:

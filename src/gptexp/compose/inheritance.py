@@ -44,6 +44,7 @@ FREE_ON_RESUME = {
     *(f"trainer.{name}" for name in LENGTHS),
     "trainer.log_every_steps",
     "trainer.digests",
+    "trainer.log_norms",
     "trainer.recompute",
     "data.num_workers",
     "data.micro_batch_size",

@@ -155,7 +155,8 @@ class Config:
             )
         remedy = f"needs a model of kind gpt, and it is {self.model.kind}; leave it out"
         has_layers = isinstance(self.model, GPTConfig)
-        require(has_layers or not self.callbacks.activations, "callbacks.activations", "true", remedy)
+        for name in ("activations", "attention_entropy"):
+            require(has_layers or not getattr(self.callbacks, name), f"callbacks.{name}", "true", remedy)
         if isinstance(self.model, GPTConfig) and self.model.parametrization is Parametrization.mup:
             remedy = "needs optimizer=adamw or optimizer=muon, because the rates depend on the kind of update"
             require(isinstance(self.optimizer, AdamWConfig), "model.parametrization", "mup", remedy)

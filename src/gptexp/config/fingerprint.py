@@ -32,7 +32,9 @@ ACCIDENTAL = frozenset(
         "trainer.compile",
         "trainer.recompute",
         "callbacks.activations",
+        "callbacks.attention_entropy",
         "trainer.digests",
+        "trainer.log_norms",
         "trainer.log_every_steps",
         "trainer.val_every_steps",
     }

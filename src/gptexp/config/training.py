@@ -140,6 +140,8 @@ class TrainerConfig:
     takes a third more FLOPs and much less memory."""
     digests: bool = False
     """Whether digests.jsonl records eight bytes of each tensor at each logged step, for gptexp diverge."""
+    log_norms: bool = False
+    """Whether metrics.csv has the norms of gradient, weights and update at each logged step, by group of parameters."""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -235,6 +237,8 @@ class CallbacksConfig:
     """Which text is generated at each validation."""
     activations: bool = False
     """Whether metrics.csv has the root mean square of a GPT's activations at each logged step, by kind of layer."""
+    attention_entropy: bool = False
+    """Whether metrics.csv has the entropy of a GPT's attention in bits after each validation, by layer."""
     plugins: dict[str, Any] = field(default_factory=dict)
     """Further callbacks, each added by +callbacks.plugins.NAME={_target_: CLASS, option: value}."""
 

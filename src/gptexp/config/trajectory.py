@@ -38,6 +38,8 @@ BY_RATES = (
     *(f"trainer.{name}" for name in LENGTHS),
 )
 SCORED = ("trainer.val_every_steps", PLUGINS)
+# Settings that record what the steps of a run contain, which other runs do not record.
+MEASURES = ("trainer.digests", "trainer.log_norms", "callbacks.activations", "callbacks.attention_entropy")
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,12 @@ class Trajectory:
 def trajectory(settings: Mapping[str, Any], steps: int) -> Trajectory | None:
     """Return the trajectory of a run of `steps` steps; None if its record can't be rebuilt from another run's.
 
-    That is so with a length in time, plug-ins other than early stopping, digests of each tensor, and activations.
+    That is so with a length in time, plug-ins other than early stopping, and the settings in MEASURES.
     """
     flat = flatten(settings)
     plugins = {key: value for key, value in flat.items() if key.startswith((PLUGINS, "logger.plugins."))}
     others = any(key.endswith("._target_") and value != EARLY_STOPPING for key, value in plugins.items())
-    also = flat.get("trainer.digests") or flat.get("callbacks.activations")
-    if others or flat.get("trainer.max_time") is not None or also:
+    if others or flat.get("trainer.max_time") is not None or any(flat.get(name) for name in MEASURES):
         return None
     if flat.get("data.exhausted") == "stop":  # the text may end the run before its length does
         return None

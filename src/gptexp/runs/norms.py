@@ -44,5 +44,5 @@ def in_order(groups: Iterable[str]) -> list[str]:
     """Return groups from the input of the model to its output, without repetition."""
     last = (NORMS, HEAD, OTHER)
     known = list(dict.fromkeys(groups))
-    blocks = sorted((int(g.split(".")[1]), g) for g in known if g.startswith("h."))
+    blocks = sorted((int(g.split(".")[1]), g) for g in known if g.startswith("h."))  # attn before mlp
     return [g for g in known if g == EMBEDDING] + [g for _, g in blocks] + [g for g in last if g in known]

@@ -16,14 +16,12 @@ from gptexp.config import Config, Recompute
 from gptexp.config.conversion import to_plain
 from gptexp.config.environment_variables import GROUPS
 from gptexp.config.rules import require
-from gptexp.data.batches import BatchPlan, scored
-from gptexp.data.mixture import MixtureData
+from gptexp.data.batches import BatchPlan
 from gptexp.data.prepared import PreparedData
-from gptexp.data.shards import TokenStore
 from gptexp.machine import hardware
 from gptexp.machine.lightning import pl
 from gptexp.models import flops
-from gptexp.models.build import Measured, seeded
+from gptexp.models.build import Measured, build_on_meta, seeded
 from gptexp.models.lora import adapt, merged
 from gptexp.models.recompute import recompute_blocks
 from gptexp.models.weights import load_weights
@@ -32,9 +30,7 @@ from gptexp.objectives.loading import initial_weights
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.layout import CHECKPOINTS
 from gptexp.runs.provenance import names_of_packages
-from gptexp.tokenizers import Tokenizer
 from gptexp.training.basis import Basis, basis_of, cost_of, length_of, resumed_from_start
-from gptexp.training.callbacks.activations import Activations
 from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
@@ -42,14 +38,16 @@ from gptexp.training.callbacks.digests import Digests
 from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
-from gptexp.training.callbacks.samples import TextSamples
+from gptexp.training.callbacks.samples import TextSamples, text_samples
 from gptexp.training.continuing import Start
 from gptexp.training.datamodule import Windows
 from gptexp.training.length import Length
 from gptexp.training.loop import skip_empty_hooks
+from gptexp.training.measures import measures, optional_columns
 from gptexp.training.module import LitGPT
 from gptexp.training.plugins import load_plugins
 from gptexp.training.prefixes import curve_until, find_prefixes
+from gptexp.training.rates import peak_rates
 from gptexp.training.sharing import Sharing
 from gptexp.training.starting_point import (
     RestoreOptimizer,
@@ -112,12 +110,14 @@ def build_experiment(
     if basis.resumed and config.resume:
         require_steps_left(basis.resumed, config.resume, folder, length)
     needed = flops.training_bytes(size.parameters, size.trainable)
+    needed += 4 * size.trainable if config.trainer.log_norms else 0  # a copy of the weights
     hardware.require_memory(size.parameters, needed, config, world_size)
     precision = hardware.choose_precision(config, source=source.precision if source and config.resume else None)
     cost = cost_of(config, basis)
     compiled = hardware.choose_compile(config, max_steps * cost.flops_per_step)
-    samples, identity = _samples(config, folder, data) if objective.generates else None, _identity(config, data)
+    samples, identity = text_samples(config, folder, data) if objective.generates else None, _identity(config, data)
     prefixes, peak = None, _peak_flops(config, precision[0])
+    peaks = peak_rates(build_on_meta(basis.make, config.finetune, "model"), config)
     if sharing is not None:
         facts = {"precision": precision[0], "compiled": compiled[0], "layout": asdict(plan), "data": data.fingerprint}
         prefixes = find_prefixes(sharing, config, max_steps, source, facts)
@@ -131,6 +131,7 @@ def build_experiment(
             identity=identity,
             samples=samples,
             tokens_per_step=cost.tokens_per_step,
+            peaks=peaks,
             mfu_per_rate=size.flops_per_token / (peak * world_size) if peak else None,
         )
         if start.run(console):
@@ -154,6 +155,7 @@ def build_experiment(
         best_by=config.objective.best_by,
         flops_per_token=size.flops_per_token,
         peak_flops=peak,
+        peaks=peaks,
         facts=_facts(config, length, data, size, basis.resumed, best is not None),
         history=history_since(config, max_steps, basis.resumed),
         first_step=first_step,
@@ -167,7 +169,7 @@ def build_experiment(
         *([samples] if samples else []),
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
-        *([Activations()] if config.callbacks.activations else []),
+        *measures(config, datamodule),
         *([Digests(folder, record, datamodule.batches_of)] if config.trainer.digests else []),
         *plugins.values(),
         *([store] if store else []),
@@ -178,7 +180,16 @@ def build_experiment(
     if source and config.resume:
         callbacks.insert(0, RestoreOptimizer(source.optimizer))
         restore_callbacks(plugins, source)
-    trainer = build_trainer(config, folder, plan, precision[0], callbacks, first_step=first_step, max_steps=max_steps)
+    trainer = build_trainer(
+        config,
+        folder,
+        plan,
+        precision[0],
+        callbacks,
+        first_step=first_step,
+        max_steps=max_steps,
+        columns=optional_columns(config, model, peaks),
+    )
     skip_empty_hooks(trainer, lit)
     _compile(lit, config, compiled[0])
     return Experiment(
@@ -271,22 +282,3 @@ def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
         "data": data.facts.as_plain(),
         "packages": names_of_packages(config),
     }
-
-
-def _samples(config: Config, folder: Path, data: PreparedData) -> TextSamples:
-    val = next(iter(data.parts.values())).val if isinstance(data, MixtureData) else data.val
-    assert isinstance(val, TokenStore)  # the objective generates text
-    tokens, _ = scored(val, data.tokenizer.token_bytes, data.tokenizer.eot)
-    return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data.tokenizer, val), tokens)
-
-
-def _prompt(config: Config, tokenizer: Tokenizer, val: TokenStore) -> str:
-    """Return the user's prompt, or the first few characters of the validation text."""
-    if prompt := config.callbacks.samples.prompt:
-        try:
-            tokenizer.encode(prompt)
-        except ValueError as error:
-            raise ValueError(f"callbacks.samples.prompt={prompt}: {error}") from None
-        return prompt
-    head = val.read(0, min(64, len(val)))
-    return tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"

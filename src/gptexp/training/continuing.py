@@ -57,8 +57,8 @@ from gptexp.util.text import first_line
 class Start:
     """What a job needs to start from a stored prefix.
 
-    identity: config, tokenizer and data as a checkpoint stores them. mfu_per_rate: MFU for each token per second;
-    None if the peak of the device is unknown.
+    identity: config, tokenizer and data as a checkpoint stores them. peaks: the peak learning rates that are logged by
+    kind of parameter. mfu_per_rate: MFU for each token per second; None if the peak of the device is unknown.
     """
 
     prefixes: Prefixes
@@ -69,6 +69,7 @@ class Start:
     identity: dict[str, Any]
     samples: TextSamples | None
     tokens_per_step: int
+    peaks: dict[str, float]
     mfu_per_rate: float | None
 
     def run(self, console: Console) -> bool:
@@ -176,7 +177,7 @@ class Start:
     def _write_curves(self, curve: Curve) -> None:
         """Write metrics.csv, TensorBoard's curves and samples.md."""
         names = self.config.metrics
-        loggers: list[pl.loggers.Logger] = [MetricsCSV(self.folder, names)]
+        loggers: list[pl.loggers.Logger] = [MetricsCSV(self.folder, names, also=list(self.peaks))]
         if self.config.logger.tensorboard:
             loggers.append(tensorboard(self.folder, names))
         for step, metrics in self._rows(curve):
@@ -196,10 +197,11 @@ class Start:
         for step in sorted({*curve.train, *curve.val}):
             if (row := curve.train.get(step)) is not None:
                 rate = (step - before[0]) * self.tokens_per_step / max(row.seconds - before[1], 1e-9)
-                lr = self.config.lr * lr_multiplier(self.config.schedule, self.max_steps, step - 1)
+                multiplier = lr_multiplier(self.config.schedule, self.max_steps, step - 1)
+                rates = {name: peak * multiplier for name, peak in {"lr": self.config.lr, **self.peaks}.items()}
                 norm = None if math.isnan(row.norm) else row.norm
                 mfu = {"mfu": rate * self.mfu_per_rate} if self.mfu_per_rate else {}
-                yield step, step_row(row.loss, lr, rate, row.seconds, norm) | mfu
+                yield step, step_row(row.loss, rates, rate, row.seconds, norm) | mfu
                 before = (step, row.seconds)
             if step in curve.val:
                 yield step, {**self._score(curve, step).metrics(), "seconds": curve.val[step].seconds}

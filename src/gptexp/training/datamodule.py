@@ -53,6 +53,11 @@ class Windows(pl.LightningDataModule):
         batches = self.objective.val_batches(self.data, self.config, self.plan, rank=self.trainer.global_rank)
         return self._loader(batches, 0)
 
+    def first_scored(self) -> Batch:
+        """Return the first window or text of the validation, the same on all ranks, as a batch of one."""
+        batch = self.objective.val_batches(self.data, self.config, self.plan, rank=0)[0]
+        return tuple(part[:1] if part.ndim else part for part in batch)
+
     def _loader(self, batches: Any, workers: int) -> Any:
         assert self.trainer is not None
         return loader(batches, workers=workers, pin=self.trainer.strategy.root_device.type == "cuda")

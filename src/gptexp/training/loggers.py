@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,12 +49,33 @@ COLUMNS = (
     "seconds",  # of training, over all restarts
 )
 
+# The CUSTOM SCALARS tab: charts by category and title, each with a regular expression for the beginning of its tags.
+# TensorBoard merges the charts of all runs and shows equal ones once. It loses charts of a category that its first run
+# does not have, so each category has a chart that every run has.
+CHARTS = {
+    "loss": {
+        "training and validation loss": r"(train|val)/(mlm_)?loss$",
+        "bits per byte": r"val/bpb(/|$)",
+        "accuracy": r"val/((mlm_)?accuracy|macro_f1)(/|$)",
+    },
+    "rates": {"learning rate": r"lr(/|$)", "tokens per second": r"tokens_per_second$"},
+    "inside the model": {
+        "norm of the gradient": r"grad_norm$",
+        "norms of gradients": "norm/gradient/",
+        "norms of weights": "norm/weight/",
+        "norms of updates": "norm/update/",
+        "norms of updates, relative to weights": "norm/relative_update/",
+        "activations": "activation/",
+        "entropy of attention in bits": "attention_entropy/",
+    },
+}
+
 
 class MetricsCSV(pl.loggers.Logger):
     """Appends a row to metrics.csv for each logged step. The file is readable at any time.
 
-    On resume the rows after `first_step` are removed, because these steps are repeated. metrics: names of the
-    validation metrics; the first one completes a row. also: names of further values of a step.
+    On resume the rows after `first_step` are removed, because these steps are repeated; all columns are kept. metrics:
+    names of the validation metrics; the first one completes a row. also: names of further values of a step.
     """
 
     def __init__(self, folder: Path, metrics: Sequence[str], first_step: int = 0, also: Sequence[str] = ()) -> None:
@@ -126,15 +148,22 @@ class MetricsCSV(pl.loggers.Logger):
     def _rows_until(self, step: int) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
+        rows = read_rows(self.path)
+        self.columns += [name for name in (rows[0] if rows else ()) if name and name not in self.columns]
         return [
             {name: row.get(name) or "" for name in self.columns}
-            for row in read_rows(self.path)
+            for row in rows
             if (row.get("step") or "").isdigit() and int(row["step"]) <= step
         ]
 
 
-def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl.loggers.Logger:
-    """Return a TensorBoard logger that writes into the run folder, with an HPARAMS tab that shows final metrics."""
+def tensorboard(
+    folder: Path, metrics: Sequence[str], first_step: int = 0, also: Sequence[str] = ()
+) -> pl.loggers.Logger:
+    """Return a TensorBoard logger that writes into the run folder.
+
+    The HPARAMS tab shows final metrics, the CUSTOM SCALARS tab the curves of all runs. also: as in MetricsCSV.
+    """
 
     class RunTensorBoard(pl.loggers.TensorBoardLogger):
         @property
@@ -158,6 +187,7 @@ def tensorboard(folder: Path, metrics: Sequence[str], first_step: int = 0) -> pl
             given = overrides(folder)
             for summary in _hparams(_selected(_flat(params), given), list(given), metrics):
                 self.experiment._get_file_writer().add_summary(summary)
+            self.experiment.add_custom_scalars(custom_scalars(["train/loss", *metrics, *COLUMNS, *also]))
 
         @rank_zero_only
         def save(self) -> None:
@@ -188,6 +218,16 @@ def _hparams(settings: dict[str, Any], swept: Sequence[str], metrics: Sequence[s
         info.differs = info.name in swept
     about.content = content.SerializeToString()
     return summaries
+
+
+def custom_scalars(columns: Sequence[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
+    """Return the charts of CHARTS that have at least one of the columns, as torch's add_custom_scalars takes them."""
+    return {
+        category: {
+            title: ("Multiline", [tags]) for title, tags in charts.items() if any(re.match(tags, c) for c in columns)
+        }
+        for category, charts in CHARTS.items()
+    }
 
 
 def date_before(folder: Path, now: int) -> None:

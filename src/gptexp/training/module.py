@@ -57,7 +57,12 @@ class LitGPT(QuickModule):
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
-        return self.config.lr * lr_multiplier(self.config.schedule, self.max_steps, self.step - 1)
+        return self.config.lr * self.multiplier
+
+    @property
+    def multiplier(self) -> float:
+        """The factor of all peak learning rates in the last step."""
+        return lr_multiplier(self.config.schedule, self.max_steps, self.step - 1)
 
     def configure_model(self) -> None:
         """Shard the model. Lightning calls this before it creates the optimizer, and again on resume."""

@@ -63,8 +63,8 @@ def build_optimizer(
     named = [(name, parameter) for name, parameter in named_parameters(model) if parameter.requires_grad]
     fused = _fused_exists(named) if fused is None else fused
     kind = getattr(getattr(model, "config", None), "kind", type(model).__name__)
-    hidden = frozenset(_hidden_matrices(model))
-    parameters = Parameters(named, hidden, _qkv_heights(model), _roles(model), fused, kind)
+    hidden = frozenset(hidden_matrices(model))
+    parameters = Parameters(named, hidden, _qkv_heights(model), roles(model), fused, kind)
     optimizer: torch.optim.Optimizer = implementation("optimizer", config.kind)(parameters, config, lr)
     for group in optimizer.param_groups:
         group.setdefault("peak_lr", group["lr"])
@@ -142,7 +142,7 @@ def named_parameters(model: nn.Module) -> Iterator[Named]:
         yield name.replace("_orig_mod.", ""), parameter
 
 
-def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """Return the matrices between the embeddings and the output head: in a GPT those of transformer.h.
 
     Adapters (gptexp.models.lora) are excluded: Muon orthogonalizes the update of a whole weight, and an adapter is a
@@ -151,19 +151,19 @@ def _hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """
     apart = ("lm_head", ".lora_", ".ve_gate.", HEAD)
     inner = {p for name, p in named_parameters(model) if not any(part in name for part in apart)}
-    return {p for p in inner if p.ndim == 2} - _embeddings(model)
+    return {p for p in inner if p.ndim == 2} - embeddings(model)
 
 
-def _embeddings(model: nn.Module) -> set[nn.Parameter]:
+def embeddings(model: nn.Module) -> set[nn.Parameter]:
+    """Return the tables of tokens, positions, n-grams and values; a tied output matrix is one."""
     return {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
 
 
-def _roles(model: nn.Module) -> dict[nn.Parameter, str]:
+def roles(model: nn.Module) -> dict[nn.Parameter, str]:
     """Return the roles of the parameters that can have a rate of their own; a tied head is an embedding."""
-    embeddings = _embeddings(model)
-    roles = {p: "head" for name, p in named_parameters(model) if name.startswith(("lm_head.", HEAD))}
-    roles |= dict.fromkeys(embeddings, "embedding")
-    return roles | {p: "scalar" for p in model.parameters() if p.ndim < 2}
+    found = {p: "head" for name, p in named_parameters(model) if name.startswith(("lm_head.", HEAD))}
+    found |= dict.fromkeys(embeddings(model), "embedding")
+    return found | {p: "scalar" for p in model.parameters() if p.ndim < 2}
 
 
 def _qkv_heights(model: nn.Module) -> dict[nn.Parameter, tuple[int, int, int]]:
@@ -189,7 +189,7 @@ def _scale_by_width(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     if ratio == 1:
         return
     adapters = {p for name, p in named_parameters(model) if name.endswith(".lora_A") and "lm_head" not in name}
-    wide = _hidden_matrices(model) | adapters
+    wide = hidden_matrices(model) | adapters
     for group in list(optimizer.param_groups):
         apart = [p for p in group["params"] if p in wide]
         if not apart:

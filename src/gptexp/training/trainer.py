@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from gptexp.config import Config
-from gptexp.config.training import ACTIVATIONS, Strategy
+from gptexp.config.training import Strategy
 from gptexp.data.batches import BatchPlan
 from gptexp.machine import hardware, rank_environment
 from gptexp.machine.lightning import LightningEnvironment, TorchElasticEnvironment, pl
@@ -26,8 +27,9 @@ def build_trainer(
     *,
     first_step: int,
     max_steps: int,
+    columns: Sequence[str],
 ) -> pl.Trainer:
-    """Return a Trainer for the steps from `first_step` to `max_steps`.
+    """Return a Trainer for the steps from `first_step` to `max_steps`. columns: that not every run logs.
 
     Lightning's checkpoints, progress bar, sampler and profiler are off: gptexp has its replacements.
     """
@@ -49,7 +51,7 @@ def build_trainer(
         plugins=plugins,
         precision=None if double else cast(Any, precision),
         accumulate_grad_batches=plan.accumulate,
-        logger=_loggers(config, folder, first_step),
+        logger=_loggers(config, folder, first_step, columns),
         callbacks=callbacks,
         default_root_dir=str(folder),
         check_val_every_n_epoch=None,
@@ -64,11 +66,10 @@ def build_trainer(
     )
 
 
-def _loggers(config: Config, folder: Path, first_step: int) -> list[pl.loggers.Logger]:
-    also = ACTIVATIONS if config.callbacks.activations else ()
-    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.metrics, first_step, also)]
+def _loggers(config: Config, folder: Path, first_step: int, columns: Sequence[str]) -> list[pl.loggers.Logger]:
+    loggers: list[pl.loggers.Logger] = [MetricsCSV(folder, config.metrics, first_step, columns)]
     if config.logger.tensorboard:
-        loggers.append(tensorboard(folder, config.metrics, first_step))
+        loggers.append(tensorboard(folder, config.metrics, first_step, columns))
     return [*loggers, *load_plugins("logger", config.logger.plugins).values()]
 
 

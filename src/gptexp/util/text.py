@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text)
 
 
+def literal(text: str) -> str:
+    """Return any text as characters and entities that neither Markdown nor HTML takes for markup."""
+    return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message; without a message, the name of its type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -77,6 +77,14 @@ def attention_by_products(
     return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
 
+def attention_weights(
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], mask: Mask | None
+) -> Float[Tensor, "B H T T"]:
+    """The weights softmax(q k^T / sqrt(D) + mask) of that attention, to look at; causal where mask is None."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    return _masked(_scores(q, k), mask, 0).softmax(-1)
+
+
 def _rows(length: int, mask: Mask | None, dropout: float, reach: tuple[int, int] | None) -> int:
     """Queries of one product."""
     if mask is None:

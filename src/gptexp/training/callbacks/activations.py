@@ -14,6 +14,7 @@ from gptexp.config.training import ACTIVATIONS
 from gptexp.data.batches import Batch
 from gptexp.machine.lightning import pl
 from gptexp.models.gpt import Transformer
+from gptexp.training.callbacks.observing import observing
 from gptexp.training.module import LitGPT
 
 
@@ -44,16 +45,8 @@ def activation_sizes(lit: LitGPT, batch: Batch) -> dict[str, float]:
         squares[name].append(out.float().square().mean())
 
     handles = [layer.register_forward_hook(partial(measure, name)) for name, layer in _watched(model)]
-    compiled, model._compiled_call_impl = model._compiled_call_impl, None  # compiled code has no place for hooks
-    model.eval()
-    try:
-        with torch.no_grad():
-            lit.objective.loss(model, batch)
-    finally:
-        model.train()
-        model._compiled_call_impl = compiled
-        for handle in handles:
-            handle.remove()
+    with observing(model, handles):
+        lit.objective.loss(model, batch)
     return {name: float(torch.stack(squares[name]).mean().sqrt()) for name in ACTIVATIONS if name in squares}
 
 

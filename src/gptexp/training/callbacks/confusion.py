@@ -9,6 +9,7 @@ from typing import Any
 from gptexp.machine.lightning import pl
 from gptexp.objectives import Score
 from gptexp.training.module import LitGPT
+from gptexp.util.text import literal
 
 MOST = 40  # labels in a readable figure or table
 
@@ -40,12 +41,7 @@ def log_confusion(loggers: Iterable[pl.loggers.Logger], score: Score | None, ste
 
 def confusion_table(confusion: Any, labels: list[str]) -> str:
     """Return a Markdown table: a row for each label, a column for each prediction."""
-    names = [_cell(label) for label in labels]
+    names = [literal(label[:40]) for label in labels]
     rows = [["label ↓ found →", *names], ["---"] * (1 + len(names))]
     rows += [[name, *(str(int(n)) for n in row)] for name, row in zip(names, confusion, strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(label: str) -> str:
-    """Return a label, which may contain any character, as literal text of a table cell."""
-    return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in label[:40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,11 @@ class RunFacts:
     inherited: int = 0
 
 
-def step_row(loss: float, lr: float, rate: float, seconds: float, grad_norm: float | None) -> dict[str, float]:
-    """Return what is logged for a step. rate: tokens per second. grad_norm: None if there is none."""
-    row = {"train/loss": loss, "lr": lr, "tokens_per_second": rate, "seconds": seconds}
+def step_row(
+    loss: float, rates: Mapping[str, float], speed: float, seconds: float, grad_norm: float | None
+) -> dict[str, float]:
+    """Return what is logged for a step. rates: of learning. speed: tokens per second. grad_norm: None if none."""
+    row = {"train/loss": loss, **rates, "tokens_per_second": speed, "seconds": seconds}
     return row if grad_norm is None else {**row, "grad_norm": grad_norm}
 
 
@@ -83,8 +86,8 @@ class RunRecord(pl.Callback):
     """Logs every `log_every_steps`-th step and each validation, and writes result.json at the end.
 
     flops_per_token, peak_flops: for MFU, which is logged if the peak of the device is known.
-    best_by: the metric that selects the best step. history: code and learning rates, including those of earlier
-    processes of the run.
+    peaks: the peak learning rates that are logged by kind of parameter. best_by: the metric that selects the best
+    step. history: code and learning rates, including those of earlier processes of the run.
     """
 
     def __init__(
@@ -95,13 +98,14 @@ class RunRecord(pl.Callback):
         best_by: str,
         flops_per_token: float,
         peak_flops: float | None,
+        peaks: Mapping[str, float],
         facts: RunFacts,
         history: History,
         first_step: int,
     ) -> None:
         self.folder, self.facts, self.first_step = folder, facts, first_step
         self.tokens_per_step, self.best_by, self.history = tokens_per_step, best_by, history
-        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.flops_per_token, self.peak_flops, self.peaks = flops_per_token, peak_flops, peaks
         self.best = facts.best
         self.last: dict[str, float] = {}
         self.throughput: Throughput
@@ -135,7 +139,8 @@ class RunRecord(pl.Callback):
         loss = lit.train_loss()
         rate = self.throughput.rate(step)
         norm = None if lit.grad_norm is None else float(lit.grad_norm)
-        self.last = {"step": step, **step_row(loss, lit.lr, rate, self.throughput.seconds, norm)}
+        rates = {"lr": lit.lr, **{name: peak * lit.multiplier for name, peak in self.peaks.items()}}
+        self.last = {"step": step, **step_row(loss, rates, rate, self.throughput.seconds, norm)}
         if self.peak_flops:
             self.last["mfu"] = rate * self.flops_per_token / (self.peak_flops * lit.plan.world_size)
         self._log(trainer, self.last, step)

@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 
-from gptexp.config import SamplesConfig
+from gptexp.config import Config, SamplesConfig
+from gptexp.data.batches import scored
+from gptexp.data.mixture import MixtureData
+from gptexp.data.prepared import PreparedData
+from gptexp.data.shards import TokenStore
 from gptexp.generation.decoding import stream_tokens
 from gptexp.generation.streaming import plain_text
 from gptexp.machine.lightning import pl
@@ -19,6 +23,7 @@ from gptexp.tokenizers import Tokenizer
 from gptexp.training.module import LitGPT
 from gptexp.util.files import atomic_write, open_append
 from gptexp.util.seeds import sample_seed, seed_generator
+from gptexp.util.text import literal
 
 
 class TextSamples(pl.Callback):
@@ -83,5 +88,31 @@ class TextSamples(pl.Callback):
         for logger in loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_text"):
-                indented = "\n".join(f"    {line}" for line in text.splitlines())  # literal text in Markdown
-                writer.add_text("sample", indented, step)
+                writer.add_text("sample", as_html(self.prompt, text), step)
+
+
+def as_html(prompt: str, text: str) -> str:
+    """Return a text as one line of HTML, which Markdown leaves as it is, with its prompt in bold."""
+    head = plain_text(prompt)
+    size = len(head) if text.startswith(head) else 0  # a tokenizer may decode the prompt to other characters
+    return f"<pre><strong>{literal(text[:size])}</strong>{literal(text[size:])}</pre>"
+
+
+def text_samples(config: Config, folder: Path, data: PreparedData) -> TextSamples:
+    """Return the callback of a run on these data."""
+    val = next(iter(data.parts.values())).val if isinstance(data, MixtureData) else data.val
+    assert isinstance(val, TokenStore)  # the objective generates text
+    tokens, _ = scored(val, data.tokenizer.token_bytes, data.tokenizer.eot)
+    return TextSamples(folder, config.callbacks.samples, data.tokenizer, _prompt(config, data.tokenizer, val), tokens)
+
+
+def _prompt(config: Config, tokenizer: Tokenizer, val: TokenStore) -> str:
+    """Return the user's prompt, or the first few characters of the validation text."""
+    if prompt := config.callbacks.samples.prompt:
+        try:
+            tokenizer.encode(prompt)
+        except ValueError as error:
+            raise ValueError(f"callbacks.samples.prompt={prompt}: {error}") from None
+        return prompt
+    head = val.read(0, min(64, len(val)))
+    return tokenizer.decode(head.tolist()).split("\n")[0][:24] or "\n"
