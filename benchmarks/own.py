@@ -3,14 +3,15 @@
     python benchmarks/own.py [--only steps,overhead,starts,loader,precision] [--turns 3]
 
 Every figure is the median of several measurements, and compared programs take turns. The part `steps` uses a GPU if
-there is one. The parts `overhead`, `starts` and `loader` use the CPU. The part `precision` compares float32 and bf16.
-It runs only with `--only precision`, because it is slow on a CPU without bf16 units.
+there is one. The parts `overhead`, `starts` and `loader` use the CPU. Two parts take long and run only with `--only`:
+`precision` compares float32 and bf16, and `memory` measures GPT-2 124M without and with `trainer.recompute=blocks`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,8 @@ QUIET = ["data.val_bytes=2048", "callbacks.samples.tokens=0"]
 
 
 def main() -> None:
-    parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader, "precision": precision}
+    parts = {"steps": steps, "overhead": overhead, "starts": starts, "loader": loader}
+    parts |= {"precision": precision, "memory": memory}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", default="steps,overhead,starts,loader", help="parts to run (default: %(default)s)")
     p.add_argument("--turns", type=int, default=3, help="number of measurements of each figure (default: 3)")
@@ -108,6 +110,47 @@ def precision(place: Path, turns: int) -> list[Row]:
         medians = map(statistics.median, zip(*times, strict=True))
         rows.append({"ms per step": name, **dict(zip(kinds, medians, strict=True))})
     return rows
+
+
+# ------------------------------------------------------------------------------- memory
+
+
+def memory(place: Path, turns: int) -> list[Row]:
+    """Compare peak memory and time of GPT-2 124M (T 1024, B 4, float32, CPU) by `trainer.recompute`."""
+    if not hasattr(os, "wait4"):
+        sys.exit("--only memory: this system does not report the peak memory of a process; leave the part out")
+    settings = ["model=gpt2_small", "data.micro_batch_size=4", "data.global_batch_size=4", "trainer=cpu"]
+    figures: dict[str, list[tuple[float, float]]] = {"none": [], "blocks": []}
+    for _ in range(turns):
+        for kind, measured in figures.items():
+            changes = [*settings, "trainer.precision=32-true", f"trainer.recompute={kind}"]
+            measured.append(_peak_and_step(changes, 4, place))
+    rows = []
+    for kind, measured in figures.items():
+        peaks, times = (statistics.median(values) for values in zip(*measured, strict=True))
+        rows.append({"trainer.recompute": kind, "peak memory, GiB": peaks, "seconds per step": times})
+    return rows
+
+
+def _peak_and_step(overrides: list[str], n: int, place: Path) -> tuple[float, float]:
+    """Return the peak memory of a run in GiB and the median seconds of its steps."""
+    folder = Path(tempfile.mkdtemp(dir=place, prefix="run-"))
+    ends = [f"trainer.max_steps={n}", f"trainer.val_every_steps={n}", "trainer.log_every_steps=1"]
+    words = [sys.executable, "-m", "gptexp.train", *overrides, *QUIET, *ends]
+    with (place / "output.txt").open("w") as output:
+        process = subprocess.Popen([*words, f"hydra.run.dir={folder}"], cwd=place, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit((place / "output.txt").read_text())
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
+    return usage.ru_maxrss * unit / 2**30, statistics.median(_seconds(folder))
+
+
+def _seconds(folder: Path) -> list[float]:
+    """Return the seconds of the steps of a run, without the first."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(b["seconds"]) - float(a["seconds"]) for a, b in pairwise(csv.DictReader(file))]
 
 
 # ------------------------------------------------------------------------------- overhead
