@@ -39,7 +39,8 @@ def every_option() -> list[str]:
 @pytest.mark.parametrize("option", every_option())
 def test_every_preset_composes(option: str) -> None:
     needs = {"data=text": ["data.path=a.txt"], "data=huggingface": ["data.dataset=text"]}
-    needs["finetune=lora"] = ["experiment=finetune_lm"]  # its init_from is not resolved here
+    # Its init_from is not resolved here, and so does not replace mini_gpt, which selects Muon.
+    needs["finetune=lora"] = ["experiment=finetune_lm", "optimizer=adamw"]
     needs |= {"data=labelled": ["data.path=a.csv"], "objective=classification": ["data=labelled", "data.path=a.csv"]}
     assert isinstance(compose([option, *needs.get(option, [])]), Config)
 
@@ -49,6 +50,12 @@ def test_large_models_select_gpt2_tokens_unless_overridden(model: str) -> None:
     assert compose([f"model={model}"]).tokenizer.kind == "gpt2"
     assert compose([f"model={model}", "tokenizer=byte"]).tokenizer.kind == "byte"
     assert compose(["tokenizer=byte", f"model={model}"]).tokenizer.kind == "byte"
+
+
+@pytest.mark.parametrize(("model", "kind"), [("mini_gpt", "muon"), ("modern_gpt", "muon"), ("bigram", "adamw")])
+def test_mini_gpt_selects_muon_unless_overridden(model: str, kind: str) -> None:
+    assert compose([f"model={model}"]).optimizer.kind == kind
+    assert compose(["optimizer=adamw", f"model={model}"]).optimizer.kind == "adamw"
 
 
 WRONG = [
