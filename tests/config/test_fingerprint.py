@@ -9,7 +9,7 @@ import pytest
 
 from gptexp.compose.composition import compose, config_from_plain
 from gptexp.config.conversion import from_plain, to_plain
-from gptexp.config.fingerprint import ADDED, completed, flatten, identity, settings_that_matter
+from gptexp.config.fingerprint import ADDED, WITHDRAWN, completed, flatten, identity, settings_that_matter
 from gptexp.util.errors import ConfigError
 from support.run_folders import nested
 
@@ -100,7 +100,7 @@ def test_settings_that_change_the_curve_change_the_identity(change: dict[str, ob
     assert identity(nested(**change)) != identity(nested())
 
 
-@pytest.mark.parametrize("setting", ADDED)
+@pytest.mark.parametrize("setting", sorted(ADDED.keys() - WITHDRAWN))
 def test_an_added_setting_changes_the_identity_only_when_it_is_used(setting: str) -> None:
     group, name = setting.split(".")
     settings = to_plain(compose(["optimizer=muon"] if group == "optimizer" else []))
@@ -137,3 +137,13 @@ def test_every_setting_is_classified_for_the_identity() -> None:
 def test_the_identity_does_not_need_torch() -> None:
     code = "import sys, gptexp.config.fingerprint; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_withdrawn_settings_are_dropped_only_at_the_value_that_changes_nothing() -> None:
+    stored = to_plain(compose(["model=mini_gpt"]))
+    old = {**stored, "model": {**stored["model"], "logit_softcap": None}}
+    other = {**stored, "model": {**stored["model"], "logit_softcap": 15.0}}
+    assert completed(old) == completed(stored)
+    assert identity(old) == identity(stored)
+    assert completed(other)["model"]["logit_softcap"] == 15.0
+    assert identity(other) != identity(stored)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from gptexp.config.model import GPTConfig, Position, ValueEmbeddings
 from gptexp.generation.decoding import CachedDecoder, ReferenceDecoder
@@ -14,7 +13,7 @@ from gptexp.models.attention import GATE_CHANNELS, attention_mask, two_sided_mas
 from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
 from gptexp.models.kernels.attention import attention_by_products, attention_fused
-from gptexp.models.kernels.choice import Kernels, use_kernels
+from gptexp.models.kernels.choice import Kernels
 from gptexp.models.kv_cache import shifted
 from gptexp.models.layers import NgramEmbeddings
 from gptexp.objectives.loading import initial_weights
@@ -23,8 +22,6 @@ from support.small_gpt import V, build, small, tokens
 AXES: list[dict[str, Any]] = [
     {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
     {"ngram": 3, "ngram_rows": 7},
-    {"residual_scalars": True},
-    {"logit_softcap": 2.0},
     *(
         {"window": "SSL", "window_size": 3, "position": position, "n_layer": 3, "n_kv_head": 1}
         for position in (Position.learned, Position.rope, Position.alibi)
@@ -80,58 +77,6 @@ def test_initial_value_embeddings_have_gates_of_one() -> None:
     expected = attn.wve.weight[words].unflatten(-1, (2, 32)).transpose(1, 2)
     torch.testing.assert_close(attn.value_embedding(x, words), expected, rtol=0, atol=0)
     assert attn.wve.weight.std().item() == pytest.approx(0.02, rel=0.02)
-
-
-def test_residual_scalars_leave_the_initial_function_unchanged() -> None:
-    plain, mixed = (GPT(small(residual_scalars=on), V).eval() for on in (False, True))
-    mixed.load_state_dict(plain.state_dict(), strict=False)
-    assert torch.equal(mixed(tokens(8)), plain(tokens(8)))
-
-
-def test_residual_scalars_weight_the_stream_and_the_embedding() -> None:
-    model = build(small(n_layer=1, residual_scalars=True))
-    scalars = dict(model.transformer.named_parameters(recurse=False))
-    with torch.no_grad():
-        scalars["resid_scalars"].fill_(0.5)
-        scalars["x0_scalars"].fill_(0.25)
-        x = model.transformer.embed(tokens(8), torch.arange(8))
-        expected = model.transformer.ln_f(model.transformer.h[0](0.75 * x))
-    torch.testing.assert_close(model.transformer(tokens(8)), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("cap", [0.5, 15.0])
-def test_the_softcap_holds_for_logits_and_for_the_loss_in_chunks(cap: float) -> None:
-    model, plain = build(small(logit_softcap=cap)), build(small())
-    plain.load_state_dict(model.state_dict())
-    x, targets = tokens(8), tokens(8).flip(1)
-    targets[0, :3] = -100
-    logits = model(x)
-    torch.testing.assert_close(logits, cap * torch.tanh(plain(x) / cap), rtol=0, atol=1e-12)
-    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    expected.backward()
-    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    for kernels in (Kernels(), Kernels(chunk_above=0, chunk_bytes=5 * 4 * V)):  # at once; in chunks of five rows
-        use_kernels(model, kernels)
-        model.zero_grad()
-        loss = model(x, targets=targets)
-        loss.backward()
-        torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12)
-
-
-def test_the_softcap_is_computed_in_float32_under_autocast() -> None:
-    model = build(small(logit_softcap=3.0), dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(tokens(8))
-    assert logits.dtype == torch.float32
-    assert logits.abs().max() < 3
-
-
-@pytest.mark.parametrize("cap", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_softcap_that_is_no_bound_is_refused(cap: float) -> None:
-    with pytest.raises(ValueError, match=r"model\.logit_softcap=.*must be above 0"):
-        GPTConfig(logit_softcap=cap)
 
 
 def test_ngrams_that_reach_before_the_text_add_nothing() -> None:

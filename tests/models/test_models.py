@@ -53,8 +53,6 @@ CHANGES = {
     "value_embeddings": ValueEmbeddings.all,
     "ngram": 2,
     "ngram_rows": None,  # matters only with ngram
-    "residual_scalars": True,
-    "logit_softcap": 2.0,
     "window": "S",
     "window_size": None,  # needs a window
     "parametrization": Parametrization.mup,
@@ -264,7 +262,7 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training() -> None:
 @pytest.mark.parametrize("axes", [False, True])
 def test_models_compile_to_one_graph_for_all_lengths(axes: bool) -> None:
     torch.compiler.reset()
-    names = ("n_layer", "value_embeddings", "residual_scalars", "logit_softcap", "window")
+    names = ("n_layer", "value_embeddings", "ngram", "window")
     settings = {"n_layer": 1, **({name: CHANGES[name] for name in names} if axes else {})}
     model = build(small(**settings, position=Position.rope, n_kv_head=1, qk_norm=True))
     compiled = torch.compile(model, backend="eager", fullgraph=True)

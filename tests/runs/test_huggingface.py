@@ -250,8 +250,6 @@ def test_multipliers_of_mup_become_part_of_the_exported_weights(run: Callable[..
         ({"activation": "swiglu"}, "model.activation=swiglu: "),
         ({"mlp_ratio": 0.0}, "model.mlp_ratio=0.0: "),
         ({"value_embeddings": "all"}, "model.value_embeddings=all: "),
-        ({"residual_scalars": True}, "model.residual_scalars=true: "),
-        ({"logit_softcap": 15.0}, "model.logit_softcap=15.0: "),
         ({"window": "SL"}, "model.window=SL: "),
     ],
 )

@@ -36,7 +36,7 @@ TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Tra
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 NORMS = ["trainer.log_norms=true", "callbacks.attention_entropy=true"]
 RECOMPUTE = "trainer.recompute=blocks"
-MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true", "optimizer.cautious=true"]
+MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true"]
 
 
 def windows_by_step(folder: Path) -> dict[int, list[str]]:

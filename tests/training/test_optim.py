@@ -104,12 +104,11 @@ def test_muon_updateshidden_matrices_and_adamw_the_rest() -> None:
     assert build_optimizer(network, MuonConfig(), 0.01).param_groups[0]["peak_lr"] == 0.01
 
 
-def test_adamw_updates_value_embeddings_and_decays_no_scalars() -> None:
-    axes: dict[str, Any] = {"value_embeddings": ValueEmbeddings.all, "residual_scalars": True}
+def test_adamw_updates_value_embeddings() -> None:
+    axes: dict[str, Any] = {"value_embeddings": ValueEmbeddings.all}
     network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=4, **axes), 11)
-    muon, matrices, vectors = grouped(network, build_optimizer(network, MuonConfig(weight_decay=0.3), 0.01))
+    muon, matrices, _ = grouped(network, build_optimizer(network, MuonConfig(weight_decay=0.3), 0.01))
     assert {f"transformer.h.0.attn.{name}.weight" for name in ("wve", "ve_gate")} <= matrices
-    assert {"transformer.resid_scalars", "transformer.x0_scalars"} <= vectors
     assert len(muon) == 4
 
 
@@ -324,7 +323,7 @@ def test_options_of_muon_give_sharded_and_whole_matrices_the_same_updates() -> N
     for layer in sharded.transformer.h.modules():
         if isinstance(layer, nn.Linear):
             layer.weight = nn.Parameter(distribute_tensor(layer.weight.data, mesh, [Shard(0)]))
-    config = MuonConfig(split_qkv=True, normuon=True, cautious=True, weight_decay=0.5)
+    config = MuonConfig(split_qkv=True, normuon=True, weight_decay=0.5)
     states = []
     for network in (whole, sharded):
         optimizer = build_optimizer(network, config, 0.1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptexp.training.orthogonalize import Coefficients, orthogonalised, polar_express
+from gptexp.training import orthogonalize
+from gptexp.training.orthogonalize import Coefficients, orthogonalised
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -27,7 +28,7 @@ def matrices(rank: int) -> torch.Tensor:
     return product
 
 
-@pytest.mark.parametrize("iterations", [[NEWTON_SCHULZ] * n for n in (1, 2, 5, 6)] + [polar_express(8)], ids=len)
+@pytest.mark.parametrize("iterations", [[NEWTON_SCHULZ] * n for n in (1, 2, 5, 6)], ids=len)
 def test_merged_iterations_equal_iterations_one_at_a_time(iterations: list[Coefficients]) -> None:
     wide = matrices(12).double()
     expected = one_at_a_time(wide, iterations)
@@ -36,11 +37,12 @@ def test_merged_iterations_equal_iterations_one_at_a_time(iterations: list[Coeff
 
 
 @pytest.mark.parametrize("rank", [1, 3, 12])
-@pytest.mark.parametrize(
-    ("iterations", "error"), [([NEWTON_SCHULZ] * 5, 3e-3), (polar_express(5), 3e-3), ([NEWTON_SCHULZ] * 12, 0.5)]
-)
-def test_float32_suffices_for_few_singular_values(iterations: list[Coefficients], error: float, rank: int) -> None:
+@pytest.mark.parametrize(("iterations", "error"), [([NEWTON_SCHULZ] * 5, 3e-3), ([NEWTON_SCHULZ] * 12, 0.5)])
+def test_float32_suffices_for_few_singular_values(
+    monkeypatch: pytest.MonkeyPatch, iterations: list[Coefficients], error: float, rank: int
+) -> None:
     """Without a limit to what is merged, twelve iterations give nan."""
+    monkeypatch.setattr(orthogonalize, "cpu_has_bf16", lambda: False)
     given = matrices(rank)
     expected = one_at_a_time(given, iterations)
     found = orthogonalised(given, iterations, 1e-7).double()

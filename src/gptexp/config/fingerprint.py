@@ -66,6 +66,10 @@ ADDED: dict[str, Any] = {
 }
 # Settings of earlier versions that the schemas no longer have.
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
+# Settings of ADDED that the schemas no longer have. At the value there they are dropped; other values are refused.
+WITHDRAWN = frozenset(
+    {"model.residual_scalars", "model.logit_softcap", "optimizer.orthogonalization", "optimizer.cautious"}
+)
 # Classes of plug-ins by their paths in earlier versions.
 MOVED = {"gptexp.callbacks.trace.Trace": "gptexp.training.callbacks.trace.Trace"}
 
@@ -82,7 +86,7 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     whole = {**settings, **missing}
     for group, stored in whole.items():
         if isinstance(stored, Mapping):
-            values = {key: value for key, value in stored.items() if f"{group}.{key}" not in REMOVED}
+            values = {key: value for key, value in stored.items() if not _is_dropped(f"{group}.{key}", value)}
             if isinstance(values.get("plugins"), Mapping):
                 values["plugins"] = {name: _with_present_path(plugin) for name, plugin in values["plugins"].items()}
             schema = WITHOUT_KINDS.get(group) or KINDS.get(group, {}).get(str(values.get("kind")))
@@ -90,6 +94,10 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
                 values = {**dict.fromkeys(LENGTHS), **values}
             whole[group] = _with_defaults(values, _defaults(schema)) if schema else values
     return whole
+
+
+def _is_dropped(key: str, value: Any) -> bool:
+    return key in REMOVED or (key in WITHDRAWN and value == ADDED[key])
 
 
 def _with_present_path(plugin: Any) -> Any:

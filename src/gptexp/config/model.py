@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from gptexp.config.rules import LARGEST, nearest_multiples, require, require_at_least, require_fraction
+from gptexp.config.rules import nearest_multiples, require, require_at_least, require_fraction
 
 Norm = Enum("Norm", ["layernorm", "rmsnorm", "none"])
 NormPosition = Enum("NormPosition", ["pre", "post"])
@@ -134,11 +134,6 @@ class GPTConfig(ModelConfig):
     """Embeddings of the last 2, 3 … ngram tokens are added to each token's embedding, at most 8. 1: none."""
     ngram_rows: int = 4096
     """Rows of the table for each length of n-grams, which share rows by a hash."""
-    residual_scalars: bool = False
-    """Whether each block reads a * x + b * x0 with trained numbers a and b. x: the residual stream; x0: the first
-    embedding. Initially a = 1 and b = 0."""
-    logit_softcap: float | None = None
-    """Bound c of the logits: they become c * tanh(logits / c). null: no bound."""
     window: str | None = None
     """Layers that see only the last tokens, as a pattern that is repeated from the first layer: S sees window_size
     tokens, L all of them. SSSL: three of four layers. The last layer is always L. null: every layer is L."""
@@ -181,12 +176,6 @@ class GPTConfig(ModelConfig):
             f"must divide model.n_head={self.n_head}",
         )
         self._require_window()
-        require(
-            self.logit_softcap is None or 0 < self.logit_softcap <= LARGEST,
-            "model.logit_softcap",
-            self.logit_softcap,
-            f"must be above 0 and at most {LARGEST:,}; use null for logits without a bound",
-        )
         if self.position is Position.rope:
             require(
                 self.head_dim % 2 == 0,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import ClassVar
 
 from gptexp.config.rules import require, require_at_least, require_fraction
-
-Orthogonalization = Enum("Orthogonalization", ["newton_schulz", "polar_express"])
 
 LARGEST_RATE = 1e30  # the largest float32 is 3.4e38, and the rate is multiplied
 
@@ -80,15 +77,9 @@ class MuonConfig(AdamWConfig):
     """Whether the momentum is Nesterov momentum."""
     ns_steps: int = 5
     """Number of iterations that orthogonalize an update, from 1 to 50."""
-    orthogonalization: Orthogonalization = Orthogonalization.newton_schulz
-    """Iteration that orthogonalizes an update: newton_schulz with fixed coefficients (Jordan et al. 2024), or
-    polar_express, whose coefficients are optimal in each iteration (arXiv 2505.16932)."""
     normuon: bool = False
     """Whether the rows of an update are divided by the root of the running average of their mean squares, with decay
     rate beta2 (NorMuon, arXiv 2510.05491). The norm of the update does not change."""
-    cautious: bool = False
-    """Whether weight decay of hidden matrices applies only to weights that the update does not enlarge: those with the
-    sign of what is subtracted (cautious weight decay, arXiv 2510.12402)."""
     split_qkv: bool = False
     """Whether the query, key and value parts of attn.c_attn.weight are orthogonalized separately."""
 

@@ -77,18 +77,15 @@ def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
     The activations of a layer take 34·s·b·h bytes in 16 bits (arXiv 2205.05198, eq. 1), so 68 per channel in 32 bits.
     If blocks are recomputed, there are those of one layer at a time, and the input of each other layer.
 
-    model.logit_softcap makes two more copies of the logits, value embeddings two tensors of the width of the values in
-    a layer, and residual scalars two of the width of the stream before it.
+    Value embeddings are two more tensors of the width of the values in a layer.
     """
     model = config.model
     layers, width = getattr(model, "n_layer", 1), getattr(model, "n_embd", 64)
     whole = 1 if config.trainer.recompute is Recompute.blocks else layers
-    in_layer, between, copies = 68, 4, 4
+    in_layer, between = 68, 4
     if isinstance(model, GPTConfig):
         in_layer += 0 if model.value_embeddings is ValueEmbeddings.none else 8
-        between += 8 if model.residual_scalars else 0
-        copies += 0 if model.logit_softcap is None else 2
-    bytes_per_token = 4 * copies * vocab_size + (in_layer * whole + between * layers - 4 * whole) * width
+    bytes_per_token = 16 * vocab_size + (in_layer * whole + between * layers - 4 * whole) * width
     return max(1, memory // (bytes_per_token * model.block_size))
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from gptexp.models.gpt import GPT
 from gptexp.models.init import STD
-from gptexp.models.losses import softcapped
 
 HEAD = "score."  # parameters that no language model has; they start afresh with every fine-tuning
 
@@ -45,4 +44,4 @@ class Classifier(nn.Module):
         logits = self.score(hidden[rows, lengths - 1])  # (B, C) -> (B, M)
         if self.lm_head is None or not self.training:  # validation has no auxiliary loss, and V is large
             return logits, None
-        return logits, softcapped(self.lm_head(hidden), self.config.logit_softcap)  # (B, T, V)
+        return logits, self.lm_head(hidden)  # (B, T, V)

@@ -18,7 +18,7 @@ from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.chunked_loss import linear_cross_entropy
 from gptexp.models.kv_cache import KVCache, Positions, shifted
 from gptexp.models.layers import Dropout, FeedForward, NgramEmbeddings, make_norm, require_length, sinusoidal_table
-from gptexp.models.losses import cross_entropy, softcapped
+from gptexp.models.losses import cross_entropy
 from gptexp.models.recompute import Recomputable
 
 
@@ -83,10 +83,6 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config, layer, vocab_size, causal) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
-        # Two vectors, because their rates may differ: a appears in a product over all layers, b in a sum.
-        scalars = config.residual_scalars
-        self.resid_scalars = nn.Parameter(torch.ones(config.n_layer)) if scalars else None  # a of each layer
-        self.x0_scalars = nn.Parameter(torch.zeros(config.n_layer)) if scalars else None  # b of each layer
 
     def forward(
         self, tokens: Int[Tensor, "B T"], cache: KVCache | None = None, lengths: Int[Tensor, " B"] | None = None
@@ -109,10 +105,7 @@ class Transformer(nn.Module):
             masks = {window: attention_mask(self.config, positions, held, x, window) for window in set(windows)}
         else:
             masks = {window: two_sided_mask(self.config, length, lengths, x, window) for window in set(windows)}
-        x0 = x
         for layer, block in enumerate(self.h):
-            if self.resid_scalars is not None and self.x0_scalars is not None:  # modded-nanogpt's
-                x = self.resid_scalars[layer] * x + self.x0_scalars[layer] * x0
             x = block(x, rope, masks[windows[layer]], cache, positions, tokens)  # (B, T, C)
         out: Tensor = self.ln_f(x)
         ratio = self.config.width_ratio
@@ -187,17 +180,18 @@ class GPT(ModuleWithKernels):
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), at][:, None]  # (B, 1, C)
         if targets is not None:
             return self.loss(hidden, targets, reduction)
-        return softcapped(self.lm_head(hidden), self.config.logit_softcap)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
 
     def loss(
         self, hidden: Float[Tensor, "B T C"], targets: Int[Tensor, "B T"], reduction: str = "mean"
     ) -> Float[Tensor, ""]:
         """Mean or sum of the nats of the targets, given the hidden states of the last layer."""
-        head, cap = self.lm_head, self.config.logit_softcap
+        head = self.lm_head
         plain = type(head) is nn.Linear and not head._forward_hooks  # neither adapted nor observed
         if plain and self.kernels.use_chunks(hidden, len(head.weight)):
-            return linear_cross_entropy(hidden, head.weight, targets, reduction, self.kernels.chunk_bytes, cap)
-        return cross_entropy(softcapped(head(hidden), cap), targets, reduction)
+            return linear_cross_entropy(hidden, head.weight, targets, reduction, self.kernels.chunk_bytes)
+        return cross_entropy(head(hidden), targets, reduction)
 
     def new_cache(self, batch_size: int, size: int | None = None) -> KVCache:
         """An empty cache for `batch_size` sequences of up to `size` tokens (default and limit: block_size)."""

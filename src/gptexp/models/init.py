@@ -7,7 +7,6 @@ import math
 from torch import nn
 
 STD = 0.02  # GPT-2's, for every matrix
-ZEROS = ("bias", "x0_scalars")  # ends of the names of the vectors that start at 0; the others start at 1
 
 
 def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False, width_ratio: float = 1.0) -> None:
@@ -16,7 +15,7 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False, width_ratio
     Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`, two in each
     layer) have 0.02 / sqrt(2 * n_layer), so that the variance of the stream does not grow with depth. Biases are 0,
     gains are 1. A tied matrix is drawn once. The matrices of the gates of value embeddings are 0, so that the gates
-    are 1, and the residual scalars are 1 for the stream and 0 for the first embedding.
+    are 1.
 
     Args:
         width_ratio: with mup, n_embd / base_width; hidden matrices are smaller by its square root, so that outputs keep
@@ -38,4 +37,4 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False, width_ratio
                 std = 0.0
             nn.init.normal_(parameter, std=std)
         else:
-            nn.init.constant_(parameter, 0.0 if name.endswith(ZEROS) else 1.0)
+            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)

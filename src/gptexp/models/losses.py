@@ -10,14 +10,6 @@ from torch import Tensor
 IGNORED = -100  # target of a position that is not scored: padding, and <|endoftext|> in validation (torch's default)
 
 
-def softcapped(logits: Float[Tensor, "*batch V"], cap: float | None) -> Float[Tensor, "*batch V"]:
-    """cap * tanh(logits / cap), in float32 at least (Gemma 2, arXiv 2408.00118, section 2); cap None: the logits."""
-    if cap is None:
-        return logits
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return cap * torch.tanh(logits.to(wide) / cap)
-
-
 def cross_entropy(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], reduction: str = "mean"
 ) -> Float[Tensor, ""] | Float[Tensor, " B*T"]:

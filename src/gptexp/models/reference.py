@@ -36,11 +36,8 @@ def logits(
             f"{len(tokens)} tokens exceed model.block_size={config.block_size}; give at most the last "
             f"{config.block_size}"
         )
-    x = first = embed(weights, config, np.asarray(tokens))  # (T, C)
+    x = embed(weights, config, np.asarray(tokens))  # (T, C)
     for layer in range(config.n_layer):
-        if config.residual_scalars:
-            a, b = (weights[f"transformer.{name}_scalars"][layer] for name in ("resid", "x0"))
-            x = a * x + b * first
         prefix = f"transformer.h.{layer}."
         own = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
         x = block(own, config, x, np.asarray(tokens), config.window_of(layer))
@@ -49,8 +46,7 @@ def logits(
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
     x = x / np.asarray(config.width_ratio, x.dtype)  # 1, except with muP
     out: np.ndarray = x @ weights[head].T  # (T, C) @ (C, V)
-    cap = config.logit_softcap
-    return out if cap is None else cap * np.tanh(out / cap)
+    return out
 
 
 def require_gpt(config: ModelConfig) -> GPTConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gptexp.machine.sharding import is_sharded, placed_like
 from gptexp.training.eager import EagerOptimizer
-from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised, polar_express
+from gptexp.training.orthogonalize import Matrices, by_rows, orthogonalised
 
 ROW_AVERAGE = "row_square_avg"  # the state of NorMuon, (A,)
 NORMUON_EPS = 1e-8
@@ -56,7 +56,7 @@ class BatchedMuon(EagerOptimizer, torch.optim.Muon):
         for matrix, direction in zip(matrices, directions, strict=True):
             local, direction = _local(matrix), _local(placed_like(direction, matrix))
             before = local if flag is None else local.clone()
-            local.mul_(_kept(local, direction, group))
+            local.mul_(1 - group["lr"] * group["weight_decay"])
             local.add_(direction, alpha=-size * group["lr"])
             if flag is not None:
                 local.copy_(torch.where(flag > 0, before, local))
@@ -94,20 +94,10 @@ class BatchedMuon(EagerOptimizer, torch.optim.Muon):
 
 def _directions(stacked: Matrices, group: dict[str, Any]) -> tuple[Matrices, float]:
     """Return the directions of the updates and their common size."""
-    steps: int = group["ns_steps"]
-    iterations = polar_express(steps) if group.get("polar_express") else [group["ns_coefficients"]] * steps
+    iterations = [group["ns_coefficients"]] * group["ns_steps"]
     heights = _heights(stacked, group)
     directions = by_rows(stacked, heights, lambda parts: orthogonalised(parts, iterations, group["eps"]))
     return directions, _size((max(heights), stacked.shape[2]))  # which all parts of c_attn share
-
-
-def _kept(weights: Tensor, direction: Tensor, group: dict[str, Any]) -> Tensor | float:
-    """Return the fraction of the weights that weight decay leaves.
-
-    `cautious` of the group: decay only weights that the update does not enlarge (arXiv 2510.12402, algorithm 1).
-    """
-    kept: float = 1 - group["lr"] * group["weight_decay"]
-    return torch.where(weights * direction >= 0, kept, 1.0) if group.get("cautious") else kept
 
 
 def _heights(stacked: Matrices, group: dict[str, Any]) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gptexp.config.kinds import implementation
-from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig, Orthogonalization
+from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
 from gptexp.models.attention import CausalSelfAttention
 from gptexp.models.classifier import HEAD
 from gptexp.training.eager import EagerAdamW, EagerOptimizer
@@ -256,9 +256,7 @@ def _muon(groups: list[dict[str, Any]], config: MuonConfig, lr: float) -> Batche
     """Return Muon with updates as large as AdamW's (arXiv 2502.16982, section 2.2), so that both use one rate."""
     peak = lr if config.muon_lr is None else config.muon_lr
     options = {
-        "polar_express": config.orthogonalization is Orthogonalization.polar_express,
         "normuon_beta2": config.beta2 if config.normuon else None,
-        "cautious": config.cautious,
     }
     return BatchedMuon(
         [{**group, **options, "peak_lr": peak} for group in groups],

@@ -19,25 +19,6 @@ Squares = Float[Tensor, "N A A"]
 
 MERGED = 5  # iterations whose polynomials are multiplied; the rounding errors of more grow without bound
 
-# Polar Express (arXiv 2505.16932, algorithm 1) for singular values from 1e-3 to 1, with the paper's cushion of 0.024:
-# in each iteration the quintic with the least largest error. All but the limit, the last, are made for singular values
-# that rounding has enlarged to at most 1.01.
-POLAR_EXPRESS: tuple[Coefficients, ...] = (
-    (8.205160414005567, -22.901934987056027, 16.4607249101803),
-    (4.066395159942772, -2.8611540867551417, 0.5183995226694741),
-    (3.9095949044379155, -2.8233517350395125, 0.5250369769390014),
-    (3.285564017198615, -2.4153019596359457, 0.4852940655279089),
-    (2.277873287083978, -1.6198217652654405, 0.398480787041683),
-    (1.8725756512746525, -1.2307042574884317, 0.35851616209511744),
-    (1.8564371097532668, -1.2132392819134057, 0.35679978941125096),
-    (1.875, -1.25, 0.375),
-)
-
-
-def polar_express(steps: int) -> list[Coefficients]:
-    """Return the coefficients of each iteration of Polar Express; the last ones are repeated."""
-    return [POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)] for step in range(steps)]
-
 
 def orthogonalised(matrices: Matrices, iterations: Sequence[Coefficients], eps: float) -> Matrices:
     """Return each matrix with its singular values near 1 and the same singular vectors.

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gptexp.models.losses import IGNORED, softcapped
+from gptexp.models.losses import IGNORED
 
 CHUNK_BYTES = {"cpu": 2**28}  # bytes of float32 logits in a chunk
 CHUNK_BYTES_ELSEWHERE = 2**30  # larger on a GPU: each chunk reads and writes the whole gradient of the weight
@@ -29,9 +29,8 @@ def linear_cross_entropy(
     targets: Int[Tensor, "*batch"],
     reduction: str = "mean",
     chunk_bytes: int | None = None,
-    softcap: float | None = None,
 ) -> Float[Tensor, ""]:
-    """F.cross_entropy(softcapped(hidden @ weight.T, softcap), targets) in nats, without all logits at once.
+    """F.cross_entropy(hidden @ weight.T, targets) in nats, without all logits at once.
 
     Args:
         targets: those that are IGNORED do not count.
@@ -45,7 +44,7 @@ def linear_cross_entropy(
     if chunk_bytes is None:
         chunk_bytes = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES_ELSEWHERE)
     apply: Callable[..., Tensor] = cast(Any, _LinearCrossEntropy).apply  # torch leaves it untyped
-    return apply(rows, weight, goals, counted, torch.is_grad_enabled(), chunk_bytes, softcap)
+    return apply(rows, weight, goals, counted, torch.is_grad_enabled(), chunk_bytes)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -58,13 +57,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         counted: Tensor,
         with_grad: bool,
         chunk_bytes: int,
-        softcap: float | None,
     ) -> Tensor:
         device = hidden.device.type
         wanted = (with_grad and ctx.needs_input_grad[0], with_grad and ctx.needs_input_grad[1])
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):
-            total, *gradients = _in_chunks(hidden, weight, targets, counted, dtype, wanted, chunk_bytes, softcap)
+            total, *gradients = _in_chunks(hidden, weight, targets, counted, dtype, wanted, chunk_bytes)
         ctx.save_for_backward(*gradients)
         return total
 
@@ -73,8 +71,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         # On other devices the comparison would wait for the device, and under torch.compile it would break the graph.
         if factor.device.type == "cpu" and not torch.compiler.is_compiling() and factor == 1:
-            return *ctx.saved_tensors, None, None, None, None, None
-        return *(g if g is None else g * factor for g in ctx.saved_tensors), None, None, None, None, None
+            return *ctx.saved_tensors, None, None, None, None
+        return *(g if g is None else g * factor for g in ctx.saved_tensors), None, None, None, None
 
 
 def _in_chunks(
@@ -85,7 +83,6 @@ def _in_chunks(
     dtype: torch.dtype,
     wanted: tuple[bool, bool],
     chunk_bytes: int,
-    softcap: float | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The loss, and the gradients of hidden (N, C) and weight (V, C) where wanted."""
     vocab_size, wide = len(weight), torch.promote_types(hidden.dtype, torch.float32)
@@ -97,7 +94,7 @@ def _in_chunks(
     n = max(1, chunk_bytes // (4 * vocab_size))  # rows in a chunk
     for start in range(0, len(hidden), n):
         x, goals = hidden[start : start + n].to(dtype), targets[start : start + n]  # (n, C), (n,)
-        loss, d_logits = _chunk(x @ head.T, vocab_size, goals, counted, wide, softcap, any(wanted))
+        loss, d_logits = _chunk(x @ head.T, vocab_size, goals, counted, wide, any(wanted))
         total += loss
         if d_hidden is not None:
             d_hidden[start : start + n] = d_logits @ head  # (n, V') @ (V', C)
@@ -115,12 +112,10 @@ def _chunk(
     targets: Tensor,
     counted: Tensor,
     wide: torch.dtype,
-    softcap: float | None,
     gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """The loss of some rows, and its gradient with respect to their logits (n, V'), which are overwritten."""
-    dtype, scores = logits.dtype, softcapped(logits.to(wide), softcap)
-    slope = None if softcap is None or not gradient else 1 - (scores / softcap) ** 2  # of the soft-cap
+    dtype, scores = logits.dtype, logits.to(wide)
     scores[:, vocab_size:] = -torch.inf  # padding columns stand for no token
     loss = F.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="sum") / counted
     if gradient:  # softmax - one_hot(target), divided by the number of targets that count
@@ -129,6 +124,4 @@ def _chunk(
         scores = scores.softmax(-1)
         scores.scatter_add_(1, goals, scores.new_full((), -1.0).expand_as(goals))
         scores *= (counts.to(wide) / counted)[:, None]
-        if slope is not None:
-            scores *= slope
     return loss, scores.to(dtype)
