@@ -85,11 +85,12 @@ function drawBar() {
   });
 }
 
-// ---- begin with the token of the largest loss and the head that matters most
+// ---- begin with the head that matters most and with a token that had some context, and the largest loss of these
 
 function begin() {
   const { tokens, attention: heads } = runs[0];
-  const surprising = tokens.reduce((best, token, i) => ((token.loss ?? -1) > (tokens[best].loss ?? -1) ? i : best), 0);
+  const least = Math.floor(tokens.length / 4);
+  const surprising = tokens.reduce((best, token, i) => (i > least && (token.loss ?? -1) > (tokens[best].loss ?? -1) ? i : best), Math.min(least, Math.max(0, tokens.length - 1)));
   state.tokens = runs.map((_, run) => matching(run, 0, surprising));
   const most = heads?.table.reduce((best, head) => ((head.knockout ?? 0) > (best.knockout ?? 0) ? head : best));
   if (most) state.head = { layer: most.layer, head: most.head };
