@@ -38,6 +38,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts and runs: gpt (block_size 16, characters), words (bpe), bigram."""
+    from support.trained_runs import train_runs
+
+    place = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(place)
+        train_runs(place)
+    return place
+
+
 @pytest.fixture
 def train_here(workplace: Path) -> Callable[..., dict[str, Any]]:
     """Train in this process: overrides in, result.json out; the run's folder is ./<folder>."""

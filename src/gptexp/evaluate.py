@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.options import OptionParser, add_corpus_options
 
 
 def parser() -> OptionParser:
@@ -30,16 +30,7 @@ def parser() -> OptionParser:
     )
     p.add_argument("--max-tokens", type=int, help="score at most this many tokens of its corpus")
     p.add_argument("--batch-size", type=int, help="windows per forward pass; default: as many as fit")
-    p.add_argument(
-        "--cache", type=Path, default=Path("data/cache"), help="folder of token shards; default: %(default)s"
-    )
-    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
-    p.add_argument(
-        "--trust-data",
-        action="store_true",
-        help="read the corpus that the settings of the run name, even if the run is outside --logs or the corpus is "
-        "downloaded",
-    )
+    add_corpus_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     return p
 

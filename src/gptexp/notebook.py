@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,3 +204,25 @@ def open_run(run: str | Path = "latest") -> Run:
     stored = open_checkpoint(path)
     model, tokenizer = load_model(stored, path)
     return Run(folder=run_folder(path), settings=stored.config, model=model, tokenizer=tokenizer)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A self-contained page, which a notebook shows in a frame."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="900" frameborder="0"></iframe>'
+
+
+def inspect(run: str | Path = "latest", text: str | None = None, against: str | Path | None = None) -> Page:
+    """Return the page of `gptexp inspect`. text: by default the beginning of the run's validation text.
+
+    Raises:
+        ValueError: a run that can't be opened, or a text that can't be encoded.
+    """
+    from gptexp.inspection import inspect, opening, page
+
+    names = [str(name) for name in (run, against) if name is not None]
+    return Page(page.render(inspect.inspect(names, opening.Request(prompt=text))))

@@ -66,6 +66,9 @@ def test_a_run_trained_by_command_opens(
     assert text == run.write("The", 12, temperature=0.0, seed=7)
     with pytest.raises(ValueError, match="val/nothing: not in metrics"):
         run.curve("val/nothing")
+    frame = notebook.inspect(text="The baker")._repr_html_()
+    assert frame.lower().startswith('<iframe srcdoc="&lt;!doctype html')
+    assert frame.count('"') == 8  # the page itself has none that is not escaped
 
 
 def test_a_command_that_fails_stops_the_notebook(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ PAGES = [
     "settings",
     "generate",
     "evaluate",
+    "inspect",
     "sweeps",
     "compare",
     "judge",

@@ -10,10 +10,26 @@ from torch import nn
 
 from gptexp.objectives.loading import load_model
 from gptexp.runs.opening import load
+from support.runs import TINY, TINY_GPT, story
 
 TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
 PLAIN = "A grey cat counts her loaves.\nThe baker sleeps on the warm oven,  as cats do!"
 Evaluate = Callable[..., dict[str, Any]]
+
+
+def train_runs(place: Path) -> None:
+    """Write texts and runs into the current directory, place: gpt (block_size 16, characters), words (bpe), bigram."""
+    from gptexp.compose.composition import compose
+    from gptexp.training.experiment import run_experiment as run_job
+
+    (place / "story.txt").write_text(story(120), encoding="utf-8")
+    (place / "some.txt").write_text(story(31), encoding="utf-8")
+    (place / "short.txt").write_text(TEXT, encoding="utf-8")
+    (place / "plain.txt").write_text(PLAIN, encoding="utf-8")
+    steps = ["trainer.max_steps=20", "trainer.val_every_steps=20", "data.path=story.txt"]
+    run_job(compose([*TINY, *TINY_GPT, *steps, "model.position=learned"]), Path("gpt"))
+    run_job(compose([*TINY, *TINY_GPT, *steps, "tokenizer=bpe", "tokenizer.vocab_size=300"]), Path("words"))
+    run_job(compose([*TINY, *steps, "model=bigram"]), Path("bigram"))
 
 
 def opened(run: str) -> tuple[nn.Module, Any]:

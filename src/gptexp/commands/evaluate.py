@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.compose.trust import data_text, from_network, is_in_logs
+from gptexp.compose.trust import require_trusted
 from gptexp.config.conversion import from_plain
 from gptexp.config.kinds import kinds_in
 from gptexp.config.rules import require_encoding
@@ -74,7 +74,8 @@ def evaluate(arguments: argparse.Namespace) -> Found:
         raise ValueError(f"{arguments.run}: has no corpus to score; give a text with --text FILE")
     checkpoint.require_installed(arguments.run, data=kinds_in(checkpoint.config).get("data"))
     corpus = from_plain("data", checkpoint.config.get("data"))
-    _require_trusted(arguments, path, checkpoint.config["data"])
+    if not arguments.trust_data:
+        require_trusted(arguments.run, path, checkpoint.config["data"], arguments.logs)
     data = prepare_texts(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: the corpus has changed since the run was trained", file=sys.stderr)
@@ -101,22 +102,6 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     )
     line += "".join(f" · {split}/bpb/{name} {bpb:.4f}" for name, bpb in parts.items())
     return result, line
-
-
-def _require_trusted(arguments: argparse.Namespace, path: Path, data: dict[str, Any]) -> None:
-    """Refuse an untrusted checkpoint, whose settings may name any file of this machine or any URL."""
-    if arguments.trust_data:
-        return
-    if not is_in_logs(path, arguments.logs):
-        why = f"is outside --logs {arguments.logs}"
-    elif from_network(data):
-        why = "was trained on a corpus from the network"
-    else:
-        return
-    raise ValueError(
-        f"{arguments.run}: {why}, and the settings in {path} name the corpus to read ({data_text(data)}); "
-        "add --trust-data to allow that, or give a text with --text FILE"
-    )
 
 
 def evaluate_text(arguments: argparse.Namespace) -> Found:

@@ -22,6 +22,7 @@ COMMANDS = {
     "generate": Command("gptexp.generate", "generate text from a prompt", 'latest --prompt "The"'),
     "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
     "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
+    "inspect": Command("gptexp.commands.inspect", "show what a model does with a text", 'latest --prompt "The"'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "judge": Command("gptexp.commands.judge", "keep or discard an idea by a test", '--base "…" --idea "…"'),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),

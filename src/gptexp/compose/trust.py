@@ -52,6 +52,26 @@ def _parts(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(name): part for name, part in found if isinstance(part, Mapping)}
 
 
+def require_trusted(run: str, checkpoint: Path, data: Mapping[str, Any], logs: Path) -> None:
+    """Refuse to read the corpus that an untrusted checkpoint names: any file of this machine, or any address.
+
+    run: as the user named it. data: its settings data.*.
+
+    Raises:
+        ValueError: the run is outside logs, or its corpus is downloaded.
+    """
+    if not is_in_logs(checkpoint, logs):
+        why = f"is outside --logs {logs}"
+    elif from_network(data):
+        why = "was trained on a corpus from the network"
+    else:
+        return
+    raise ValueError(
+        f"{run}: {why}, and the settings in {checkpoint} name the corpus to read ({data_text(data)}); "
+        "add --trust-data to allow that, or give a text with --text FILE"
+    )
+
+
 def external_references(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return, by group, a text of what a run's settings name outside its folder and the current directory."""
     found = {} if is_local(settings["data"]) else {"data": data_text(settings["data"])}

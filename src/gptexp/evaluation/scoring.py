@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -66,7 +66,7 @@ def total(scores: Iterable[Score]) -> Score:
 
 
 @torch.inference_mode()
-def nats_by_batch(model: nn.Module, windows: ValBatches, reduction: str) -> Iterator[torch.Tensor]:
+def nats_by_batch(model: nn.Module, windows: ValBatches | Sequence[Batch], reduction: str) -> Iterator[torch.Tensor]:
     """Yield the nats of each batch: their sum, (); or, with the reduction "none", those of each target, (B * T,)."""
     model.eval()
     with fastest_kernels(model):

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-VERSION = 1
 DIGITS = 5  # significant digits of the numbers in the JSON
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TokenView:
     """A token of the text, and the prediction of it from the tokens before.
 
     text: to display; line breaks and tabs are kept, other control characters and bytes that are only a part of a
-    character are written as escapes such as \\xe4. bytes: of UTF-8; 0 for <|endoftext|>. loss: -log2 p; None: the first
-    token and <|endoftext|> are not scored. p: probability of the token; rank: 1 if it was the likeliest; both None for
-    the first token. top: the likeliest tokens and their probabilities, at most 5, the likeliest first.
+    character are escapes such as \\xe4. bytes: of UTF-8; 0 for <|endoftext|>. loss: -log2 p; None: not scored, as the
+    first token and <|endoftext|>. p: probability of the token; rank: 1 if it was the likeliest; None for the first
+    token. top: the likeliest tokens and their probabilities, at most 5, the likeliest first.
     """
 
     text: str
@@ -37,17 +36,16 @@ class TokenView:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadView:
-    """An attention head, summed up over the text (definitions in heads.py).
+    """An attention head. The scores are defined in heads.py; None if the text has no such token.
 
-    entropy: bits, mean over the tokens. distance: mean number of tokens that it looks back. previous, induction,
-    first: mean attention to the token before, to the token after the same token before, and to the first token; None
-    if the text has no such token. knockout: mean loss of the scored tokens while the output of this head is zero.
+    entropy: bits. distance: tokens. previous, induction, first: attention, from 0 to 1. knockout: mean loss of the
+    scored tokens while the output of this head is zero; None: not computed.
     """
 
     layer: int
     head: int
-    entropy: float
-    distance: float
+    entropy: float | None
+    distance: float | None
     previous: float | None
     induction: float | None
     first: float | None
@@ -56,10 +54,7 @@ class HeadView:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionView:
-    """The attention of every head.
-
-    weights: by `packed`. table: L * H heads, those of layer 0 first.
-    """
+    """The attention of every head. length: T. weights: by `packed`. table: L * H heads, those of layer 0 first."""
 
     layers: int
     heads: int
@@ -70,10 +65,10 @@ class AttentionView:
 
 @dataclass(frozen=True, kw_only=True)
 class LensView:
-    """What the model would predict if it ended after each layer: the logit lens (nostalgebraist 2020).
+    """What the model would predict if it ended after the embedding or after a layer (lens.py).
 
-    layers: L + 1 names: of the embedding, and of each layer; the last one is the model. likeliest: text of the
-    likeliest token, (L + 1, T). loss: bits of the true token, (L + 1, T). Both are None where `TokenView.loss` is.
+    layers: L + 1 names; the last layer is the model. likeliest: text of the likeliest token, (L + 1, T); None for the
+    first token. loss: of the true token, (L + 1, T); None where `TokenView.loss` is.
     """
 
     layers: list[str]
@@ -83,10 +78,9 @@ class LensView:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectView:
-    """What each part adds to the logit of the true token: direct logit attribution (definition in direct.py).
+    """What each part adds to the logit of the true token above the mean of all logits (direct.py).
 
-    parts: P names. effect: (P, T), None for the first token; the sum over the parts is the logit of the true token
-    above the mean of all logits.
+    parts: P names. effect: (P, T), None for the first token.
     """
 
     parts: list[str]
@@ -95,10 +89,10 @@ class DirectView:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacesView:
-    """The loss by place in the window, over windows of the validation text.
+    """The loss by place in the window, over windows of the validation text; entry i has i + 1 tokens before it.
 
-    Entry i is of the token that has i + 1 tokens before it. loss: mean bits. error: its standard error; None if count
-    is 1. count: windows in which this place was scored.
+    loss: mean. error: its standard error. count: windows in which this place was scored; without
+    one loss is None (or NaN, which becomes null), without two error is.
     """
 
     loss: list[float | None]
@@ -106,7 +100,7 @@ class PlacesView:
     count: list[int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NormGroup:
     """The norms of a group of parameters at each of the steps; None where none was logged."""
 
@@ -128,7 +122,7 @@ class NormsView:
 class RunView:
     """A model and its view of the text. None: the model or its run folder has no such thing; `notes` say why.
 
-    settings: names and values to show. loss: mean bits of the scored tokens of the text.
+    settings: names and values to show. loss: mean of the scored tokens of the text.
     """
 
     name: str
@@ -145,9 +139,9 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class SpanView:
-    """A shortest stretch of text that begins and ends between tokens of both runs.
+    """A shortest stretch of text that begins and ends between tokens of both runs; with equal tokenizers, a token.
 
-    With equal tokenizers it is a token. first, second: bits of each run; None: not scored by both.
+    first, second: bits of each run; None: not scored by both.
     """
 
     text: str
@@ -158,7 +152,7 @@ class SpanView:
 
 @dataclass(frozen=True, kw_only=True)
 class DifferenceView:
-    """The text under both runs. bits_per_byte: of each run, over the spans that both score; None if there are none."""
+    """The text under both runs. bits_per_byte: of each, over the spans that both score; None if there are none."""
 
     spans: list[SpanView]
     bits_per_byte: tuple[float, float] | None
@@ -166,19 +160,19 @@ class DifferenceView:
 
 @dataclass(frozen=True, kw_only=True)
 class PageView:
-    """The whole page: one run, or two and their difference."""
+    """The whole page: one run, or two and their difference. version: of this format."""
 
+    version: int = 1
     title: str
     runs: list[RunView]
     difference: DifferenceView | None = None
-    version: int = field(default=VERSION, init=False)
 
 
 def packed(weights: np.ndarray) -> str:
     """Return attention weights (L, H, T, T) as base64 of bytes round(255 * sqrt(w)).
 
     Only the lower triangle is kept, with its diagonal: row after row, head after head, layer after layer. The root
-    keeps small weights visible; the error of a weight w is at most sqrt(w) / 255.
+    keeps small weights visible; the error of a weight w is at most about sqrt(w) / 255.
     """
     rows, columns = np.tril_indices(weights.shape[-1])
     return base64.b64encode(np.rint(255 * np.sqrt(weights[..., rows, columns])).astype(np.uint8).tobytes()).decode()

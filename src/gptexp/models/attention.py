@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gptexp.config.model import GPTConfig, Position
-from gptexp.models.kernels.attention import Mask, attention_by_products, attention_fused
+from gptexp.models.kernels.attention import Mask, attention_by_products, attention_fused, attention_weights
 from gptexp.models.kernels.choice import ModuleWithKernels
 from gptexp.models.kernels.norm import rms_norm
 from gptexp.models.kernels.rotation import rotate_pairs
@@ -83,6 +83,11 @@ class CausalSelfAttention(ModuleWithKernels):
         y = y.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         out: Tensor = self.c_proj(y)
         return out
+
+    def weights(self, x: Float[Tensor, "B T C"], rope: Angles | None, mask: Mask | None) -> Float[Tensor, "B H T T"]:
+        """The attention weights of x, which `forward` does not keep; without a cache and dropout."""
+        q, k, _ = self.project(x, rope)
+        return attention_weights(q, k, mask)
 
     def seen(self, block_size: int) -> int:
         """The most tokens that a token sees in a window of block_size tokens, itself included."""

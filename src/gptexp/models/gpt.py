@@ -107,6 +107,10 @@ class Transformer(nn.Module):
             masks = {window: two_sided_mask(self.config, length, lengths, x, window) for window in set(windows)}
         for layer, block in enumerate(self.h):
             x = block(x, rope, masks[windows[layer]], cache, positions, tokens)  # (B, T, C)
+        return self.finish(x)
+
+    def finish(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """The hidden states, from the residual stream after the last layer."""
         out: Tensor = self.ln_f(x)
         ratio = self.config.width_ratio
         return out if ratio == 1 else out / ratio

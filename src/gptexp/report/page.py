@@ -20,7 +20,7 @@ from gptexp.report.effects import main_effects
 from gptexp.report.naming import differing, short_names, value_in
 from gptexp.report.notes import notes, verdicts
 from gptexp.report.reading import last_sample
-from gptexp.util.text import printable
+from gptexp.util.text import printable, visible
 
 WHOLE = ("curves.png", "where.png")  # plots as wide as the page
 LONGEST_SAMPLE = 3000  # characters
@@ -84,12 +84,7 @@ def _samples(c: Comparison) -> Iterator[dict[str, Any]]:
         run = row.readings[0].run if row.readings else None
         text = last_sample(run.folder) if run else ""
         cut = text if len(text) <= LONGEST_SAMPLE else f"{text[:LONGEST_SAMPLE]} …"
-        yield {"label": row.label, "seed": run.seed if run else None, "text": _visible(cut)}
-
-
-def _visible(text: str) -> str:
-    """Escape control characters, including right-to-left marks, except line breaks and tabs."""
-    return "".join(character if character in "\n\t" else printable(character) for character in text)
+        yield {"label": row.label, "seed": run.seed if run else None, "text": visible(cut)}
 
 
 def _differing(c: Comparison) -> Iterator[str]:

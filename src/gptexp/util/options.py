@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gptexp.util.errors import USER_ERROR
@@ -39,3 +40,16 @@ def positive_number(text: str) -> float:
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, such as 1e18")
+
+
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that read the corpus of a run."""
+    cache, logs = Path("data/cache"), Path("logs")
+    parser.add_argument("--cache", type=Path, default=cache, help="folder of token shards; default: %(default)s")
+    parser.add_argument("--logs", type=Path, default=logs, help="where `latest` looks; default: %(default)s")
+    parser.add_argument(
+        "--trust-data",
+        action="store_true",
+        help="read the corpus that the settings of the run name, even if the run is outside --logs or the corpus is "
+        "downloaded",
+    )

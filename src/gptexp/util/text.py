@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text)
 
 
+def visible(text: str) -> str:
+    """As `printable`, but line breaks and tabs are kept."""
+    return "".join(character if character in "\n\t" else printable(character) for character in text)
+
+
 def literal(text: str) -> str:
     """Return any text as characters and entities that neither Markdown nor HTML takes for markup."""
     return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in text)

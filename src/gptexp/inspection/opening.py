@@ -1,0 +1,123 @@
+"""What to inspect: a run, and the text, which is given or is the beginning of the run's own validation text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gptexp.compose.trust import require_trusted
+from gptexp.config.conversion import from_plain
+from gptexp.config.kinds import kinds_in
+from gptexp.data.mixture import Texts, prepare_texts
+from gptexp.data.text_file import tokens_of
+from gptexp.objectives.loading import load_model
+from gptexp.runs.checkpoint import Checkpoint
+from gptexp.runs.finding import find_checkpoint
+from gptexp.runs.opening import open_checkpoint
+from gptexp.tokenizers import Tokenizer
+
+TOKENS = 256  # of the text, if the command line does not say; the page grows with their square
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for.
+
+    prompt, text: at most one of them; text: a file; neither: validation text. tokens: the most that are used; None:
+    TOKENS, or block_size if that is less. trust_data: whether the corpus that the settings of any run name may be read.
+    """
+
+    prompt: str | None = None
+    text: Path | None = None
+    tokens: int | None = None
+    logs: Path = Path("logs")
+    cache: Path = Path("data/cache")
+    trust_data: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained model. name: as the user gave it. path: of the checkpoint."""
+
+    name: str
+    path: Path
+    checkpoint: Checkpoint
+    model: nn.Module
+    tokenizer: Tokenizer
+
+    @property
+    def block_size(self) -> int:
+        return int(self.checkpoint.config["model"]["block_size"])
+
+
+def open_run(name: str, logs: Path) -> Opened:
+    """Open a run as `gptexp generate` does. ValueError: missing, or its objective predicts no next token."""
+    path = find_checkpoint(name, logs)
+    checkpoint = open_checkpoint(path)
+    return Opened(name, path, checkpoint, *load_model(checkpoint, path))
+
+
+def corpus_of(run: Opened, request: Request) -> Texts:
+    """Return the corpus of a run. ValueError: it has none, or one that may not be read."""
+    data = run.checkpoint.config.get("data")
+    if not data:  # Hugging Face's format: weights without a corpus
+        raise ValueError(f"{run.name}: has no corpus; give a text with --text FILE or --prompt TEXT")
+    if not request.trust_data:
+        require_trusted(run.name, run.path, data, request.logs)
+    run.checkpoint.require_installed(run.name, data=kinds_in(run.checkpoint.config).get("data"))
+    return prepare_texts(from_plain("data", data), run.tokenizer, request.cache, block_size=run.block_size)
+
+
+def tokens_for(run: Opened, request: Request, corpus: Texts | None) -> tuple[Tensor, str]:
+    """Return the tokens to show, (T,), and a note on where they come from; corpus: needed if no text is given.
+
+    Raises:
+        ValueError: a text that can't be encoded or has fewer than two tokens; --tokens above block_size.
+    """
+    most = request.tokens or min(TOKENS, run.block_size)
+    if not 2 <= most <= run.block_size:
+        raise ValueError(f"--tokens={most}: must be from 2 to {run.block_size}, the model's block_size")
+    default = "the validation text" if request.prompt is None else "--prompt"
+    source = default if request.text is None else f"{request.text}"
+    try:
+        tokens = _first_tokens(_pieces(run.tokenizer, request, corpus), most + 1)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    if len(tokens) < 2:
+        raise ValueError(f"{source}: has {len(tokens)} tokens, and the first is only context; give at least 2")
+    size = f"the first {most} tokens" if len(tokens) > most else f"all {len(tokens)} tokens"
+    return tokens[:most], f"Text: {size} of {source}."
+
+
+def _pieces(tokenizer: Tokenizer, request: Request, corpus: Texts | None) -> Iterable[np.ndarray]:
+    if request.prompt is not None:
+        return [tokenizer.encode(request.prompt)]
+    if request.text is not None:
+        return tokens_of(request.text, tokenizer, "utf-8")
+    assert corpus is not None
+    return (store[:] for store in corpus.stores("val").values())
+
+
+def _first_tokens(pieces: Iterable[np.ndarray], count: int) -> Tensor:
+    return torch.from_numpy(np.fromiter(islice(chain.from_iterable(pieces), count), np.int64))
+
+
+def retokenized(tokens: Tensor, first: Tokenizer, second: Tokenizer, most: int) -> Tensor:
+    """Return the text of the tokens of one tokenizer as at most so many tokens of another.
+
+    A character whose end is cut off is left out. ValueError: a character without a token.
+    """
+    if first.fingerprint == second.fingerprint:
+        return tokens[:most]
+    ids = tokens.numpy()
+    ends = np.flatnonzero(ids == (-1 if first.eot is None else first.eot))
+    texts = (first.decode_bytes(document).decode("utf-8", "ignore") for document in np.split(ids, ends))
+    separator = np.array([] if second.eot is None else [second.eot], np.int64)
+    pieces = [piece for text in texts for piece in (separator, second.encode(text))]
+    return _first_tokens(pieces[1:], most)
