@@ -143,7 +143,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 SECOND = (  # an experiment that takes about a second
     "data=shakespeare model=mini_gpt model.n_layer=1 model.n_embd=32 model.n_head=2 model.block_size=32 trainer=cpu "
     "trainer.max_steps=60 trainer.val_every_steps=60 data.val_bytes=20000 callbacks.samples.tokens=0 "
-    "logger.tensorboard=false optimizer.lr=1e-2"
+    "logger.tensorboard=false optimizer=adamw optimizer.lr=1e-2"
 )
 NIGHT = (
     "model.activation=relu2 model.mlp_ratio=4",

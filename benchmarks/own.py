@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, Any]
-CPU = ["model.block_size=64", "model.position=learned", "model.bias=false"]  # nanoGPT's CPU configuration
+CPU = ["model.block_size=64", "model.position=learned", "model.bias=false", "optimizer=adamw"]  # nanoGPT's CPU configuration
 WORKS = {  # overrides, number of steps
     "bigram, T 64, B 12": (["model=bigram"], 2000),
     "4 × 128, T 64, B 12": (CPU, 200),
     "4 × 128, T 128, B 12 (default)": ([], 120),
-    "modern_gpt, Muon": (["model=modern_gpt", "optimizer=muon"], 120),
+    "modern_gpt": (["model=modern_gpt"], 120),
     "baby GPT, T 256, B 64": (["model=baby_gpt", "data.global_batch_size=64"], 4),
     "GPT-2 124M, T 1024, B 1": (["model=gpt2_small", "data.global_batch_size=1"], 10),
 }
