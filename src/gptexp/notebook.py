@@ -13,6 +13,8 @@ import sys
 import warnings
 from dataclasses import dataclass
 from html import escape
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,17 +122,18 @@ def read_text(*overrides: str) -> tuple[str, str]:
     """
     data = open_data(*overrides, "tokenizer=byte")
     train, val = (data.tokenizer.decode(store.read(0, len(store))) for store in (data.train, data.val))
-    _require_font(train)
+    if find_spec("matplotlib") and len(re.findall("[\u4e00-\u9fff]", train[:100_000])) > 100:
+        _require_chinese_font()
     return train, val
 
 
-def _require_font(text: str) -> None:
-    """Print a notice once if plots would show boxes for the characters of a Chinese text."""
-    if len(re.findall("[\u4e00-\u9fff]", text[:100_000])) > 100:
-        from gptexp.report.style import FONT_REMEDY, fonts
+@lru_cache(maxsize=1)
+def _require_chinese_font() -> None:
+    """Print a notice, once, if plots would show boxes for Chinese characters."""
+    from gptexp.report.style import FONT_REMEDY, fonts
 
-        if len(fonts()) == 1:
-            print(f"notice: plots show boxes for Chinese characters; {FONT_REMEDY}, and restart the notebook")
+    if len(fonts()) == 1:
+        print(f"notice: plots show boxes for Chinese characters; {FONT_REMEDY}, and restart the notebook")
 
 
 @dataclass(frozen=True, kw_only=True)

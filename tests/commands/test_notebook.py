@@ -35,6 +35,33 @@ def test_text_is_split_as_in_a_run(place: Path) -> None:
     assert len(val) == round(len(text) / 10)
 
 
+def test_a_chinese_text_without_a_font_gives_one_notice(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    style = pytest.importorskip("gptexp.report.style")
+    monkeypatch.setattr(style, "fonts", lambda: ["DejaVu Sans"])
+    notebook._require_chinese_font.cache_clear()
+    (place / "story.txt").write_text("面包已经凉了。\n" * 60, encoding="utf-8")
+    for _ in range(2):
+        notebook.read_text("data=text", "data.path=story.txt")
+    notices = [line for line in capsys.readouterr().out.splitlines() if line.startswith("notice: plots show boxes")]
+    assert len(notices) == 1
+    assert "fonts-noto-cjk" in notices[0]
+    notebook._require_chinese_font.cache_clear()
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/zh"])
+def test_a_notebook_works_in_the_root_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    mpl = pytest.importorskip("matplotlib")
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    with mpl.rc_context():
+        notebook.set_up()
+    assert Path.cwd() == tmp_path
+
+
 def test_data_opens_from_a_line_of_overrides(place: Path) -> None:
     (place / "story.txt").rename(place / "my story.txt")
     line = "data=text data.path='my story.txt'"
