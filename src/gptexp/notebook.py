@@ -12,8 +12,8 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
-from html import escape
 from functools import lru_cache
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
