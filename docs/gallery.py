@@ -33,6 +33,7 @@ def main() -> None:
         "block_size": lambda: sweep_picture("block_size"),
         "where": where,
         "report": report,
+        "inspect": inspect,
         "tensorboard": tensorboard,
         "ladder": ladder,
     }
@@ -135,6 +136,17 @@ def report() -> None:
     folder = sweep("block_size", "sweep=block_size")
     gptexp("compare", str(folder))
     write("report.png", screenshot((folder / "report" / "report.html").resolve().as_uri(), 1000, 1400))
+
+
+def inspect() -> None:
+    """Take screenshots of the page of `gptexp inspect` about the default experiment."""
+    from gptexp.report.reading import find_runs
+
+    (run,) = find_runs([sweep("inspect", "seed=1")])
+    page = (run / "inspect.html").resolve()
+    gptexp("commands.inspect", str(run), "--out", str(page))
+    for part, height in (("text", 500), ("attention", 720), ("lens", 470)):
+        write(f"inspect_{part}.png", screenshot(f"{page.as_uri()}#{part}", 1200, height, drawn="[data-ready]"))
 
 
 def ladder() -> None:
