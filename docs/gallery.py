@@ -145,7 +145,7 @@ def inspect() -> None:
     (run,) = find_runs([sweep("inspect", "seed=1")])
     page = (run / "inspect.html").resolve()
     gptexp("commands.inspect", str(run), "--out", str(page))
-    for part, height in (("text", 500), ("attention", 720), ("lens", 470)):
+    for part, height in (("text", 575), ("attention", 720), ("lens", 470)):
         write(f"inspect_{part}.png", screenshot(f"{page.as_uri()}#{part}", 1200, height, drawn="[data-ready]"))
 
 

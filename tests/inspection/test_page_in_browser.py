@@ -10,6 +10,7 @@ import pytest
 
 from gptexp.inspection.page import render
 from gptexp.inspection.view import DifferenceView, PageView, SpanView
+from gptexp.notebook import Page
 from support.browser import BROWSER, Tab, browser
 from support.views import HOSTILE, page_of, view_of
 
@@ -152,6 +153,15 @@ def test_the_page_changes_its_colours_in_the_dark_and_prints(tab: Tab, tmp_path:
     assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 27)"
     assert tab.value("document.querySelector('.thumb canvas').toDataURL()") != light
     assert tab.pdf().startswith(b"%PDF")
+
+
+def test_the_page_works_inside_of_a_notebook(tab: Tab, tmp_path: Path) -> None:
+    page = tmp_path / "notebook.html"
+    page.write_text(Page(render(page_of(view_of(WORDS))))._repr_html_(), encoding="utf-8")
+    tab.open(page)
+    tab.wait("frames[0].document.readyState === 'complete'")
+    assert tab.value("frames[0].document.body.dataset.ready") == "yes"
+    assert tab.value("frames[0].document.querySelectorAll('#text .token').length") == len(WORDS)
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "b"]], ids=len)

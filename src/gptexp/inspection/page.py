@@ -16,15 +16,8 @@ from string import Template
 from gptexp.inspection.view import PageView, to_json
 from gptexp.util.text import printable
 
-SCRIPTS = (
-    "base.js",
-    "text.js",
-    "attention.js",
-    "heads.js",
-    "grids.js",
-    "charts.js",
-    "main.js",
-)  # each uses those before
+# In this order: each uses those before it.
+SCRIPTS = ("base.js", "text.js", "attention.js", "heads.js", "grids.js", "charts.js", "main.js")
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; "
     "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
