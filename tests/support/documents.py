@@ -35,7 +35,7 @@ PAGES += [
     "questions",
     "notebooks",
 ]
-PAGES += ["axes", "mup", "glossary"]
+PAGES += ["axes", "mup", "glossary", "watch"]
 # Pages without commands to run; their links are checked.
 TEXTS = [
     *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),
