@@ -35,6 +35,7 @@ def main() -> None:
         "report": report,
         "inspect": inspect,
         "tensorboard": tensorboard,
+        "watch": watch,
         "ladder": ladder,
     }
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,6 +177,15 @@ def tensorboard() -> None:
     with _served(sweep("block_size", "sweep=block_size")) as url:
         url = f"{url}?tagFilter=val%7Ctrain&smoothing=0#timeseries"
         write("tensorboard.png", screenshot(url, 1400, 900, drawn="line-chart canvas"))
+
+
+def watch() -> None:
+    """Take a screenshot of everything that TensorBoard shows of two small runs in one view."""
+    size = ["model.n_layer=2", "model.n_embd=32", "model.n_head=2", "model.block_size=32", "data.global_batch_size=8"]
+    steps = ["trainer.max_steps=120", "trainer.val_every_steps=40", "optimizer=muon", "optimizer.scalar_lr=0.004"]
+    seen = ["trainer.log_norms=true", "callbacks.attention_entropy=true", "callbacks.activations=true"]
+    with _served(sweep("watch", "optimizer.lr=0.003,0.01", *size, *steps, *seen)) as url:
+        write("watch.png", screenshot(f"{url}#custom_scalars", 1500, 1490, drawn="text=entropy of attention"))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from gptexp.models.build import build_on_meta, plain_model
 from gptexp.training.rates import peak_rates
 from support.runs import TINY, TINY_GPT
 
+ADAMW = ["optimizer=adamw"]
 MUP = ["model.parametrization=mup", "model.base_width=4", "model.n_embd=16", "optimizer.lr=0.01"]
 
 
@@ -36,10 +37,16 @@ def test_one_rate_for_all_parameters_is_only_lr(workplace: Path, optimizer: str)
             {"lr/hidden": 0.02, "lr/embedding": 0.01, "lr/scalar": 0.04},
         ),
         (
-            ["model.tie_weights=false", "optimizer.lr=0.01", "optimizer.embedding_lr=0.2", "optimizer.head_lr=0.3"],
+            [
+                *ADAMW,
+                "model.tie_weights=false",
+                "optimizer.lr=0.01",
+                "optimizer.embedding_lr=0.2",
+                "optimizer.head_lr=0.3",
+            ],
             {"lr/embedding": 0.2, "lr/head": 0.3, "lr/hidden": 0.01, "lr/scalar": 0.01},
         ),
-        (MUP, {"lr/embedding": 0.01, "lr/hidden": 0.0025, "lr/scalar": 0.01}),
+        ([*MUP, *ADAMW], {"lr/embedding": 0.01, "lr/hidden": 0.0025, "lr/scalar": 0.01}),
         ([*MUP, "optimizer=muon"], {"lr/embedding": 0.01, "lr/hidden": 0.005, "lr/scalar": 0.01}),
     ],
     ids=["muon", "own", "mup", "mup muon"],
@@ -51,7 +58,7 @@ def test_kinds_of_parameters_have_the_rates_of_their_groups(
 
 
 def test_each_logged_step_has_the_rates_of_its_groups(train_here: Callable[..., Any], workplace: Path) -> None:
-    train_here(*TINY_GPT, *MUP, "schedule=wsd", "schedule.warmup_steps=2", "trainer.max_steps=4")
+    train_here(*TINY_GPT, *MUP, *ADAMW, "schedule=wsd", "schedule.warmup_steps=2", "trainer.max_steps=4")
     with Path("run/metrics.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert [float(row["lr/embedding"]) for row in found] == [float(row["lr"]) for row in found]

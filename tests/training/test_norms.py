@@ -53,7 +53,7 @@ def norm_of_group(model: dict[str, Tensor], *parts: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "settings", [[], ["optimizer=muon", "model.tie_weights=false"], ["trainer.precision=bf16-mixed"]], ids=" ".join
+    "settings", [["optimizer=adamw"], ["model.tie_weights=false"], ["trainer.precision=bf16-mixed"]], ids=" ".join
 )
 def test_norms_leave_accumulated_and_clipped_training_unchanged(
     train_here: Train, workplace: Path, settings: list[str]
@@ -91,7 +91,7 @@ def test_norms_are_logged_at_logged_steps_only(train_here: Train, workplace: Pat
 
 def test_norms_of_adapters_are_those_of_trained_parameters(train_here: Train, workplace: Path) -> None:
     train_here(*TINY_GPT, folder="source")
-    lora = ["init_from=source", "finetune=lora", "finetune.rank=2", "trainer.val_every_steps=1"]
+    lora = ["init_from=source", "optimizer=adamw", "finetune=lora", "finetune.rank=2", "trainer.val_every_steps=1"]
     train_here(*lora, folder="plain")
     train_here(*lora, NORMS, folder="seen")
     require_equal_weights("plain", "seen")
