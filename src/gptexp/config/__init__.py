@@ -67,6 +67,7 @@ from gptexp.config.training import (
     CosineConfig,
     LinearConfig,
     LoggerConfig,
+    NoveltyConfig,
     PathsConfig,
     Recompute,
     SamplesConfig,
@@ -83,9 +84,9 @@ __all__ = [  # noqa: RUF022
     "DataConfig", "Exhausted", "FilesTokenizerConfig", "FinetuneConfig", "GPT2TokenizerConfig", "GPTConfig",
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
     "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "MixtureConfig", "ModelConfig", "MuonConfig", "Norm",
-    "NormPosition", "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position", "PydocsConfig",
-    "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig", "Strategy",
-    "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require",
+    "NormPosition", "NoveltyConfig", "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position",
+    "PydocsConfig", "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig",
+    "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require",
     "require_at_least", "require_safe_name",
 ]
 # fmt: on

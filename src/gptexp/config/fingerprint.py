@@ -40,7 +40,8 @@ ACCIDENTAL = frozenset(
     }
 )
 # Callbacks do not matter, except plug-ins that change the computation, such as early stopping.
-ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", "callbacks.checkpoint.", "callbacks.samples.", "sweep.")
+CALLBACKS = tuple(f"callbacks.{name}." for name in ("checkpoint", "samples", "novelty"))
+ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", *CALLBACKS, "sweep.")
 
 PLUGINS = "callbacks.plugins."
 

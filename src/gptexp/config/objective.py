@@ -12,7 +12,8 @@ from gptexp.config.rules import require, require_at_least
 
 ClassWeights = Enum("ClassWeights", ["none", "balanced"])
 
-HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy"})  # metrics for which larger values are better
+# Metrics for which larger values are better.
+HIGHER = frozenset({"val/accuracy", "val/macro_f1", "val/mlm_accuracy", "novelty/new_ngrams_5"})
 
 
 @dataclass(kw_only=True, slots=True)

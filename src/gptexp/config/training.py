@@ -18,6 +18,7 @@ Recompute = Enum("Recompute", ["none", "blocks"])
 
 NO_BLOCKS = "the model has no blocks; use trainer.recompute=none"
 ACTIVATIONS = tuple(f"activation/{name}" for name in ("embedding", "attention", "mlp", "stream", "logits"))
+NOVELTY = ("novelty/longest_span", "novelty/new_ngrams_5", "novelty/invented_words")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
@@ -228,6 +229,24 @@ class SamplesConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class NoveltyConfig:
+    """Texts that are generated after the last step and searched for in the training text, for metrics `novelty/`."""
+
+    samples: int = 0
+    """Number of texts. 0: none."""
+    tokens: int = 400
+    """Tokens of each text."""
+    temperature: float = 0.8
+    """Sampling temperature. 0: always the most likely token."""
+    top_k: int | None = 50
+    """Number of most likely tokens that are sampled from. null: all tokens."""
+
+    def __post_init__(self) -> None:
+        require_at_least(0, "callbacks.novelty", self, "samples", "temperature")
+        require_at_least(1, "callbacks.novelty", self, "tokens", "top_k")
+
+
+@dataclass(kw_only=True, slots=True)
 class CallbacksConfig:
     """Checkpoints, samples and further callbacks."""
 
@@ -235,6 +254,8 @@ class CallbacksConfig:
     """When checkpoints are written."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """Which text is generated at each validation."""
+    novelty: NoveltyConfig = field(default_factory=NoveltyConfig)
+    """How much of what the trained model writes is measured for copies from the training text."""
     activations: bool = False
     """Whether metrics.csv has the root mean square of a GPT's activations at each logged step, by kind of layer."""
     attention_entropy: bool = False

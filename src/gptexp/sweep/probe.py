@@ -112,7 +112,7 @@ def measure(settings: dict[str, Any]) -> Measurement:
     short["trainer"] |= dict.fromkeys(LENGTHS) | {"max_steps": STEPS}
     short["trainer"] |= {"val_every_steps": STEPS, "log_every_steps": STEPS // 2}
     short["schedule"]["warmup_steps"] = None
-    short["callbacks"]["samples"]["tokens"] = 0
+    short["callbacks"]["samples"]["tokens"] = short["callbacks"]["novelty"]["samples"] = 0
     short["logger"]["tensorboard"] = False
     with tempfile.TemporaryDirectory(prefix="gptexp-probe-") as place, contextlib.redirect_stdout(io.StringIO()):
         run = Path(place) / "run"

@@ -35,6 +35,7 @@ from gptexp.training.callbacks.bundle import Bundle
 from gptexp.training.callbacks.checkpoints import Checkpoints
 from gptexp.training.callbacks.confusion import ConfusionMatrix
 from gptexp.training.callbacks.digests import Digests
+from gptexp.training.callbacks.novelty import NoveltyMetrics
 from gptexp.training.callbacks.prefixes import StorePrefixes
 from gptexp.training.callbacks.progress import ProgressLine
 from gptexp.training.callbacks.record import RunFacts, RunRecord
@@ -74,6 +75,7 @@ class Experiment:
     trainer: pl.Trainer
     record: RunRecord
     samples: TextSamples | None
+    novelty: NoveltyMetrics
     datamodule: Windows
     plan: BatchPlan
     precision: tuple[str, str]
@@ -164,9 +166,11 @@ def build_experiment(
     store = StorePrefixes(folder, prefixes, curve, record, samples, console) if prefixes and curve else None
     datamodule = Windows(config, objective, data, plan, first_step=first_step, max_steps=max_steps)
     plugins = load_plugins("callbacks", config.callbacks.plugins)
+    novelty = NoveltyMetrics(config, objective, data, record)
     callbacks = [
         record,
         *([samples] if samples else []),
+        novelty,
         ConfusionMatrix(),
         Bundle(folder, identity, datamodule.batches_of),
         *measures(config, datamodule),
@@ -202,6 +206,7 @@ def build_experiment(
         trainer=trainer,
         record=record,
         samples=samples,
+        novelty=novelty,
         datamodule=datamodule,
         plan=plan,
         precision=precision,

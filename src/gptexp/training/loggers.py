@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptexp.config.length import LENGTHS
+from gptexp.config.training import NOVELTY
 from gptexp.machine.lightning import pl
 from gptexp.report.overrides import overrides
 from gptexp.runs.layout import EVENTS, METRICS
@@ -104,11 +105,13 @@ class MetricsCSV(pl.loggers.Logger):
         known = {name: value for name, value in metrics.items() if name in self.columns}
         if not known:  # logged by a plug-in
             return
+        if not self._row and step is not None and known.keys() <= {*NOVELTY}:
+            self._row = self._take_back(step)
         if self._row.get("step") != step:
             self._write_row()
             self._row = {"step": step}
         self._row.update(known)
-        if self.loss in known:
+        if self.loss in self._row:
             self._write_row()
 
     def _start(self) -> None:
@@ -117,6 +120,12 @@ class MetricsCSV(pl.loggers.Logger):
         self._started = True
         kept = self._rows_until(self.first_step) if self.first_step else []
         atomic_write(self.path, self._to_csv([self._head, *kept]).encode())
+
+    def _take_back(self, step: int) -> dict[str, Any]:
+        """Remove the row of the last step from the file, and return it: values of the trained model complete it."""
+        *kept, row = self._rows_until(step) or [{}]
+        atomic_write(self.path, self._to_csv([self._head, *kept]).encode())
+        return {**row, "step": step}
 
     @property
     def _head(self) -> dict[str, Any]:

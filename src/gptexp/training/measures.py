@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from gptexp.config import Config
-from gptexp.config.training import ACTIVATIONS
+from gptexp.config.training import ACTIVATIONS, NOVELTY
 from gptexp.machine.lightning import pl
 from gptexp.training.callbacks.activations import Activations
 from gptexp.training.callbacks.attention_entropy import AttentionEntropy, entropy_columns
@@ -31,4 +31,5 @@ def optional_columns(config: Config, model: nn.Module, peaks: Iterable[str]) -> 
         *(ACTIVATIONS if config.callbacks.activations else ()),
         *(entropy_columns(getattr(config.model, "n_layer", 0)) if config.callbacks.attention_entropy else ()),
         *(norm_columns(model) if config.trainer.log_norms else ()),
+        *(NOVELTY if config.callbacks.novelty.samples else ()),
     ]

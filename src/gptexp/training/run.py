@@ -80,6 +80,7 @@ def train(
         fit(experiment)
     else:  # killed after its last checkpoint, before result.json was written
         experiment.record.take_over(experiment.lit, experiment.trainer)
+        experiment.novelty.on_train_end(experiment.trainer, experiment.lit)
     result = experiment.record.result(experiment.lit)
     if rank == 0:
         experiment.record.finish(experiment.lit)

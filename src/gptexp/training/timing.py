@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock
 
-from gptexp.config import Config
+from gptexp.config import Config, NoveltyConfig
 from gptexp.config.length import seconds_of
 from gptexp.config.plugins import computing
 from gptexp.config.rules import LARGEST
@@ -143,7 +143,10 @@ def _short(config: Config, trainer: Any) -> Config:
         config,
         trainer=replace(trainer, val_every_steps=LARGEST),
         callbacks=replace(
-            config.callbacks, checkpoint=replace(config.callbacks.checkpoint, every_minutes=None), plugins=plugins
+            config.callbacks,
+            checkpoint=replace(config.callbacks.checkpoint, every_minutes=None),
+            novelty=NoveltyConfig(),
+            plugins=plugins,
         ),
         logger=replace(config.logger, plugins={}),
     )

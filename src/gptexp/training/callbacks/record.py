@@ -108,6 +108,7 @@ class RunRecord(pl.Callback):
         self.flops_per_token, self.peak_flops, self.peaks = flops_per_token, peak_flops, peaks
         self.best = facts.best
         self.last: dict[str, float] = {}
+        self.added: dict[str, float] = {}  # metrics of the trained model that validation does not compute
         self.throughput: Throughput
         self.is_best = False
         self.started = time.perf_counter()
@@ -159,6 +160,11 @@ class RunRecord(pl.Callback):
             self.best = {**metrics, "step": lit.step}
         self._log(trainer, {**metrics, "seconds": self.throughput.seconds}, lit.step)
 
+    def add(self, metrics: dict[str, float], trainer: pl.Trainer, step: int) -> None:
+        """Log further metrics of the trained model, and record them in result.json."""
+        self.added |= metrics
+        self._log(trainer, metrics, step)
+
     @staticmethod
     def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
@@ -171,7 +177,7 @@ class RunRecord(pl.Callback):
         seconds, history = self.throughput.seconds, self.history.until(lit.step)
         return Result(
             status=COMPLETED,
-            metrics=finite(lit.score.metrics()),
+            metrics=finite({**lit.score.metrics(), **self.added}),
             best=finite(self.best or {}),
             val={**lit.score.record(), "text_sha256": self.facts.text_sha256},
             steps=lit.step,
