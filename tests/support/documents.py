@@ -19,6 +19,7 @@ PAGES = [
     "settings",
     "generate",
     "evaluate",
+    "novelty",
     "inspect",
     "sweeps",
     "compare",

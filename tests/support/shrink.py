@@ -36,6 +36,8 @@ def of(module: str, arguments: list[str], values: int = 2) -> list[str]:
     if module == "gptexp.generate":
         at = arguments.index("--max-new-tokens") if "--max-new-tokens" in arguments else len(arguments)
         return [*arguments[:at], *arguments[at + 2 :], "--max-new-tokens", str(NEW_TOKENS)]
+    if module == "gptexp.commands.novelty":
+        return [*arguments, "--samples", "2", "--tokens", str(NEW_TOKENS)]  # the last of an option counts
     return arguments
 
 

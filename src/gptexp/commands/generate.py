@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from gptexp.generation.decoding import Decoder
 
 
+COUNTS = ("max-new-tokens", "num-samples", "samples", "tokens")  # options that are at least 1
 BATCH = 32  # texts that are generated together, and whose keys and values are in memory together
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Generate the texts that the command line requests."""
-    _require_ranges(arguments)
+    require_ranges(arguments)
     path = find_checkpoint(arguments.run, arguments.logs)
     writer = Writer(path, arguments)
     if arguments.interactive:
@@ -30,14 +31,16 @@ def run(arguments: argparse.Namespace) -> None:
         writer.write(arguments.prompt or [""], arguments.seed)
 
 
-def _require_ranges(arguments: argparse.Namespace) -> None:
-    wrong = [stop for stop in arguments.stop or [] if not _can_come(stop)]
+def require_ranges(arguments: argparse.Namespace) -> None:
+    """Check the options of sampling, as far as the command has them. ValueError: the option and the remedy."""
+    wrong = [stop for stop in getattr(arguments, "stop", None) or [] if not _can_come(stop)]
+    top_p = getattr(arguments, "top_p", None)
+    counts = {name: getattr(arguments, name.replace("-", "_"), 1) for name in COUNTS}
     checks = {
-        "--max-new-tokens": (arguments.max_new_tokens >= 1, arguments.max_new_tokens, "at least 1"),
+        **{f"--{name}": (count >= 1, count, "at least 1") for name, count in counts.items()},
         "--temperature": (0 <= arguments.temperature < math.inf, arguments.temperature, "a number from 0"),
         "--top-k": (arguments.top_k >= 0, arguments.top_k, "at least 1, or 0 for all tokens"),
-        "--top-p": (arguments.top_p is None or 0 < arguments.top_p <= 1, arguments.top_p, "above 0, at most 1"),
-        "--num-samples": (arguments.num_samples >= 1, arguments.num_samples, "at least 1"),
+        "--top-p": (top_p is None or 0 < top_p <= 1, top_p, "above 0, at most 1"),
         "--seed": (0 <= arguments.seed < 2**63, arguments.seed, "a whole number from 0"),
         "--stop": (not wrong, repr(wrong[0]) if wrong else "", "at least one character, without control characters"),
     }
