@@ -197,29 +197,3 @@ def test_logged_norms_are_read_in_the_order_of_the_model(tmp_path: Path) -> None
     assert found.steps == [1, 3]
     assert [group.name for group in found.groups] == ["h.0.attn", "head"]
     assert (found.groups[1].weight, found.groups[1].gradient, found.groups[1].update) == ([1, 7], [2, None], [3, 9])
-
-
-@pytest.mark.slow
-def test_a_model_of_two_layers_learns_an_induction_head() -> None:
-    """Olsson et al. 2022 (arXiv 2209.11895): with two layers of attention, and not with one."""
-    from gptexp.config.model import GPTConfig, Position
-    from gptexp.inspection.heads import scores
-    from gptexp.inspection.trace import trace
-    from gptexp.models.gpt import GPT
-
-    best = {}
-    for n_layer in (1, 2):
-        torch.manual_seed(0)
-        size: dict[str, Any] = {"n_layer": n_layer, "n_head": 4, "n_embd": 64, "block_size": 32, "mlp_ratio": 0.0}
-        model = GPT(GPTConfig(**size, position=Position.rope), 32)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        for _ in range(600):
-            tokens = torch.randint(32, (64, 16)).repeat(1, 2)
-            loss = model(tokens[:, :-1], targets=tokens[:, 1:])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        tokens = torch.randint(32, (16,)).repeat(2)
-        found = [scores(layer.weights, tokens)["induction"] for layer in trace(model, tokens).layers]
-        best[n_layer] = max(float(heads.max()) for heads in found if heads is not None)
-    assert best[2] > 0.5 > best[1]
