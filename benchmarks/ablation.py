@@ -23,8 +23,6 @@ PLAIN += ["model.n_layer=2", "model.n_head=4", "model.n_embd=128"]
 AXES: Changes = {
     "none": [],
     "adamw": ["optimizer=adamw"],
-    "value_embeddings_alternate": ["model.value_embeddings=alternate"],
-    "value_embeddings_all": ["model.value_embeddings=all"],
     "window": ["model.window=SL"],
     "ngram_2": ["model.ngram=2"],
     "ngram_3": ["model.ngram=3"],

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, Any]
-CPU = ["model.block_size=64", "model.position=learned", "model.bias=false", "optimizer=adamw"]  # nanoGPT's CPU configuration
+# nanoGPT's CPU configuration
+CPU = ["model.block_size=64", "model.position=learned", "model.bias=false", "optimizer=adamw"]
 WORKS = {  # overrides, number of steps
     "bigram, T 64, B 12": (["model=bigram"], 2000),
     "4 × 128, T 64, B 12": (CPU, 200),

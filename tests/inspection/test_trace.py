@@ -28,8 +28,6 @@ def test_attention_is_its_weights_times_the_values(settings: dict[str, Any]) -> 
         attention = layer.block.attn
         read = layer.block.ln_1(layer.before) if layer.block.pre_norm else layer.before
         _, _, v = attention.project(read, layer.others[0])
-        if attention.wve is not None:
-            v = v + attention.value_embedding(read, x)
         v = v.repeat_interleave(attention.n_head // attention.n_kv_head, dim=1)[0]  # (H, T, D)
         made = attention.c_proj((layer.weights @ v).transpose(0, 1).flatten(1))
         torch.testing.assert_close(made, layer.attention[0], rtol=0, atol=1e-12)

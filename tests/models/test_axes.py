@@ -7,20 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from gptexp.config.model import GPTConfig, Position, ValueEmbeddings
+from gptexp.config.model import Position
 from gptexp.generation.decoding import CachedDecoder, ReferenceDecoder
-from gptexp.models.attention import GATE_CHANNELS, attention_mask, two_sided_mask
+from gptexp.models.attention import attention_mask, two_sided_mask
 from gptexp.models.flops import train_flops_per_token
 from gptexp.models.gpt import GPT
 from gptexp.models.kernels.attention import attention_by_products, attention_fused
 from gptexp.models.kernels.choice import Kernels
 from gptexp.models.kv_cache import shifted
 from gptexp.models.layers import NgramEmbeddings
-from gptexp.objectives.loading import initial_weights
 from support.small_gpt import V, build, small, tokens
 
 AXES: list[dict[str, Any]] = [
-    {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
     {"ngram": 3, "ngram_rows": 7},
     *(
         {"window": "SSL", "window_size": 3, "position": position, "n_layer": 3, "n_kv_head": 1}
@@ -54,29 +52,6 @@ def test_every_parameter_of_an_axis_has_a_gradient_and_is_saved(settings: dict[s
     assert new
     assert new < set(model.state_dict())
     assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters() if name in new)
-
-
-@pytest.mark.parametrize(
-    ("which", "layers"),
-    [("none", set()), ("alternate", {0, 2}), ("all", {0, 1, 2})],
-)
-def test_alternate_value_embeddings_include_the_last_layer(which: str, layers: set[int]) -> None:
-    model = GPT(small(n_layer=3, n_kv_head=1, value_embeddings=ValueEmbeddings[which]), V)
-    tables = {name: tuple(p.shape) for name, p in model.named_parameters() if "wve" in name}
-    assert tables == {f"transformer.h.{layer}.attn.wve.weight": (V, 8) for layer in layers}
-    gates = {name: tuple(p.shape) for name, p in model.named_parameters() if "ve_gate" in name}
-    assert gates == {f"transformer.h.{layer}.attn.ve_gate.weight": (1, GATE_CHANNELS) for layer in layers}
-    linear = train_flops_per_token(model, 8) - train_flops_per_token(GPT(small(n_layer=3, n_kv_head=1), V), 8)
-    assert linear == 6 * GATE_CHANNELS * len(layers)  # the lookup costs nothing
-
-
-def test_initial_value_embeddings_have_gates_of_one() -> None:
-    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=8, value_embeddings=ValueEmbeddings.all), 500)
-    attn: Any = model.transformer.h[0].attn
-    x, words = torch.randn(2, 8, 64), torch.randint(500, (2, 8))
-    expected = attn.wve.weight[words].unflatten(-1, (2, 32)).transpose(1, 2)
-    torch.testing.assert_close(attn.value_embedding(x, words), expected, rtol=0, atol=0)
-    assert attn.wve.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 def test_ngrams_that_reach_before_the_text_add_nothing() -> None:
@@ -183,13 +158,3 @@ def test_two_sided_windows_see_both_sides_and_no_padding() -> None:
 def test_a_wrong_window_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**settings)
-
-
-def test_the_mask_tokens_row_of_value_embeddings_is_dropped_for_text() -> None:
-    settings = {"value_embeddings": ValueEmbeddings.all}
-    masked, plain = GPT(small(**settings), V + 1, causal=False), GPT(small(**settings), V)
-    weights = initial_weights(dict(masked.named_parameters()), plain, V)
-    assert {name for name, w in weights.items() if len(w) == V} == {
-        "transformer.wte.weight",
-        *(f"transformer.h.{layer}.attn.wve.weight" for layer in range(2)),
-    }

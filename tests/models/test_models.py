@@ -24,7 +24,6 @@ from gptexp.config.model import (
     NormPosition,
     Parametrization,
     Position,
-    ValueEmbeddings,
 )
 from gptexp.models import bigram, mlp
 from gptexp.models.flops import count_parameters
@@ -50,7 +49,6 @@ CHANGES = {
     "mlp_ratio": 2.0,
     "qk_norm": True,
     "tie_weights": False,
-    "value_embeddings": ValueEmbeddings.all,
     "ngram": 2,
     "ngram_rows": None,  # matters only with ngram
     "window": "S",
@@ -262,7 +260,7 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training() -> None:
 @pytest.mark.parametrize("axes", [False, True])
 def test_models_compile_to_one_graph_for_all_lengths(axes: bool) -> None:
     torch.compiler.reset()
-    names = ("n_layer", "value_embeddings", "ngram", "window")
+    names = ("n_layer", "ngram", "window")
     settings = {"n_layer": 1, **({name: CHANGES[name] for name in names} if axes else {})}
     model = build(small(**settings, position=Position.rope, n_kv_head=1, qk_norm=True))
     compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -37,7 +37,7 @@ def gradients(model: nn.Module, micro_batches: int = 2) -> dict[str, Tensor]:
     "settings",
     [
         {},
-        {"dropout": 0.3, "value_embeddings": "all"},
+        {"dropout": 0.3, "ngram": 2},
         {"dropout": 0.3, "attn_dropout": 0.3, "position": "rope", "norm_position": "post"},
         {"attn_dropout": 0.3, "position": "alibi", "n_kv_head": 1, "activation": "swiglu"},
     ],

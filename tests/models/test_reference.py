@@ -17,7 +17,6 @@ from gptexp.config.model import (
     NormPosition,
     Parametrization,
     Position,
-    ValueEmbeddings,
 )
 from gptexp.models.gpt import GPT
 from gptexp.models.reference import logits
@@ -37,9 +36,8 @@ OTHERS = [
     {"n_head": 4, "n_embd": 12, "position": Position.sinusoidal},
     {"n_head": 1, "n_embd": 7, "position": Position.sinusoidal},
     {"dropout": 0.5, "attn_dropout": 0.5},
-    {"value_embeddings": ValueEmbeddings.alternate, "n_kv_head": 2},
     {"ngram": 4, "ngram_rows": 50},
-    {"value_embeddings": ValueEmbeddings.all, "n_embd": 8, "norm_position": NormPosition.post},
+    {"ngram": 2, "n_embd": 8, "norm_position": NormPosition.post},
     {"window": "SL", "n_layer": 4},
     {"window": "S", "window_size": 2, "position": Position.alibi, "n_kv_head": 1},
     {"parametrization": Parametrization.mup, "base_width": 8},

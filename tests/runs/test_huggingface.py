@@ -249,7 +249,7 @@ def test_multipliers_of_mup_become_part_of_the_exported_weights(run: Callable[..
         ({"n_kv_head": 1}, "model.n_kv_head=1: "),
         ({"activation": "swiglu"}, "model.activation=swiglu: "),
         ({"mlp_ratio": 0.0}, "model.mlp_ratio=0.0: "),
-        ({"value_embeddings": "all"}, "model.value_embeddings=all: "),
+        ({"ngram": 2}, "model.ngram=2: "),
         ({"window": "SL"}, "model.window=SL: "),
     ],
 )

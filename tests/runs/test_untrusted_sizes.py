@@ -29,7 +29,6 @@ def with_model(**changes: Any) -> ckpt.Checkpoint:
 @pytest.mark.parametrize(
     "changes",
     [{"n_layer": 9_999}, {"n_embd": 10**9, "n_head": 1}, {"n_embd": 10**15, "n_head": 1}, {"mlp_ratio": 1e14},
-     {"value_embeddings": "all"},
      {"position": "rope", "block_size": 10**9}, {"block_size": 10**15}],
 )  # fmt: skip
 def test_sizes_that_contradict_the_weights_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptexp.config.model import Activation, Norm, NormPosition, Parametrization, Position, ValueEmbeddings
+from gptexp.config.model import Activation, Norm, NormPosition, Parametrization, Position
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -13,7 +13,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"qk_norm": True, "tie_weights": False},
     {"window": "SL", "window_size": 3},
     {"window": "SL", "window_size": 3, "position": Position.alibi},
-    {"value_embeddings": ValueEmbeddings.all, "n_kv_head": 1},
     {"norm": Norm.rmsnorm},
     {"ngram": 3, "ngram_rows": 7, "bias": False},
     {"norm": Norm.none},

@@ -170,7 +170,6 @@ def test_no_adapter_leaves_the_model_unchanged() -> None:
         [*SMALL, "model.tie_weights=false"],
         [*SMALL, "model.mlp_ratio=0"],
         [*SMALL, "model.activation=swiglu", "model.n_kv_head=1"],
-        [*SMALL, "model.value_embeddings=alternate"],
     ],
     ids=" ".join,
 )

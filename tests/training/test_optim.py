@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from gptexp.config.model import BigramConfig, GPTConfig, MLPConfig, ValueEmbeddings
+from gptexp.config.model import BigramConfig, GPTConfig, MLPConfig
 from gptexp.config.optimizer import AdamWConfig, MuonConfig
 from gptexp.models.bigram import Bigram
 from gptexp.models.classifier import Classifier
@@ -102,14 +102,6 @@ def test_muon_updateshidden_matrices_and_adamw_the_rest() -> None:
     groups = [(group["peak_lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert groups == [(0.02, 0.3), (0.01, 0.3), (0.01, 0.0)]
     assert build_optimizer(network, MuonConfig(), 0.01).param_groups[0]["peak_lr"] == 0.01
-
-
-def test_adamw_updates_value_embeddings() -> None:
-    axes: dict[str, Any] = {"value_embeddings": ValueEmbeddings.all}
-    network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=4, **axes), 11)
-    muon, matrices, _ = grouped(network, build_optimizer(network, MuonConfig(weight_decay=0.3), 0.01))
-    assert {f"transformer.h.0.attn.{name}.weight" for name in ("wve", "ve_gate")} <= matrices
-    assert len(muon) == 4
 
 
 def test_adamw_updates_the_head_of_a_classifier() -> None:

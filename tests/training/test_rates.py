@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gptexp.compose.composition import compose
-from gptexp.config.model import GPTConfig, ValueEmbeddings
+from gptexp.config.model import GPTConfig
 from gptexp.config.optimizer import AdamWConfig, MuonConfig
 from gptexp.models.gpt import GPT
 from gptexp.training.optimizer_state import load_named_optimizer_state, named_optimizer_state
@@ -18,13 +18,13 @@ from gptexp.training.optimizers import build_optimizer
 from gptexp.util.errors import ConfigError
 
 KINDS = [AdamWConfig, MuonConfig]
-EMBEDDINGS = {"transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.attn.wve.weight"}
+EMBEDDINGS = {"transformer.wte.weight", "transformer.wpe.weight", "transformer.ngrams.tables.0.weight"}
 
 
 def model(**settings: Any) -> GPT:
     torch.manual_seed(0)
     given: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 4, "tie_weights": False, **settings}
-    return GPT(GPTConfig(value_embeddings=ValueEmbeddings.all, **given), 7)
+    return GPT(GPTConfig(ngram=2, ngram_rows=16, **given), 7)
 
 
 def rates_of(network: nn.Module, config: AdamWConfig) -> dict[str, float]:
@@ -51,7 +51,7 @@ def test_each_role_has_its_rate_and_the_others_have_lr(kind: type[AdamWConfig]) 
     assert {name for name, rate in rates.items() if rate == 0.2} == EMBEDDINGS
     assert {name for name, rate in rates.items() if rate == 0.3} == {"lm_head.weight"}
     assert {name for name, rate in rates.items() if rate == 0.4} == scalars
-    assert sum(rate == 0.01 for rate in rates.values()) == 5  # four matrices and the gate of the value embedding
+    assert sum(rate == 0.01 for rate in rates.values()) == 4  # the hidden matrices
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -69,7 +69,13 @@ ADDED: dict[str, Any] = {
 REMOVED = frozenset({"data.block_size"})  # equal to model.block_size
 # Settings of ADDED that the schemas no longer have. At the value there they are dropped; other values are refused.
 WITHDRAWN = frozenset(
-    {"model.residual_scalars", "model.logit_softcap", "optimizer.orthogonalization", "optimizer.cautious"}
+    {
+        "model.value_embeddings",
+        "model.residual_scalars",
+        "model.logit_softcap",
+        "optimizer.orthogonalization",
+        "optimizer.cautious",
+    }
 )
 # Classes of plug-ins by their paths in earlier versions.
 MOVED = {"gptexp.callbacks.trace.Trace": "gptexp.training.callbacks.trace.Trace"}

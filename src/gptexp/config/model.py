@@ -13,7 +13,6 @@ NormPosition = Enum("NormPosition", ["pre", "post"])
 Position = Enum("Position", ["learned", "sinusoidal", "rope", "alibi", "none"])
 Init = Enum("Init", ["gpt2", "zero"])
 Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
-ValueEmbeddings = Enum("ValueEmbeddings", ["none", "alternate", "all"])
 Parametrization = Enum("Parametrization", ["standard", "mup"])
 
 
@@ -127,9 +126,6 @@ class GPTConfig(ModelConfig):
     """Whether the output layer (lm_head) shares the matrix of the token embedding (wte)."""
     init: Init = Init.gpt2
     """Initialization. gpt2: as in GPT-2; zero: each block starts as the identity and an untied lm_head at 0."""
-    value_embeddings: ValueEmbeddings = ValueEmbeddings.none
-    """Layers whose attention adds a second, gated embedding of each token to its values. alternate: every second
-    layer, so that the last one is among them."""
     ngram: int = 1
     """Embeddings of the last 2, 3 … ngram tokens are added to each token's embedding, at most 8. 1: none."""
     ngram_rows: int = 4096
@@ -237,20 +233,13 @@ class GPTConfig(ModelConfig):
             return None
         return self.window_size or -(-self.block_size // 4)
 
-    def has_value_embedding(self, layer: int) -> bool:
-        """Return whether the attention of this layer, counted from 0, adds a value embedding."""
-        from_last = self.n_layer - 1 - layer
-        every = {ValueEmbeddings.none: 0, ValueEmbeddings.alternate: 2, ValueEmbeddings.all: 1}[self.value_embeddings]
-        return every > 0 and from_last % every == 0
-
     @property
     def adaptable(self) -> tuple[str, ...]:
         gate = ("mlp.c_gate",) if self.activation is Activation.swiglu else ()
         mlp = ("mlp.c_fc", *gate, "mlp.c_proj") if self.mlp_width else ()
         # A tied lm_head shares its matrix with wte, which merging an adapter would change too.
         head = () if self.tie_weights else ("lm_head",)
-        values = ("attn.ve_gate",) if self.value_embeddings is not ValueEmbeddings.none else ()
-        return ("attn.c_attn", "attn.c_proj", *values, *mlp, *head)
+        return ("attn.c_attn", "attn.c_proj", *mlp, *head)
 
     @property
     def default_lr(self) -> float:

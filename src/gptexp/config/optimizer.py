@@ -48,7 +48,7 @@ class AdamWConfig(OptimizerConfig):
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices: in each step they shrink by lr times this value."""
     embedding_lr: float | None = None
-    """Peak learning rate of the embeddings of tokens, positions and values. null: lr."""
+    """Peak learning rate of the embeddings of tokens, n-grams and positions. null: lr."""
     head_lr: float | None = None
     """Peak learning rate of an output layer that does not share the matrix of the token embedding. null: lr."""
     scalar_lr: float | None = None

@@ -14,7 +14,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gptexp.config import Config, Recompute
-from gptexp.config.model import GPTConfig, ValueEmbeddings
 from gptexp.data.order import val_windows
 from gptexp.data.shards import TokenStore
 from gptexp.machine import slurm
@@ -76,16 +75,11 @@ def _windows_that_fit(config: Config, vocab_size: int, memory: int) -> int:
 
     The activations of a layer take 34·s·b·h bytes in 16 bits (arXiv 2205.05198, eq. 1), so 68 per channel in 32 bits.
     If blocks are recomputed, there are those of one layer at a time, and the input of each other layer.
-
-    Value embeddings are two more tensors of the width of the values in a layer.
     """
     model = config.model
     layers, width = getattr(model, "n_layer", 1), getattr(model, "n_embd", 64)
     whole = 1 if config.trainer.recompute is Recompute.blocks else layers
-    in_layer, between = 68, 4
-    if isinstance(model, GPTConfig):
-        in_layer += 0 if model.value_embeddings is ValueEmbeddings.none else 8
-    bytes_per_token = 16 * vocab_size + (in_layer * whole + between * layers - 4 * whole) * width
+    bytes_per_token = 16 * vocab_size + (68 * whole + 4 * (layers - whole)) * width
     return max(1, memory // (bytes_per_token * model.block_size))
 
 

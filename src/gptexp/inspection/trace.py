@@ -21,7 +21,7 @@ class Layer:
 
     before, after: the residual stream that it reads and leaves, (1, T, C). attention, feed_forward: what these two add
     to it, (1, T, C); None: it has no feed-forward layer. weights: of attention, (H, T, T). others: the inputs of the
-    block besides the stream; the last are the tokens.
+    block besides the stream.
     """
 
     block: Block
@@ -34,8 +34,7 @@ class Layer:
 
     def again(self, x: Tensor) -> Tensor:
         """Return what the block makes of other streams (B, T, C) of the same text."""
-        *others, tokens = self.others
-        out: Tensor = self.block(x, *others, tokens.expand(len(x), -1))
+        out: Tensor = self.block(x, *self.others)
         return out
 
 

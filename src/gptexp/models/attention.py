@@ -26,19 +26,16 @@ from gptexp.models.layers import position_angles
 
 Angles = Float[Tensor, "T half_D"] | Float[Tensor, "B 1 T half_D"]  # of RoPE, half_D = D / 2
 
-GATE_CHANNELS = 12  # of the input of attention, from which the gates of value embeddings are computed; nanochat's
-
 
 class CausalSelfAttention(ModuleWithKernels):
     """(B, T, C) -> (B, T, C); each position attends to itself and those before it (arXiv 1706.03762, section 3.2).
 
     An explicit mask replaces causality, for example `two_sided_mask`.
 
-    vocab_size: rows of the value embeddings, read only where there are any. reach: how many tokens before and after a
-    token it sees at most, with a window; None: all that the mask shows.
+    reach: how many tokens before and after a token it sees at most, with a window; None: all that the mask shows.
     """
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int = 0, causal: bool = True) -> None:
+    def __init__(self, config: GPTConfig, layer: int, causal: bool = True) -> None:
         super().__init__()
         self.layer = layer
         window = config.window_of(layer)
@@ -48,10 +45,6 @@ class CausalSelfAttention(ModuleWithKernels):
         self.qk_norm, self.attn_dropout = config.qk_norm, config.attn_dropout
         self.c_attn = nn.Linear(config.n_embd, (self.n_head + 2 * self.n_kv_head) * self.head_dim, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        has_values = config.has_value_embedding(layer)
-        self.wve = nn.Embedding(vocab_size, self.n_kv_head * self.head_dim) if has_values else None
-        gated_by = min(GATE_CHANNELS, config.n_embd)
-        self.ve_gate = nn.Linear(gated_by, self.n_kv_head, bias=False) if has_values else None
 
     def forward(
         self,
@@ -60,17 +53,12 @@ class CausalSelfAttention(ModuleWithKernels):
         mask: Mask | None,
         cache: KVCache | None,
         positions: Positions | None = None,
-        tokens: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Attention of x, with the angles of `rope_angles` and the mask of `attention_mask`.
 
-        With a cache, the keys and values of x are written to it at `positions`. `tokens` are only needed for a value
-        embedding.
+        With a cache, the keys and values of x are written to it at `positions`.
         """
         q, k, v = self.project(x, rope)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
-        if self.wve is not None:
-            assert tokens is not None
-            v = v + self.value_embedding(x, tokens).to(v.dtype)
         if cache is not None:
             assert positions is not None
             k, v = cache.extend(self.layer, k, v, positions)  # (B, K, S, D)
@@ -108,17 +96,6 @@ class CausalSelfAttention(ModuleWithKernels):
         if self.query_scale != 1:
             q = q * self.query_scale  # of muP
         return q, k, v
-
-    def value_embedding(self, x: Float[Tensor, "B T C"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B K T D"]:
-        """The value embedding of each token (arXiv 2410.17897), times the gate of each head.
-
-        A gate is 2 * sigmoid(linear) of the first GATE_CHANNELS channels of x (nanochat, gpt.py).
-        """
-        assert self.wve is not None
-        assert self.ve_gate is not None
-        gate = 2 * torch.sigmoid(self.ve_gate(x[..., : self.ve_gate.in_features]))  # (B, T, K)
-        values = torch.unflatten(self.wve(tokens), -1, (-1, self.head_dim))  # (B, T, K, D)
-        return (gate[..., None] * values).transpose(1, 2)  # (B, K, T, D)
 
 
 def rotate(x: Float[Tensor, "B N T D"], angles: Angles) -> Float[Tensor, "B N T D"]:

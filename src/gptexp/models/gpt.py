@@ -25,13 +25,13 @@ from gptexp.models.recompute import Recomputable
 class Block(Recomputable):
     """Attention, then feed-forward, each on a residual branch: (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, config: GPTConfig, layer: int, vocab_size: int = 0, causal: bool = True) -> None:
+    def __init__(self, config: GPTConfig, layer: int, causal: bool = True) -> None:
         super().__init__()
         self.residual = config.residual
         self.pre_norm = config.norm_position is NormPosition.pre
         self.dropout = Dropout(config.dropout)
         self.ln_1 = make_norm(config)
-        self.attn = CausalSelfAttention(config, layer, vocab_size, causal)
+        self.attn = CausalSelfAttention(config, layer, causal)
         has_mlp = config.mlp_width > 0
         self.ln_2 = make_norm(config) if has_mlp else None
         self.mlp = FeedForward(config) if has_mlp else None
@@ -43,10 +43,9 @@ class Block(Recomputable):
         mask: Mask | None = None,
         cache: KVCache | None = None,
         positions: Positions | None = None,
-        tokens: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
         normed = self.ln_1(x) if self.pre_norm else x
-        branch = self.attn(normed, rope, mask, cache, positions, tokens)  # (B, T, C)
+        branch = self.attn(normed, rope, mask, cache, positions)  # (B, T, C)
         x = self.join(x, branch, self.ln_1)
         if self.mlp is not None and self.ln_2 is not None:
             x = self.join(x, self.mlp(self.ln_2(x) if self.pre_norm else x), self.ln_2)
@@ -80,7 +79,7 @@ class Transformer(nn.Module):
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
         self.ngrams = NgramEmbeddings(config.ngram, config.ngram_rows, config.n_embd) if config.ngram > 1 else None
         self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer, vocab_size, causal) for layer in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, layer, causal) for layer in range(config.n_layer))
         # With post-norm the output of the last block is normalized already.
         self.ln_f = make_norm(config) if config.norm_position is NormPosition.pre else nn.Identity()
 
@@ -106,7 +105,7 @@ class Transformer(nn.Module):
         else:
             masks = {window: two_sided_mask(self.config, length, lengths, x, window) for window in set(windows)}
         for layer, block in enumerate(self.h):
-            x = block(x, rope, masks[windows[layer]], cache, positions, tokens)  # (B, T, C)
+            x = block(x, rope, masks[windows[layer]], cache, positions)  # (B, T, C)
         return self.finish(x)
 
     def finish(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:

@@ -14,8 +14,7 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False, width_ratio
 
     Matrices are normal with standard deviation 0.02. Those that write to the residual stream (`c_proj`, two in each
     layer) have 0.02 / sqrt(2 * n_layer), so that the variance of the stream does not grow with depth. Biases are 0,
-    gains are 1. A tied matrix is drawn once. The matrices of the gates of value embeddings are 0, so that the gates
-    are 1.
+    gains are 1. A tied matrix is drawn once.
 
     Args:
         width_ratio: with mup, n_embd / base_width; hidden matrices are smaller by its square root, so that outputs keep
@@ -29,8 +28,6 @@ def init_gpt2(model: nn.Module, n_layer: int, *, zero: bool = False, width_ratio
         if parameter.ndim >= 2:
             writes_to_stream = name.endswith("c_proj.weight")
             std = STD / math.sqrt(2 * n_layer) if writes_to_stream else STD
-            if name.endswith("ve_gate.weight"):
-                std = 0.0
             if id(parameter) in hidden:
                 std *= width_ratio**-0.5
             if zero and (writes_to_stream or name == "lm_head.weight"):

@@ -40,7 +40,7 @@ def logits(
     for layer in range(config.n_layer):
         prefix = f"transformer.h.{layer}."
         own = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
-        x = block(own, config, x, np.asarray(tokens), config.window_of(layer))
+        x = block(own, config, x, config.window_of(layer))
     if config.norm_position is NormPosition.pre:
         x = norm(x, weights, "transformer.ln_f", config)
     head = "transformer.wte.weight" if config.tie_weights else "lm_head.weight"
@@ -75,9 +75,9 @@ def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidde
     return x
 
 
-def block(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"], window: int | None) -> Hidden:
+def block(w: Weights, config: GPTConfig, x: Hidden, window: int | None) -> Hidden:
     """Attention, then feed-forward, each on a residual branch."""
-    x = branch(x, lambda y: attention(w, config, y, tokens, window), w, "ln_1", config)
+    x = branch(x, lambda y: attention(w, config, y, window), w, "ln_1", config)
     return branch(x, lambda y: feed_forward(w, config, y), w, "ln_2", config) if config.mlp_ratio else x
 
 
@@ -89,14 +89,11 @@ def branch(x: Hidden, layer: Callable[[Any], Any], w: Weights, name: str, config
     return y if pre else norm(y, w, name, config)
 
 
-def attention(w: Weights, config: GPTConfig, x: Hidden, tokens: Int[np.ndarray, " T"], window: int | None) -> Hidden:
+def attention(w: Weights, config: GPTConfig, x: Hidden, window: int | None) -> Hidden:
     """For each token and head, the weighted mean of the values of the last `window` tokens up to it; None: of all."""
     T, H, K, D = len(x), config.n_head, config.kv_heads, config.head_dim
     heads = linear(x, w, "attn.c_attn").reshape(T, H + 2 * K, D).swapaxes(0, 1)  # (H + 2K, T, D)
     q, k, v = heads[:H], heads[H : H + K], heads[H + K :]
-    if "attn.wve.weight" in w:
-        gate = 2 / (1 + np.exp(-linear(x[:, : w["attn.ve_gate.weight"].shape[1]], w, "attn.ve_gate")))  # (T, K)
-        v = v + (gate[:, :, None] * w["attn.wve.weight"][tokens].reshape(T, K, D)).swapaxes(0, 1)
     if config.qk_norm:
         q, k = divide_by_rms(q, 1e-6), divide_by_rms(k, 1e-6)
     if config.position is Position.rope:

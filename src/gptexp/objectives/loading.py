@@ -22,7 +22,7 @@ from gptexp.runs import checkpoint as ckpt
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
 HEADS = (HEAD, "lm_head.")
-TABLES = ("wte.weight", "wve.weight", "lm_head.weight")  # ends of the names of the tensors with a row for each token
+TABLES = ("wte.weight", "lm_head.weight")  # ends of the names of the tensors with a row for each token
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:

@@ -146,16 +146,15 @@ def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:
     """Return the matrices between the embeddings and the output head: in a GPT those of transformer.h.
 
     Adapters (gptexp.models.lora) are excluded: Muon orthogonalizes the update of a whole weight, and an adapter is a
-    factor of one. The gates of value embeddings are excluded too: they have few columns and start at 0, where an
-    orthogonal update is as large as any other.
+    factor of one.
     """
-    apart = ("lm_head", ".lora_", ".ve_gate.", HEAD)
+    apart = ("lm_head", ".lora_", HEAD)
     inner = {p for name, p in named_parameters(model) if not any(part in name for part in apart)}
     return {p for p in inner if p.ndim == 2} - embeddings(model)
 
 
 def embeddings(model: nn.Module) -> set[nn.Parameter]:
-    """Return the tables of tokens, positions, n-grams and values; a tied output matrix is one."""
+    """Return the tables of tokens, positions and n-grams; a tied output matrix is one."""
     return {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
 
 
