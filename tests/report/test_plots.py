@@ -72,6 +72,21 @@ def test_a_font_that_was_installed_since_matplotlib_listed_them_is_used(
     style._find_new_fonts.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("title", "tag", "fonttype"), [("中文", b"OTTO", 3), ("中文", b"\0\1\0\0", 42), ("text", b"OTTO", 42)]
+)
+def test_a_pdf_declares_no_postscript_font_as_truetype(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str, tag: bytes, fonttype: int
+) -> None:
+    (tmp_path / "a.ttc").write_bytes(b"ttcf" + bytes(8) + (16).to_bytes(4, "big") + tag)
+    with style.styled():
+        fig, (ax,) = style.figure(2, 2)
+        ax.set_title(title)
+        monkeypatch.setattr(style, "fonts", lambda: ["DejaVu Sans", "Chinese"])
+        monkeypatch.setattr(style.font_manager, "findfont", lambda name: str(tmp_path / "a.ttc"))
+        assert style._pdf_fonttype(fig) == fonttype
+
+
 def test_chinese_text_is_shown_and_invisible_characters_are_escaped(tmp_path: Path) -> None:
     make_run(
         tmp_path / "a", 2.0, sample="\u3000\u3000話說天下\u00a0大勢\u202e\u200b\x1b[2J", data__path="\u3000三國.txt"

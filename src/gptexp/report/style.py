@@ -18,6 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from gptexp.util.text import printable
 
@@ -26,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 LINES = ("-", "--", "-.", ":")
 DPI = 200
+TRUETYPE = 42  # for matplotlib
 SETTINGS: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
@@ -42,7 +44,7 @@ SETTINGS: Any = {
     "legend.fontsize": 10.5,
     "figure.facecolor": "white",
     "axes.unicode_minus": False,
-    "pdf.fonttype": 42,  # TrueType, which journals require
+    "pdf.fonttype": TRUETYPE,  # which journals require
     "svg.hashsalt": "gptexp",  # makes the ids in the file reproducible
 }
 CJK = (
@@ -154,8 +156,25 @@ def picture(fig: Figure, form: str = "png") -> bytes:
         "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
         "svg": {"Creator": None, "Date": None},
     }
-    fig.savefig(buffer, format=form, dpi=DPI, metadata=without[form])
+    with mpl.rc_context({"pdf.fonttype": _pdf_fonttype(fig)}):
+        fig.savefig(buffer, format=form, dpi=DPI, metadata=without[form])
     return buffer.getvalue()
+
+
+def _pdf_fonttype(fig: Figure) -> int:
+    """The form of fonts in a PDF. Type 3 for Chinese in a PostScript font, which matplotlib would declare as TrueType."""
+    texts: Any = fig.findobj(Text)
+    chinese = fonts()[1:2] if any(symbol >= "\u2e80" for text in texts for symbol in text.get_text()) else []
+    return 3 if any(_is_postscript(font_manager.findfont(name)) for name in chinese) else TRUETYPE
+
+
+def _is_postscript(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+        if head[:4] == b"ttcf":  # a collection; the tag of its first font
+            file.seek(int.from_bytes(head[12:16], "big"))
+            head = file.read(4)
+    return head[:4] == b"OTTO"
 
 
 def literal(text: str) -> str:
