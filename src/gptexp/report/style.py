@@ -162,7 +162,7 @@ def picture(fig: Figure, form: str = "png") -> bytes:
 
 
 def _pdf_fonttype(fig: Figure) -> int:
-    """The form of fonts in a PDF. Type 3 for Chinese in a PostScript font, which matplotlib would declare as TrueType."""
+    """The form of fonts in a PDF: Type 3 for Chinese in a PostScript font, which matplotlib would name TrueType."""
     texts: Any = fig.findobj(Text)
     chinese = fonts()[1:2] if any(symbol >= "\u2e80" for text in texts for symbol in text.get_text()) else []
     return 3 if any(_is_postscript(font_manager.findfont(name)) for name in chinese) else TRUETYPE
