@@ -78,12 +78,14 @@ def test_a_font_that_was_installed_since_matplotlib_listed_them_is_used(
 def test_a_pdf_declares_no_postscript_font_as_truetype(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str, tag: bytes, fonttype: int
 ) -> None:
+    from matplotlib import font_manager
+
     (tmp_path / "a.ttc").write_bytes(b"ttcf" + bytes(8) + (16).to_bytes(4, "big") + tag)
     with style.styled():
         fig, (ax,) = style.figure(2, 2)
         ax.set_title(title)
         monkeypatch.setattr(style, "fonts", lambda: ["DejaVu Sans", "Chinese"])
-        monkeypatch.setattr(style.font_manager, "findfont", lambda name: str(tmp_path / "a.ttc"))
+        monkeypatch.setattr(font_manager, "findfont", lambda name: str(tmp_path / "a.ttc"))
         assert style._pdf_fonttype(fig) == fonttype
 
 
