@@ -27,6 +27,6 @@ def test_each_parameter_belongs_to_the_group_of_its_layer(name: str, group: str)
 
 
 def test_groups_are_in_the_order_of_the_model_and_blocks_in_that_of_numbers() -> None:
-    names = ["other", "h.10.mlp", "h.10.attn", "norms", "h.2.attn", "h.2.attn", "head", "embedding"]
-    assert in_order(names) == ["embedding", "h.2.attn", "h.10.attn", "h.10.mlp", "norms", "head", "other"]
+    names = ["h.x", "h.", "other", "h.10.mlp", "h.10.attn", "norms", "h.2.attn", "h.2.attn", "head", "embedding"]
+    assert in_order(names) == ["embedding", "h.2.attn", "h.10.attn", "h.10.mlp", "norms", "head", "other", "h.x", "h."]
     assert column("gradient", "h.2.attn") == "norm/gradient/h.2.attn"

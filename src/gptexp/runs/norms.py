@@ -17,6 +17,7 @@ GRADIENT, WEIGHT, UPDATE, RELATIVE = QUANTITIES = ("gradient", "weight", "update
 EMBEDDING, NORMS, HEAD, OTHER = "embedding", "norms", "head", "other"  # groups besides h.0.attn, h.0.mlp, h.1.attn …
 
 _IN_BLOCK = re.compile(r"(?:^|\.)(h\.[0-9]+\.(?:attn|mlp))\.")
+_BLOCK = re.compile(r"h\.([0-9]{1,9})\.(?:attn|mlp)")
 _IN_NORM = re.compile(r"(?:^|\.)ln_[12f]\.")
 
 
@@ -41,8 +42,12 @@ def group_of(name: str, *, embedding: bool) -> str:
 
 
 def in_order(groups: Iterable[str]) -> list[str]:
-    """Return groups from the input of the model to its output, without repetition."""
-    last = (NORMS, HEAD, OTHER)
-    known = list(dict.fromkeys(groups))
-    blocks = sorted((int(g.split(".")[1]), g) for g in known if g.startswith("h."))  # attn before mlp
-    return [g for g in known if g == EMBEDDING] + [g for _, g in blocks] + [g for g in last if g in known]
+    """Return groups from the input of the model to its output, without repetition; other names are last."""
+    return sorted(dict.fromkeys(groups), key=_place)
+
+
+def _place(group: str) -> tuple[int, int, str]:
+    if found := _BLOCK.fullmatch(group):
+        return 1, int(found[1]), group  # attn before mlp
+    places = {EMBEDDING: 0, NORMS: 2, HEAD: 3, OTHER: 4}
+    return places.get(group, 5), 0, ""
