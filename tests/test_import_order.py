@@ -24,7 +24,7 @@ ORDER = (
     ("data",),
     ("generation", "objectives", "compose", "report"),
     ("evaluation", "training"),
-    ("inspection", "sweep"),
+    ("inspection", "sweep", "exercises"),
     ("studies",),
     ("conformance",),
     ("commands",),

@@ -27,7 +27,7 @@ def install_cell(path: Path) -> str:
 
 
 def test_all_notebooks_have_the_same_install_cell() -> None:
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8
     sources = {install_cell(path) for path in NOTEBOOKS}
     assert len(sources) == 1
     (source,) = sources

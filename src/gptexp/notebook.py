@@ -10,8 +10,9 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
 from importlib.util import find_spec
@@ -98,6 +99,21 @@ def command(line: str) -> None:
         code = process.wait()
     if code:
         raise RuntimeError(f"exit code {code}: {line}")
+
+
+def check(exercise: str, answer: object = None) -> None:
+    """Print whether the answer to an exercise, such as "03.2", is right, with a hint or an explanation.
+
+    answer: a number, a list, a tensor or a function, as the exercise asks; None or `...` if there is none yet.
+
+    Raises:
+        ValueError: no such exercise.
+    """
+    from gptexp.exercises.grading import grade
+
+    found = grade(exercise, answer)
+    mark = {None: "…", True: "right.", False: "not yet."}[found.right]
+    print(textwrap.fill(f"{exercise}: {mark} {found.text}", WIDTH))
 
 
 def open_data(*overrides: str) -> TextData:
@@ -213,7 +229,7 @@ def open_run(run: str | Path = "latest") -> Run:
 class Page:
     """A self-contained page, which a notebook shows in a frame."""
 
-    html: str
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="900" frameborder="0"></iframe>'

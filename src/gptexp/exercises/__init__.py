@@ -1,0 +1,1 @@
+"""The exercises of the notebooks: true answers, typical mistakes, and what a learner reads about each."""
