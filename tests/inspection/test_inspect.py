@@ -145,7 +145,7 @@ def test_a_corpus_that_may_not_be_read_leaves_a_note(here: Path, capsys: pytest.
     main(["gpt", "--logs", "elsewhere", "--prompt", PLAIN, "--json"])
     view = json.loads(capsys.readouterr().out)["runs"][0]
     assert view["places"] is None
-    assert "No loss by place: gpt: is outside --logs elsewhere" in view["notes"][1]
+    assert "No loss by place, which needs the validation text: gpt: is outside --logs elsewhere" in view["notes"][1]
     with pytest.raises(SystemExit):
         main(["gpt", "--logs", "elsewhere"])
     assert "add --trust-data" in capsys.readouterr().err

@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
     "novelty": Command("gptexp.commands.novelty", "find what a model's texts copy", "latest --samples 20"),
     "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
-    "inspect": Command("gptexp.commands.inspect", "show what a model does with a text", 'latest --prompt "The"'),
+    "inspect": Command("gptexp.commands.inspect", "show what a model does with a text", 'latest --prompt "The end"'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "judge": Command("gptexp.commands.judge", "keep or discard an idea by a test", '--base "…" --idea "…"'),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),

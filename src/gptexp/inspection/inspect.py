@@ -61,7 +61,7 @@ def _corpus(run: Opened, request: Request, *, needed: bool) -> tuple[Texts | Non
     except (ValueError, OSError) as error:
         if needed:
             raise
-        return None, [f"No loss by place: {error}."]
+        return None, [f"No loss by place, which needs the validation text: {error}"]
     changed = corpus.fingerprint != run.checkpoint.data.get("fingerprint")
     return corpus, ["The corpus has changed since the run was trained."] if changed else []
 
