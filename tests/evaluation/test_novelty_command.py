@@ -101,8 +101,8 @@ def test_hostile_text_is_shown_literally(capsys: pytest.CaptureFixture[str]) -> 
     show(texts, by_character=True)
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e", "\x00"} & {*out}
-    assert out.splitlines()[-2].startswith("    3     36            0  [bold]\\x1b[31mred\\u202e \\x00 [bold]")
-    assert out.splitlines()[-1].startswith("    1     18            0  [bold]")  # and none of the empty text
+    assert out.splitlines()[-2].startswith("    3     36            0  “[bold]\\x1b[31mred\\u202e \\x00 [bold]")
+    assert out.splitlines()[-1].startswith("    1     18            0  “[bold]")  # and none of the empty text
 
 
 WRONG = [
@@ -152,11 +152,11 @@ def test_a_missing_changed_or_untrusted_corpus_gives_one_error(
 
 
 @pytest.mark.slow
-def test_a_memorized_page_is_found_as_one_span(here: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_memorized_page_is_found_as_one_span(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """debug=overfit: the training text is one page. A greedy text of two pages contains all of it."""
-    lines = [f"{i * i * 37 % 1009} {word} {i * i * 91 % 887}." for i, word in enumerate(WORDS.split() * 20)]
+    lines = [f"{i * i * 37 % 1009} {word} {i * i * 91 % 887}." for i, word in enumerate(WORDS.split() * 80)]
     Path("page.txt").write_text(" ".join(lines), encoding="utf-8")
-    settings = ["data=text", "data.path=page.txt", "data.max_tokens=400", "trainer=cpu", "debug=overfit"]
+    settings = ["data=text", "data.path=page.txt", "trainer=cpu", "debug=overfit"]
     sizes = ["model.n_layer=2", "model.n_head=2", "model.n_embd=64", "model.block_size=64", "optimizer.lr=1e-2"]
     run_job(compose([*settings, *sizes, "data.max_tokens=400", "callbacks.samples.tokens=0"]), Path("page"))
     capsys.readouterr()

@@ -165,7 +165,7 @@ def _spans(written: Sequence[Novelty]) -> list[str]:
     lines = ["longest spans: text, characters, offset in the training text, beginning"] if spans else []
     for span, i in spans[:LISTED]:
         excerpt = span.text[:EXCERPT] + "…" * (len(span.text) > EXCERPT)
-        lines.append(f"  {i:>3}  {len(span.text):>5,}  {span.offset:>11,}  {printable(excerpt)}")
+        lines.append(f"  {i:>3}  {len(span.text):>5,}  {span.offset:>11,}  “{printable(excerpt)}”")
     return lines
 
 
