@@ -54,7 +54,7 @@ def test_class_weights_improve_rare_labels(train: Train) -> None:
     write_csv(
         "texts.csv", [(f"{i} {draw.choice('xy' if i % 8 else 'xz')}", "no" if i % 8 else "yes") for i in range(320)]
     )
-    settings = [*CLASSIFY, "trainer.max_steps=60", "trainer.val_every_steps=60", "model.n_embd=16"]
+    settings = [*CLASSIFY, "optimizer=adamw", "trainer.max_steps=60", "trainer.val_every_steps=60", "model.n_embd=16"]
     plain = train(*settings, folder="plain")["val"]["confusion"]
     weighted = train(*settings, "objective.class_weights=balanced", folder="weighted")["val"]["confusion"]
     assert weighted[1][1] > plain[1][1]

@@ -26,6 +26,7 @@ SETTINGS = [
     "data.path=story.txt",
     "logger.tensorboard=false",
     "model.n_layer=2",
+    "optimizer=adamw",
     "trainer.max_steps=6",
     "trainer.digests=true",
 ]

@@ -58,7 +58,7 @@ def test_a_preset_that_changes_the_length_is_refused_by_name() -> None:
         "tokenizer=byte",
         "data.micro_batch_size=2 optimizer.lr=0.02",
         "model.block_size=8 data.global_batch_tokens=64 data.global_batch_size=null",
-        "optimizer=muon",
+        "optimizer=adamw",
     ],
 )
 def test_an_idea_at_equal_budget_is_composed(idea: str) -> None:

@@ -19,7 +19,7 @@ from support.pages import forged
 from support.runs import TINY, TINY_GPT, story
 
 Change = Callable[[dict[str, Any]], None]
-SETTINGS = [*TINY, *TINY_GPT, "data.path=story.txt", "logger.tensorboard=false"]
+SETTINGS = [*TINY, *TINY_GPT, "optimizer=adamw", "data.path=story.txt", "logger.tensorboard=false"]
 
 
 def train(folder: str, *overrides: str) -> None:

@@ -169,14 +169,14 @@ def test_the_longest_job_first_gives_the_same_runs(workplace: Path) -> None:
 def test_early_stopping_and_other_validation_intervals_share(workplace: Path) -> None:
     """A job that early stopping ends starts from a prefix before that step."""
     line = ["schedule=constant", "schedule.warmup_steps=1", "trainer.max_steps=12,30", "trainer.val_every_steps=2,3"]
-    stop = ["callbacks=default,early_stopping", "optimizer.lr=3"]
+    stop = ["callbacks=default,early_stopping", "optimizer=adamw", "optimizer.lr=3"]
     shared = run_sweep(*line, *stop, name="shared")
     alone = run_sweep(*line, *stop, "sweep.share=false", name="alone")
     jobs = [job.name for job in store.read(shared).jobs]
     assert {job: differences(alone / job, shared / job) for job in jobs} == {job: [] for job in jobs}
     steps = [result(alone / job)["steps"] for job in jobs]
     assert any(12 < n < 30 for n in steps)
-    assert sum(computed(shared)) < sum(steps) / 3
+    assert sum(computed(shared)) < sum(steps) / 2
 
 
 def test_classifiers_share_too(workplace: Path) -> None:
