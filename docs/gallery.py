@@ -127,7 +127,7 @@ def sweep_picture(name: str, *options: str) -> None:
 
 def where() -> None:
     """Draw in which tokens the difference between two block sizes lies."""
-    settings = ["sweep=block_size", "model.block_size=32,128", "trainer.max_steps=1000"]
+    settings = ["sweep=block_size", "model.block_size=32,128", "trainer.max_steps=1000", "optimizer=adamw"]
     gptexp("compare", str(sweep("where", *settings)), "--where")
     write("where.png", Path("logs/sweeps/where/report/where.png").read_bytes())
 
