@@ -18,7 +18,7 @@ from gptexp.config.kinds import kinds_in
 from gptexp.runs.finding import find_checkpoint
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import fail, one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.options import OptionParser, add_corpus_options
 from gptexp.util.text import install_extra, printable
 
 if TYPE_CHECKING:
@@ -39,16 +39,13 @@ def parser() -> OptionParser:
         description="Generate texts and search for them in the training text: the longest copied spans, and the shares "
         "of new n-grams and invented words. Prompts are held-out text; what follows them there is measured as well.",
     )
-    cache, trust = Path("data/cache"), "read the corpus that the settings name, although others may have made the run"
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
     p.add_argument("--samples", type=int, default=20, help="number of texts; default: %(default)s")
     p.add_argument("--tokens", type=int, default=400, help="tokens of each text; default: %(default)s")
     p.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token; default: %(default)s")
     p.add_argument("--top-k", type=int, default=50, help="sample from the k likeliest tokens; default: %(default)s")
     p.add_argument("--seed", type=int, default=1, help="the same seed gives the same texts; default: %(default)s")
-    p.add_argument("--cache", type=Path, default=cache, help="folder of token shards; default: %(default)s")
-    p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
-    p.add_argument("--trust-data", action="store_true", help=trust)
+    add_corpus_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object, with all texts and spans")
     return p
 
