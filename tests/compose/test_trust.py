@@ -72,7 +72,7 @@ def test_evaluate_reads_the_corpus_of_a_trusted_run_or_on_request(
         read.append(data.kind)
         raise ValueError("enough")
 
-    monkeypatch.setattr("gptexp.data.mixture.prepare_texts", prepare)
+    monkeypatch.setattr("gptexp.evaluation.run_corpus.prepare_texts", prepare)
     with pytest.raises((SystemExit, ValueError)):
         main([str(stored(tmp_path / place, {"kind": "pydocs"})), *flags])
     assert read == ["pydocs"]

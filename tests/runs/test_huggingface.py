@@ -505,7 +505,7 @@ def test_weights_without_a_run_have_no_corpus_to_score(good: Path) -> None:
     from gptexp.commands.evaluate import evaluate
     from gptexp.evaluate import parser
 
-    with pytest.raises(ValueError, match="theirs: has no corpus to score"):
+    with pytest.raises(ValueError, match="theirs: has no corpus; give a text with --text FILE"):
         evaluate(parser().parse_args([str(good)]))
 
 

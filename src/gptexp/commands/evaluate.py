@@ -10,9 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptexp.compose.trust import require_trusted
-from gptexp.config.conversion import from_plain
-from gptexp.config.kinds import kinds_in
 from gptexp.config.rules import require_encoding
 from gptexp.runs.finding import find_checkpoint
 
@@ -66,17 +63,12 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     """Score a part of the corpus that the settings of the run name."""
     path = find_checkpoint(arguments.run, arguments.logs)
 
-    from gptexp.data.mixture import prepare_texts
+    from gptexp.evaluation.run_corpus import run_corpus
     from gptexp.evaluation.scoring import score_texts, total
 
     checkpoint, model, tokenizer = _loaded(path)
-    if not checkpoint.config.get("data"):  # Hugging Face's format: weights without a corpus
-        raise ValueError(f"{arguments.run}: has no corpus to score; give a text with --text FILE")
-    checkpoint.require_installed(arguments.run, data=kinds_in(checkpoint.config).get("data"))
-    corpus = from_plain("data", checkpoint.config.get("data"))
-    if not arguments.trust_data:
-        require_trusted(arguments.run, path, checkpoint.config["data"], arguments.logs)
-    data = prepare_texts(corpus, tokenizer, arguments.cache, block_size=_block_size(checkpoint))
+    options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
+    data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options, instead="give a text with --text FILE")
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: the corpus has changed since the run was trained", file=sys.stderr)
     split = arguments.split or "val"

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.commands.generate import require_ranges
-from gptexp.compose.trust import data_text, require_trusted
+from gptexp.compose.trust import data_text
 from gptexp.config import NoveltyConfig
-from gptexp.config.conversion import from_plain
-from gptexp.config.kinds import kinds_in
 from gptexp.runs.finding import find_checkpoint
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import fail, one_line_errors
@@ -91,24 +89,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _corpus(arguments: argparse.Namespace, path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Texts:
-    """Open the corpus of a run.
+    """Open the corpus of a run. ValueError: it can't be opened, or is not what the run was trained on."""
+    from gptexp.evaluation.run_corpus import run_corpus
 
-    Raises:
-        ValueError: it has none, it may not be read, it is missing, or it is not what the run was trained on.
-    """
-    from gptexp.data.mixture import prepare_texts
-
-    settings = checkpoint.config.get("data")
-    if not settings:  # Hugging Face's format: weights without a corpus
-        raise ValueError(f"{arguments.run}: names no training text to search; give a run that gptexp has trained")
-    checkpoint.require_installed(arguments.run, data=kinds_in(checkpoint.config).get("data"))
-    if not arguments.trust_data:
-        require_trusted(arguments.run, path, settings, arguments.logs, "")
-    data = prepare_texts(from_plain("data", settings), tokenizer, arguments.cache)
+    options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
+    data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options)
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         raise ValueError(
-            f"{arguments.run}: its training text has changed since it was trained ({data_text(settings)}), so copies "
-            "can't be found; put the same text in place"
+            f"{arguments.run}: its training text has changed since it was trained "
+            f"({data_text(checkpoint.config['data'])}), so copies can't be found; put the same text in place"
         )
     return data
 

@@ -52,16 +52,10 @@ def _parts(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(name): part for name, part in found if isinstance(part, Mapping)}
 
 
-def require_trusted(
-    run: str,
-    checkpoint: Path,
-    data: Mapping[str, Any],
-    logs: Path,
-    otherwise: str = ", or give a text with --text FILE",
-) -> None:
+def require_trusted(run: str, checkpoint: Path, data: Mapping[str, Any], logs: Path, instead: str | None) -> None:
     """Refuse to read the corpus that an untrusted checkpoint names: any file of this machine, or any address.
 
-    run: as the user named it. data: its settings data.*. otherwise: another remedy.
+    run: as the user named it. data: its settings data.*. instead: another remedy.
 
     Raises:
         ValueError: the run is outside logs, or its corpus is downloaded.
@@ -74,7 +68,7 @@ def require_trusted(
         return
     raise ValueError(
         f"{run}: {why}, and the settings in {checkpoint} name the corpus to read ({data_text(data)}); "
-        f"add --trust-data to allow that{otherwise}"
+        f"add --trust-data to allow that{f', or {instead}' if instead else ''}"
     )
 
 

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptexp.compose.trust import require_trusted
-from gptexp.config.conversion import from_plain
-from gptexp.config.kinds import kinds_in
-from gptexp.data.mixture import Texts, prepare_texts
+from gptexp.data.mixture import Texts
 from gptexp.data.text_file import tokens_of
+from gptexp.evaluation.run_corpus import run_corpus
 from gptexp.objectives.loading import load_model
 from gptexp.runs.checkpoint import Checkpoint
 from gptexp.runs.finding import find_checkpoint
@@ -65,13 +63,16 @@ def open_run(name: str, logs: Path) -> Opened:
 
 def corpus_of(run: Opened, request: Request) -> Texts:
     """Return the corpus of a run. ValueError: it has none, or one that may not be read."""
-    data = run.checkpoint.config.get("data")
-    if not data:  # Hugging Face's format: weights without a corpus
-        raise ValueError(f"{run.name}: has no corpus; give a text with --text FILE or --prompt TEXT")
-    if not request.trust_data:
-        require_trusted(run.name, run.path, data, request.logs)
-    run.checkpoint.require_installed(run.name, data=kinds_in(run.checkpoint.config).get("data"))
-    return prepare_texts(from_plain("data", data), run.tokenizer, request.cache, block_size=run.block_size)
+    return run_corpus(
+        run.name,
+        run.path,
+        run.checkpoint,
+        run.tokenizer,
+        logs=request.logs,
+        cache=request.cache,
+        trust_data=request.trust_data,
+        instead="give a text with --text FILE or --prompt TEXT",
+    )
 
 
 def tokens_for(run: Opened, request: Request, corpus: Texts | None) -> tuple[Tensor, str]:

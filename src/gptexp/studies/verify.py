@@ -195,7 +195,7 @@ def tolerance(run: RecordedRun) -> float:
     """Return the largest relative difference of two curves that only rounding makes.
 
     Each step adds GROWTH rounding errors of its precision: in float32 1e-5 over 20 steps. docs/verify.md has the
-    measurements. Muon's iteration rounds to bfloat16 in every precision.
+    measurements. Muon's iteration rounds to bfloat16 where the processor multiplies it, and the other run's may have.
     """
     muon = run.settings["optimizer"].get("kind") == "muon"
     unit = BF16 if muon else ROUNDING.get(run.result.precision or "32-true", BF16)
