@@ -131,6 +131,14 @@ def _write_curve(
             writer.writerow(row | ({"seconds": step * tokens_per_step / rate} if seconds_column else {}))
 
 
+def sweep_of(folder: Path, *names: str, search: dict[str, Any] | None = None) -> Path:
+    """The folder of a sweep with these jobs, without their folders."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {"format": 1, "name": folder.name, "search": search, "jobs": [{"name": name} for name in names]}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(stored), encoding="utf-8")
+    return folder
+
+
 def age(folder: Path, seconds: float) -> None:
     """Make a run appear to have finished this many seconds earlier."""
     path = folder / "result.json"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -148,25 +148,81 @@ class ServiceError(Exception):
     """The exceptions of experiment trackers have no common base class."""
 
 
-class Refusing:
-    def __init__(self, **arguments: Any) -> None:
+class Service:
+    """A logger whose service fails at one of its methods; "" never."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, fails: str = "", **arguments: Any) -> None:
+        self.fails = fails
         if arguments:
             raise ServiceError("unknown argument")
 
+    def _call(self, method: str) -> None:
+        self.calls.append(method)
+        if method == self.fails:
+            raise ServiceError("no connection\nsee https://example.org")
+
     @property
-    def experiment(self) -> None:
-        raise ServiceError("the file store is no longer supported\nsee https://example.org")
+    def experiment(self) -> Service:
+        self._call("experiment")
+        return self
+
+    def log_hyperparams(self, *_: Any) -> None:
+        self._call("log_hyperparams")
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self._call("log_metrics")
+
+    def save(self) -> None:
+        self._call("save")
+
+    def finalize(self, status: str) -> None:
+        self._call("finalize")
+
+    def finish(self) -> None:
+        self._call("finish")
 
 
-@pytest.mark.parametrize(
-    ("settings", "reported"), [({}, "the file store is no longer supported"), ({"project": "x"}, "unknown argument")]
-)
-def test_a_logger_that_cannot_start_is_named_in_one_line(
-    settings: dict[str, str], reported: str, monkeypatch: pytest.MonkeyPatch
+METHODS = ["experiment", "log_hyperparams", "log_metrics", "save", "finalize", "finish"]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(Service, "calls", [])
+    monkeypatch.setitem(PLUGINS, "logger", {f"{__name__}.Service"})
+    return f"{__name__}.Service"
+
+
+@pytest.mark.parametrize("fails", METHODS)
+def test_a_logger_that_fails_gets_one_warning_and_the_run_is_completed(
+    fails: str, service: str, train_here: Callable[..., dict[str, Any]], recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setitem(PLUGINS, "logger", {f"{__name__}.Refusing"})
-    with pytest.raises(ValueError, match=f"^logger.plugins.mine: {reported}$"):
-        load_plugins("logger", {"mine": {"_target_": f"{__name__}.Refusing", **settings}})
+    result = train_here(f"+logger.plugins.mine={{_target_: {service}, fails: {fails}}}")
+    found = [str(one.message) for one in recwarn if "logger.plugins" in str(one.message)]
+    assert found == ["logger.plugins.mine: no connection; the run continues without this logger"]
+    assert result["status"] == "completed"
+    assert Service.calls[-1] == fails or (fails == "finish" and Service.calls[-2:] == ["experiment", "finish"])
+    assert Service.calls.count(fails) == 1 or fails == "experiment"
+
+
+def test_a_logger_gets_every_value_and_ends_its_run(service: str, train_here: Callable[..., dict[str, Any]]) -> None:
+    train_here(f"+logger.plugins.mine={{_target_: {service}}}", "trainer.max_steps=4")
+    assert Service.calls.count("log_metrics") == len(rows(Path("run/metrics.csv"))) + 2  # 4 steps, 2 validations
+    assert Service.calls[-3:] == ["finalize", "experiment", "finish"]
+
+
+@pytest.mark.parametrize("target", ["Service", "not_installed.Logger"])
+def test_a_logger_that_cannot_be_created_gets_a_warning(
+    target: str, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = f"{__name__}.{target}" if target == "Service" else target
+    monkeypatch.setitem(PLUGINS, "logger", {target})
+    with pytest.warns(UserWarning, match=r"^logger.plugins.mine: (unknown argument|No module named 'not_installed')"):
+        (logger,) = load_plugins("logger", {"mine": {"_target_": target, "project": "x"}}).values()
+    logger.log_metrics({"val/loss": 1.0}, 1)  # goes nowhere
+    logger.finalize("success")
+    assert Service.calls == []
 
 
 def test_every_allowed_plugin_can_be_imported() -> None:

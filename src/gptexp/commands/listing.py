@@ -24,6 +24,7 @@ COMMANDS = {
     "novelty": Command("gptexp.commands.novelty", "find what a model's texts copy", "latest --samples 20"),
     "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
     "inspect": Command("gptexp.commands.inspect", "show what a model does with a text", 'latest --prompt "The end"'),
+    "runs": Command("gptexp.commands.runs", "list runs and sweeps, and find some", '--where "val/bpb<2"'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "judge": Command("gptexp.commands.judge", "keep or discard an idea by a test", '--base "…" --idea "…"'),
     "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),

@@ -17,6 +17,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # inside CHECK
 GENERATIONS = (LAST, PREVIOUS)  # a run resumes from the first one that it has
 LOCK = ".lock"
 JOB_LOG = "log.txt"  # output of a sweep's job
+NOTE = "note.txt"  # by `gptexp runs note`, also in the folder of a sweep
 
 WRITTEN = (LOCK, CHECKPOINTS, CONFIG, RESULT, PROVENANCE, METRICS, SAMPLES, DIGESTS)
 
@@ -24,6 +25,8 @@ PREFIXES = ".prefixes"  # in the folder of a sweep: states that its jobs continu
 PREFIX = "prefix.ckpt"
 RESOLUTIONS = ".lengths"  # in the folder of a sweep: the steps that a length was resolved to, by configuration
 SWEEP = "sweep.yaml"  # in the folder of a sweep, which holds the run folders of its jobs
+SWEEP_LOCK = ".sweep.lock"  # beside it
+RUNS_INDEX = ".runs-index.json"  # below logs/: what `gptexp runs` has read, which can be deleted at any time
 VERIFY = "verify"  # folder below logs/ for the runs of verify-resume, which `latest` skips
 
 

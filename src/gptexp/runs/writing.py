@@ -25,6 +25,7 @@ from gptexp.runs.layout import (
     has_checkpoint,
     run_folder,
 )
+from gptexp.runs.locks import PATIENCE
 from gptexp.runs.result import is_finished
 from gptexp.util.errors import RunError
 from gptexp.util.files import require_no_link, sweep_leftovers
@@ -67,7 +68,7 @@ def locked(folder: Path, name: str, error: Exception) -> Iterator[None]:
             path.touch()
             before = path.stat()
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=PATIENCE)
             except Timeout:
                 raise error from None
             if os.path.samestat(before, path.stat()):

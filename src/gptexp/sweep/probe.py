@@ -113,7 +113,7 @@ def measure(settings: dict[str, Any]) -> Measurement:
     short["trainer"] |= {"val_every_steps": STEPS, "log_every_steps": STEPS // 2}
     short["schedule"]["warmup_steps"] = None
     short["callbacks"]["samples"]["tokens"] = short["callbacks"]["novelty"]["samples"] = 0
-    short["logger"]["tensorboard"] = False
+    short["logger"] |= {"tensorboard": False, "plugins": {}}  # a service would show it as a run
     with tempfile.TemporaryDirectory(prefix="gptexp-probe-") as place, contextlib.redirect_stdout(io.StringIO()):
         run = Path(place) / "run"
         result = run_experiment(config_from_plain(short), run)

@@ -16,7 +16,7 @@ from gptexp.config.fingerprint import DEFAULT_KINDS, completed, flatten, identit
 from gptexp.config.length import LENGTHS, asked
 from gptexp.config.sweep import OtherCode
 from gptexp.runs.code_hash import all_code_sha256, code_sha256
-from gptexp.runs.layout import SWEEP, has_checkpoint
+from gptexp.runs.layout import SWEEP, SWEEP_LOCK, has_checkpoint
 from gptexp.runs.provenance import code_version, command_line, last_code
 from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED, find_result
 from gptexp.runs.writing import locked
@@ -27,7 +27,7 @@ from gptexp.util.errors import ConfigError
 from gptexp.util.files import TEXT_BYTES, display_path
 from gptexp.util.yaml_files import read_yaml, write_yaml
 
-LOCK, FORMAT = ".sweep.lock", 1
+FORMAT = 1
 SHOWN_DIFFERENCES = 6
 
 
@@ -182,7 +182,7 @@ def join(plan: Plan) -> Sweep:
             known = {job.name: job for job in plan.jobs}
             jobs = [_updated(job, known.pop(job.name, job)) for job in stored.jobs] + list(known.values())
             texts = {**stored.texts, **texts}
-    elif plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir()):
+    elif plan.folder.is_dir() and any(path.name != SWEEP_LOCK for path in plan.folder.iterdir()):
         raise ConfigError(f"{display_path(plan.folder)}: is not empty and not a sweep; choose another sweep.name")
     sweep = Sweep(
         folder=plan.folder,
@@ -283,7 +283,7 @@ def _move_old_results(folder: Path) -> None:
     """Move old results to another folder; the lock, which this process holds, stays."""
     aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{os.getpid()}")
     aside.mkdir()
-    paths = [path for path in folder.iterdir() if path.name != LOCK]
+    paths = [path for path in folder.iterdir() if path.name != SWEEP_LOCK]
     for path in sorted(paths, key=lambda path: path.name == SWEEP):  # last, so that it is repeated after a kill
         path.replace(aside / path.name)
 
@@ -295,5 +295,5 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process runs this sweep.
     """
-    with locked(folder, LOCK, ConfigError(f"{display_path(folder)}: another process runs this sweep")):
+    with locked(folder, SWEEP_LOCK, ConfigError(f"{display_path(folder)}: another process runs this sweep")):
         yield

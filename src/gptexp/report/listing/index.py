@@ -1,0 +1,78 @@
+"""The index of `gptexp runs`: records of runs whose files have not changed. Deleting it costs only time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from gptexp import __version__
+from gptexp.report.listing.record import Record, read
+from gptexp.report.listing.scan import Found
+from gptexp.runs.layout import RUNS_INDEX
+from gptexp.util.files import TEXT_BYTES, atomic_write, read_json
+
+SETTLED = 2e9  # ns; a file that changed later may change again without another date: FAT counts in steps of 2 s
+
+
+def records(root: Path, found: Sequence[Found]) -> list[Record]:
+    """Return the record of each folder below root, and store those that are new in the index."""
+    known = _load(root / RUNS_INDEX)
+    began, result, kept = time.time_ns(), list[Record](), dict[str, Any]()
+    for one in found:
+        name, stamps = one.name, [list(stamp) for stamp in one.stamps]
+        stored = known.get(name)
+        if one.problem:
+            record = Record(problem=one.problem)
+        elif stored is not None and stored[0] == stamps:
+            record, kept[name] = Record(**stored[1]), stored
+        else:
+            record = read(one.folder, is_sweep=one.is_sweep)
+            if all(max(changed, created) < began - SETTLED for _, changed, created, _ in one.stamps):
+                kept[name] = [stamps, asdict(record)]
+        result.append(record)
+    if kept.keys() != known.keys() or any(kept[name] is not known[name] for name in kept):
+        text = json.dumps({"made_by": _made_by(), "folders": kept}, separators=(",", ":"))
+        with suppress(OSError):  # a full disk, or a folder that others own
+            atomic_write(root / RUNS_INDEX, text.encode())
+    return result
+
+
+def _made_by() -> list[Any]:
+    """Return what identifies the code that reads runs: another version may read them differently."""
+    from gptexp.runs.code_hash import all_code_sha256
+
+    return [__version__, all_code_sha256()]
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """Return the stored entries by folder; {} if the index is absent, damaged, or of other code."""
+    try:
+        stored = read_json(path, TEXT_BYTES)
+        folders = stored["folders"] if stored["made_by"] == _made_by() else {}
+        valid = all(_is_valid(stamps, record) for stamps, record in folders.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return folders if valid else {}
+
+
+_KINDS = {one.name: type(getattr(Record(), one.name)) for one in fields(Record)}
+_NUMBERS = (int, float, type(None))
+
+
+def _is_valid(stamps: object, record: Any) -> bool:
+    numbers = [record[name] for name in ("step", "max_steps", "seconds", "parameters")]
+    numbers += [*record["metrics"].values(), *record["best"].values()]
+    texts = [record["status"] or "", *record["jobs"]]
+    return (
+        isinstance(stamps, list)
+        and record.keys() == _KINDS.keys()
+        and all(kind is type(None) or isinstance(record[name], kind) for name, kind in _KINDS.items())
+        and all(isinstance(value, _NUMBERS) for value in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(value, (str, *_NUMBERS)) for value in record["settings"].values())
+    )
