@@ -207,6 +207,7 @@ KINDS = [
     Kind(r"gptexp train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
     Kind(r"gptexp train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
     Kind(r"gptexp judge ", check_command, None, "trains dozens of runs; runs in test_judge_command.py"),
+    Kind(r"gptexp (lm_eval|evaluate .*--tasks)", check_command, None, "needs an extra; runs in test_harness.py"),
     Kind(r"gptexp conformance ", check_command, None, "runs in test_conformance.py, without the real text"),
     Kind(r"(gptexp|python -m gptexp\.)[\w -]", check_command, run_command),
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.options import OptionParser, add_device_options
 
 
 def parser() -> OptionParser:
@@ -27,6 +27,7 @@ def parser() -> OptionParser:
     p.add_argument("--stop", metavar="TEXT", action="append", help="stop before this text; may be repeated")
     p.add_argument("--num-samples", type=int, default=1, help="texts per prompt; default: %(default)s")
     p.add_argument("--seed", type=int, default=1, help="the same seed gives the same text; default: %(default)s")
+    add_device_options(p)
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument(
         "--backend", choices=["torch", "numpy"], default="torch", help="numpy: the slow reference; default: %(default)s"

@@ -156,7 +156,7 @@ def _require_chinese_font() -> None:
 class Run:
     """A trained model with the records of its run.
 
-    folder: of the run, or None for published weights. settings: as in config.yaml. model: in eval mode, on the CPU.
+    folder: of the run, or None for published weights. settings: as in config.yaml. model: in eval mode.
     """
 
     folder: Path | None
@@ -210,18 +210,22 @@ class Run:
         return plain_text(self.tokenizer.decode([*tokens, *stream]))
 
 
-def open_run(run: str | Path = "latest") -> Run:
+def open_run(run: str | Path = "latest", device: str = "cpu") -> Run:
     """Open a run folder, a checkpoint file, `latest`, or weights of GPT-2: `gpt2`, or a Hugging Face folder.
+
+    device: where the model computes: cpu, cuda, mps, or auto for a GPU if there is one.
 
     Raises:
         ValueError: missing, or trained with an objective that does not generate text.
     """
+    from gptexp.machine import hardware
     from gptexp.objectives.loading import load_model
     from gptexp.runs.opening import open_checkpoint
 
-    path = find_checkpoint(str(run))
+    found, path = hardware.find_device(device, f"device={device}"), find_checkpoint(str(run))
     stored = open_checkpoint(path)
     model, tokenizer = load_model(stored, path)
+    model.to(found)
     return Run(folder=run_folder(path), settings=stored.config, model=model, tokenizer=tokenizer)
 
 
@@ -235,8 +239,12 @@ class Page:
         return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="900" frameborder="0"></iframe>'
 
 
-def inspect(run: str | Path = "latest", text: str | None = None, against: str | Path | None = None) -> Page:
+def inspect(
+    run: str | Path = "latest", text: str | None = None, against: str | Path | None = None, device: str = "auto"
+) -> Page:
     """Return the page of `gptexp inspect`. text: by default the beginning of the run's validation text.
+
+    device: as for `open_run`.
 
     Raises:
         ValueError: a run that can't be opened, or a text that can't be encoded.
@@ -244,4 +252,4 @@ def inspect(run: str | Path = "latest", text: str | None = None, against: str | 
     from gptexp.inspection import inspect, opening, page
 
     names = [str(name) for name in (run, against) if name is not None]
-    return Page(page.render(inspect.inspect(names, opening.Request(prompt=text))))
+    return Page(page.render(inspect.inspect(names, opening.Request(prompt=text, device=device))))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.options import OptionParser, add_device_options
 
 
 def parser() -> OptionParser:
@@ -20,6 +20,7 @@ def parser() -> OptionParser:
     p.add_argument("--file", metavar="FILE", help="texts to label: rows of csv, tsv, json(l) or parquet")
     p.add_argument("--encoding", help="of --file; default: utf-8")
     p.add_argument("--text-column", help="of --file; default: the column that the run was trained on")
+    add_device_options(p)
     p.add_argument("--logs", type=Path, default=Path("logs"), help="where `latest` looks; default: %(default)s")
     p.add_argument("--json", action="store_true", help="print one JSON object per text instead of a table")
     return p

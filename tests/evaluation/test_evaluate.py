@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gptexp.commands import lm_eval
 from gptexp.compose.composition import compose
 from gptexp.data.prepare import prepare
 from gptexp.evaluate import main
@@ -178,6 +179,18 @@ def test_wrong_input_gives_a_one_line_error(
     assert reported.out == ""
     assert reported.err.startswith(f"error: {message}")
     assert reported.err.count("\n") == 1
+
+
+def test_the_harness_is_named_where_it_is_missing(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs)
+    for module, call, line in (("evaluate", main, ["gpt", "--tasks", "x"]), ("lm_eval", lm_eval.main, ["ls", "tasks"])):
+        monkeypatch.setattr(f"gptexp.commands.{module}.find_spec", lambda name: None)
+        with pytest.raises(SystemExit) as stop:
+            call(line)
+        assert stop.value.code == 2
+        assert 'pip install -e ".[lm-eval]"' in capsys.readouterr().err
 
 
 def test_an_error_beyond_the_first_piece_names_its_line(

@@ -80,5 +80,5 @@ def test_a_text_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch) ->
     model, given = build(small()), [np.arange(i, 16 + i) % V for i in range(3)]
     config = NoveltyConfig(samples=3, tokens=12, temperature=1.0, top_k=5)
     together = [text.tolist() for text in continued(model, given, config, 1)]
-    monkeypatch.setattr("gptexp.generation.continuations.BATCH", 2)
+    monkeypatch.setattr("gptexp.generation.continuations.texts_that_fit", lambda *_: 2)
     assert [text.tolist() for text in continued(model, given, config, 1)] == together

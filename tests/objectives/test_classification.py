@@ -21,6 +21,7 @@ from gptexp.objectives.classification import Classification, Score
 from gptexp.objectives.loading import load_trained
 from gptexp.runs.opening import load
 from gptexp.util.signals import Interrupted
+from support.emulated_device import emulated
 from support.labelled_texts import (
     CLASSIFY,
     Train,
@@ -126,6 +127,23 @@ def test_padding_changes_no_logit(learned: Path) -> None:
     alone = torch.cat([objective.probabilities(model, [text]) for text in texts])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
     assert (together[0] - together[1]).abs().max() > 1e-3  # the prediction depends on the text
+
+
+def test_a_device_gives_the_probabilities_of_the_cpu(
+    learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(learned)
+    line = ["run", "--text", "The soup 7 was lovely.", "--text", "cold.", "--json"]
+
+    def rows() -> list[dict[str, Any]]:
+        predict.main(line)
+        return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+
+    expected = rows()
+    with emulated(monkeypatch) as operations:
+        for found, row in zip(rows(), expected, strict=True):
+            assert found["probabilities"] == pytest.approx(row["probabilities"], rel=1e-5)
+        assert operations() > 20
 
 
 def test_long_texts_keep_their_end(learned: Path) -> None:

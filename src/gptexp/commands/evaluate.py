@@ -7,15 +7,18 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptexp.config.rules import require_encoding
 from gptexp.runs.finding import find_checkpoint
+from gptexp.util.text import install_extra
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from gptexp.models.placement import Placement
     from gptexp.objectives.lm import Score
     from gptexp.runs.checkpoint import Checkpoint
     from gptexp.tokenizers import Tokenizer
@@ -27,13 +30,21 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the score that the command line requests."""
     _check(arguments)
     result, line = _evaluator(arguments)(arguments)
-    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in result.items()}
-    print(json.dumps(finite) if arguments.json else line)
+    print(json.dumps(_finite(result)) if arguments.json else line)
+
+
+def _finite(value: Any) -> Any:
+    """Return the result with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _evaluator(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], Found]:
     if arguments.text:
         return evaluate_text
+    if arguments.tasks:
+        return evaluate_by_harness
     return evaluate_task if arguments.lambada or arguments.hellaswag else evaluate
 
 
@@ -52,7 +63,13 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{flag}={getattr(arguments, flag)}: requires --text FILE")
     if arguments.allow_special and not arguments.text:
         raise ValueError("--allow-special: requires --text FILE")
-    file = arguments.text or arguments.lambada or arguments.hellaswag
+    if arguments.include_path and not arguments.tasks:
+        raise ValueError(f"--include-path={arguments.include_path}: requires --tasks NAMES")
+    if arguments.include_path and not arguments.include_path.is_dir():
+        raise ValueError(f"--include-path={arguments.include_path}: no such folder")
+    if arguments.tasks and find_spec("lm_eval") is None:
+        raise ValueError(f"--tasks={arguments.tasks}: needs lm-evaluation-harness: {install_extra('lm-eval')}")
+    file = arguments.text or arguments.lambada or arguments.hellaswag or arguments.tasks
     if file and arguments.max_tokens is not None:
         raise ValueError(f"--max-tokens={arguments.max_tokens}: applies only to the corpus of the run, not to {file}")
     if arguments.encoding is not None:
@@ -66,14 +83,15 @@ def evaluate(arguments: argparse.Namespace) -> Found:
     from gptexp.evaluation.run_corpus import run_corpus
     from gptexp.evaluation.scoring import score_texts, total
 
-    checkpoint, model, tokenizer = _loaded(path)
+    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
     options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
     data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options, instead="give a text with --text FILE")
     if data.fingerprint != checkpoint.data.get("fingerprint"):
         print("notice: the corpus has changed since the run was trained", file=sys.stderr)
     split = arguments.split or "val"
     sizes = {"limit": arguments.max_tokens, "batch": arguments.batch_size}
-    scores = score_texts(model, tokenizer, data, split, block_size=_block_size(checkpoint), **sizes)
+    with placement.context():
+        scores = score_texts(model, tokenizer, data, split, block_size=_block_size(checkpoint), **sizes)
     score = total(scores.values())
     parts = {name: one.bpb for name, one in scores.items() if name}
     result = {
@@ -106,12 +124,13 @@ def evaluate_text(arguments: argparse.Namespace) -> Found:
 
     from gptexp.evaluation.scoring import score_stream
 
-    checkpoint, model, tokenizer = _loaded(path)
+    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
     sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
     contents = Contents()
     text = survey(file, tokenizer, encoding, contents, arguments.allow_special)
     tokens = tokens_of(file, tokenizer, encoding, contents, arguments.allow_special)
-    score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
+    with placement.context():
+        score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
     if score.tokens == 0:
         raise ValueError(f"{file}: has no token to score except {tokenizer.eot_text}")
     result = {"text": str(file), **sizes, **_counts(score, text.words), "text_sha256": text.text_sha256}
@@ -167,21 +186,35 @@ def evaluate_task(arguments: argparse.Namespace) -> Found:
 
     from gptexp.evaluation.lambada_hellaswag import hellaswag, lambada
 
-    checkpoint, model, tokenizer = _loaded(path)
+    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
     task = lambada if arguments.lambada else hellaswag
-    result = task(model, tokenizer, file, block_size=_block_size(checkpoint), batch=arguments.batch_size)
+    with placement.context():
+        result = task(model, tokenizer, file, block_size=_block_size(checkpoint), batch=arguments.batch_size)
     numbers = [f"{name.replace('_', ' ')} {value:,.4f}" for name, value in result.items() if isinstance(value, float)]
     line = f"{task.__name__} · {' · '.join(numbers)} · {result['examples']:,} examples"
     return {"task": task.__name__, "file": str(file), **result, "step": checkpoint.step}, line
 
 
-def _loaded(path: Path) -> tuple[Checkpoint, nn.Module, Tokenizer]:
-    """Return checkpoint, model and tokenizer. Imports torch, so call it after all other checks."""
+def evaluate_by_harness(arguments: argparse.Namespace) -> Found:
+    """Score tasks of lm-evaluation-harness, which downloads the data of its own tasks."""
+    find_checkpoint(arguments.run, arguments.logs)
+
+    from gptexp.evaluation.harness import HarnessModel, evaluated
+
+    options = {name: getattr(arguments, name) for name in ("run", "logs", "device", "precision", "batch_size")}
+    return evaluated(HarnessModel(**options), arguments.tasks.split(","), arguments.include_path)
+
+
+def _loaded(path: Path, arguments: argparse.Namespace) -> tuple[Checkpoint, nn.Module, Tokenizer, Placement]:
+    """Return checkpoint, model, tokenizer and where the model is. Imports torch, so call it after all other checks."""
+    from gptexp.machine import hardware
+    from gptexp.models.placement import place
     from gptexp.objectives.loading import load_model
     from gptexp.runs.opening import open_checkpoint
 
-    checkpoint = open_checkpoint(path)
-    return checkpoint, *load_model(checkpoint, path)
+    device, checkpoint = hardware.find_device(arguments.device), open_checkpoint(path)
+    model, tokenizer = load_model(checkpoint, path)
+    return checkpoint, model, tokenizer, place(model, device, arguments.precision)
 
 
 def _block_size(checkpoint: Checkpoint) -> int:

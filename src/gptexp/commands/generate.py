@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 
 COUNTS = ("max-new-tokens", "num-samples", "samples", "tokens")  # options that are at least 1
-BATCH = 32  # texts that are generated together, and whose keys and values are in memory together
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Generate the texts that the command line requests."""
     require_ranges(arguments)
+    if arguments.backend == "numpy" and arguments.device not in ("auto", "cpu"):
+        raise ValueError(f"--device={arguments.device}: --backend numpy computes on the CPU; leave one of them out")
     path = find_checkpoint(arguments.run, arguments.logs)
     writer = Writer(path, arguments)
-    if arguments.interactive:
-        converse(writer)
-    else:
-        writer.write(arguments.prompt or [""], arguments.seed)
+    with writer.placement.context():
+        if arguments.interactive:
+            converse(writer)
+        else:
+            writer.write(arguments.prompt or [""], arguments.seed)
 
 
 def require_ranges(arguments: argparse.Namespace) -> None:
@@ -60,20 +62,27 @@ class Writer:
     """Generates texts with a model and its tokenizer."""
 
     def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
+        from gptexp.machine import hardware
+        from gptexp.models.placement import place
         from gptexp.objectives.loading import load_model
         from gptexp.runs.opening import open_checkpoint
 
         self.arguments = arguments
+        device = hardware.find_device("cpu" if arguments.backend == "numpy" else arguments.device)
         self.model, self.tokenizer = load_model(open_checkpoint(path), path)
+        self.placement = place(self.model, device, arguments.precision)
 
     def write(self, prompts: list[str], seed: int) -> None:
         """Print num_samples texts per prompt: the first while it is generated, the others when they are complete."""
+        from gptexp.generation.decoding import texts_that_fit
+
         samples = range(self.arguments.num_samples)
-        for prompt in prompts:  # an invalid one is refused before anything is printed
-            self._encoded(prompt)
+        # An invalid prompt is refused before anything is printed.
+        longest = max(len(self._encoded(prompt)) for prompt in prompts)
+        size = texts_that_fit(self.model, longest + self.arguments.max_new_tokens)
         texts = [(prompt, seed + sample) for prompt in prompts for sample in samples]
-        for first in range(0, len(texts), BATCH):
-            batch = texts[first : first + BATCH]
+        for first in range(0, len(texts), size):
+            batch = texts[first : first + size]
             pieces: list[list[str]] = [[] for _ in batch]
             for text, piece in self.stream(batch):
                 if text == 0 and first == 0:
@@ -125,16 +134,10 @@ class Writer:
         return make_decoder(self.model, prompts, self.arguments.max_new_tokens)
 
     def _encoded(self, prompt: str) -> list[int]:
-        """Return the tokens of a prompt; of an empty one <|endoftext|>, else a line break, else the first token."""
+        """Return the tokens of a prompt; of an empty one the start of a text."""
         encode = self.tokenizer.encode_special if self.arguments.allow_special else self.tokenizer.encode
-        if len(tokens := encode(prompt)):
-            return [int(token) for token in tokens]
-        if self.tokenizer.eot is not None:
-            return [self.tokenizer.eot]
-        try:
-            return [int(self.tokenizer.encode("\n")[0])]
-        except ValueError:
-            return [0]
+        tokens: list[int] = encode(prompt).tolist()
+        return tokens or [self.tokenizer.start]
 
 
 def converse(writer: Writer) -> None:

@@ -10,7 +10,7 @@ from gptexp.runs.layout import run_folder
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.files import atomic_write, require_no_link
-from gptexp.util.options import OptionParser, add_corpus_options
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options
 from gptexp.util.text import printable
 
 PAGE = "inspect.html"
@@ -31,6 +31,7 @@ def parser() -> OptionParser:
     p.add_argument("--tokens", type=int, help="most tokens to show; default: 256, and at most block_size")
     p.add_argument("--against", metavar="RUN", help="show a second run on the same text, and where they differ")
     p.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default: {PAGE} in the run folder")
+    add_device_options(p)
     add_corpus_options(p)
     p.add_argument("--json", action="store_true", help="print the content of the page as JSON, and write no page")
     return p
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     from gptexp.inspection.view import to_json
 
     names = [arguments.run, *([arguments.against] if arguments.against else [])]
-    options = ("prompt", "text", "tokens", "logs", "cache", "trust_data")
+    options = ("prompt", "text", "tokens", "logs", "cache", "trust_data", "device", "precision")
     page = inspect(names, Request(**{name: getattr(arguments, name) for name in options}))
     if arguments.json:
         print(to_json(page))

@@ -21,6 +21,7 @@ COMMANDS = {
     "prepare": Command("gptexp.prepare", "tokenize a corpus without training", "tokenizer=bpe", hydra=True),
     "generate": Command("gptexp.generate", "generate text from a prompt", 'latest --prompt "The"'),
     "evaluate": Command("gptexp.evaluate", "score a run on a text or a task", "latest --text FILE"),
+    "lm-eval": Command("gptexp.commands.lm_eval", "score a run with lm-evaluation-harness", "--model gptexp --tasks X"),
     "novelty": Command("gptexp.commands.novelty", "find what a model's texts copy", "latest --samples 20"),
     "predict": Command("gptexp.predict", "label texts with a classifier", 'latest --text "Good."'),
     "inspect": Command("gptexp.commands.inspect", "show what a model does with a text", 'latest --prompt "The end"'),

@@ -16,7 +16,7 @@ from gptexp.config import NoveltyConfig
 from gptexp.runs.finding import find_checkpoint
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import fail, one_line_errors
-from gptexp.util.options import OptionParser, add_corpus_options
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options
 from gptexp.util.text import install_extra, printable
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def parser() -> OptionParser:
     p.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token; default: %(default)s")
     p.add_argument("--top-k", type=int, default=50, help="sample from the k likeliest tokens; default: %(default)s")
     p.add_argument("--seed", type=int, default=1, help="the same seed gives the same texts; default: %(default)s")
+    add_device_options(p)
     add_corpus_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object, with all texts and spans")
     return p
@@ -64,18 +65,23 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from gptexp.generation.continuations import compared, continued, held_out_windows
+    from gptexp.machine import hardware
+    from gptexp.models.placement import place
     from gptexp.objectives.loading import load_model
     from gptexp.runs.opening import open_checkpoint
 
+    device = hardware.find_device(arguments.device)
     path = find_checkpoint(arguments.run, arguments.logs)
     checkpoint = open_checkpoint(path)
     model, tokenizer = load_model(checkpoint, path)
+    placement = place(model, device, arguments.precision)
     data = _corpus(arguments, path, checkpoint, tokenizer)
     options = {name: getattr(arguments, name) for name in ("samples", "tokens", "temperature")}
     config = NoveltyConfig(top_k=arguments.top_k or None, **options)
     windows = held_out_windows(data, config, int(checkpoint.config["model"]["block_size"]), "--tokens")
     with Console(stderr=True).status("generating") as status:
-        written = continued(model, windows, config, arguments.seed)
+        with placement.context():
+            written = continued(model, windows, config, arguments.seed)
         status.update("searching the training text")
         found = compared(data, [*written, *(window[-config.tokens :] for window in windows)])
     texts = {"model": found[: len(written)], "held_out": found[len(written) :]}

@@ -48,18 +48,23 @@ def predictions(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str,
     Raises:
         ValueError: the run is not a classifier, or a text can't be read.
     """
+    from gptexp.machine import hardware
+    from gptexp.models.placement import place
     from gptexp.objectives.classification import Classification
     from gptexp.objectives.loading import load_trained
     from gptexp.runs.opening import open_checkpoint
 
-    checkpoint = open_checkpoint(path)
+    device, checkpoint = hardware.find_device(arguments.device), open_checkpoint(path)
     objective, model = load_trained(checkpoint, path)
     if not isinstance(objective, Classification):
         kind = objective.config.kind
         raise ValueError(f"{path}: was trained with objective={kind}, which has no labels; train a classifier from it: "
                          f"init_from={path} objective=classification data=labelled data.path=FILE.csv")  # fmt: skip
+    placement = place(model, device, arguments.precision)
     for batch in _batches(_texts(arguments, checkpoint.config)):
-        for text, row in zip(batch, objective.probabilities(model, batch).tolist(), strict=True):
+        with placement.context():
+            rows = objective.probabilities(model, batch).tolist()
+        for text, row in zip(batch, rows, strict=True):
             found = dict(zip(objective.labels, row, strict=True))
             yield {"text": text, "label": max(found, key=found.__getitem__), "probabilities": found}
 

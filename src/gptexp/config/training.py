@@ -11,6 +11,7 @@ from omegaconf import II
 
 from gptexp.config.length import LENGTHS, asked, require_budget, seconds_of
 from gptexp.config.rules import require, require_at_least
+from gptexp.util.options import PRECISIONS
 
 Accelerator = Enum("Accelerator", ["auto", "cpu", "gpu", "mps"])
 Strategy = Enum("Strategy", ["auto", "ddp", "fsdp"])
@@ -19,7 +20,6 @@ Recompute = Enum("Recompute", ["none", "blocks"])
 NO_BLOCKS = "the model has no blocks; use trainer.recompute=none"
 ACTIVATIONS = tuple(f"activation/{name}" for name in ("embedding", "attention", "mlp", "stream", "logits"))
 NOVELTY = ("novelty/longest_span", "novelty/new_ngrams_5", "novelty/invented_words")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,38 +10,19 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
+from gptexp.evaluation.questions import Answer, Question, answer, question
 from gptexp.evaluation.scoring import windows_that_fit
-from gptexp.models.losses import IGNORED, cross_entropy
 from gptexp.objectives.lm import Score
 from gptexp.tokenizers import Tokenizer
 
 _BRACKETED = re.compile(r"\[.*?\]")
-
-
-@dataclass(frozen=True)
-class Question:
-    """tokens: context and continuation, (n,). n_scored: how many at the end are the continuation."""
-
-    tokens: np.ndarray
-    n_scored: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """nats: of the continuation. greedy: whether greedy decoding gives all its tokens."""
-
-    nats: float
-    greedy: bool
 
 
 def lambada(
@@ -57,16 +38,16 @@ def lambada(
         ValueError: the file and line of invalid input.
     """
 
-    def question(row: dict[str, Any]) -> list[Question]:
+    def asked(row: dict[str, Any]) -> list[Question]:
         context, _, word = _text(row, "text").strip().rpartition(" ")
         if not context:
             raise ValueError("`text` has no space, so no word before the last one")
         return [_question(tokenizer, context, f" {word}", block_size)]
 
     found, nats = [], []
-    for (answer,), _ in _answered(model, tokenizer, path, question, block_size, batch):
-        found.append(answer.greedy)
-        nats.append(answer.nats)
+    for (one,), _ in _answered(model, tokenizer, path, asked, block_size, batch):
+        found.append(one.greedy)
+        nats.append(one.nats)
     per_word = Score(sum(nats), len(nats), bytes=1)  # the "tokens" are whole words
     return {"accuracy": fmean(found), "perplexity": per_word.perplexity, "examples": len(found)}
 
@@ -137,10 +118,7 @@ def _question(tokenizer: Tokenizer, context: str, continuation: str, block_size:
     """Move white space from the end of the context to the continuation, because tokens begin with white space."""
     seen = context.rstrip()
     continuation = context[len(seen) :] + continuation
-    before, after = tokenizer.encode(seen), tokenizer.encode(continuation)
-    if len(after) > block_size:
-        raise ValueError(f"{continuation!r} has {len(after)} tokens, more than block_size={block_size}")
-    return Question(np.concatenate((before, after))[-(block_size + 1) :].astype(np.int64), len(after))
+    return question(tokenizer.encode(seen), tokenizer.encode(continuation), block_size)
 
 
 def _answered(
@@ -152,7 +130,7 @@ def _answered(
     batch: int | None,
 ) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
     """Yield the answers to the questions of each line, and the line; only the lines of a batch are in memory."""
-    batch = batch or windows_that_fit(tokenizer, block_size)
+    batch = batch or windows_that_fit(model, tokenizer, block_size)
     waiting: list[tuple[list[Question], dict[str, Any]]] = []
     for line in _checked(path, questions):
         waiting.append(line)
@@ -167,7 +145,7 @@ def _answer_lines(
 ) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
     questions = [question for asked, _ in lines for question in asked]
     batches = (questions[i : i + batch] for i in range(0, len(questions), batch))
-    answers = iter([answer for questions in batches for answer in _answer(model, questions)])
+    answers = iter([one for questions in batches for one in answer(model, questions)])
     for asked, row in lines:
         yield list(islice(answers, len(asked))), row
 
@@ -197,20 +175,3 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
         except UnicodeDecodeError:
             raise ValueError(f"{path}: is not UTF-8, the encoding of JSON lines") from None
-
-
-@torch.inference_mode()
-def _answer(model: nn.Module, questions: list[Question]) -> list[Answer]:
-    """Answer questions in one forward pass; padding is on the right, where no token attends to it."""
-    longest = max(len(question.tokens) for question in questions) - 1
-    tokens = np.zeros((len(questions), longest), dtype=np.int64)
-    targets = np.full_like(tokens, IGNORED)
-    for row, question in enumerate(questions):
-        end = len(question.tokens) - 1
-        tokens[row, :end] = question.tokens[:-1]
-        targets[row, end - question.n_scored : end] = question.tokens[-question.n_scored :]
-    wanted = torch.from_numpy(targets)
-    logits = model.eval()(torch.from_numpy(tokens))  # (B, T, V)
-    nats = cross_entropy(logits, wanted, reduction="none").view_as(wanted).double().sum(dim=1)  # (B,)
-    greedy = ((logits.argmax(-1) == wanted) | (wanted == IGNORED)).all(dim=1)
-    return [Answer(n, g) for n, g in zip(nats.tolist(), greedy.tolist(), strict=True)]

@@ -12,12 +12,15 @@ from torch import nn
 from gptexp.data.batches import Batch, ValBatches, scored
 from gptexp.data.mixture import Texts
 from gptexp.data.shards import TokenStore
+from gptexp.machine.hardware import free_memory
 from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.models.losses import IGNORED
+from gptexp.models.placement import device_of, width_of
 from gptexp.objectives.lm import Score, nats_of
 from gptexp.tokenizers import Tokenizer
 
 LOGITS = 2**26  # most logits of one forward pass: 256 MiB in float32
+SHARE, MOST_TOKENS = 0.4, 2**18  # of a GPU's free memory, and of one forward pass there
 
 Window = tuple[np.ndarray, int]  # tokens (at most block_size + 1), and how many at the end are scored
 
@@ -36,7 +39,9 @@ def score_tokens(
     limit: tokens to score from the start of the store. batch: windows per forward pass.
     """
     part = store if limit is None else store.head(limit)
-    windows = ValBatches(part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(tokenizer, block_size))
+    windows = ValBatches(
+        part, block_size, eot=tokenizer.eot, batch=batch or windows_that_fit(model, tokenizer, block_size)
+    )
     nats = sum(float(batch) for batch in nats_by_batch(model, windows, "sum"))
     tokens_scored, bytes_scored = scored(part, tokenizer.token_bytes, tokenizer.eot)
     return Score(nats, tokens_scored, bytes_scored)
@@ -68,10 +73,11 @@ def total(scores: Iterable[Score]) -> Score:
 @torch.inference_mode()
 def nats_by_batch(model: nn.Module, windows: ValBatches | Sequence[Batch], reduction: str) -> Iterator[torch.Tensor]:
     """Yield the nats of each batch: their sum, (); or, with the reduction "none", those of each target, (B * T,)."""
+    device = device_of(model)
     model.eval()
-    with fastest_kernels(model):
+    with fastest_kernels(model, device.type):
         for j in range(len(windows)):
-            yield nats_of(model, windows[j], reduction)
+            yield nats_of(model, _on(device, windows[j]), reduction)
 
 
 @torch.inference_mode()
@@ -94,12 +100,12 @@ def score_stream(
         batch: windows per forward pass.
     """
     windows = sliding_windows(pieces, block_size, stride)
-    batch = batch or windows_that_fit(tokenizer, block_size)
-    nats, n_tokens, n_bytes = 0.0, 0, 0
+    batch = batch or windows_that_fit(model, tokenizer, block_size)
+    nats, n_tokens, n_bytes, device = 0.0, 0, 0, device_of(model)
     model.eval()
-    with fastest_kernels(model):
+    with fastest_kernels(model, device.type):
         while rows := list(islice(windows, batch)):
-            nats += float(nats_of(model, _as_batch(rows, tokenizer.eot), "sum"))
+            nats += float(nats_of(model, _on(device, _as_batch(rows, tokenizer.eot)), "sum"))
             fresh = np.concatenate([tokens[-count:] for tokens, count in rows])
             skipped = 0 if tokenizer.eot is None else int((fresh == tokenizer.eot).sum())
             n_tokens, n_bytes = n_tokens + len(fresh) - skipped, n_bytes + int(tokenizer.token_bytes[fresh].sum())
@@ -124,9 +130,20 @@ def sliding_windows(pieces: Iterable[np.ndarray], block_size: int, stride: int) 
         yield held, rest
 
 
-def windows_that_fit(tokenizer: Tokenizer, block_size: int) -> int:
-    """Return the number of windows whose logits are at most LOGITS numbers; at least one."""
-    return max(1, LOGITS // (tokenizer.vocab_size * block_size))
+def windows_that_fit(model: nn.Module, tokenizer: Tokenizer, length: int) -> int:
+    """Return the number of windows of so many tokens in one forward pass; at least one.
+
+    Their logits are at most LOGITS numbers. A CUDA GPU takes as many windows as fit into SHARE of its free memory: a
+    token needs its logits three times in float32, for the loss, and the activations of the widest layer.
+    """
+    if device_of(model).type != "cuda":
+        return max(1, LOGITS // (tokenizer.vocab_size * length))
+    token = 12 * tokenizer.vocab_size + 64 * width_of(model)  # bytes
+    return max(1, min(int(SHARE * free_memory("cuda")) // token, MOST_TOKENS) // length)
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return tuple(part.to(device) for part in batch)
 
 
 def _as_batch(rows: list[Window], eot: int | None) -> Batch:

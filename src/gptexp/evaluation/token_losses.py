@@ -98,14 +98,14 @@ def binned_losses(
 
     Memory is needed for CHUNK tokens, or for one window.
     """
-    batch = max(1, min(windows_that_fit(tokenizer, block_size), CHUNK // block_size))
+    batch = max(1, min(windows_that_fit(model, tokenizer, block_size), CHUNK // block_size))
     windows = ValBatches(store, block_size, eot=tokenizer.eot, batch=batch)
     sums = {s.name: BinnedLoss(s.labels, np.zeros(len(s.labels), np.int64), np.zeros(len(s.labels))) for s in splits}
     start = 1
     for found in nats_by_batch(model, windows, "none"):
         stop = min(start + len(found), len(store))  # only the last window is padded, at its end
         scored = store.read(start, stop) != (-1 if tokenizer.eot is None else tokenizer.eot)
-        nats = found[: stop - start].double().numpy()[scored]
+        nats = found[: stop - start].cpu().double().numpy()[scored]
         for split in splits:
             bins = split.of(store, start, stop)[scored]
             np.add.at(sums[split.name].tokens, bins, 1)

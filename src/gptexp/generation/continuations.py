@@ -11,10 +11,9 @@ from torch import nn
 from gptexp.config import NoveltyConfig
 from gptexp.data.mixture import Texts
 from gptexp.data.novelty import BREAK, Novelty, decoded, measure, text_of
-from gptexp.generation.decoding import Generation, eval_mode, make_decoder
+from gptexp.generation.decoding import Generation, eval_mode, make_decoder, texts_that_fit
 from gptexp.util.seeds import seed_generator
 
-BATCH = 32  # texts that are generated together, and whose keys and values are in memory together
 PROMPT = 64  # most tokens of a prompt
 TOKENS = 2**18  # tokens of the training text that are decoded at once
 
@@ -45,8 +44,9 @@ def continued(model: nn.Module, windows: Sequence[np.ndarray], config: NoveltyCo
     <|endoftext|> does not end a text, so that all are equally long.
     """
     texts: list[list[int]] = [[] for _ in windows]
-    for first in range(0, len(windows), BATCH):
-        prompts = [window[: -config.tokens].tolist() for window in windows[first : first + BATCH]]
+    batch = texts_that_fit(model, max(map(len, windows), default=1))
+    for first in range(0, len(windows), batch):
+        prompts = [window[: -config.tokens].tolist() for window in windows[first : first + batch]]
         generation = Generation(
             make_decoder(model, prompts, config.tokens),
             [seed_generator(torch.Generator(), seed + first + i) for i in range(len(prompts))],

@@ -10,13 +10,17 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from gptexp.config.model import ModelConfig
+from gptexp.config.model import GPTConfig, ModelConfig
 from gptexp.generation.few_rows import fast_linear
 from gptexp.generation.sampling import require_valid, sample_token
+from gptexp.machine.hardware import GIB, free_memory
 from gptexp.models import reference
 from gptexp.models.kv_cache import KVCache
+from gptexp.models.placement import device_of
 
 Tokens = Sequence[int]
+MOST_TEXTS, MOST_TEXTS_GPU = 32, 256  # that are generated together
+CACHE, SHARE = 2 * GIB, 0.25  # most memory of their keys and values; on a GPU the share of what is free
 
 
 class Decoder(ABC):
@@ -61,7 +65,7 @@ class CachedDecoder(Decoder):
     def __init__(self, model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: int) -> None:
         super().__init__(prompts)
         self.model, self.block_size = cast(CachingModel, model), _config(model).block_size
-        self.device = _device(model)
+        self.device = device_of(model)
         self.products = fast_linear(self.device)
         with torch.inference_mode():
             self.cache = self.model.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
@@ -120,9 +124,8 @@ class RecomputingDecoder(Decoder):
         windows = [sequence[-self.block_size :] for sequence in self.sequences]
         longest = max(map(len, windows))
         padded = [window + [0] * (longest - len(window)) for window in windows]
-        ends = torch.tensor([len(window) - 1 for window in windows])
-        logits: Tensor = self.model(torch.tensor(padded, dtype=torch.int64, device=_device(self.model)))
-        return logits[torch.arange(len(windows)), ends]
+        logits: Tensor = self.model(torch.tensor(padded, dtype=torch.int64, device=device_of(self.model)))  # (B, T, V)
+        return torch.stack([row[len(window) - 1] for row, window in zip(logits, windows, strict=True)])
 
 
 class ReferenceDecoder(Decoder):
@@ -154,10 +157,6 @@ def _config(model: nn.Module) -> ModelConfig:
     return config
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
 def make_decoder(model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: int) -> Decoder:
     """Return the fastest decoder that a model supports. ValueError: a prompt without tokens."""
     if not prompts or not all(prompts):
@@ -167,6 +166,19 @@ def make_decoder(model: nn.Module, prompts: Sequence[Tokens], max_new_tokens: in
     if hasattr(model, "new_cache"):
         return CachedDecoder(model, prompts, max_new_tokens)
     return RecomputingDecoder(model, prompts)
+
+
+def texts_that_fit(model: nn.Module, length: int) -> int:
+    """Return how many texts of at most so many tokens are generated together; at least one.
+
+    It follows from the memory of a GPU. Elsewhere it is the same on every machine.
+    """
+    config, cuda = _config(model), device_of(model).type == "cuda"
+    most, memory = (MOST_TEXTS_GPU, int(SHARE * free_memory("cuda"))) if cuda else (MOST_TEXTS, CACHE)
+    if not isinstance(config, GPTConfig):
+        return most
+    numbers = 2 * config.n_layer * config.kv_heads * config.head_dim * min(length, config.block_size)  # of one text
+    return max(1, min(most, memory // (4 * numbers)))
 
 
 class Generation:
@@ -197,7 +209,7 @@ class Generation:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for _ in range(self.max_new_tokens):
-            texts, logits = list(self.live), self.decoder.next_logits()
+            texts, logits = list(self.live), self.decoder.next_logits().cpu()  # all at once
             drawn = [
                 sample_token(row, *self.choice, generator=self.generators[text])
                 for text, row in zip(texts, logits, strict=True)

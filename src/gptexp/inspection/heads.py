@@ -24,7 +24,7 @@ def scores(weights: Tensor, tokens: Tensor) -> dict[str, Tensor | None]:
 
     weights: (H, T, T). tokens: (T,).
     """
-    places = torch.arange(len(tokens))
+    places = torch.arange(len(tokens), device=tokens.device)
     back = places[:, None] - places  # (T, T): how many tokens before t the token s is
     same = tokens[:, None] == tokens.roll(1)  # (T, T): whether s - 1 is the same token as t; not for s = 0
     return {

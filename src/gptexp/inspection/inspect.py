@@ -38,7 +38,7 @@ def inspect(names: Sequence[str], request: Request) -> PageView:
     Raises:
         ValueError: a run that can't be opened, or a text that can't be read or encoded.
     """
-    first, *others = [open_run(name, request.logs) for name in names]
+    first, *others = [open_run(name, request) for name in names]
     corpus, notes = _corpus(first, request, needed=request.prompt is None and request.text is None)
     tokens, source = tokens_for(first, request, corpus)
     views = [run_view(first, tokens, corpus, [source, *notes])]
@@ -68,8 +68,13 @@ def _corpus(run: Opened, request: Request, *, needed: bool) -> tuple[Texts | Non
 
 def run_view(run: Opened, tokens: Tensor, corpus: Texts | None, notes: list[str]) -> RunView:
     """Return what the page shows of a run and of tokens (T,)."""
+    with run.placement.context():
+        return _view(run, tokens.to(run.placement.device), corpus, notes)
+
+
+def _view(run: Opened, tokens: Tensor, corpus: Texts | None, notes: list[str]) -> RunView:
     targets, tokenizer = targets_of(tokens, run.tokenizer.eot), run.tokenizer
-    with torch.no_grad(), fastest_kernels(run.model):
+    with torch.no_grad(), fastest_kernels(run.model, tokens.device.type):
         traced = trace(run.model, tokens) if isinstance(run.model, GPT) else None
         logits = traced.logits if traced else run.model(tokens[None])[0]  # (T, V)
         attention = attention_view(traced, targets) if traced else None
@@ -106,14 +111,14 @@ def attention_view(traced: Trace, targets: Tensor) -> AttentionView:
         for head in range(heads):
             row = {name: None if column is None else float(column[head]) for name, column in columns.items()}
             table.append(HeadView(layer=index, head=head, **row))
-    weights = packed(torch.stack([layer.weights for layer in traced.layers]).numpy())
+    weights = packed(torch.stack([layer.weights for layer in traced.layers]).float().cpu().numpy())
     return AttentionView(layers=layers, heads=heads, length=len(traced.tokens), weights=weights, table=table)
 
 
 def lens_view(traced: Trace, targets: Tensor, tokenizer: Tokenizer) -> LensView:
     """Return the logit lens, by the token that is predicted."""
     likeliest, nats = lens(traced, targets)
-    bits, scored = (nats.double() / math.log(2)).tolist(), (targets != IGNORED).tolist()
+    bits, scored = (nats.cpu().double() / math.log(2)).tolist(), (targets != IGNORED).tolist()
     return LensView(
         layers=["embedding", *(f"layer {index}" for index in range(len(traced.layers)))],
         likeliest=[[None, *(token_text(tokenizer, token) for token in row)] for row in likeliest.tolist()],

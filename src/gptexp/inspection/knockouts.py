@@ -35,7 +35,8 @@ def _flops(trace: Trace) -> float:
 def _without_each(trace: Trace, first: int, targets: Tensor) -> Tensor:
     """Return the mean nats without each head of one layer, (H,)."""
     model, attention = trace.model, trace.layers[first].block.attn
-    kept = 1 - torch.eye(attention.n_head).repeat_interleave(attention.head_dim, dim=1)[:, None]  # (H, 1, C)
+    eye = torch.eye(attention.n_head, device=targets.device)
+    kept = 1 - eye.repeat_interleave(attention.head_dim, dim=1)[:, None]  # (H, 1, C)
 
     def drop_one_head(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0] * kept,)  # row h of the batch loses head h

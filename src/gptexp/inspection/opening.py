@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from gptexp.data.mixture import Texts
 from gptexp.data.text_file import tokens_of
 from gptexp.evaluation.run_corpus import run_corpus
+from gptexp.machine import hardware
+from gptexp.models.placement import Placement, place
 from gptexp.objectives.loading import load_model
 from gptexp.runs.checkpoint import Checkpoint
 from gptexp.runs.finding import find_checkpoint
@@ -29,6 +31,7 @@ class Request:
 
     prompt, text: at most one of them; text: a file; neither: validation text. tokens: the most that are used; None:
     TOKENS, or block_size if that is less. trust_data: whether the corpus that the settings of any run name may be read.
+    device, precision: where the models compute, as the options of these names.
     """
 
     prompt: str | None = None
@@ -37,28 +40,32 @@ class Request:
     logs: Path = Path("logs")
     cache: Path = Path("data/cache")
     trust_data: bool = False
+    device: str = "auto"
+    precision: str = "32-true"
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A trained model. name: as the user gave it. path: of the checkpoint."""
+    """A trained model. name: as the user gave it. path: of the checkpoint. placement: of the model."""
 
     name: str
     path: Path
     checkpoint: Checkpoint
     model: nn.Module
     tokenizer: Tokenizer
+    placement: Placement
 
     @property
     def block_size(self) -> int:
         return int(self.checkpoint.config["model"]["block_size"])
 
 
-def open_run(name: str, logs: Path) -> Opened:
+def open_run(name: str, request: Request) -> Opened:
     """Open a run as `gptexp generate` does. ValueError: missing, or its objective predicts no next token."""
-    path = find_checkpoint(name, logs)
+    device, path = hardware.find_device(request.device), find_checkpoint(name, request.logs)
     checkpoint = open_checkpoint(path)
-    return Opened(name, path, checkpoint, *load_model(checkpoint, path))
+    model, tokenizer = load_model(checkpoint, path)
+    return Opened(name, path, checkpoint, model, tokenizer, place(model, device, request.precision))
 
 
 def corpus_of(run: Opened, request: Request) -> Texts:

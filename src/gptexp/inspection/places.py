@@ -27,7 +27,7 @@ def loss_by_place(model: nn.Module, tokenizer: Tokenizer, store: TokenStore, blo
     count = min(len(windows), max(LEAST_WINDOWS, min(MOST_WINDOWS, affordable)))
     chosen = [windows[int(i)] for i in np.linspace(0, len(windows) - 1, count)]
     scored = torch.cat([targets for _, targets in chosen]) != IGNORED  # (windows, T)
-    bits = torch.stack([*nats_by_batch(model, chosen, "none")]).double() / math.log(2)  # 0 where not scored
+    bits = torch.stack([*nats_by_batch(model, chosen, "none")]).cpu().double() / math.log(2)  # 0 where not scored
     n = scored.sum(0)
     mean = bits.sum(0) / n
     error = ((bits - mean).square().where(scored, 0).sum(0) / (n - 1) / n).sqrt()

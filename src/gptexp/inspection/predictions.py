@@ -32,6 +32,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 def token_views(tokenizer: Tokenizer, tokens: Tensor, targets: Tensor, logits: Tensor) -> list[TokenView]:
     """Return the tokens (T,) with the predictions of all but the first from logits (T, V); targets: (T - 1,)."""
+    tokens, targets, logits = tokens.cpu(), targets.cpu(), logits.cpu()
     log_p = logits[:-1].double().log_softmax(-1)  # (T - 1, V)
     true = log_p.gather(-1, tokens[1:, None])  # (T - 1, 1)
     ranks = (1 + (log_p > true).sum(-1)).tolist()

@@ -23,6 +23,7 @@ from gptexp.machine import rank_environment
 from gptexp.machine.cgroups import available_memory
 
 GIB = 2**30
+GPUS = {"cuda": "CUDA GPU", "mps": "Apple GPU"}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 WIDE, WIDE_FOR_AMX = 64, 256  # n_embd from which bf16 is faster in spite of its conversions
 WORTH_COMPILING = 1e17  # FLOPs of a run: about ten minutes of a GPU; compiling takes about one minute
@@ -35,13 +36,27 @@ def accelerator_of(config: Config) -> str:
         ValueError: the machine lacks the device.
     """
     wanted = config.trainer.accelerator
-    if wanted is Accelerator.gpu and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA GPU on this machine; use trainer=cpu")
-    if wanted is Accelerator.mps and not torch.backends.mps.is_available():
-        raise ValueError("trainer.accelerator=mps: torch finds no Apple GPU on this machine; use trainer=cpu")
-    if wanted is Accelerator.auto:
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return "cuda" if wanted is Accelerator.gpu else wanted.name
+    device = "cuda" if wanted is Accelerator.gpu else wanted.name
+    return find_device(device, f"trainer.accelerator={wanted.name}", "use trainer=cpu")
+
+
+def find_device(wanted: str, setting: str | None = None, remedy: str | None = None) -> str:
+    """Return the device type that a name means on this machine: cuda, mps or cpu. auto: a GPU if there is one.
+
+    setting, remedy: for the message, if `wanted` is not the option --device.
+
+    Raises:
+        ValueError: the machine lacks the device; the message names it and those that there are.
+    """
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = [*(name for name, found in gpus.items() if found), "cpu"]
+    if wanted == "auto":
+        return there[0]
+    if wanted not in there:
+        missing = f"torch finds no {GPUS[wanted]} on this machine" if wanted in GPUS else "no such device"
+        remedy = remedy or f"available: {', '.join(there)}"
+        raise ValueError(f"{setting or f'--device={wanted}'}: {missing}; {remedy}")
+    return wanted
 
 
 def processes_of(config: Config) -> int:
@@ -93,16 +108,15 @@ def choose_precision(config: Config, source: str | None = None) -> tuple[str, st
     wanted = config.trainer.precision
     if wanted != "auto":
         return wanted, "as set"
-    chosen, why = _precision_for(config)
+    chosen, why = fastest_precision(accelerator_of(config), getattr(config.model, "n_embd", 0))
     if source in (None, chosen):
         return chosen, why
     assert source is not None
     return source, f"as before; a new run would use {chosen} here: {why}"
 
 
-def _precision_for(config: Config) -> tuple[str, str]:
-    """Return the fastest precision that preserves the result for this model and device, and the reason."""
-    device = accelerator_of(config)
+def fastest_precision(device: str, width: int) -> tuple[str, str]:
+    """Return the fastest precision that preserves the result on a device, and the reason. width: n_embd, or 0."""
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", "this GPU supports bf16"
@@ -111,7 +125,7 @@ def _precision_for(config: Config) -> tuple[str, str]:
         return "32-true", "on an Apple GPU"
     if not cpu_has_bf16():
         return "32-true", "this CPU lacks bf16 instructions"
-    if getattr(config.model, "n_embd", 0) < (WIDE_FOR_AMX if cpu_has_amx() else WIDE):
+    if width < (WIDE_FOR_AMX if cpu_has_amx() else WIDE):
         return "32-true", "layers this narrow gain nothing from bf16"
     return "bf16-mixed", "this CPU multiplies matrices in bf16"
 
@@ -187,8 +201,8 @@ def full_width_products(device: str = "cpu") -> Iterator[bool]:
 
 def free_memory(device: str) -> int:
     """Return the bytes that can still be allocated on the device."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+    if device == "cuda":  # torch keeps what it has freed
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return min(psutil.virtual_memory().available, available_memory())
 
 

@@ -32,6 +32,7 @@ from gptexp.models.build import plain_model
 from gptexp.models.classifier import Classifier
 from gptexp.models.gpt import GPT
 from gptexp.models.losses import IGNORED
+from gptexp.models.placement import device_of
 from gptexp.objectives.base import Objective
 from gptexp.objectives.base import Score as ScoreBase
 from gptexp.tokenizers import Tokenizer
@@ -175,7 +176,8 @@ class Classification(Objective[LabelledData]):
         """Return the probability of each label for each text, (B, K). ValueError: a text has no tokens."""
         config = model.config
         assert isinstance(config, GPTConfig)
-        tokens, lengths = pad([self._encode(text, config.block_size) for text in texts])
+        device = device_of(model)
+        tokens, lengths = (part.to(device) for part in pad([self._encode(t, config.block_size) for t in texts]))
         return _at_least_float32(model(tokens, lengths)[0]).softmax(-1)
 
     def _encode(self, text: str, block_size: int) -> np.ndarray:

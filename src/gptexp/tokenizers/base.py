@@ -59,6 +59,16 @@ class Tokenizer(ABC):
         raise ValueError(f"tokenizer.kind={self.kind}: is not a byte-level tokenizer")
 
     @property
+    def start(self) -> int:
+        """The token before a text that has no context: <|endoftext|>, else a line break, else the first token."""
+        if self.eot is not None:
+            return self.eot
+        try:
+            return int(self.encode("\n")[0])
+        except ValueError:
+            return 0
+
+    @property
     def eot_text(self) -> str:
         """The string that stands for the token `eot` in a text."""
         return END_OF_TEXT

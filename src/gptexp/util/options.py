@@ -34,12 +34,30 @@ class OptionParser(argparse.ArgumentParser):
         return "no such option" + (f"; did you mean {names[near[0]]}?" if near else "")
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")  # as Lightning names them
+
+
 def positive_number(text: str) -> float:
     """Return the value of an option that must be a finite number above 0."""
     with suppress(ValueError):
         if 0 < (value := float(text)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, such as 1e18")
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that compute with a trained model."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where the model computes; default: a GPU if there is one"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="32-true",
+        help="auto: the fastest for the device and the model, as in training; default: %(default)s, which gives the "
+        "same result to rounding on every machine",
+    )
 
 
 def add_corpus_options(parser: argparse.ArgumentParser) -> None:
