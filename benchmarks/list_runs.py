@@ -4,13 +4,15 @@
 
 Trains a small GPT and a bigram for a few steps, and copies their folders with other seeds, settings and results: half
 of them as jobs of sweeps of 50, one in 40 without a result, one in 200 damaged. Then it starts `gptexp runs` as a user
-does, cold (no index) and warm, and prints the median seconds with those of Python and its imports alone.
+does, cold (no index) and warm, and prints the median seconds and the median of the processor's seconds, which other
+work on the machine hardly changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
@@ -28,26 +30,27 @@ TINY = [
     *("trainer.max_steps=60", "trainer.val_every_steps=20", "trainer.log_every_steps=10", "callbacks.samples.tokens=8"),
 ]
 KINDS = (["model.n_layer=1", "model.n_head=2", "model.n_embd=16"], ["model=bigram"])
-JOBS, TURNS = 50, 5
+JOBS, TURNS = 50, 3
 
 
 def main() -> None:
     """Print the table and write it as JSON."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--runs", type=int, default=2000, help="number of runs (default: %(default)s)")
-    p.add_argument("--keep", type=Path, help="make the runs in this new folder, and keep them")
+    p.add_argument("--keep", type=Path, help="make the runs in this folder, or take those that it has, and keep them")
     record.add_option(p, "list_runs")
     options = p.parse_args()
     place = options.keep or Path(tempfile.mkdtemp(prefix="gptexp-list-"))
     place.mkdir(parents=True, exist_ok=True)
     try:
-        generate(place, options.runs)
+        if not (place / "logs").exists():
+            generate(place, options.runs)
         figures = measure(place)
     finally:
         if options.keep is None:
             shutil.rmtree(place)
-    for name, seconds in figures.items():
-        print(f"{name:<50} {seconds:6.2f} s")
+    for name, (seconds, processor) in figures.items():
+        print(f"{name:<50} {seconds:6.2f} s, {processor:6.2f} s of the processor")
     record.save(options.json, {"runs": options.runs, "seconds": figures})
 
 
@@ -89,8 +92,8 @@ def copy(template: Path, folder: Path, number: int) -> None:
         (folder / "result.json").write_text("{")
 
 
-def measure(place: Path) -> dict[str, float]:
-    """Return the median seconds of each command."""
+def measure(place: Path) -> dict[str, tuple[float, ...]]:
+    """Return the median seconds, and those of the processor, of each command."""
     index = place / "logs/.runs-index.json"
     commands = {
         "gptexp runs, without an index": [],
@@ -99,23 +102,26 @@ def measure(place: Path) -> dict[str, float]:
         "gptexp runs --jobs --sort val/bpb": ["--jobs", "--sort", "val/bpb"],
         "gptexp runs --json": ["--json"],
         "gptexp runs watch, one look": ["watch"],
+        "gptexp runs --help": ["--help"],
     }
     figures = {}
     for name, arguments in commands.items():
-        seconds = []
+        turns = []
         for _ in range(TURNS):
             if "without" in name:
                 index.unlink(missing_ok=True)
-            seconds.append(timed([sys.executable, "-m", "gptexp", "runs", *arguments], place))
-        figures[name] = statistics.median(seconds)
-    nothing = [timed([sys.executable, "-m", "gptexp", "runs", "--help"], place) for _ in range(TURNS)]
-    return {**figures, "gptexp runs --help": statistics.median(nothing), "MB of the index": index.stat().st_size / 1e6}
+            turns.append(timed([sys.executable, "-m", "gptexp", "runs", *arguments], place))
+        figures[name] = tuple(statistics.median(seconds) for seconds in zip(*turns, strict=True))
+    return figures
 
 
-def timed(command: list[str], place: Path) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+def timed(command: list[str], place: Path) -> tuple[float, float]:
+    """Return the seconds and the seconds of the processor that a command takes."""
+    began, used = time.perf_counter(), os.times()
+    subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    now = os.times()
+    spent = now.children_user + now.children_system - used.children_user - used.children_system
+    return time.perf_counter() - began, spent
 
 
 if __name__ == "__main__":

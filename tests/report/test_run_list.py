@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
-from gptexp.report.listing import index
+from gptexp.report.listing import index, record
+from gptexp.report.listing.record import Record
 from gptexp.report.listing.rows import Row, plain, rows
 from gptexp.report.listing.table import columns, lines
 from gptexp.runs.layout import RUNS_INDEX
@@ -215,12 +217,32 @@ def test_a_damaged_index_is_made_again(logs: Path, damage: str) -> None:
     elif damage == "stamps":
         stored["folders"]["runs/a/1"] = 3
     elif damage == "code":
-        stored["made_by"][1] = "of another version"
+        stored["made_by"] = "another version"
         stored["folders"]["runs/a/1"][1]["note"] = "what it read"
     text = json.dumps(stored) if damage.isalpha() else damage
     (logs / RUNS_INDEX).write_text(text)
     assert everything(logs) == right
     assert (logs / RUNS_INDEX).read_text() != text
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_run_of_a_package_is_read_again_when_the_package_changes(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything(logs)
+    assert json.loads((logs / RUNS_INDEX).read_text())["packages"] is None
+    make_run(logs / "runs/mine", model__kind="mine")
+    read: list[Path] = []
+
+    def counted(folder: Path, *, is_sweep: bool) -> Record:
+        read.append(folder)
+        return record.read(folder, is_sweep=is_sweep)
+
+    monkeypatch.setattr(index, "read", counted)
+    for version, count in (("1", 1), ("2", 7), ("2", 0)):
+        read.clear()
+        monkeypatch.setattr(index, "_packages", partial(str, version))
+        assert len(everything(logs)) == 7
+        assert len(read) == count
+        assert json.loads((logs / RUNS_INDEX).read_text())["packages"] == version
 
 
 @pytest.mark.usefixtures("settled")

@@ -161,7 +161,7 @@ class Service:
     def _call(self, method: str) -> None:
         self.calls.append(method)
         if method == self.fails:
-            raise ServiceError("no connection\nsee https://example.org")
+            raise ServiceError(f"no connection to https://me:secret@example.org {'x' * 500}\nsee its log")
 
     @property
     def experiment(self) -> Service:
@@ -200,7 +200,10 @@ def test_a_logger_that_fails_gets_one_warning_and_the_run_is_completed(
 ) -> None:
     result = train_here(f"+logger.plugins.mine={{_target_: {service}, fails: {fails}}}")
     found = [str(one.message) for one in recwarn if "logger.plugins" in str(one.message)]
-    assert found == ["logger.plugins.mine: no connection; the run continues without this logger"]
+    (warning,) = found
+    assert warning.startswith("logger.plugins.mine: no connection to https://…@example.org xxx")
+    assert warning.endswith("x; the run continues without this logger")
+    assert len(warning) < 400
     assert result["status"] == "completed"
     assert Service.calls[-1] == fails or (fails == "finish" and Service.calls[-2:] == ["experiment", "finish"])
     assert Service.calls.count(fails) == 1 or fails == "experiment"

@@ -84,7 +84,7 @@ def show(arguments: argparse.Namespace) -> None:
 
     condition = None if arguments.where is None else parse(arguments.where)
     found = rows(arguments.logs)
-    known = _names(found)
+    known = _names(found) if condition is not None or arguments.sort is not None else []
     if condition is not None:
         found = _fulfilling(found, condition, known)
     elif not (arguments.jobs or arguments.json):

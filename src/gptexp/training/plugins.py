@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from gptexp.config.plugins import PLUGINS
 from gptexp.machine.lightning import pl
 from gptexp.util.text import first_line
 
+LONGEST = 300  # characters of an error
 rank_zero_only = pl.utilities.rank_zero_only
 
 
@@ -42,6 +44,7 @@ class LastingLogger(pl.loggers.Logger):
 
     @rank_zero_only
     def _warn(self, reason: str) -> None:
+        reason = re.sub(r"//[^/@\s]+@", "//…@", reason[:LONGEST])  # an address may contain a password
         warnings.warn(f"{self.setting}: {reason}; the run continues without this logger", stacklevel=1)
 
     def _pass_on(self, method: str, *arguments: Any, **options: Any) -> None:

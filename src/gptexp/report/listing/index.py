@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gptexp import __version__
 from gptexp.report.listing.record import Record, read
 from gptexp.report.listing.scan import Found
 from gptexp.runs.layout import RUNS_INDEX
 from gptexp.util.files import TEXT_BYTES, atomic_write, read_json
+from gptexp.util.package import PACKAGE
 
 SETTLED = 2e9  # ns; a file that changed later may change again without another date: FAT counts in steps of 2 s
 
@@ -33,27 +34,36 @@ def records(root: Path, found: Sequence[Found]) -> list[Record]:
         else:
             record = read(one.folder, is_sweep=one.is_sweep)
             if all(max(changed, created) < began - SETTLED for _, changed, created, _ in one.stamps):
-                kept[name] = [stamps, asdict(record)]
+                kept[name] = [stamps, {key: getattr(record, key) for key in _KINDS}]
         result.append(record)
     if kept.keys() != known.keys() or any(kept[name] is not known[name] for name in kept):
-        text = json.dumps({"made_by": _made_by(), "folders": kept}, separators=(",", ":"))
+        foreign = any(record["foreign"] for _, record in kept.values())
+        content = {"made_by": _made_by(), "packages": _packages() if foreign else None, "folders": kept}
         with suppress(OSError):  # a full disk, or a folder that others own
-            atomic_write(root / RUNS_INDEX, text.encode())
+            atomic_write(root / RUNS_INDEX, json.dumps(content, separators=(",", ":")).encode())
     return result
 
 
-def _made_by() -> list[Any]:
-    """Return what identifies the code that reads runs: another version may read them differently."""
-    from gptexp.runs.code_hash import all_code_sha256
+def _made_by() -> str:
+    """Return what identifies this code: another version may read runs differently."""
+    files = [(str(path), path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
+    stamps = [(name, found.st_mtime_ns, found.st_size) for name, found in files]
+    return hashlib.sha256(repr(stamps).encode(errors="surrogatepass")).hexdigest()
 
-    return [__version__, all_code_sha256()]
+
+def _packages() -> str:
+    """Return the same for the packages that extend gptexp."""
+    from gptexp.runs.code_hash import all_code_sha256  # imports OmegaConf
+
+    return all_code_sha256()
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     """Return the stored entries by folder; {} if the index is absent, damaged, or of other code."""
     try:
         stored = read_json(path, TEXT_BYTES)
-        folders = stored["folders"] if stored["made_by"] == _made_by() else {}
+        same = stored["packages"] is None or stored["packages"] == _packages()
+        folders = stored["folders"] if same and stored["made_by"] == _made_by() else {}
         valid = all(_is_valid(stamps, record) for stamps, record in folders.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -74,5 +84,5 @@ def _is_valid(stamps: object, record: Any) -> bool:
         and all(kind is type(None) or isinstance(record[name], kind) for name, kind in _KINDS.items())
         and all(isinstance(value, _NUMBERS) for value in numbers)
         and all(isinstance(text, str) for text in texts)
-        and all(isinstance(value, (str, *_NUMBERS)) for value in record["settings"].values())
+        and {*map(type, record["settings"].values())} <= {str, bool, *_NUMBERS}
     )

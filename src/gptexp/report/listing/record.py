@@ -23,8 +23,9 @@ class Record:
 
     status: of result.json. problem: why the folder is corrupt. error: why the run failed. metrics: the last value of
     each column of metrics.csv and of each metric of result.json, best: those of the best step; None: not finite.
-    best_by: the metric that selects the best step. seconds: of training until now. jobs: names of a sweep's jobs.
-    total: their number, with those that a search has not yet chosen.
+    best_by: the metric that selects the best step. higher: whether its largest value is the best. seconds: of training
+    until now. jobs: names of a sweep's jobs. total: their number, with those that a search has not yet chosen.
+    foreign: whether kinds of its settings come from a package that extends gptexp.
     """
 
     status: str | None = None
@@ -41,6 +42,8 @@ class Record:
     parameters: int | None = None
     jobs: list[str] = field(default_factory=list)
     total: int = 0
+    foreign: bool = False
+    higher: bool = False
 
 
 def read(folder: Path, *, is_sweep: bool) -> Record:
@@ -61,6 +64,7 @@ def read_note(folder: Path) -> str:
 def _run(folder: Path) -> Record:
     from gptexp.config import KINDS, best_by  # imports OmegaConf, which a valid index doesn't need
     from gptexp.config.fingerprint import DEFAULT_KINDS
+    from gptexp.config.kinds import BUILT_IN
     from gptexp.config.objective import HIGHER
     from gptexp.report.reading import Unreadable, read_flat_settings
     from gptexp.runs.result import COMPLETED, FAILED, Result, read_result
@@ -104,6 +108,8 @@ def _run(folder: Path) -> Record:
         max_steps=result.length["max_steps"] if result.length else asked if type(asked) is int else None,
         seconds=result.training_seconds if completed else metrics.get("seconds"),
         parameters=result.parameters,
+        foreign=any(settings.get(f"{group}.kind") not in (None, *kinds) for group, kinds in BUILT_IN.items()),
+        higher=metric in HIGHER,
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptexp.config.objective import HIGHER
 from gptexp.report.listing.index import records
 from gptexp.report.listing.record import Record, Value
 from gptexp.report.listing.scan import Found, scan
@@ -48,7 +47,7 @@ class Row:
         if not self.found.is_sweep:
             return self.record.best.get(self.metric)
         known = [job.best for job in self.jobs if job.best is not None and job.metric == self.metric]
-        return (max if self.metric in HIGHER else min)(known, default=None)
+        return (max if self.jobs and self.jobs[0].record.higher else min)(known, default=None)
 
     @property
     def seconds(self) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +66,21 @@ def _size(entries: Iterable[os.DirEntry[str]], seen: set[tuple[int, int]], *, wh
     size, pending = 0, list(entries)
     while pending:
         entry = pending.pop()
-        with suppress(OSError):  # deleted in the meantime, or unreadable
-            if _is_folder(entry):
-                if whole or entry.name.startswith("."):
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if whole or entry.name[0] == ".":
                     with os.scandir(entry.path) as listed:
                         pending += listed
                 continue
             found = entry.stat(follow_symlinks=False)
+        except OSError:  # deleted in the meantime, or unreadable
+            continue
+        if found.st_nlink > 1:
             file = (found.st_dev, found.st_ino)
-            if found.st_nlink < 2 or file not in seen:
-                size += found.st_size
-            if found.st_nlink > 1:
-                seen.add(file)
+            if file in seen:
+                continue
+            seen.add(file)
+        size += found.st_size
     return size
 
 

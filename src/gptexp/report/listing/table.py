@@ -72,9 +72,9 @@ def age(seconds: float) -> str:
 def remark(row: Row) -> str:
     """Return what is wrong with a run, and its note."""
     record = row.record
-    return " · ".join(
-        printable(text) for text in (record.problem, record.error, record.note and f"note: {record.note}") if text
-    )
+    problem = record.problem if row.state != RUNNING else ""  # a run that starts has not written all files yet
+    parts = (problem, record.error, record.note and f"note: {record.note}")
+    return " · ".join(printable(part) for part in parts if part)
 
 
 def lines(rows: Sequence[Row], chosen: Sequence[Column], width: int | None) -> Iterator[str]:
