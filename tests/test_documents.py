@@ -29,7 +29,7 @@ from gptexp.compose.messages import check_groups, setting_names
 from gptexp.compose.overrides import jobs_of
 from gptexp.compose.presets import conf_dir
 from gptexp.compose.registry import groups, register_schemas
-from gptexp.sweep import launching
+from gptexp.sweep import launchers
 from support import child_processes, workplace
 from support.documented_commands import gptexp_part, noted, run_command, words
 from support.documents import (
@@ -88,7 +88,7 @@ def understand(module: str, arguments: list[str]) -> None:
         own = [a for a in arguments if not a.startswith(("-", "hydra", "resume="))]
         compose(jobs_of(own)[0])
         for launcher in (a.partition("=")[2] for a in arguments if a.startswith("hydra/launcher=")):
-            assert (conf_dir() / "hydra/launcher" / f"{launcher}.yaml").is_file() or launcher in launching.NEEDS
+            assert (conf_dir() / "hydra/launcher" / f"{launcher}.yaml").is_file() or launcher in launchers.NEEDS
         return
     try:
         parser(module).parse_args(arguments)
@@ -205,6 +205,7 @@ class Kind:
 KINDS = [
     Kind(r"gptexp train .*hydra/launcher=slurm", check_composes, None, "there is no SLURM; its jobs compose"),
     Kind(r"gptexp train .*hydra/launcher=ray", check_composes, None, "there is no cluster; it composes"),
+    Kind(r"gptexp prepare .*data=fineweb_edu", check_composes, None, "there is no network; runs in test_sections.py"),
     Kind(r"gptexp train .*hydra/launcher=submitit_local", check_composes, None, "runs in test_sweep.py"),
     Kind(r"gptexp judge ", check_command, None, "trains dozens of runs; runs in test_judge_command.py"),
     Kind(r"gptexp (lm_eval|evaluate .*--tasks)", check_command, None, "needs an extra; runs in test_harness.py"),
@@ -230,7 +231,7 @@ def kind_of(command: Command) -> Kind:
 
 PYTHONS = ("weights_only=True",)  # an argument of torch's
 FILES = (".safetensors", ".yaml", ".json", ".csv")
-GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|callbacks|sweep"
+GROUPS = "model|data|tokenizer|objective|optimizer|schedule|finetune|trainer|callbacks|sweep|prepare"
 
 # ---------------------------------------------------------------------------------- tests
 

@@ -71,7 +71,7 @@ def test_kinds_show_only_what_differs_from_the_group() -> None:
     shown = {section.kind: [setting.name for setting in section.settings] for section in kinds}
     assert shown["constant"] == []
     assert shown["wsd"] == ["schedule.min_lr_ratio", "schedule.decay_fraction"]
-    assert [len(list(sections(group))) for group in setting_groups() if group not in KINDS] == [1] * 5
+    assert [len(list(sections(group))) for group in setting_groups() if group not in KINDS] == [1] * 6
 
 
 def test_a_users_schema_works_and_a_missing_sentence_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ import pytest
 from gptexp.config.data import TextConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, TokenizerConfig
 from gptexp.data import make_shards, manifest, shards, tokenizing
-from gptexp.data.corpora.text import TextCorpus
 from gptexp.data.prepare import prepare
 from gptexp.data.split import by_characters
 from gptexp.tokenizers import load_tokenizer
@@ -120,20 +119,14 @@ def test_fractions_of_the_text_are_exact_in_decimal(tmp_path: Path, n: int, tent
     assert len(prepare(config, ByteConfig(), tmp_path / "cache").train) == n * (10 - tenths) // 10
 
 
-class Pieces(TextCorpus):
-    """A corpus of given pieces."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = texts
-
-    def pieces(self) -> Iterator[tuple[bool, str]]:
-        return ((True, text) for text in self.texts)
+def pieces(*texts: str) -> Iterator[tuple[bool, str]]:
+    return ((True, text) for text in texts)
 
 
 def test_the_scored_text_is_contiguous_even_if_a_later_character_fits() -> None:
-    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e猫", "f"), 3, 3)]
+    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(pieces("abcd", "e猫", "f"), 3, 3)]
     assert found == [(False, True, "abc"), (True, False, "d"), (True, True, "e")]
-    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(Pieces("abcd", "e", "f"), 4, 1)]
+    found = [(piece.val, piece.starts, piece.text) for piece in by_characters(pieces("abcd", "e", "f"), 4, 1)]
     assert found == [(False, True, "abcd"), (True, True, "e")]
 
 
@@ -210,7 +203,7 @@ def test_a_cache_folder_without_manifest_is_rebuilt(
     books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(make_shards, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(make_shards, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(text_config(books), CharConfig(), tmp_path / "cache")
     (folder,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]

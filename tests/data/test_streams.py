@@ -12,7 +12,7 @@ import pytest
 import xxhash
 
 from gptexp.config.data import HuggingFaceConfig
-from gptexp.config.tokenizer import TokenizerConfig
+from gptexp.config.tokenizer import CharConfig, TokenizerConfig
 from gptexp.data import make_shards, shards, tokenizing
 from gptexp.data.corpora.huggingface import HuggingFaceCorpus
 from gptexp.data.prepare import prepare
@@ -89,6 +89,15 @@ def test_a_stream_stops_when_both_parts_are_full(
     if prepared.tokenizer.eot is None:
         val = first_bytes("".join(row for row in ROWS if in_validation(row)), 60)
         assert set(prepared.tokenizer.state_dict()["alphabet"]) == set(train[:300] + val)
+
+
+@pytest.mark.parametrize("max_tokens", [20, 100, 300])
+def test_characters_beyond_the_tokens_that_are_used_need_no_token(tmp_path: Path, max_tokens: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    texts = [f"Story {i}: abc" for i in range(50)] + ["Zebra Qux!"] * 50
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepared = prepare(stream_config(path, val_bytes=60, max_tokens=max_tokens), CharConfig(), tmp_path / "cache")
+    assert text_of(prepared, "train") == "".join(text for text in texts if not in_validation(text))[:max_tokens]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda config: config.kind)

@@ -43,6 +43,8 @@ def lead() -> None:
     with one_line_errors():
         register_schemas()
     os.environ[COMMAND] = command_line()
+    if given := next((word for word in sys.argv[1:] if word.startswith("prepare.")), None):
+        fail(f"{given}: is a setting of gptexp prepare; run that first, and leave it out here")
     if (overrides := commandline.sweep_overrides(sys.argv[1:])) is not None:
         _sweeps().main(overrides, task)
         return

@@ -45,6 +45,7 @@ EXAMPLES = {
     "experiment": "experiment=shakespeare_char_cpu",
     "sweep": "-m sweep=tokenizer data=harrypotter",
     "debug": "debug=smoke",
+    "prepare": "data=fineweb_edu prepare.parts=32 hydra/launcher=cores",
     "paths": "paths.data=/big/disk/data paths.logs=/big/disk/logs",
 }
 

@@ -37,10 +37,11 @@ def page() -> str:
 
 def _group(group: str) -> Iterator[str]:
     found = list(sections(group)) if group in setting_groups() else []
-    yield from (f"Example: `gptexp train {EXAMPLES[group]}`", "")
-    yield from ("| option | |", "|---|---|")
-    yield from (f"| `{group}={option}` | {_cell(comment_of(group, option))} |" for option in groups()[group])
-    yield ""
+    yield from (f"Example: `gptexp {'prepare' if group == 'prepare' else 'train'} {EXAMPLES[group]}`", "")
+    if options := groups().get(group):
+        yield from ("| option | |", "|---|---|")
+        yield from (f"| `{group}={option}` | {_cell(comment_of(group, option))} |" for option in options)
+        yield ""
     for section in found:
         yield from _section(group, section)
     if group in PLUGINS:

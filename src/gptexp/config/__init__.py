@@ -49,6 +49,7 @@ from gptexp.config.objective import (
     best_by,
 )
 from gptexp.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
+from gptexp.config.prepare import PrepareConfig
 from gptexp.config.rules import nearest_multiples, require, require_at_least
 from gptexp.config.sweep import SweepConfig
 from gptexp.config.tokenizer import (
@@ -85,9 +86,9 @@ __all__ = [  # noqa: RUF022
     "HarryPotterConfig", "HuggingFaceConfig", "KINDS", "LMConfig", "LabelledConfig", "LinearConfig",
     "LoRAConfig", "LoggerConfig", "MLMConfig", "MLPConfig", "MixtureConfig", "ModelConfig", "MuonConfig", "Norm",
     "NormPosition", "NoveltyConfig", "ObjectiveConfig", "OptimizerConfig", "Parametrization", "PathsConfig", "Position",
-    "PydocsConfig", "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig", "ShakespeareConfig",
-    "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig", "best_by", "require",
-    "require_at_least", "require_safe_name",
+    "PrepareConfig", "PydocsConfig", "PythonStdlibConfig", "Recompute", "SamplesConfig", "ScheduleConfig",
+    "ShakespeareConfig", "Strategy", "SweepConfig", "TextConfig", "TokenizerConfig", "TrainerConfig", "WSDConfig",
+    "best_by", "require", "require_at_least", "require_safe_name",
 ]
 # fmt: on
 
@@ -128,6 +129,8 @@ class Config:
     """Folders of data, logs and caches."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """How the jobs of a sweep are stored and run."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """How `gptexp prepare` divides its work."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "must be a whole number from 0")

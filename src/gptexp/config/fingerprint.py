@@ -41,7 +41,7 @@ ACCIDENTAL = frozenset(
 )
 # Callbacks do not matter, except plug-ins that change the computation, such as early stopping.
 CALLBACKS = tuple(f"callbacks.{name}." for name in ("checkpoint", "samples", "novelty"))
-ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", *CALLBACKS, "sweep.")
+ACCIDENTAL_GROUPS = ("paths.", "logger.", "hydra.", *CALLBACKS, "sweep.", "prepare.")
 
 PLUGINS = "callbacks.plugins."
 

@@ -60,7 +60,7 @@ def train_text(corpus: CorpusBase, data: DataConfig) -> Iterator[str]:
     if isinstance(corpus, StreamBase):
         yield from (piece.text for piece in _stream_text(corpus, data) if not piece.val)
     else:
-        yield from _first_characters(corpus, int(sum(map(len, whole_text(corpus, data))) * data.train_fraction))
+        yield from first_characters(corpus, int(sum(map(len, whole_text(corpus, data))) * data.train_fraction))
 
 
 def whole_text(corpus: CorpusBase, data: DataConfig) -> Iterator[str]:
@@ -69,25 +69,26 @@ def whole_text(corpus: CorpusBase, data: DataConfig) -> Iterator[str]:
     yield from (p.text for p in _stream_text(corpus, data)) if stream else (text for _, text in corpus.pieces())
 
 
-def _first_characters(corpus: CorpusBase, count: int) -> Iterator[str]:
-    return (piece.text for piece in by_characters(corpus, count, 0))
+def first_characters(corpus: CorpusBase, count: int) -> Iterator[str]:
+    """Yield the first characters of a corpus in pieces."""
+    return (piece.text for piece in by_characters(corpus.pieces(), count, 0))
 
 
 def _shard_text(folder: Path, request: Request) -> None:
     """A corpus with an end: its characters are counted, and the last ones are validation."""
-    _start_over(folder)
+    start_over(folder)
     data, corpus, tokenizer = request.data, request.corpus, request.tokenizer
     total = sum(len(text) for _, text in corpus.pieces())
     n_train = int(total * data.train_fraction)
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = train_tokenizer(tokenizer, _first_characters(corpus, n_train), whole_text(corpus, data))
-    train, val = _writers(folder, data, tokenizer)
-    batches = tokenize_pieces(by_characters(corpus, n_train, data.val_bytes), tokenizer, train, val)
+        tokenizer = train_tokenizer(tokenizer, first_characters(corpus, n_train), whole_text(corpus, data))
+    train, val = part_writers(folder, data, tokenizer)
+    batches = tokenize_pieces(by_characters(corpus.pieces(), n_train, data.val_bytes), tokenizer, train, val)
     with train.writer, val.writer, _progress_bar(batches, total, request.progress) as advancing:
         for _ in advancing:
             pass
     write_tokenizer(folder, tokenizer)
-    _finish(folder, request, tokenizer, train, val)
+    finish(folder, request, tokenizer, train, val)
 
 
 def _shard_stream(folder: Path, request: Request, corpus: StreamBase) -> None:
@@ -95,7 +96,7 @@ def _shard_stream(folder: Path, request: Request, corpus: StreamBase) -> None:
     state, data = _load_progress(folder, request.header), request.data
     tokenizer = _stream_tokenizer(folder, request, corpus, resumed=bool(state))
     assert data.val_bytes is not None  # the settings of a stream require it
-    train, val = _writers(folder, data, tokenizer)
+    train, val = part_writers(folder, data, tokenizer)
     split = DocumentSplit(data.val_fraction, data.val_bytes)
     with train.writer, val.writer:
         if state:
@@ -110,7 +111,7 @@ def _shard_stream(folder: Path, request: Request, corpus: StreamBase) -> None:
                 if _finished(train, val) > finished:
                     finished = _finished(train, val)
                     _save_progress(folder, request.header, corpus, split, train, val)
-    _finish(folder, request, tokenizer, train, val)
+    finish(folder, request, tokenizer, train, val)
 
 
 def _stream_pieces(corpus: StreamBase, split: DocumentSplit, train: PartWriter) -> Iterator[Piece]:
@@ -124,7 +125,7 @@ def _stream_pieces(corpus: StreamBase, split: DocumentSplit, train: PartWriter) 
 def _stream_tokenizer(folder: Path, request: Request, corpus: StreamBase, resumed: bool) -> Tokenizer:
     if resumed:
         return read_tokenizer(folder)
-    _start_over(folder)
+    start_over(folder)
     tokenizer, data = request.tokenizer, request.data
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = train_tokenizer(tokenizer, train_text(corpus, data), whole_text(corpus, data))
@@ -148,7 +149,8 @@ def _stream_text(corpus: CorpusBase, data: DataConfig) -> Iterator[Piece]:
             return
 
 
-def _writers(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> tuple[PartWriter, PartWriter]:
+def part_writers(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> tuple[PartWriter, PartWriter]:
+    """Return the writers of training and validation."""
     return PartWriter(folder, "train", tokenizer, data.max_tokens), PartWriter(folder, "val", tokenizer)
 
 
@@ -156,7 +158,7 @@ def _finished(train: PartWriter, val: PartWriter) -> int:
     return len(train.writer.shards) + len(val.writer.shards)
 
 
-def _start_over(folder: Path) -> None:
+def start_over(folder: Path) -> None:
     """Empty the folder: the content of a folder without a manifest is incomplete."""
     if folder.exists():
         shutil.rmtree(folder)
@@ -208,7 +210,8 @@ def _load_progress(folder: Path, header: dict[str, Any]) -> dict[str, Any]:
     return state if {name: state.get(name) for name in header} == header else {}
 
 
-def _finish(folder: Path, request: Request, tokenizer: Tokenizer, train: PartWriter, val: PartWriter) -> None:
+def finish(folder: Path, request: Request, tokenizer: Tokenizer, train: PartWriter, val: PartWriter) -> None:
+    """Write the manifest, which declares the folder complete. ValueError: the text has changed."""
     request.corpus.require_unchanged()
     Manifest(
         source=request.source,

@@ -6,6 +6,7 @@ contains tokenizer.json, train-00000.bin …, val-00000.bin … and manifest.jso
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def prepare(
     progress: bool = True,
     *,
     block_size: int = 1,
+    make: Callable[[Path, Request], None] | None = None,
 ) -> TextData:
     """Open the token shards of a corpus, after making them if they are not in the cache.
 
@@ -71,6 +73,7 @@ def prepare(
         tokenizer: settings to make or train one, or a tokenizer to use as it is.
         progress: show a progress bar on a terminal.
         block_size: the training part must contain a window of this many tokens and its target.
+        make: fills the folder, in place of `make_shards`.
 
     Raises:
         ValueError: no text, too little text for block_size, a damaged shard.
@@ -83,7 +86,7 @@ def prepare(
         tokenizer = train_tokenizer(tokenizer)
     source = source_of(data, corpus)
     request = Request(source=source, data=data, corpus=corpus, tokenizer=tokenizer, progress=progress)
-    folder = open_or_make(cache, data, tokenizer, source, lambda folder: make_shards(folder, request))
+    folder = open_or_make(cache, data, tokenizer, source, lambda folder: (make or make_shards)(folder, request))
     prepared = _open(folder, source)
     _require_enough(data, prepared, block_size)
     return prepared

@@ -5,12 +5,10 @@ All tokenizers are therefore scored on the same text, and bits per byte can be c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import xxhash
-
-from gptexp.data.corpora.base import CorpusBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +20,13 @@ class Piece:
     text: str
 
 
-def by_characters(corpus: CorpusBase, n_train: int, val_bytes: int | None) -> Iterator[Piece]:
-    """The first n_train characters are for training, the rest for validation, at most val_bytes bytes of it."""
+def by_characters(pieces: Iterable[tuple[bool, str]], n_train: int, val_bytes: int | None) -> Iterator[Piece]:
+    """The first n_train characters are for training, the rest for validation, at most val_bytes bytes of it.
+
+    pieces: those of a corpus (see `CorpusBase.pieces`).
+    """
     position, left = 0, val_bytes
-    for starts, text in corpus.pieces():
+    for starts, text in pieces:
         border = min(max(n_train - position, 0), len(text))
         position += len(text)
         if border:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ class PartWriter:
 
         starts: a document begins with the piece. cuts_runs: the tokenizer cut words of the piece that are too long.
         """
-        self.cuts_runs = self.cuts_runs or cuts_runs
         if starts and len(self.writer) and self.eot is not None:
             self.full = self.full or self._left() < 2  # <|endoftext|> is never the last token
             self._write(np.array([self.eot]))
         self.documents += starts and not self.full
+        self.cuts_runs = self.cuts_runs or (cuts_runs and not self.full)  # whatever else its batch contains
         self._write(tokens)
         self.full = self.full or self._left() == 0
 
@@ -74,10 +75,41 @@ class PartWriter:
 def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, train: PartWriter, val: PartWriter) -> Iterator[int]:
     """Encode pieces and append them to their part; yields the characters of each batch once it is written."""
     for batch in _batches(pieces, train):
-        tokens = tokenizer.encode_batch([piece.text for piece in batch])
-        for piece, ids in zip(batch, tokens, strict=True):
-            (val if piece.val else train).add(piece.starts, ids, tokenizer.cuts_runs(piece.text))
+        for piece, (ids, error) in zip(batch, _encoded(batch, tokenizer), strict=True):
+            part = val if piece.val else train
+            part.add(piece.starts, ids, tokenizer.cuts_runs(piece.text))
+            if error and not part.full:
+                raise ValueError(error)
         yield sum(len(piece.text) for piece in batch)
+
+
+def _encoded(batch: list[Piece], tokenizer: Tokenizer) -> list[tuple[np.ndarray, str]]:
+    try:
+        return [(tokens, "") for tokens in tokenizer.encode_batch([piece.text for piece in batch])]
+    except ValueError:
+        return [encode(piece.text, tokenizer) for piece in batch]
+
+
+def encode(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:
+    """Return the tokens of a text and an empty string, or those of the part before an error, and the error.
+
+    The error may lie beyond data.max_tokens: a tokenizer of characters knows only those of the text that is used.
+    """
+    try:
+        return tokenizer.encode(text), ""
+    except ValueError as error:
+        sizes = range(1, len(text) + 1)
+        return tokenizer.encode(text[: bisect(sizes, False, key=lambda size: _fails(text[:size], tokenizer))]), str(
+            error
+        )
+
+
+def _fails(text: str, tokenizer: Tokenizer) -> bool:
+    try:
+        tokenizer.encode(text)
+    except ValueError:
+        return True
+    return False
 
 
 def _batches(pieces: Iterable[Piece], train: PartWriter) -> Iterator[list[Piece]]:

@@ -21,10 +21,14 @@ def gpus() -> list[str]:
         return []
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def job_slots() -> int:
     """Return the number of concurrent jobs: one per GPU, or one per core without a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, len(gpus()) or cores)
+    return max(1, len(gpus()) or cores())
 
 
 _taken: list[FileLock] = []  # the lock of this process's GPU, held until the process ends

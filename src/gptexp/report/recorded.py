@@ -24,6 +24,7 @@ ELSEWHERE = (
     "paths",
     "logger",
     "sweep",
+    "prepare",
 )  # settings of where a run is, not of what it computed
 
 

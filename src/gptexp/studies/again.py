@@ -34,7 +34,9 @@ def config_for(
     Raises:
         RunError: the settings are invalid, or need trust.
     """
-    stored = {key: value for key, value in settings.items() if key not in ("name", "resume", "sweep", "paths")}
+    stored = {
+        key: value for key, value in settings.items() if key not in ("name", "resume", "sweep", "prepare", "paths")
+    }
     groups = {
         name: dict(settings[name]) for name in ("trainer", "callbacks", "data") if isinstance(settings.get(name), dict)
     }

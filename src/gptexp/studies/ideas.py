@@ -24,6 +24,7 @@ JUDGES = {
     "seed": "gptexp judge chooses the seeds",
     "resume": "gptexp judge continues by itself when its command line is repeated",
     "sweep": "has no effect under gptexp judge",
+    "prepare": "has no effect under gptexp judge",
     "hydra": "has no effect under gptexp judge",
 }
 # Settings that an idea must share with its base, by the start of the name, with what they decide.

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
 from gptexp.compose.composition import config_from_plain
@@ -21,14 +18,12 @@ from gptexp.runs.code_hash import all_code_sha256
 from gptexp.runs.layout import JOB_LOG, LOCK, has_checkpoint
 from gptexp.runs.result import FAILED, Result, is_finished, write_result
 from gptexp.sweep import store
+from gptexp.sweep.ending import busy, end_with_sweep
 from gptexp.sweep.share import sharing_of, tidy
 from gptexp.training.experiment import run_experiment
 from gptexp.training.worker import lead_or_follow
 from gptexp.util.errors import RunError, one_line_errors
 from gptexp.util.files import append_descriptor, make_folder, require_no_link
-
-PARENT = "GPTEXP_SWEEP"  # process id of the sweep, for jobs on its machine
-GRACE = 30.0  # seconds for a job to complete its step and save after the sweep has ended
 
 
 def run(folder: Path, number: int) -> float | None:
@@ -42,7 +37,7 @@ def run(folder: Path, number: int) -> float | None:
 
 def _lead(folder: Path, number: int) -> float | None:
     """Run the job as the only process, or as rank 0."""
-    _end_with_sweep()
+    end_with_sweep()
     job_slots.take_gpu(folder)
     sweep = store.read(folder)
     job = sweep.jobs[number]
@@ -87,12 +82,8 @@ def _alone(place: Path) -> Iterator[None]:
     """Wait until no other process trains this job."""
     lock = place / f"{LOCK}.job"
     require_no_link(lock)
-    with FileLock(lock):
-        _idle.clear()
-        try:
-            yield
-        finally:
-            _idle.set()
+    with FileLock(lock), busy():
+        yield
 
 
 @contextmanager
@@ -113,30 +104,3 @@ def _output_to(path: Path) -> Iterator[None]:
             os.dup2(saved, standard)
             os.close(saved)
         os.close(log)
-
-
-_watching = False
-_idle = threading.Event()  # set while this process runs no job
-
-
-def _end_with_sweep() -> None:
-    """End the job, with a checkpoint where possible, when the sweep ends or is killed."""
-    global _watching
-    sweep = int(os.environ.get(PARENT, 0))
-    if sweep and sweep != os.getpid() and not _watching:
-        _watching = True
-        _idle.set()
-        threading.Thread(target=_watch, args=(sweep,), daemon=True).start()
-
-
-def _watch(sweep: int) -> None:
-    try:
-        process = psutil.Process(sweep)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
-    except psutil.NoSuchProcess:
-        pass
-    if not _idle.is_set():
-        os.kill(os.getpid(), signal.SIGTERM)
-        _idle.wait(GRACE)
-    os._exit(1)

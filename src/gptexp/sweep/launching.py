@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
 
-from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.overrides import quoted
-from gptexp.compose.presets import conf_dir
 from gptexp.compose.registry import STORED_JOB
 from gptexp.config import Config
-from gptexp.config.override_syntax import by_key, quote
 from gptexp.machine import job_slots
-from gptexp.sweep import job
+from gptexp.sweep.launchers import hand_out, launcher_of, require_scheduler
 from gptexp.sweep.lengths import budgets, store
 from gptexp.sweep.plan import SEARCH, Plan, is_search, natural_rates, plan, plan_of_one
 from gptexp.sweep.progress import Progress, summary
@@ -30,11 +25,6 @@ from gptexp.util.files import display_path
 from gptexp.util.text import install_extra
 
 FAILED = 1  # exit code if a job has failed
-NEEDS = {"cores": "hydra_plugins.hydra_joblib_launcher", "ray": "hydra_plugins.hydra_ray_launcher"} | dict.fromkeys(
-    ("slurm", "submitit_local", "submitit_slurm"), "hydra_plugins.hydra_submitit_launcher"
-)
-SLURM = ("slurm", "submitit_slurm")
-REMOTE = ("slurm", "submitit_slurm", "ray")  # launchers whose jobs may run on other machines
 
 
 def main(overrides: list[str], task: Callable[..., Any]) -> None:
@@ -42,7 +32,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
     console = Console(highlight=False)
     with one_line_errors():
         overrides = [quoted(override, several=True) for override in overrides]
-        launcher = _launcher(overrides)
+        launcher = launcher_of(overrides)
         if is_search(overrides) and find_spec("optuna") is None:
             raise ConfigError(f"{SEARCH}: Optuna is not installed; {install_extra('search')}")
         planned = plan(overrides)
@@ -53,9 +43,7 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
 
             show(planned, console)
             return
-        if launcher in SLURM and shutil.which("srun") is None:
-            remedy = "start it on the login node of the cluster, or use hydra/launcher=cores"
-            raise ConfigError(f"hydra/launcher={launcher}: this machine has no SLURM (no srun); {remedy}")
+        require_scheduler(launcher)
         with held(planned.folder):
             lengths = budgets(planned)
             sweep = join(planned)
@@ -69,13 +57,11 @@ def main(overrides: list[str], task: Callable[..., Any]) -> None:
                 _notice(f"{text}; sweep.code=strict refuses this", console)
             try:
                 if sweep.unfinished() or sweep.search is not None:
-                    _launch(sweep, planned, launcher, task)
+                    _launch(sweep, planned, task)
             except SystemExit as stop:
                 if stop.code not in (None, 0):
                     console.print(f"{_state(sweep)}; repeat the command line to continue", soft_wrap=True)
                 raise
-            finally:
-                (sweep.folder / "multirun.yaml").unlink(missing_ok=True)  # written by Hydra; sweep.yaml replaces it
             tidy(sweep)
             failed = summary(read(sweep.folder), console)
     if failed:
@@ -90,20 +76,6 @@ def show_one(config: Config) -> None:
         from gptexp.sweep.probe import show
 
         show(plan_of_one(config), Console(highlight=False))
-
-
-def _launcher(overrides: list[str]) -> str:
-    """Return the name of the launcher.
-
-    Raises:
-        ConfigError: its package is not installed.
-    """
-    name = by_key(overrides).get("hydra/launcher", "basic")
-    package = NEEDS.get(name)
-    if package is not None and find_spec("hydra_plugins") is not None and find_spec(package) is None:
-        extra = "ray" if name == "ray" else "launchers"
-        raise ConfigError(f"hydra/launcher={name}: its package is not installed; {install_extra(extra)}")
-    return name
 
 
 def _announce(sweep: Sweep, console: Console) -> None:
@@ -123,28 +95,12 @@ def _state(sweep: Sweep) -> str:
     return f"{sweep.total} {'jobs' if sweep.search is None else 'trials'}, {done} done"
 
 
-def _launch(sweep: Sweep, planned: Plan, launcher: str, task: Callable[..., Any]) -> None:
+def _launch(sweep: Sweep, planned: Plan, task: Callable[..., Any]) -> None:
     """Have Hydra run the unfinished jobs by number; their settings are in sweep.yaml."""
-    if launcher not in REMOTE:
-        os.environ[job.PARENT] = str(os.getpid())
-        if launcher == "cores" and len(job_slots.gpus()) > 1:
-            os.environ[job_slots.SHARED] = ",".join(job_slots.gpus())
-    place = [f"hydra.sweep.dir={quote(str(sweep.folder))}", "hydra.sweep.subdir=."]
-    order = ",".join(map(str, in_order(sweep, sweep.unfinished())))
-    numbers = [] if sweep.search is not None else [f"sweep.job={order}"]
-    sys.argv[1:] = ["-m", *place, *numbers, *_limits(launcher, planned.hydra), *planned.hydra]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    # ray.yaml is intentionally checked by the plug-in's schema of the same name.
-    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
+    if launcher_of(planned.hydra) == "cores" and len(job_slots.gpus()) > 1:
+        os.environ[job_slots.SHARED] = ",".join(job_slots.gpus())
+    numbers = [] if sweep.search is not None else in_order(sweep, sweep.unfinished())
     needs_settings = any("${" in override for override in planned.hydra)  # it may refer to a setting
+    config_name = "train" if needs_settings else STORED_JOB
     with Progress(sweep):
-        run_task(task, str(conf_dir()), "train" if needs_settings else STORED_JOB)
-
-
-def _limits(launcher: str, given: list[str]) -> list[str]:
-    """Return limits for submitit's local executor, which starts all jobs at once and ends each after an hour."""
-    if launcher != "submitit_local":
-        return []
-    defaults = {"hydra.sweeper.max_batch_size": str(job_slots.job_slots()), "hydra.launcher.timeout_min": "10080"}
-    keys = by_key(given)
-    return [f"{key}={value}" for key, value in defaults.items() if key not in keys]
+        hand_out(task, sweep.folder, numbers, planned.hydra, slots=job_slots.job_slots(), config_name=config_name)

@@ -234,7 +234,7 @@ def _named(swept: list[str], parts: list[list[str]], configs: list[Config]) -> l
 
 def make_job(name: str, overrides: list[str], config: Config) -> Job:
     """Return a composed experiment as a job to store."""
-    settings = {key: value for key, value in to_plain(config).items() if key != "sweep"}
+    settings = {key: value for key, value in to_plain(config).items() if key not in ("sweep", "prepare")}
     return Job(name=name, overrides=overrides, identity=identity(settings, seed=True), config=settings | {"name": name})
 
 

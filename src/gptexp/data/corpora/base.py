@@ -34,6 +34,15 @@ class CorpusBase(ABC):
         read.
         """
 
+    def pieces_from(self, place: list[int]) -> Iterator[tuple[list[int], bool, str]]:
+        """Yield (place, whether a document begins, text) from a place on; [0, 0] is the beginning.
+
+        A corpus that can find a place without reading what is before it overrides this.
+        """
+        for number, (starts, text) in enumerate(self.pieces()):
+            if [number, 0] >= place:
+                yield [number, 0], starts, text
+
     def require_unchanged(self) -> None:  # noqa: B027 (most corpora notice a change when they read)
         """ValueError: the source has changed since its fingerprint was computed."""
 
@@ -48,3 +57,15 @@ class StreamBase(CorpusBase):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next `pieces()` resume from this position."""
+
+    def section(self, number: int, count: int) -> StreamBase:
+        """Return one of `count` streams that are this stream if they are joined.
+
+        Raises:
+            ValueError: the stream can't be divided so often.
+        """
+        raise ValueError(f"prepare.parts={count}: data={self.config.kind} can't be divided; use prepare.parts=1")
+
+    def file_sizes(self) -> list[int]:
+        """Return the bytes of each local file, to notice that another machine has other files."""
+        return []

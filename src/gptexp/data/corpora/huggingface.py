@@ -32,6 +32,7 @@ class HuggingFaceCorpus(StreamBase):
         self._stream: Any = None
         self._state: dict[str, Any] | None = None
         self._stamps = Stamps([])
+        self._section: tuple[int, int] | None = None
 
     def check(self) -> None:
         """ValueError: `datasets` is not installed, the name is invalid, a file is missing, or there is no network."""
@@ -57,7 +58,7 @@ class HuggingFaceCorpus(StreamBase):
         self._stamps.require_unchanged()
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
-        self._stream = self._load()
+        self._stream = self._load() if self._section is None else self._load_section(*self._section)
         if self._state is not None:
             self._stream.load_state_dict(copy.deepcopy(self._state))
         kept = dropped = 0
@@ -79,6 +80,27 @@ class HuggingFaceCorpus(StreamBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = state
+
+    def section(self, number: int, count: int) -> HuggingFaceCorpus:
+        """As for every stream. A section is at least one file, or one row group of a Parquet file."""
+        self._load_section(number, count)  # refuses what can't be divided
+        found = copy.copy(self)
+        found._section = number, count
+        return found
+
+    def _load_section(self, number: int, count: int) -> Any:
+        stream = self._load()
+        if count > stream.num_shards and hasattr(stream, "reshard"):  # since datasets 4.6
+            stream = stream.reshard()
+        if count > (most := stream.num_shards):
+            raise ValueError(
+                f"prepare.parts={count}: data.dataset={self.config.dataset} can be divided into {most} parts at most, "
+                f"files or row groups of Parquet files; use prepare.parts={most}"
+            )
+        return stream.shard(count, number, contiguous=True)
+
+    def file_sizes(self) -> list[int]:
+        return [path.stat().st_size for path in self._files()]
 
     @property
     def _local(self) -> bool:

@@ -48,8 +48,15 @@ class TextCorpus(CorpusBase):
         )
 
     def pieces(self) -> Iterator[tuple[bool, str]]:
-        for file, encoding in self._encodings().items():
-            yield from as_document(read_text(file, encoding, contents=self._contents))
+        return ((starts, text) for _, starts, text in self.pieces_from([0, 0]))
+
+    def pieces_from(self, place: list[int]) -> Iterator[tuple[list[int], bool, str]]:
+        """As for every corpus; a place is a file and a piece of it, and no file before it is read."""
+        for number, (file, encoding) in enumerate(self._encodings().items()):
+            pieces = as_document(read_text(file, encoding, contents=self._contents)) if number >= place[0] else ()
+            for i, (starts, text) in enumerate(pieces):
+                if [number, i] >= place:
+                    yield [number, i], starts, text
 
     def _encodings(self) -> dict[Path, str]:
         """The encoding of each file: the setting, or what each file is recognized as."""
