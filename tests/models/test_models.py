@@ -47,7 +47,10 @@ CHANGES = {
     "position": Position.rope,
     "activation": Activation.relu,
     "mlp_ratio": 2.0,
+    "norm_eps": 0.1,
+    "rope_theta": None,  # matters only with RoPE; see test_reference.py
     "qk_norm": True,
+    "qk_norm_gain": None,  # needs qk_norm
     "tie_weights": False,
     "ngram": 2,
     "ngram_rows": None,  # matters only with ngram

@@ -30,7 +30,7 @@ GPT2 = ("gpt2_small", "gpt2_medium", "gpt2_large", "gpt2_xl")
 MODELS = {
     "bigram": [],
     "mlp": ["model.n_embd=8", "model.n_hidden=16", "model.n_context=4"],
-    **dict.fromkeys(("self_attention", "mini_gpt", "baby_gpt", "modern_gpt", "gpt1", *GPT2), TINY_GPT),
+    **dict.fromkeys(("self_attention", "mini_gpt", "mini_llama", "baby_gpt", "modern_gpt", "gpt1", *GPT2), TINY_GPT),
 }
 TOKENIZERS = ["char", "byte", "bpe_512", "gpt2"]
 PAIRS = [(m, t) for m in MODELS for t in TOKENIZERS if (m, t) != ("bigram", "gpt2")]

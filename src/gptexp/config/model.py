@@ -15,6 +15,8 @@ Init = Enum("Init", ["gpt2", "zero"])
 Activation = Enum("Activation", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu"])
 Parametrization = Enum("Parametrization", ["standard", "mup"])
 
+QK_EPS = 1e-6  # of QK-norm, whatever model.norm_eps is
+
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
@@ -110,18 +112,24 @@ class GPTConfig(ModelConfig):
     """Whether linear layers and LayerNorms have a bias."""
     norm: Norm = Norm.layernorm
     """Normalization layer; none removes all of them."""
+    norm_eps: float = 1e-5
+    """What LayerNorm and RMSNorm add to the variance or mean square before they take its root."""
     norm_position: NormPosition = NormPosition.pre
     """Whether normalization comes before each branch (pre, GPT-2) or after each residual sum (post, GPT)."""
     residual: bool = True
     """Whether each branch is added to its input."""
     position: Position = Position.learned
     """How the model encodes token positions."""
+    rope_theta: float = 10_000.0
+    """Base of the angles of RoPE; models with long contexts have a larger one."""
     activation: Activation = Activation.gelu_tanh
     """Activation function of the feed-forward layers. relu2 is squared ReLU; swiglu adds a gate matrix."""
     mlp_ratio: float = 4.0
     """Hidden width of the feed-forward layers divided by n_embd. 0: no feed-forward layers."""
     qk_norm: bool = False
     """Whether queries and keys are RMS-normalized before attention."""
+    qk_norm_gain: bool = False
+    """Whether qk_norm multiplies each column of a head by a gain, one for queries and one for keys, as in Qwen3."""
     tie_weights: bool = True
     """Whether the output layer (lm_head) shares the matrix of the token embedding (wte)."""
     init: Init = Init.gpt2
@@ -159,6 +167,14 @@ class GPTConfig(ModelConfig):
             "results in a feed-forward layer of width 0; use 0 for no feed-forward layers, or 4 as in GPT-2",
         )
         require_fraction("model", self, "dropout", "attn_dropout")
+        require(0 < self.norm_eps < 1, "model.norm_eps", self.norm_eps, "must be above 0 and below 1")
+        require(1 < self.rope_theta < 1e15, "model.rope_theta", self.rope_theta, "must be above 1 and below 1e+15")
+        require(
+            self.qk_norm or not self.qk_norm_gain,
+            "model.qk_norm_gain",
+            "true",
+            "has no effect while model.qk_norm is false",
+        )
         require(
             self.n_embd % self.n_head == 0,
             "model.n_embd",

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from gptexp.inspection.trace import Trace
 from gptexp.models.kernels.norm import RMSNorm
-from gptexp.models.layers import EPS
 
 EMBEDDING, BIAS = "embedding", "bias of the final norm"
 
@@ -55,7 +54,8 @@ def _with_fixed_scale(norm: nn.Module, x: Tensor) -> Tensor:
         x = x - x.mean(-1, keepdim=True)
     elif not isinstance(norm, RMSNorm):
         return x
-    scale = (x.detach().square().mean(-1, keepdim=True) + EPS).rsqrt()
+    assert norm.eps is not None
+    scale = (x.detach().square().mean(-1, keepdim=True) + norm.eps).rsqrt()
     scaled = x * scale * norm.weight
     bias = getattr(norm, "bias", None)
     return scaled if bias is None else scaled + bias

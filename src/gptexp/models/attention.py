@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gptexp.config.model import GPTConfig, Position
+from gptexp.config.model import QK_EPS, GPTConfig, Position
 from gptexp.models.kernels.attention import Mask, attention_by_products, attention_fused, attention_weights
 from gptexp.models.kernels.choice import ModuleWithKernels
-from gptexp.models.kernels.norm import rms_norm
+from gptexp.models.kernels.norm import RMSNorm, rms_norm
 from gptexp.models.kernels.rotation import rotate_pairs
 from gptexp.models.kv_cache import KVCache, Positions
 from gptexp.models.layers import position_angles
@@ -43,6 +43,8 @@ class CausalSelfAttention(ModuleWithKernels):
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.kv_heads, config.head_dim
         self.query_scale = config.query_scale
         self.qk_norm, self.attn_dropout = config.qk_norm, config.attn_dropout
+        gained = config.qk_norm_gain
+        self.q_norm, self.k_norm = (RMSNorm(self.head_dim, eps=QK_EPS) if gained else None for _ in "qk")
         self.c_attn = nn.Linear(config.n_embd, (self.n_head + 2 * self.n_kv_head) * self.head_dim, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
@@ -88,8 +90,11 @@ class CausalSelfAttention(ModuleWithKernels):
         qkv: Tensor = self.c_attn(x)  # (B, T, (H + 2K) * D)
         heads = torch.unflatten(qkv, -1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H + 2K, D) -> (B, H + 2K, T, D)
         qk, v = torch.split(heads, [self.n_head + self.n_kv_head, self.n_kv_head], dim=1)
-        if self.qk_norm:  # bounds the attention scores; without gains (arXiv 2302.05442 uses LayerNorm here)
-            qk = rms_norm(qk, None, eps=1e-6)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = torch.split(qk, [self.n_head, self.n_kv_head], dim=1)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
+        elif self.qk_norm:  # bounds the attention scores (arXiv 2302.05442 uses LayerNorm here)
+            qk = rms_norm(qk, None, eps=QK_EPS)
         if rope is not None:
             qk = rotate(qk, rope)
         q, k = torch.split(qk, [self.n_head, self.n_kv_head], dim=1)
@@ -107,9 +112,9 @@ def rotate(x: Float[Tensor, "B N T D"], angles: Angles) -> Float[Tensor, "B N T 
     return rotate_pairs(x.to(angles.dtype), angles.cos(), angles.sin()).to(x.dtype)
 
 
-def rope_angles(positions: Positions, head_dim: int, dtype: torch.dtype) -> Angles:
-    """Angles of RoPE, base 10000: (T, D/2) for positions (T,), (B, 1, T, D/2) for positions (B, T)."""
-    angles = position_angles(positions, head_dim, dtype)  # (..., T, D/2)
+def rope_angles(positions: Positions, head_dim: int, dtype: torch.dtype, theta: float = 10_000.0) -> Angles:
+    """Angles of RoPE with base theta: (T, D/2) for positions (T,), (B, 1, T, D/2) for positions (B, T)."""
+    angles = position_angles(positions, head_dim, dtype, theta)  # (..., T, D/2)
     return angles if positions.ndim == 1 else angles[:, None]
 
 

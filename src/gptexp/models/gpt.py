@@ -97,7 +97,8 @@ class Transformer(nn.Module):
         # Computed here once for all layers, and not stored: a buffer could keep an old device or dtype, or remain
         # without values in a model that is built on the meta device.
         is_rope = self.config.position is Position.rope
-        rope = rope_angles(positions, self.config.head_dim, x.dtype) if is_rope else None
+        theta = self.config.rope_theta
+        rope = rope_angles(positions, self.config.head_dim, x.dtype, theta) if is_rope else None
         windows = [self.config.window_of(layer) for layer in range(self.config.n_layer)]
         if self.causal:
             held = max(cache.lengths) if cache else 0

@@ -13,8 +13,6 @@ from gptexp.config.model import Activation, GPTConfig, Norm
 from gptexp.models.kernels.dropout import dropout
 from gptexp.models.kernels.norm import RMSNorm
 
-EPS = 1e-5  # GPT-2's; in LayerNorm and RMSNorm
-
 HASH_FACTOR, HASH_PRIME = 1_000_003, 2**31 - 1  # a polynomial hash, whose products stay below 2^52
 
 
@@ -41,9 +39,9 @@ class Dropout(nn.Module):
 def make_norm(config: GPTConfig) -> nn.Module:
     """The norm over n_embd that `model.norm` names; RMSNorm (arXiv 1910.07467) has a gain and never a bias."""
     if config.norm is Norm.layernorm:
-        return nn.LayerNorm(config.n_embd, eps=EPS, bias=config.bias)
+        return nn.LayerNorm(config.n_embd, eps=config.norm_eps, bias=config.bias)
     if config.norm is Norm.rmsnorm:
-        return RMSNorm(config.n_embd, eps=EPS)
+        return RMSNorm(config.n_embd, eps=config.norm_eps)
     return nn.Identity()
 
 
@@ -121,9 +119,9 @@ def sinusoidal_table(
 
 
 def position_angles(
-    positions: Int[Tensor, "*batch T"], width: int, dtype: torch.dtype
+    positions: Int[Tensor, "*batch T"], width: int, dtype: torch.dtype, base: float = 10_000.0
 ) -> Float[Tensor, "*batch T pairs"]:
-    """position / 10000^(2i/width) in radians for each of ceil(width / 2) pairs i of columns, in float32 at least."""
+    """position / base^(2i/width) in radians for each of ceil(width / 2) pairs i of columns, in float32 at least."""
     dtype = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
-    return positions.to(dtype)[..., None] * 10000.0 ** (-pairs / width)
+    return positions.to(dtype)[..., None] * base ** (-pairs / width)

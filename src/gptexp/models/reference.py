@@ -69,7 +69,8 @@ def embed(w: Weights, config: GPTConfig, tokens: Int[np.ndarray, " T"]) -> Hidde
     if config.position is Position.learned:
         x = x + w["transformer.wpe.weight"][: len(tokens)]
     if config.position is Position.sinusoidal:
-        angles = position_angles(len(tokens), config.n_embd)  # (T, ceil(C/2)); sine and cosine of each are neighbours
+        # (T, ceil(C/2)); sine and cosine of each are neighbours
+        angles = position_angles(len(tokens), config.n_embd, 10_000.0)
         table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(tokens), -1)[:, : config.n_embd]
         x = x * math.sqrt(config.n_embd / config.width_ratio) + table.astype(x.dtype)
     return x
@@ -96,8 +97,10 @@ def attention(w: Weights, config: GPTConfig, x: Hidden, window: int | None) -> H
     q, k, v = heads[:H], heads[H : H + K], heads[H + K :]
     if config.qk_norm:
         q, k = divide_by_rms(q, 1e-6), divide_by_rms(k, 1e-6)
+    if config.qk_norm_gain:
+        q, k = q * w["attn.q_norm.weight"], k * w["attn.k_norm.weight"]  # (D,)
     if config.position is Position.rope:
-        q, k = rotate(q), rotate(k)
+        q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
     k, v = np.repeat(k, H // K, axis=0), np.repeat(v, H // K, axis=0)  # (H, T, D): one key head for H/K query heads
     scores = q @ k.swapaxes(1, 2) * (config.query_scale / math.sqrt(D))  # (H, T, T): row i attends to column j
     distance = np.arange(T) - np.arange(T)[:, None]  # (T, T): j - i
@@ -139,7 +142,8 @@ def norm(x: Hidden, w: Weights, name: str, config: GPTConfig) -> Hidden:
         return x
     if config.norm is Norm.layernorm:
         x = x - x.mean(axis=-1, keepdims=True)
-    out: np.ndarray = divide_by_rms(x, 1e-5) * w[f"{name}.weight"] + w.get(f"{name}.bias", np.zeros(1, x.dtype))
+    x = divide_by_rms(x, config.norm_eps)
+    out: np.ndarray = x * w[f"{name}.weight"] + w.get(f"{name}.bias", np.zeros(1, x.dtype))
     return out
 
 
@@ -156,16 +160,16 @@ def softmax(x: Float[np.ndarray, "*batch S"]) -> Float[np.ndarray, "*batch S"]:
     return out
 
 
-def rotate(x: Float[np.ndarray, "N T D"]) -> Float[np.ndarray, "N T D"]:
+def rotate(x: Float[np.ndarray, "N T D"], theta: float) -> Float[np.ndarray, "N T D"]:
     """RoPE (arXiv 2104.09864): pairs (i, i + D/2) as complex numbers, rotated by the angle of their position."""
     half = x.shape[-1] // 2
-    pairs = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * position_angles(x.shape[-2], x.shape[-1]))
+    pairs = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * position_angles(x.shape[-2], x.shape[-1], theta))
     return np.concatenate([pairs.real, pairs.imag], axis=-1).astype(x.dtype)
 
 
-def position_angles(length: int, width: int) -> Float[np.ndarray, "T pairs"]:
-    """position / 10000^(2i/width) in radians for ceil(width / 2) pairs i (arXiv 1706.03762, section 3.5)."""
-    angles: np.ndarray = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+def position_angles(length: int, width: int, base: float) -> Float[np.ndarray, "T pairs"]:
+    """position / base^(2i/width) in radians for ceil(width / 2) pairs i (arXiv 1706.03762, section 3.5)."""
+    angles: np.ndarray = np.arange(length)[:, None] / base ** (np.arange(0, width, 2) / width)
     return angles
 
 

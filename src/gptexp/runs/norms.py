@@ -18,7 +18,7 @@ EMBEDDING, NORMS, HEAD, OTHER = "embedding", "norms", "head", "other"  # groups 
 
 _IN_BLOCK = re.compile(r"(?:^|\.)(h\.[0-9]+\.(?:attn|mlp))\.")
 _BLOCK = re.compile(r"h\.([0-9]{1,9})\.(?:attn|mlp)")
-_IN_NORM = re.compile(r"(?:^|\.)ln_[12f]\.")
+_IN_NORM = re.compile(r"(?:^|\.)(?:ln_[12f]|[qk]_norm)\.")
 
 
 def column(quantity: str, group: str) -> str:
