@@ -190,6 +190,7 @@ def print_curves(folder: str) -> None:
 # ------------------------------------------------------------------- the kinds of commands
 
 Act = Callable[[Command, Path], None]
+GGUF = importlib.util.find_spec("gguf") is not None
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ KINDS = [
     Kind(r"gptexp judge ", check_command, None, "trains dozens of runs; runs in test_judge_command.py"),
     Kind(r"gptexp (lm_eval|evaluate .*--tasks)", check_command, None, "needs an extra; runs in test_harness.py"),
     Kind(r"gptexp conformance ", check_command, None, "runs in test_conformance.py, without the real text"),
+    Kind(r"gptexp export .*--format gguf", check_command, run_command if GGUF else None, "needs the extra gguf"),
     Kind(r"(gptexp|python -m gptexp\.)[\w -]", check_command, run_command),
     Kind(r"torchrun ", check_composes, run_torchrun, "needs two nodes, as test_distributed.py has where it may"),
     Kind(r"sbatch ", check_sbatch, None, "there is no SLURM; the script is read, and what it starts composes"),
@@ -217,6 +219,9 @@ KINDS = [
     Kind(r"pip (install|wheel) ", check_pip, None, "installs; the files and extras that it names are there"),
     Kind(r"python3 -m venv ", check_venv, None, "makes an environment"),
     Kind(r"tensorboard ", check_tensorboard, run_tensorboard, "its server would not end; its reader reads the run"),
+    Kind(
+        r"python -c .*llama_cpp", check_shell, None, "compiles for minutes; runs in test_llama_cpp.py where it is there"
+    ),
     Kind(r"(python -c|diff) ", check_shell, run_shell),
 ]
 

@@ -22,18 +22,15 @@ from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
 from gptexp.config.model import Activation, BigramConfig, GPTConfig, Parametrization
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
-from gptexp.generation.decoding import stream_tokens
-from gptexp.models.build import build_model
-from gptexp.models.weights import model_tensors
-from gptexp.objectives.loading import load_model
-from gptexp.runs import checkpoint as ckpt
 from gptexp.runs import huggingface
 from gptexp.runs.finding import find_checkpoint, stored_settings
 from gptexp.runs.huggingface import hub
-from gptexp.runs.huggingface.config import ratio_of, read_model
-from gptexp.runs.opening import load, open_checkpoint
-from gptexp.tokenizers import load_tokenizer, train_tokenizer
+from gptexp.runs.huggingface.config import form_of, read_model
+from gptexp.runs.huggingface.entries import ratio_of
+from gptexp.runs.opening import load
+from gptexp.tokenizers import load_tokenizer
 from gptexp.util.errors import ConfigError, RunError
+from support.huggingface_folders import assert_same, ours_of, random_checkpoint
 from support.runs import TINY, command, story
 from support.tokenizer_files import learned, saved
 
@@ -117,32 +114,14 @@ def as_in_2019(model: GPT2LMHeadModel, folder: Path) -> None:
     torch.save(stored, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
 
 
-def ours_of(run: object) -> tuple[torch.nn.Module, Any]:
-    path = find_checkpoint(str(run))
-    return load_model(open_checkpoint(path), path)
-
-
 def theirs_of(folder: Path, **settings: Any) -> Any:
     model: Any = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **settings)
     return model.eval()
 
 
-def assert_same(ours: torch.nn.Module, theirs: Any, vocab: int = VOCAB, length: int = 19) -> None:
-    """The logits of every position, and the greedy text of each model."""
-    tokens = torch.randint(vocab, (3, length), generator=torch.Generator().manual_seed(2))
-    with torch.inference_mode():
-        a, b = ours(tokens), theirs(tokens).logits
-    assert a.shape == b.shape == (3, length, vocab)
-    assert float(a.std()) > 0.1
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    prompt, new = tokens[:1, : length // 2], length - length // 2
-    written = theirs.generate(prompt, do_sample=False, max_new_tokens=new, pad_token_id=0, eos_token_id=None)
-    greedy = stream_tokens(ours, prompt[0].tolist(), max_new_tokens=new, temperature=0)
-    assert list(greedy) == written[0, length // 2 :].tolist()
-
-
 CASES: dict[str, tuple[dict[str, Any], Callable[..., object] | None]] = {
     "odd sizes": ({}, None),
+    "another epsilon": ({"layer_norm_epsilon": 0.1}, None),
     "untied": ({"tie_word_embeddings": False, "n_inner": None}, None),
     "gelu, untied, pickled": ({"tie_word_embeddings": False, "activation_function": "gelu"}, pickled),
     "relu in float16": ({"activation_function": "relu", "n_layer": 1}, half),
@@ -162,12 +141,12 @@ def test_a_transformers_model_gives_the_same_logits_here_and_back(
     folder = make(store=store, **settings)
     (ours, tokenizer), theirs = ours_of(folder), theirs_of(folder)
     vocab = theirs.config.vocab_size
-    assert_same(ours, theirs, vocab)
+    assert_same(ours, theirs, vocab, length=19)
     assert tokenizer.encode(story(4)).tolist() == AutoTokenizer.from_pretrained(folder)(story(4))["input_ids"]
     sizes = export(str(folder), tmp_path / "back")
     assert {"config.json", "model.safetensors", "tokenizer.json", "merges.txt", "vocab.json"} <= set(sizes)
     back = theirs_of(tmp_path / "back")
-    assert_same(ours, back, vocab)
+    assert_same(ours, back, vocab, length=19)
     before, after = theirs.config.to_dict(), back.config.to_dict()
     changed = {key for key in ODD if before[key] != after[key] and key != "initializer_range"}
     assert changed <= {"bos_token_id", "eos_token_id"}  # now those of the tokenizer
@@ -183,18 +162,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     """A gptexp checkpoint with random weights that differ from the initial ones."""
 
     def save(config: GPTConfig = OURS, tokenizer: Any = None, dtype: Any = None) -> Path:
-        made = train_tokenizer(tokenizer or ByteConfig(), [story(30)], [story(30)])
-        model = build_model(config, made.vocab_size, seed=3).to(dtype or torch.float32)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        settings = {"model": to_plain(config), "name": "ours"}
-        rest: dict[str, Any] = {"optimizer": {}, "data": {}, "metrics": {}}
-        state = made.state_dict()
-        ckpt.save(
-            ckpt.Checkpoint(step=7, model=model_tensors(model), config=settings, tokenizer=state, **rest),
-            tmp_path / "ours.ckpt",
-        )
-        return tmp_path / "ours.ckpt"
+        return random_checkpoint(tmp_path / "ours.ckpt", config, tokenizer, dtype)
 
     return save
 
@@ -266,10 +234,8 @@ def test_settings_that_transformers_gpt2_lacks_are_refused_by_name(
 
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
-    from gptexp.runs.huggingface.config import require_gpt2
-
     with pytest.raises(ValueError, match=r"model\.kind=bigram: can't be exported"):
-        require_gpt2(BigramConfig())
+        form_of(BigramConfig())
 
 
 def test_an_export_is_whole_or_absent_and_never_overwrites(
@@ -299,8 +265,10 @@ def test_an_export_is_whole_or_absent_and_never_overwrites(
 
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "llama"}, "model_type=llama: must be gpt2"),
-    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06: gptexp's GPT supports only 1e-05"),
+    ({"model_type": "mamba"}, "model_type=mamba: must be one of gpt2, llama, qwen3"),
+    ({"model_type": ["gpt2"]}, "model_type=['gpt2']: must be one of gpt2, llama, qwen3"),
+    ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon=small: must be a number"),
+    ({"layer_norm_epsilon": 0}, "model.norm_eps=0.0: must be above 0"),
     ({"scale_attn_weights": False}, "scale_attn_weights=false: "),
     ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=true: "),
     ({"add_cross_attention": True}, "add_cross_attention=true: "),
@@ -547,7 +515,7 @@ def test_a_published_model_is_read_from_the_cache(cache: Path, good: Path) -> No
         find_checkpoint("gpt2")
     fill(cache, good, "model.safetensors")
     assert find_checkpoint("gpt2") == folder
-    assert_same(ours_of("gpt2")[0], theirs_of(good))
+    assert_same(ours_of("gpt2")[0], theirs_of(good), VOCAB, length=19)
 
 
 def test_only_required_files_are_downloaded(cache: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,7 +578,7 @@ def test_commands_convert_from_transformers_and_back(good: Path, workplace: Path
     assert exported.returncode == 0, exported.stderr
     assert "model.safetensors" in exported.stdout
     ours, tokenizer = ours_of("tuned")
-    assert_same(ours, theirs_of(workplace / "out"), length=16)
+    assert_same(ours, theirs_of(workplace / "out"), VOCAB, length=16)
     assert AutoTokenizer.from_pretrained("out")(story(3))["input_ids"] == tokenizer.encode(story(3)).tolist()
     assert load_tokenizer(tokenizer.state_dict()).fingerprint == ours_of("out")[1].fingerprint
     again = command("export", "tuned", "--out", "out", cwd=workplace)

@@ -27,6 +27,7 @@ PAGES = [
 ]
 PAGES += [
     "fine-tuning",
+    "export",
     "resume",
     "reproduce",
     "verify",

@@ -28,7 +28,7 @@ COMMANDS = {
     "runs": Command("gptexp.commands.runs", "list runs and sweeps, and find some", '--where "val/bpb<2"'),
     "compare": Command("gptexp.compare", "compare runs and sweeps, with intervals", "logs/sweeps/heads"),
     "judge": Command("gptexp.commands.judge", "keep or discard an idea by a test", '--base "…" --idea "…"'),
-    "export": Command("gptexp.export", "write a run in Hugging Face's format", "latest --out FOLDER"),
+    "export": Command("gptexp.export", "write a run for transformers or llama.cpp", "latest --out FOLDER"),
     "replay": Command("gptexp.replay", "repeat the step at which a run failed", "RUN/nonfinite-step-2.pt"),
     "verify": Command("gptexp.commands.verify", "train a report's runs again, compare", "REPORT.html --all"),
     "diverge": Command("gptexp.commands.diverge", "find where two runs part", "RUN_A RUN_B"),

@@ -41,8 +41,13 @@ def _require_bounded_yaml(data: bytes) -> None:
 
 def write_yaml(path: Path, value: object) -> None:
     """Write a YAML file atomically."""
-    text = yaml.dump(value, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
-    atomic_write(path, text.encode())
+    atomic_write(path, yaml_text(value).encode())
+
+
+def yaml_text(value: object) -> str:
+    """Return plain data as YAML."""
+    text: str = yaml.dump(value, Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
+    return text
 
 
 class _WithoutAliases(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

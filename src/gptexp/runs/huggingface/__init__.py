@@ -1,6 +1,7 @@
-"""GPT-2 as a Hugging Face folder, read and written without transformers.
+"""GPT-2, Llama and Qwen3 as Hugging Face folders, read and written without transformers.
 
-A folder with config.json and weights is a RUN, and so is the name of a published model. Only weights.py imports torch.
+A folder with config.json and weights is a RUN, and so is the name of a published model. Only weights.py and
+llama_weights.py import torch.
 """
 
 from __future__ import annotations
@@ -94,13 +95,13 @@ def model_settings(folder: Path, name: str = "") -> dict[str, Any]:
     name: as the user gave it.
 
     Raises:
-        ValueError: the model is not a GPT-2, or the tokenizer does not fit it.
+        ValueError: the model has no form that gptexp reads, or the tokenizer does not fit it.
     """
     return settings_and_tokenizer(folder, name)[0]
 
 
-def settings_and_tokenizer(folder: Path, name: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `model_settings` and the state of the tokenizer."""
+def settings_and_tokenizer(folder: Path, name: str = "") -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Return `model_settings`, the state of the tokenizer and vocab_size."""
     model, vocab_size = read_model(folder / CONFIG)
     state = _tokenizer(folder, vocab_size)
     tokenizer: dict[str, Any] = {"kind": state["kind"]}
@@ -110,7 +111,7 @@ def settings_and_tokenizer(folder: Path, name: str = "") -> tuple[dict[str, Any]
         tokenizer |= {"path": str(folder), "sha256": huggingface_files.sha256_of(folder)}
     groups = {"model": model, "tokenizer": to_plain(from_plain("tokenizer", tokenizer))}
     rest: dict[str, dict[str, Any]] = {group: {} for group in ("data", "optimizer", "schedule", "trainer")}
-    return {"name": _safe(name, folder), "seed": 1, **groups, **rest}, state
+    return {"name": _safe(name, folder), "seed": 1, **groups, **rest}, state, vocab_size
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> dict[str, Any]:

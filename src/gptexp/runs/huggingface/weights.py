@@ -1,7 +1,7 @@
-"""Conversion between gptexp's weights and those of Hugging Face's GPT-2.
+"""Weights of a Hugging Face folder, converted to gptexp's and back.
 
-OpenAI's code computes linear layers as convolutions of width 1 with matrices (in, out); torch's nn.Linear has
-(out, in). The names of the parameters are the same.
+OpenAI's code computes the linear layers of GPT-2 as convolutions of width 1 with matrices (in, out); torch's nn.Linear
+has (out, in). The names of the parameters are the same. For Llama see llama_weights.py.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from pathlib import Path
 
 import torch
 
+from gptexp.config.conversion import from_plain
 from gptexp.config.model import GPTConfig
 from gptexp.runs import huggingface
 from gptexp.runs.archive import open_archive, require_dense
 from gptexp.runs.checkpoint import Checkpoint
-from gptexp.runs.huggingface.config import CONFIG
+from gptexp.runs.huggingface import llama_weights
+from gptexp.runs.huggingface.config import CONFIG, GPT2, form_of
 from gptexp.util.files import LFS_POINTER, require_no_pointer
 
 CONV1D = re.compile(r"transformer\.h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # buffers that old versions stored
+# Buffers that old versions of transformers stored: masks, and the frequencies of RoPE.
+BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)|model\.layers\.\d+\..*rotary_emb\.inv_freq")
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 
 Weights = dict[str, torch.Tensor]
@@ -32,23 +35,28 @@ def load_folder(folder: Path) -> Checkpoint:
     Raises:
         ValueError: a file is damaged or has other content; loading it executed no code.
     """
-    settings, tokenizer = huggingface.settings_and_tokenizer(folder)
-    weights: Weights = {}
-    tied, heads = settings["model"]["tie_weights"], []
+    settings, tokenizer, vocab_size = huggingface.settings_and_tokenizer(folder)
+    model: GPTConfig = from_plain("model", settings["model"])
+    is_gpt2 = form_of(model) is GPT2
+    prefix, embedding = ("transformer.", EMBEDDING) if is_gpt2 else ("model.", llama_weights.EMBEDDING)
+    stored: Weights = {}
     for path in huggingface.weight_files(folder):
         for name, tensor in _stored(path):
-            weights |= imported(name, tensor, path, tied=tied)
-            heads += [(path, tensor)] if tied and name == HEAD else []
-    for path, head in heads:
-        _require_same_head(path, head, weights.get(EMBEDDING))
+            stored |= _checked(path, name, tensor, prefix)
+    if model.tie_weights and (head := stored.pop(HEAD, None)) is not None:
+        _require_same_head(folder, head, embedding, stored.get(embedding))
+    if is_gpt2:
+        weights = {name: transposed(name, stored.pop(name)) for name in list(stored)}  # never twice in memory
+    else:
+        weights = llama_weights.imported(stored, model, vocab_size, folder)
     return Checkpoint(step=0, model=weights, optimizer={}, config=settings, tokenizer=tokenizer, data={}, metrics={})
 
 
-def _require_same_head(path: Path, head: torch.Tensor, embedding: torch.Tensor | None) -> None:
+def _require_same_head(folder: Path, head: torch.Tensor, name: str, embedding: torch.Tensor | None) -> None:
     """Refuse a stored output layer that differs from the embedding it is tied to, because it would be ignored."""
-    if embedding is not None and not torch.equal(head.detach().float(), embedding):
+    if embedding is not None and not torch.equal(head, embedding):
         raise ValueError(
-            f"{path}: {HEAD} differs from {EMBEDDING}, but {CONFIG} ties them; if the model has a "
+            f"{folder}: {HEAD} differs from {name}, but {CONFIG} ties them; if the model has a "
             f'separate output layer, write "tie_word_embeddings": false into {CONFIG}'
         )
 
@@ -70,18 +78,15 @@ def _stored(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
 
 
-def imported(name: str, stored: torch.Tensor, path: Path, *, tied: bool) -> Weights:
-    """Return one of Hugging Face's weights with gptexp's name and shape, in float32; {} if gptexp does not store it.
-
-    GPT2Model stores names without `transformer.`, GPT2LMHeadModel with it.
-    """
+def _checked(path: Path, name: str, stored: torch.Tensor, prefix: str) -> Weights:
+    """Return a weight in float32, with the prefix that models without an output layer leave out; {} for a buffer."""
     require_dense(path, name, stored)
-    name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
-    if MASK.fullmatch(name) or (tied and name == HEAD):
+    name = name if name.startswith((prefix, "lm_head.")) else f"{prefix}{name}"
+    if BUFFER.fullmatch(name):
         return {}
     if not stored.is_floating_point():
         raise ValueError(f"{path}: {name} contains integers")
-    return {name: transposed(name, stored.detach().float())}
+    return {name: stored.detach().float()}
 
 
 def transposed(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -90,10 +95,12 @@ def transposed(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def exported(weights: Weights, config: GPTConfig) -> Weights:
-    """Return the weights as GPT2LMHeadModel stores them, with zeros for the biases that a model lacks.
+    """Return the weights as transformers stores them for the form of the model.
 
-    The multipliers of muP, which GPT-2 lacks, become part of the weights.
+    A GPT-2 gets zeros for the biases that the model lacks. The multipliers of muP become part of the weights.
     """
+    if form_of(config) is not GPT2:
+        return llama_weights.exported(weights, config)
     weights = {name: _with_multiplier(name, tensor, config) for name, tensor in weights.items()}
     unbiased = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
     zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in unbiased}
