@@ -218,14 +218,10 @@ def open_run(run: str | Path = "latest", device: str = "cpu") -> Run:
     Raises:
         ValueError: missing, or trained with an objective that does not generate text.
     """
-    from gptexp.machine import hardware
-    from gptexp.objectives.loading import load_model
-    from gptexp.runs.opening import open_checkpoint
+    from gptexp.objectives.loading import load_placed
 
-    found, path = hardware.find_device(device, f"device={device}"), find_checkpoint(str(run))
-    stored = open_checkpoint(path)
-    model, tokenizer = load_model(stored, path)
-    model.to(found)
+    path = find_checkpoint(str(run))
+    stored, model, tokenizer, _ = load_placed(path, device, "32-true")
     return Run(folder=run_folder(path), settings=stored.config, model=model, tokenizer=tokenizer)
 
 

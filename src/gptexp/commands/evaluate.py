@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptexp.config.rules import require_encoding
@@ -16,12 +15,8 @@ from gptexp.runs.finding import find_checkpoint
 from gptexp.util.text import install_extra
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from gptexp.models.placement import Placement
     from gptexp.objectives.lm import Score
     from gptexp.runs.checkpoint import Checkpoint
-    from gptexp.tokenizers import Tokenizer
 
 Found = tuple[dict[str, Any], str]  # what --json prints, and the line without it
 
@@ -82,8 +77,9 @@ def evaluate(arguments: argparse.Namespace) -> Found:
 
     from gptexp.evaluation.run_corpus import run_corpus
     from gptexp.evaluation.scoring import score_texts, total
+    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
+    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
     options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
     data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options, instead="give a text with --text FILE")
     if data.fingerprint != checkpoint.data.get("fingerprint"):
@@ -123,8 +119,9 @@ def evaluate_text(arguments: argparse.Namespace) -> Found:
     require_text(file)
 
     from gptexp.evaluation.scoring import score_stream
+    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
+    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
     sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
     contents = Contents()
     text = survey(file, tokenizer, encoding, contents, arguments.allow_special)
@@ -185,8 +182,9 @@ def evaluate_task(arguments: argparse.Namespace) -> Found:
     require_text(file)
 
     from gptexp.evaluation.lambada_hellaswag import hellaswag, lambada
+    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = _loaded(path, arguments)
+    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
     task = lambada if arguments.lambada else hellaswag
     with placement.context():
         result = task(model, tokenizer, file, block_size=_block_size(checkpoint), batch=arguments.batch_size)
@@ -203,18 +201,6 @@ def evaluate_by_harness(arguments: argparse.Namespace) -> Found:
 
     options = {name: getattr(arguments, name) for name in ("run", "logs", "device", "precision", "batch_size")}
     return evaluated(HarnessModel(**options), arguments.tasks.split(","), arguments.include_path)
-
-
-def _loaded(path: Path, arguments: argparse.Namespace) -> tuple[Checkpoint, nn.Module, Tokenizer, Placement]:
-    """Return checkpoint, model, tokenizer and where the model is. Imports torch, so call it after all other checks."""
-    from gptexp.machine import hardware
-    from gptexp.models.placement import place
-    from gptexp.objectives.loading import load_model
-    from gptexp.runs.opening import open_checkpoint
-
-    device, checkpoint = hardware.find_device(arguments.device), open_checkpoint(path)
-    model, tokenizer = load_model(checkpoint, path)
-    return checkpoint, model, tokenizer, place(model, device, arguments.precision)
 
 
 def _block_size(checkpoint: Checkpoint) -> int:

@@ -62,15 +62,11 @@ class Writer:
     """Generates texts with a model and its tokenizer."""
 
     def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
-        from gptexp.machine import hardware
-        from gptexp.models.placement import place
-        from gptexp.objectives.loading import load_model
-        from gptexp.runs.opening import open_checkpoint
+        from gptexp.objectives.loading import load_placed
 
         self.arguments = arguments
-        device = hardware.find_device("cpu" if arguments.backend == "numpy" else arguments.device)
-        self.model, self.tokenizer = load_model(open_checkpoint(path), path)
-        self.placement = place(self.model, device, arguments.precision)
+        device = "cpu" if arguments.backend == "numpy" else arguments.device
+        _, self.model, self.tokenizer, self.placement = load_placed(path, device, arguments.precision)
 
     def write(self, prompts: list[str], seed: int) -> None:
         """Print num_samples texts per prompt: the first while it is generated, the others when they are complete."""

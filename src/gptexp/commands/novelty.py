@@ -65,16 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from gptexp.generation.continuations import compared, continued, held_out_windows
-    from gptexp.machine import hardware
-    from gptexp.models.placement import place
-    from gptexp.objectives.loading import load_model
-    from gptexp.runs.opening import open_checkpoint
+    from gptexp.objectives.loading import load_placed
 
-    device = hardware.find_device(arguments.device)
     path = find_checkpoint(arguments.run, arguments.logs)
-    checkpoint = open_checkpoint(path)
-    model, tokenizer = load_model(checkpoint, path)
-    placement = place(model, device, arguments.precision)
+    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
     data = _corpus(arguments, path, checkpoint, tokenizer)
     options = {name: getattr(arguments, name) for name in ("samples", "tokens", "temperature")}
     config = NoveltyConfig(top_k=arguments.top_k or None, **options)

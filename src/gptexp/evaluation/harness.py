@@ -28,12 +28,9 @@ from tqdm import tqdm
 from gptexp.evaluation.questions import Answer, answers, question
 from gptexp.generation.decoding import Generation, make_decoder, texts_that_fit
 from gptexp.generation.streaming import UntilStop
-from gptexp.machine import hardware
 from gptexp.models.kernels.fastest import fastest_kernels
-from gptexp.models.placement import place
-from gptexp.objectives.loading import load_model
+from gptexp.objectives.loading import load_placed
 from gptexp.runs.finding import find_checkpoint
-from gptexp.runs.opening import open_checkpoint
 from gptexp.util.seeds import seed_generator
 
 DEFAULT_DEVICE = "cuda:0"  # of the harness, whether or not there is a GPU
@@ -42,7 +39,7 @@ SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "until", "max_gen_toks
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a text is continued, as `Generation` does it; until: strings that end it."""
+    """How a text is continued, as by `Generation`. until: strings that end it."""
 
     until: tuple[str, ...]
     max_new_tokens: int
@@ -75,22 +72,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        on = hardware.find_device("auto" if device == DEFAULT_DEVICE else device)
-        path = find_checkpoint(str(run), Path(logs))
-        self.batch = _batch(batch_size)
-        checkpoint = open_checkpoint(path)
-        self.model, self.vocabulary = load_model(checkpoint, path)
-        self.placement = place(self.model, on, precision)
+        path, self.batch = find_checkpoint(str(run), Path(logs)), _batch(batch_size)
+        device = "auto" if device == DEFAULT_DEVICE else device
+        checkpoint, self.model, self.vocabulary, self.placement = load_placed(path, device, precision)
         self.max_length, self.step = int(checkpoint.config["model"]["block_size"]), checkpoint.step
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness records about the model beside its arguments."""
-        return {
-            "step": self.step,
-            "tokenizer": self.vocabulary.kind,
-            "device": str(self.placement.device),
-            "precision": self.placement.precision,
-        }
+        return {"step": self.step, "tokenizer": self.vocabulary.kind, "precision": self.placement.precision}
 
     @property
     def eot_token_id(self) -> int:
@@ -228,4 +217,4 @@ def evaluated(model: HarnessModel, names: Sequence[str], folder: Path | None) ->
     tasks = manager.match_tasks([*names])
     with redirect_stdout(sys.stderr):  # where the harness reports its progress
         found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, log_samples=False)
-    return {"tasks": found["results"], "step": model.step}, make_table(found)
+    return {"tasks": found["results"], "step": model.step}, make_table(found).strip()

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from gptexp.data.mixture import Texts
 from gptexp.data.text_file import tokens_of
 from gptexp.evaluation.run_corpus import run_corpus
-from gptexp.machine import hardware
-from gptexp.models.placement import Placement, place
-from gptexp.objectives.loading import load_model
+from gptexp.models.placement import Placement
+from gptexp.objectives.loading import load_placed
 from gptexp.runs.checkpoint import Checkpoint
 from gptexp.runs.finding import find_checkpoint
-from gptexp.runs.opening import open_checkpoint
 from gptexp.tokenizers import Tokenizer
 
 TOKENS = 256  # of the text, if the command line does not say; the page grows with their square
@@ -62,10 +60,8 @@ class Opened:
 
 def open_run(name: str, request: Request) -> Opened:
     """Open a run as `gptexp generate` does. ValueError: missing, or its objective predicts no next token."""
-    device, path = hardware.find_device(request.device), find_checkpoint(name, request.logs)
-    checkpoint = open_checkpoint(path)
-    model, tokenizer = load_model(checkpoint, path)
-    return Opened(name, path, checkpoint, model, tokenizer, place(model, device, request.precision))
+    path = find_checkpoint(name, request.logs)
+    return Opened(name, path, *load_placed(path, request.device, request.precision))
 
 
 def corpus_of(run: Opened, request: Request) -> Texts:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,16 +14,41 @@ from gptexp.config.finetune import FinetuneConfig
 from gptexp.config.fingerprint import completed
 from gptexp.config.kinds import kinds_in
 from gptexp.config.objective import ObjectiveConfig
+from gptexp.machine import hardware
 from gptexp.models.build import build_on_meta, require_stored
 from gptexp.models.classifier import HEAD
 from gptexp.models.lora import merged
+from gptexp.models.placement import Placement, place
 from gptexp.models.weights import adopt_weights
 from gptexp.objectives import Objective, implementation
 from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.opening import open_checkpoint
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
 HEADS = (HEAD, "lm_head.")
 TABLES = ("wte.weight", "lm_head.weight")  # ends of the names of the tensors with a row for each token
+
+
+class Placed(NamedTuple):
+    """A language model on the device where it computes, with its checkpoint and tokenizer."""
+
+    checkpoint: ckpt.Checkpoint
+    model: nn.Module
+    tokenizer: Tokenizer
+    placement: Placement
+
+
+def load_placed(path: Path, device: str, precision: str) -> Placed:
+    """Open a checkpoint as `open_checkpoint` and `load_model` do, and move its weights.
+
+    device, precision: values of the options of these names.
+
+    Raises:
+        ValueError: also if the machine lacks the device, or the device lacks memory or the precision.
+    """
+    found, checkpoint = hardware.find_device(device), open_checkpoint(path)
+    model, tokenizer = load_model(checkpoint, path)
+    return Placed(checkpoint, model, tokenizer, place(model, found, precision))
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:
