@@ -18,7 +18,7 @@ import psutil
 import pytest
 from torch._C._distributed_c10d import HashStore
 
-from gptexp.machine import rank_environment, rank_process, ranks, slurm
+from gptexp.machine import rank_environment, rank_process, rank_store, ranks, slurm
 from gptexp.machine.rank_process import RankProcess
 from gptexp.runs import writing
 from gptexp.runs.layout import CHECKPOINTS, LOCK
@@ -35,8 +35,8 @@ WHOLE = {
 def store(monkeypatch: pytest.MonkeyPatch) -> HashStore:
     """The store of a rank 0 of two, in this process."""
     made = HashStore()
-    monkeypatch.setattr(ranks, "_store", lambda: made)
-    monkeypatch.setattr(ranks, "_connected", [True])
+    monkeypatch.setattr(ranks, "store", lambda: made)
+    monkeypatch.setattr(ranks, "connected", [True])
     monkeypatch.setattr(ranks, "LINGER", 0.0)
     monkeypatch.setattr(ranks, "current", lambda: rank_environment.Rank(0, 2, 0, 2))
     return made
@@ -130,7 +130,7 @@ def test_ranks_with_different_inputs_are_refused_by_name(store: HashStore, fact:
 def test_a_waiting_rank_names_the_missing_ranks_and_times_out(
     store: HashStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ranks, "NOTICE", 0.01)
+    monkeypatch.setattr(rank_store, "NOTICE", 0.01)
     monkeypatch.setattr(ranks, "START_TIMEOUT", timedelta(seconds=0.1))
     for name, value in WHOLE.items():
         monkeypatch.setenv(name, value)
@@ -159,7 +159,28 @@ def test_a_busy_master_port_is_named() -> None:
         port = busy.getsockname()[1]
         for address in ("127.0.0.1", "another.host"):
             with pytest.raises(ValueError, match=f"^MASTER_PORT={port}: in use on this machine; set another port"):
-                ranks._listen(address, port)
+                rank_store._listen(address, port)
+
+
+def test_ranks_that_are_started_again_do_not_share_the_store_of_their_predecessors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torchrun's agent keeps its store over restarts, and agents of several nodes may count them differently."""
+    from torch.distributed import TCPStore
+
+    for name in ("MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.setenv(name, "")
+    agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ranks_of_two = [rank_environment.Rank(rank, 2, 0, 1) for rank in (0, 1)]
+    assert rank_store._joined(ranks_of_two[1], "127.0.0.1", agents) is None  # rank 0 has not started
+    first = rank_store._store_of_this_start(ranks_of_two[0], "127.0.0.1", agents)
+    assert (os.environ["MASTER_PORT"], os.environ["TORCHELASTIC_USE_AGENT_STORE"]) == (str(first.port), "False")
+    first.set("address", "of the first start")
+    assert rank_store._joined(ranks_of_two[1], "127.0.0.1", agents).get("address") == b"of the first start"
+    assert rank_store._joined(ranks_of_two[1], "127.0.0.1", agents) is None  # rank 0 is about to fail
+    second = rank_store._store_of_this_start(ranks_of_two[0], "127.0.0.1", agents)
+    joined = rank_store._store_of_this_start(ranks_of_two[1], "127.0.0.1", agents)
+    assert (joined.port, joined.check(["address"])) == (second.port, False)
 
 
 def test_the_store_of_gptexps_launcher_listens_only_on_loopback() -> None:

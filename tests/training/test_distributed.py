@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from gptexp.machine.rank_process import RankProcess
+from gptexp.runs.opening import load
 from support.runs import TINY, TINY_GPT, command, processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -211,21 +212,23 @@ def nodes() -> Iterator[list[Node]]:
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+def torchrun(nodes: list[Node], i: int, port: int, *arguments: str) -> subprocess.Popen[str]:
+    """torchrun on one of two nodes, with a rank. arguments: of torchrun, then `-m gptexp.train` and its own."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}", "--nproc-per-node=1"]
+    launcher += [f"--master-addr={nodes[0].address}", f"--master-port={port}"]
+    return subprocess.Popen(
+        [*nodes[i].prefix, *launcher, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": nodes[i].interface},
+    )
+
+
 def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], taken_down: Path) -> None:
-    port, started = free_port(), []
-    for i, node in enumerate(nodes):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={i}"]
-        torchrun += ["--nproc-per-node=1", f"--master-addr={nodes[0].address}", f"--master-port={port}"]
-        train = ["-m", "gptexp.train", *SETTINGS, "trainer.accelerator=cpu", "trainer.precision=64-true"]
-        started.append(
-            subprocess.Popen(
-                [*node.prefix, *torchrun, *train, "hydra.run.dir=nodes"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env={**os.environ, "GLOO_SOCKET_IFNAME": node.interface},
-            )
-        )
+    port = free_port()
+    train = ["-m", "gptexp.train", *SETTINGS, "trainer.accelerator=cpu", "trainer.precision=64-true"]
+    started = [torchrun(nodes, i, port, *train, "hydra.run.dir=nodes") for i in (0, 1)]
     reported = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], reported
     assert not {"0", "1"} & set(taken_down.read_text().split())
@@ -235,6 +238,46 @@ def test_two_nodes_train_like_one_process(workplace: Path, nodes: list[Node], ta
     assert done.returncode == 0, done.stderr
     one, two = (result(workplace / name)["metrics"] for name in ("one", "nodes"))
     assert two == pytest.approx(one, rel=1e-9)
+
+
+def test_a_killed_rank_and_a_killed_node_leave_the_weights_unchanged(workplace: Path, nodes: list[Node]) -> None:
+    """The node returns as after a reboot: what starts torchrun there starts it again."""
+    port, folder = free_port(), workplace / "logs/runs/x/auto"
+    length = ["trainer.max_steps=300", "trainer.val_every_steps=100", "callbacks.checkpoint.every_steps=10"]
+    settings = [*SETTINGS, *length, "model.dropout=0.1", "trainer.accelerator=cpu"]
+    line = ["--max-restarts=3", "-m", "gptexp.train", *settings, "resume=auto"]
+    started = [torchrun(nodes, i, port, *line) for i in (0, 1)]
+
+    def rank_of(process: subprocess.Popen[str]) -> psutil.Process:
+        below = psutil.Process(process.pid).children(recursive=True)
+        return next(p for p in below if p.environ().get("RANK") and "gptexp.train" in p.cmdline())
+
+    def reached(step: int) -> None:
+        deadline = time.monotonic() + 150
+        while not (folder / "checkpoints/last.ckpt").exists() or load(folder / "checkpoints/last.ckpt").step < step:
+            assert [process.poll() for process in started] == [None, None]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    reached(20)
+    rank_of(started[1]).kill()
+    reached(100)
+    lost = [psutil.Process(started[1].pid), *psutil.Process(started[1].pid).children(recursive=True)]
+    for process in lost:
+        process.kill()
+    psutil.wait_procs(lost[1:], timeout=30)
+    started[1].communicate()
+    started[1] = torchrun(nodes, 1, port, *line)
+    reported = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], reported
+    assert reported[0].count("resuming from step") == 2
+    done = command("train", *settings, *TWO, "hydra.run.dir=undisturbed", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    for name in ("last.ckpt", "best.ckpt"):
+        found, expected = (load(place / "checkpoints" / name) for place in (folder, workplace / "undisturbed"))
+        assert found.step == expected.step
+        assert found.model.keys() == expected.model.keys()
+        assert all(found.model[key].equal(expected.model[key]) for key in expected.model)
 
 
 def by_hand(place: Path, rank: int, port: int, *settings: str) -> subprocess.Popen[str]:

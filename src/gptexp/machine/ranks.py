@@ -7,108 +7,25 @@ composed settings and the folder through it, and the ranks compare the data, cod
 from __future__ import annotations
 
 import atexit
-import errno
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
-from gptexp.machine.rank_environment import Rank, current, remedy
+from gptexp.machine.rank_environment import Rank, current
+from gptexp.machine.rank_store import START_TIMEOUT, Patience, connected, serves, store
 from gptexp.util.errors import USER_ERROR
 from gptexp.util.text import first_line
 
-START_TIMEOUT = timedelta(minutes=10)  # nodes may start at different times
 NO_LIMIT = timedelta(days=30)  # preparing a large corpus takes long; the end of any rank ends the wait
 LINGER = 10.0  # seconds that a failed rank 0 waits, so that ranks that start later learn of the failure
 ROLL_CALL = 3.0  # seconds in which ranks that lost contact report that they are alive
 LOST = "ended or did not respond"  # part of the error of a rank that ends because of another
-BACKLOG = 1024  # ranks that may connect at once
-NOTICE = 10.0  # seconds of waiting until a rank reports for whom it waits
 COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
-
-
-# ------------------------------------------------------------------------------------- store
-
-
-_connected: list[bool] = []
-
-
-@cache
-def _store() -> Any:
-    """Return the launcher's store; without one, a store that rank 0 serves and the process group shares."""
-    from torch._C._distributed_c10d import PrefixStore, TCPStore
-
-    who = current()
-    assert who is not None
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    options: dict[str, Any] = {"timeout": START_TIMEOUT, "wait_for_workers": False, "multi_tenant": True}
-    if _serves(who):
-        served = _listen(address, port)
-        store = TCPStore(address, port, is_master=True, master_listen_fd=served.detach(), **options)
-    else:
-        _await_port(who, address, port)
-        store = TCPStore(address, port, is_master=False, **options)
-    _connected.append(True)
-    return PrefixStore(prefix(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), store)
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    """Return a listening socket; only on the loopback interface if all ranks are on this machine."""
-    try:
-        if address == "localhost" or address.startswith("127."):
-            return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
-        with suppress(OSError):  # IPv6 may be disabled, or the port in use
-            return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-        return socket.create_server(("", port), backlog=BACKLOG)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise ValueError(f"MASTER_PORT={port}: in use on this machine; set another port for all ranks") from None
-
-
-def _await_port(who: Rank, address: str, port: int) -> None:
-    """Wait until a server listens there. torch's client would wait silently and ignore Ctrl-C."""
-    patience = _Patience(START_TIMEOUT)
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=2).close()
-            return
-        except OSError as error:
-            patience.spend(f"rank {who.rank}", "rank 0", f"no answer: {error.strerror or error}")
-
-
-class _Patience:
-    """The time that a rank waits for others: a notice after ten seconds, an error after the limit."""
-
-    def __init__(self, limit: timedelta) -> None:
-        self.limit, self.began, self.notified = limit.total_seconds(), time.monotonic(), False
-
-    def spend(self, waiting: str, missing: str, detail: str = "") -> None:
-        """Sleep for a moment.
-
-        Raises:
-            ValueError: the limit is exceeded.
-        """
-        waited = time.monotonic() - self.began
-        place = f"at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}{f' ({detail})' if detail else ''}"
-        if waited > self.limit:
-            raise ValueError(f"{waiting} has not heard from {missing} in {waited / 60:.0f} minutes {place}; {remedy()}")
-        if waited > NOTICE and not self.notified:
-            self.notified = True
-            advice = f"; {remedy()}" if self.limit <= START_TIMEOUT.total_seconds() else ""
-            print(f"notice: {waiting} waits for {missing} {place}{advice}", file=sys.stderr)
-        time.sleep(min(1.0, max(0.02, waited / 20)))
-
-
-def prefix(attempt: str = "0") -> str:
-    """Return the prefix of gptexp's keys; each restart by torchrun has a new one."""
-    return f"gptexp/{attempt}"
 
 
 def serve() -> None:
@@ -117,7 +34,7 @@ def serve() -> None:
     Raises:
         ValueError: MASTER_PORT is in use, or the launcher's store does not answer.
     """
-    _store()
+    store()
 
 
 def connect() -> None:
@@ -136,7 +53,7 @@ def connect() -> None:
 
 def send(key: str, value: object) -> None:
     """Send plain data to the other ranks."""
-    _store().set(key, json.dumps(value))
+    store().set(key, json.dumps(value))
 
 
 def receive(key: str, *, timeout: timedelta = START_TIMEOUT) -> Any:
@@ -147,16 +64,16 @@ def receive(key: str, *, timeout: timedelta = START_TIMEOUT) -> Any:
         SystemExit: another rank failed and reported the error.
     """
     _await([key], timeout)
-    return json.loads(_store().get(key))
+    return json.loads(store().get(key))
 
 
 def _await(keys: Sequence[str], limit: timedelta) -> None:
     """Wait until all keys exist. Rank 3 sends the keys `…/3`, rank 0 those without a number."""
-    who, patience = current(), _Patience(limit)
+    who, patience = current(), Patience(limit)
     missing = list(keys)
     try:
-        while missing := [key for key in missing if not _store().check([key])]:
-            if _store().check([ENDED]):
+        while missing := [key for key in missing if not store().check([key])]:
+            if store().check([ENDED]):
                 sys.exit(USER_ERROR)
             named = [key.partition("/")[2] or "0" for key in missing]
             patience.spend(f"rank {who.rank if who else 0}", f"rank{'s' * (len(named) > 1)} {', '.join(named)}")
@@ -190,7 +107,7 @@ def require_alike(facts: Mapping[str, str]) -> None:
         return
     _await([f"facts/{rank}" for rank in range(1, who.size)], NO_LIMIT)
     for rank in range(1, who.size):
-        others = json.loads(_store().get(f"facts/{rank}"))
+        others = json.loads(store().get(f"facts/{rank}"))
         for name in sorted(facts.keys() | others.keys()):
             if others.get(name) != facts.get(name):
                 raise ValueError(
@@ -216,7 +133,7 @@ def _silent(who: Rank) -> list[int]:
     try:
         send(f"alive/{who.rank}", True)
         while others and time.monotonic() - began < ROLL_CALL:
-            others = [rank for rank in others if not _store().check([f"alive/{rank}"])]
+            others = [rank for rank in others if not store().check([f"alive/{rank}"])]
             time.sleep(0.05)
     except RuntimeError:
         return [0]  # the process that served the store has ended
@@ -228,20 +145,15 @@ def _silent(who: Rank) -> list[int]:
 
 def _send_end() -> None:
     """Notify waiting ranks of the end; if this rank serves the store, wait for ranks that are still starting."""
-    if not _connected:
+    if not connected:
         return
     send(ENDED, True)
     who, began = current(), time.monotonic()
-    if who is not None and _serves(who):
+    if who is not None and serves(who):
         keys = [f"here/{rank}" for rank in range(1, who.size)]
-        while not _store().check(keys) and time.monotonic() - began < LINGER:
+        while not store().check(keys) and time.monotonic() - began < LINGER:
             time.sleep(0.05)
         time.sleep(0.5)
-
-
-def _serves(who: Rank) -> bool:
-    """Return whether this rank serves the store, which torchrun's agent and gptexp's launcher do themselves."""
-    return who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 @contextmanager

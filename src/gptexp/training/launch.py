@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import psutil
 
-from gptexp.machine import ranks, slurm
+from gptexp.machine import rank_store, ranks, slurm
 from gptexp.machine.rank_process import RankProcess, write
 from gptexp.runs.result import interrupted
 from gptexp.util.errors import RunError
@@ -84,7 +84,7 @@ def _serve() -> tuple[TCPStore, int]:
     """Return a store for the ranks' process group and its port, on the loopback: no other machine can connect."""
     from torch._C._distributed_c10d import TCPStore  # torch is slow to import; a refused start does not need it
 
-    listening = socket.create_server(("127.0.0.1", 0), backlog=ranks.BACKLOG)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=rank_store.BACKLOG)
     port, descriptor = listening.getsockname()[1], listening.detach()
     return TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor), port
 
