@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser, add_corpus_options, add_device_options
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option
 
 
 def parser() -> OptionParser:
@@ -24,7 +24,7 @@ def parser() -> OptionParser:
     what.add_argument("--tasks", metavar="NAMES", help="tasks of lm-evaluation-harness, with commas between them")
     p.add_argument("--include-path", metavar="FOLDER", type=Path, help="with --tasks: own tasks, which are code")
     p.add_argument("--stride", type=int, help="with --text: new tokens per window; default: half of block_size")
-    p.add_argument("--encoding", help="with --text; default: utf-8")
+    add_encoding_option(p)
     p.add_argument(
         "--allow-special",
         action="store_true",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from gptexp.data.prepare import prepare
 from gptexp.evaluate import main
 from gptexp.evaluation.scoring import score_stream, score_tokens, sliding_windows
 from support.runs import TINY, command, story
-from support.trained_runs import PLAIN, TEXT, Evaluate, opened
+from support.trained_runs import CHINESE, PLAIN, TEXT, Evaluate, opened
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 7])
@@ -100,6 +101,22 @@ def test_byte_order_marks_line_endings_and_pieces_change_no_score(
         assert evaluate("gpt", "--text", *arguments) == found | {"text": arguments[0]}
 
 
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize("encoding", ["gb18030", "big5", "utf-16-le"])
+def test_the_encoding_of_a_text_is_recognized(
+    evaluate: Evaluate, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    Path("utf8.txt").write_text(CHINESE, encoding="utf-8")
+    Path("old.txt").write_bytes(CHINESE.encode(encoding))
+    found = evaluate("words", "--text", "utf8.txt")
+    told = f"notice: --encoding=auto: read as {encoding}: old.txt; if the text is wrong, set --encoding=\n"
+    for arguments, notice in {(): told, ("--encoding", "auto"): told, ("--encoding", encoding): ""}.items():
+        main(["words", "--text", "old.txt", "--json", "--logs", ".", *arguments])
+        out, error = capsys.readouterr()
+        assert json.loads(out) == found | {"text": "old.txt"}
+        assert error == notice
+
+
 def test_a_text_shorter_than_a_window_is_scored_completely(evaluate: Evaluate) -> None:
     Path("ab.txt").write_text("The", encoding="utf-8")
     found = evaluate("gpt", "--text", "ab.txt", "--stride", "3")
@@ -153,7 +170,14 @@ WRONG = [
         ["--text", "some.txt", "--max-tokens", "9"],
         "--max-tokens=9: applies only to the corpus of the run, not to some.txt",
     ),
-    (["--text", "latin.txt"], "latin.txt: byte 3 (line 1) can't be read as --encoding=utf-8; it looks like"),
+    (
+        ["--text", "latin.txt", "--encoding", "utf-8"],
+        "latin.txt: byte 3 (line 1) can't be read as --encoding=utf-8; it looks like",
+    ),
+    (
+        ["--text", "damaged.txt"],
+        "damaged.txt: byte 6 (line 1) can't be read as --encoding=utf-8; the text around it is",
+    ),
     (["--text", "new.txt"], "new.txt: character '雪' (U+96EA) at line 2, column 3: not among the "),
     (["--lambada", "some.txt"], "some.txt, line 1: is not JSON (Expecting value)"),
     (["--hellaswag", "mark.txt"], "mark.txt: has no lines, so there is nothing to score"),
@@ -170,6 +194,7 @@ def test_wrong_input_gives_a_one_line_error(
 ) -> None:
     monkeypatch.chdir(runs)
     files = {"empty.txt": b"", "mark.txt": b"\xef\xbb\xbf", "one.txt": b"T", "latin.txt": b"caf\xe9 ol\xe9"}
+    files["damaged.txt"] = "雪花".encode() + b"\xff" + CHINESE.encode()
     for name, content in (files | {"new.txt": "The\nca雪".encode()}).items():
         Path(name).write_bytes(content)
     with pytest.raises(SystemExit) as stop:

@@ -18,7 +18,7 @@ from gptexp.inspection.places import loss_by_place
 from gptexp.inspection.predictions import token_text
 from gptexp.runs.norms import GRADIENT, UPDATE, WEIGHT, column
 from gptexp.tokenizers import train_tokenizer
-from support.trained_runs import PLAIN, TEXT, opened
+from support.trained_runs import CHINESE, PLAIN, TEXT, opened
 
 
 @pytest.fixture
@@ -157,6 +157,13 @@ ERRORS = [
     (("--prompt", "A"), "error: --prompt: has 1 tokens, and the first is only context; give at least 2\n"),
     (("--prompt", "A 🙂"), "error: --prompt: "),
     (("--text", "nothing.txt"), "error: nothing.txt: no such file\n"),
+    (("--text", "some.txt", "--encoding", "utf-9"), "error: --encoding=utf-9: unknown text encoding; try utf-8"),
+    (
+        ("--text", "new.txt", "--encoding", "ascii"),
+        "error: new.txt: byte 6 (line 2) can't be read as --encoding=ascii",
+    ),
+    (("--text", "new.txt"), "error: new.txt: character "),
+    (("--encoding", "big5"), "error: --encoding=big5: requires --text FILE\n"),
     (("--out", "gpt"), "error: --out=gpt: is a folder; give a file such as gpt/inspect.html\n"),
     (("--against", "nothing"), "error: nothing: no such run; give a run folder, a checkpoint file, or `latest`\n"),
 ]
@@ -166,7 +173,22 @@ ERRORS = [
 def test_a_wrong_option_is_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], error: str
 ) -> None:
+    (here / "new.txt").write_text("The\nca雪", encoding="utf-8")
     assert refused(capsys, "gpt", *arguments).startswith(error)
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "big5"])
+def test_the_encoding_of_a_text_is_recognized(
+    inspect: Any, here: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    (here / "old.txt").write_bytes(CHINESE.encode(encoding))
+    expected = inspect("words", "--prompt", CHINESE)["runs"][0]["tokens"]
+    main(["words", "--text", "old.txt", "--json", "--logs", "."])
+    out, error = capsys.readouterr()
+    assert json.loads(out)["runs"][0]["tokens"] == expected
+    told = f"notice: --encoding=auto: read as {encoding}: old.txt; if the text is wrong, set --encoding=\n"
+    assert error == ("" if encoding == "utf-8" else told)
 
 
 def test_tokens_are_displayed_for_every_tokenizer() -> None:

@@ -14,6 +14,8 @@ from support.runs import TINY, TINY_GPT, story
 
 TEXT = "“Who took the seventh loaf?” she asks.\nA grey cat sleeps — the baker counts\tnine crows.  "
 PLAIN = "A grey cat counts her loaves.\nThe baker sleeps on the warm oven,  as cats do!"
+# Its characters are in both Big5 and GB18030.
+CHINESE = "我不知道明天的天氣，不過今天早上是好的。他和我在山下走了很久，看到一大片花，也有人在那裡唱歌。\n" * 3
 Evaluate = Callable[..., dict[str, Any]]
 
 

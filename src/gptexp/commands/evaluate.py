@@ -10,7 +10,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gptexp.config.rules import require_encoding
 from gptexp.runs.finding import find_checkpoint
 from gptexp.util.text import install_extra
 
@@ -67,8 +66,6 @@ def _check(arguments: argparse.Namespace) -> None:
     file = arguments.text or arguments.lambada or arguments.hellaswag or arguments.tasks
     if file and arguments.max_tokens is not None:
         raise ValueError(f"--max-tokens={arguments.max_tokens}: applies only to the corpus of the run, not to {file}")
-    if arguments.encoding is not None:
-        require_encoding("--encoding", arguments.encoding)
 
 
 def evaluate(arguments: argparse.Namespace) -> Found:
@@ -113,17 +110,17 @@ def evaluate(arguments: argparse.Namespace) -> Found:
 def evaluate_text(arguments: argparse.Namespace) -> Found:
     """Score a text file with a sliding window; its first token is only context."""
     from gptexp.data.corpora._reading import Contents
-    from gptexp.data.text_file import require_text, survey, tokens_of
+    from gptexp.data.text_file import encoding_of, require_text, survey, tokens_of
 
-    path, file, encoding = find_checkpoint(arguments.run, arguments.logs), arguments.text, arguments.encoding or "utf-8"
+    path, file, contents = find_checkpoint(arguments.run, arguments.logs), arguments.text, Contents()
     require_text(file)
+    encoding = encoding_of(file, arguments.encoding, contents)
 
     from gptexp.evaluation.scoring import score_stream
     from gptexp.objectives.loading import load_placed
 
     checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
     sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
-    contents = Contents()
     text = survey(file, tokenizer, encoding, contents, arguments.allow_special)
     tokens = tokens_of(file, tokenizer, encoding, contents, arguments.allow_special)
     with placement.context():

@@ -10,7 +10,7 @@ from gptexp.runs.layout import run_folder
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import one_line_errors
 from gptexp.util.files import atomic_write, require_no_link
-from gptexp.util.options import OptionParser, add_corpus_options, add_device_options
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option
 from gptexp.util.text import printable
 
 PAGE = "inspect.html"
@@ -26,8 +26,9 @@ def parser() -> OptionParser:
     )
     p.add_argument("run", metavar="RUN", help="a run folder, a checkpoint file, or `latest`")
     text = p.add_mutually_exclusive_group()
-    text.add_argument("--text", type=Path, metavar="FILE", help="show the beginning of this text, in UTF-8")
+    text.add_argument("--text", type=Path, metavar="FILE", help="show the beginning of this text")
     text.add_argument("--prompt", metavar="TEXT", help="show this text")
+    add_encoding_option(p)
     p.add_argument("--tokens", type=int, help="most tokens to show; default: 256, and at most block_size")
     p.add_argument("--against", metavar="RUN", help="show a second run on the same text, and where they differ")
     p.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default: {PAGE} in the run folder")
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the page, or print its content."""
-    _check(arguments)
+    encoding = _check(arguments)
     folder = run_folder(find_checkpoint(arguments.run, arguments.logs)) or Path()
 
     from gptexp.inspection.inspect import inspect
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     names = [arguments.run, *([arguments.against] if arguments.against else [])]
     options = ("prompt", "text", "tokens", "logs", "cache", "trust_data", "device", "precision")
-    page = inspect(names, Request(**{name: getattr(arguments, name) for name in options}))
+    page = inspect(names, Request(**{name: getattr(arguments, name) for name in options}, encoding=encoding))
     if arguments.json:
         print(to_json(page))
         return
@@ -70,13 +71,18 @@ def run(arguments: argparse.Namespace) -> None:
     print(printable(str(out)))
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Check the options before torch is imported. ValueError: the option and the remedy."""
-    from gptexp.data.text_file import require_text
+def _check(arguments: argparse.Namespace) -> str:
+    """Check the options before torch is imported; return the encoding. ValueError: the option and the remedy."""
+    from gptexp.data.corpora._reading import Contents
+    from gptexp.data.text_file import encoding_of, require_text
 
     if arguments.tokens is not None and arguments.tokens < 2:
         raise ValueError(f"--tokens={arguments.tokens}: must be at least 2, because the first is only context")
-    if arguments.text is not None:
-        require_text(arguments.text)
     if arguments.out is not None and arguments.out.is_dir():
         raise ValueError(f"--out={arguments.out}: is a folder; give a file such as {arguments.out / PAGE}")
+    if arguments.text is None:
+        if arguments.encoding is not None:
+            raise ValueError(f"--encoding={arguments.encoding}: requires --text FILE")
+        return "utf-8"
+    require_text(arguments.text)
+    return encoding_of(arguments.text, arguments.encoding, Contents())

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gptexp.data.corpora._reading import Contents, read_text
+from gptexp.config.data import AUTO
+from gptexp.config.rules import require_encoding
+from gptexp.data.corpora._reading import Contents, read_text, recognized, tell_recognized
 from gptexp.tokenizers import Tokenizer
 
 
@@ -38,6 +40,22 @@ def require_text(path: Path) -> None:
         raise ValueError(f"{path}: is empty, so there is nothing to score")
 
 
+def encoding_of(path: Path, given: str | None, contents: Contents) -> str:
+    """Return the encoding of a text: the given one, or for None and `auto` the recognized one.
+
+    A notice names a recognized encoding other than UTF-8.
+
+    Raises:
+        ValueError: an unknown encoding, or a text whose encoding is not certain.
+    """
+    if given not in (None, AUTO):
+        require_encoding("--encoding", given)
+        return given
+    found = recognized(path, contents, "--encoding")
+    tell_recognized({path: found}, "--encoding")
+    return found
+
+
 def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, allow_special: bool = False) -> Survey:
     """Read and tokenize the text once without keeping it, so that an error in it is found before the scoring.
 
@@ -47,18 +65,12 @@ def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, 
     Raises:
         ValueError: the place of a byte that can't be decoded or of a character without a token.
     """
-    encode = tokenizer.encode_special if allow_special else tokenizer.encode
-    tokens = words = line = 0
+    tokens = words = 0
     digest, inside = hashlib.sha256(), False  # inside: the last piece ended within a word
-    for text in _pieces(path, encoding, contents):
-        try:
-            tokens += len(encode(text))
-        except ValueError as error:
-            since = f", from line {line + 1:,} on" if line else ""
-            raise ValueError(f"{path}{since}: {error}") from None
+    for text, found in _pieces(path, tokenizer, encoding, contents, allow_special):
+        tokens += len(found)
         words += len(text.split()) - (inside and not text[0].isspace())
         inside = not text[-1].isspace()
-        line += text.count("\n")
         digest.update(text.encode())
     if tokens < 2:
         raise ValueError(f"{path}: has {tokens} tokens, and the first is only context; give at least 2")
@@ -68,10 +80,22 @@ def survey(path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents, 
 def tokens_of(
     path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None = None, allow_special: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield the tokens of the text in pieces (n,)."""
-    for text in _pieces(path, encoding, contents):
-        yield tokenizer.encode_special(text) if allow_special else tokenizer.encode(text)
+    """Yield the tokens of the text in pieces (n,). ValueError: as `survey`."""
+    for _, tokens in _pieces(path, tokenizer, encoding, contents, allow_special):
+        yield tokens
 
 
-def _pieces(path: Path, encoding: str, contents: Contents | None) -> Iterator[str]:
-    return read_text(path, encoding, setting="--encoding", contents=contents)
+def _pieces(
+    path: Path, tokenizer: Tokenizer, encoding: str, contents: Contents | None, allow_special: bool
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the text in pieces, each with its tokens (n,)."""
+    encode = tokenizer.encode_special if allow_special else tokenizer.encode
+    line = 0
+    for text in read_text(path, encoding, setting="--encoding", contents=contents):
+        try:
+            tokens = encode(text)
+        except ValueError as error:
+            since = f", from line {line + 1:,} on" if line else ""
+            raise ValueError(f"{path}{since}: {error}") from None
+        yield text, tokens
+        line += text.count("\n")

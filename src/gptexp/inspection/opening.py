@@ -27,13 +27,14 @@ TOKENS = 256  # of the text, if the command line does not say; the page grows wi
 class Request:
     """What the user asks for.
 
-    prompt, text: at most one of them; text: a file; neither: validation text. tokens: the most that are used; None:
-    TOKENS, or block_size if that is less. trust_data: whether the corpus that the settings of any run name may be read.
-    device, precision: where the models compute, as the options of these names.
+    prompt, text: at most one of them; text: a file, in `encoding`; neither: validation text. tokens: the most that are
+    used; None: TOKENS, or block_size if that is less. trust_data: whether the corpus that the settings of any run name
+    may be read. device, precision: where the models compute, as the options of these names.
     """
 
     prompt: str | None = None
     text: Path | None = None
+    encoding: str = "utf-8"
     tokens: int | None = None
     logs: Path = Path("logs")
     cache: Path = Path("data/cache")
@@ -89,10 +90,7 @@ def tokens_for(run: Opened, request: Request, corpus: Texts | None) -> tuple[Ten
         raise ValueError(f"--tokens={most}: must be from 2 to {run.block_size}, the model's block_size")
     default = "the validation text" if request.prompt is None else "--prompt"
     source = default if request.text is None else f"{request.text}"
-    try:
-        tokens = _first_tokens(_pieces(run.tokenizer, request, corpus), most + 1)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+    tokens = _first_tokens(_pieces(run.tokenizer, request, corpus), most + 1)
     if len(tokens) < 2:
         raise ValueError(f"{source}: has {len(tokens)} tokens, and the first is only context; give at least 2")
     size = f"the first {most} tokens" if len(tokens) > most else f"all {len(tokens)} tokens"
@@ -101,9 +99,12 @@ def tokens_for(run: Opened, request: Request, corpus: Texts | None) -> tuple[Ten
 
 def _pieces(tokenizer: Tokenizer, request: Request, corpus: Texts | None) -> Iterable[np.ndarray]:
     if request.prompt is not None:
-        return [tokenizer.encode(request.prompt)]
+        try:
+            return [tokenizer.encode(request.prompt)]
+        except ValueError as error:
+            raise ValueError(f"--prompt: {error}") from None
     if request.text is not None:
-        return tokens_of(request.text, tokenizer, "utf-8")
+        return tokens_of(request.text, tokenizer, request.encoding)
     assert corpus is not None
     return (store[:] for store in corpus.stores("val").values())
 

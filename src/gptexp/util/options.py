@@ -60,6 +60,11 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoding_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option of commands with --text FILE."""
+    parser.add_argument("--encoding", help="with --text; default: auto, which recognizes it as data.encoding=auto does")
+
+
 def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of commands that read the corpus of a run."""
     cache, logs = Path("data/cache"), Path("logs")

@@ -170,8 +170,10 @@ def _doubt(path: Path, head: bytes, encoding: str, setting: str) -> None:
         )
 
 
-def recognized(path: Path, contents: Contents) -> str:
+def recognized(path: Path, contents: Contents, setting: str = "data.encoding") -> str:
     """Return the encoding of a file: utf-8 if all of it is valid, else the one in which it is plausible text.
+
+    setting: the setting or option of the encoding.
 
     Raises:
         ValueError: the place of the first byte that is not UTF-8, if no encoding is certain.
@@ -186,9 +188,19 @@ def recognized(path: Path, contents: Contents) -> str:
         with path.open("rb") as file:
             likely = likely_encoding(head, _around(file, offset), "utf-8")
         if likely is None:
-            raise _wrong_encoding(path, "utf-8", offset, "data.encoding") from None
+            raise _wrong_encoding(path, "utf-8", offset, setting) from None
         return likely
     return (likely_encoding(head, head, "utf-8") if b"\0" in head else None) or "utf-8"
+
+
+def tell_recognized(encodings: dict[Path, str], setting: str = "data.encoding") -> None:
+    """Warn of each encoding other than UTF-8 that was recognized, with the files."""
+    for encoding in sorted(set(encodings.values()) - {"utf-8"}):
+        files = [str(file) for file, found in encodings.items() if found == encoding]
+        names = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        warnings.warn(
+            f"{setting}=auto: read as {encoding}: {names}; if the text is wrong, set {setting}=", stacklevel=1
+        )
 
 
 def _offset(error: UnicodeError, read: int) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gptexp.config.data import AUTO
 from gptexp.data.corpora._files import find_files
-from gptexp.data.corpora._reading import Contents, as_document, hash_contents, read_text, recognized
+from gptexp.data.corpora._reading import Contents, as_document, hash_contents, read_text, recognized, tell_recognized
 from gptexp.data.corpora.base import CorpusBase
 from gptexp.util.files import user_path
 
@@ -64,7 +63,7 @@ class TextCorpus(CorpusBase):
             return dict.fromkeys(self.files(), self.config.encoding)
         if not self._recognized:
             self._recognized = {file: recognized(file, self._contents) for file in self.files()}
-            _tell(self._recognized)
+            tell_recognized(self._recognized)
         return self._recognized
 
     def _nothing_found(self) -> str:
@@ -73,14 +72,4 @@ class TextCorpus(CorpusBase):
         return (
             f"data.path={self.config.path}: no text file found (looked in {folder}); give a file, a folder with "
             "*.txt or a glob. data=pydocs and data=python_stdlib work without files"
-        )
-
-
-def _tell(encodings: dict[Path, str]) -> None:
-    """Warn of each encoding other than UTF-8 that was recognized, with the files."""
-    for encoding in sorted(set(encodings.values()) - {"utf-8"}):
-        files = [str(file) for file, found in encodings.items() if found == encoding]
-        names = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-        warnings.warn(
-            f"data.encoding=auto: read as {encoding}: {names}; if the text is wrong, set data.encoding=", stacklevel=1
         )
