@@ -15,7 +15,7 @@ from gptexp.commands.inspect import main
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig
 from gptexp.inspection.norms import logged_norms
 from gptexp.inspection.places import loss_by_place
-from gptexp.inspection.predictions import token_text
+from gptexp.inspection.predictions import in_text, token_text
 from gptexp.runs.norms import GRADIENT, UPDATE, WEIGHT, column
 from gptexp.tokenizers import train_tokenizer
 from support.trained_runs import CHINESE, PLAIN, TEXT, opened
@@ -177,6 +177,17 @@ def test_a_wrong_option_is_one_line(
     assert refused(capsys, "gpt", *arguments).startswith(error)
 
 
+def test_a_character_of_several_tokens_is_shown_in_the_first_of_them(inspect: Any) -> None:
+    text = "The 路 sleeps"  # no token of this run has more than a byte of 路
+    shown = inspect("words", "--prompt", text)["runs"][0]["tokens"]
+    assert [(token["text"], token["reading"]) for token in shown if token["reading"]] == [
+        ("\\xe8", "路"),
+        ("\\xb7", "·"),
+        ("\\xaf", "·"),
+    ]
+    assert "".join(token["reading"] or token["text"] for token in shown).replace("·", "") == text
+
+
 @pytest.mark.filterwarnings("always::UserWarning")
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "big5"])
 def test_the_encoding_of_a_text_is_recognized(
@@ -204,6 +215,14 @@ def test_tokens_are_displayed_for_every_tokenizer() -> None:
         "\\xe8",
         "\\xb7\\xaf",
     }
+    assert in_text([b"a\xe8", b"\xb7", b"\xafb", b"", b"\xe8\xb7\xaf", b"\xb7c\xe8"]) == [
+        "a路",
+        "·",
+        "·b",
+        "",
+        "路",
+        "\\xb7c\\xe8",
+    ]
     assert token_text(byte, 256) == "<|endoftext|>"
     assert token_text(byte, 27) == "\\x1b"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def test_texts_of_strangers_are_shown_and_not_executed(tab: Tab, tmp_path: Path)
     assert tab.value("document.querySelectorAll('img, iframe, object, [onerror]').length") == 0
     tab.size(400, 800)
     assert tab.value("document.documentElement.scrollWidth") == 400
+
+
+def test_a_cut_character_is_read_in_its_first_token_and_the_card_has_the_bytes(tab: Tab, tmp_path: Path) -> None:
+    view = view_of(["它", "\\xe7\\x8c", "\\xab"])
+    tokens = [replace(token, reading=text) for token, text in zip(view.tokens, [None, "猫", "·"], strict=True)]
+    show(tab, tmp_path, page_of(replace(view, tokens=tokens)))
+    assert tab.text("#text .tokens") == "它猫·"
+    assert "· rest of the character before it" in tab.text("#text")
+    tab.hover('#text [data-token="1"]')
+    assert "\\xe7\\x8c" in tab.text("#text .card h3")
 
 
 def test_a_token_under_the_pointer_shows_its_prediction(tab: Tab, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gptexp.inspection.predictions import shown
+from gptexp.inspection.predictions import in_text
 from gptexp.inspection.view import DifferenceView, SpanView, TokenView
 
 
@@ -19,11 +19,11 @@ def difference(text: bytes, first: Sequence[TokenView], second: Sequence[TokenVi
     """
     losses = _losses_by_end(first), _losses_by_end(second)
     ends = sorted(losses[0].keys() & losses[1].keys())
-    spans = []
-    for start, end in zip([0, *ends], ends, strict=False):
+    spans, bounds = [], list(zip([0, *ends], ends, strict=False))
+    for (start, end), piece in zip(bounds, in_text([text[start:end] for start, end in bounds]), strict=True):
         bits = [[loss for at, loss in run.items() if start < at <= end] for run in losses]
         a, b = (None, None) if None in bits[0] + bits[1] else (sum(filter(None, run)) for run in bits)
-        spans.append(SpanView(text=shown(text[start:end]), bytes=end - start, first=a, second=b))
+        spans.append(SpanView(text=piece, bytes=end - start, first=a, second=b))
     scored = [(s.bytes, s.first, s.second) for s in spans if s.first is not None and s.second is not None]
     sizes, *sums = map(sum, zip(*scored, strict=True)) if scored else (0,)
     return DifferenceView(spans=spans, bits_per_byte=(sums[0] / sizes, sums[1] / sizes) if scored else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from gptexp.tokenizers import Tokenizer
 from gptexp.util.text import visible
 
 LISTED = 5
+CONTINUED = "·"
 
 
 def targets_of(tokens: Tensor, eot: int | None) -> Tensor:
@@ -22,6 +24,24 @@ def targets_of(tokens: Tensor, eot: int | None) -> Tensor:
 def shown(data: bytes) -> str:
     """Return UTF-8 to display: what is no whole character, and what moves or hides text, becomes an escape."""
     return visible(data.decode("utf-8", "backslashreplace"))
+
+
+def in_text(pieces: Sequence[bytes]) -> list[str]:
+    """Return pieces of UTF-8 to display one after the other.
+
+    A character that is cut is displayed in the piece where it begins, and as CONTINUED in the others, so that a text
+    stays readable whose characters consist of several tokens.
+    """
+    owner = [i for i, piece in enumerate(pieces) for _ in piece]
+    parts, start = [""] * len(pieces), 0
+    for character in b"".join(pieces).decode("utf-8", "surrogateescape"):
+        end = start + len(character.encode("utf-8", "surrogateescape"))
+        first, *others = dict.fromkeys(owner[start:end])
+        parts[first] += character
+        for other in others:
+            parts[other] += CONTINUED
+        start = end
+    return [shown(part.encode("utf-8", "surrogateescape")) for part in parts]
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
@@ -44,7 +64,10 @@ def token_views(tokenizer: Tokenizer, tokens: Tensor, targets: Tensor, logits: T
     bits = [-value / math.log(2) for value in true[:, 0].tolist()]
     scored = (targets != IGNORED).tolist()
     parts = [(token_text(tokenizer, token), int(tokenizer.token_bytes[token])) for token in tokens.tolist()]
-    return [TokenView(*parts[0], loss=None, p=None, rank=None, top=[])] + [
-        TokenView(*part, loss=b if known else None, p=2**-b, rank=rank, top=pairs)
-        for part, b, known, rank, pairs in zip(parts[1:], bits, scored, ranks, likely, strict=True)
+    read = in_text([tokenizer.decode_bytes([token]) for token in tokens.tolist()])
+    readings = [None if text in ("", alone) else text for text, (alone, _) in zip(read, parts, strict=True)]
+    (first, reading), *others = zip(parts, readings, strict=True)
+    return [TokenView(*first, loss=None, p=None, rank=None, top=[], reading=reading)] + [
+        TokenView(*part, loss=b if known else None, p=2**-b, rank=rank, top=pairs, reading=reading)
+        for (part, reading), b, known, rank, pairs in zip(others, bits, scored, ranks, likely, strict=True)
     ]

@@ -23,7 +23,8 @@ class TokenView:
     text: to display; line breaks and tabs are kept, other control characters and bytes that are only a part of a
     character are escapes such as \\xe4. bytes: of UTF-8; 0 for <|endoftext|>. loss: -log2 p; None: not scored, as the
     first token and <|endoftext|>. p: probability of the token; rank: 1 if it was the likeliest; None for the first
-    token. top: the likeliest tokens and their probabilities, at most 5, the likeliest first.
+    token. top: the likeliest tokens and their probabilities, at most 5, the likeliest first. reading: the token in the
+    running text if it has a part of a character (`in_text`), else None.
     """
 
     text: str
@@ -32,6 +33,7 @@ class TokenView:
     p: float | None
     rank: int | None
     top: list[tuple[str, float]]
+    reading: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

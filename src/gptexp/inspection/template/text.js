@@ -9,7 +9,7 @@ function textOf(run, paint, names) {
   const spans = tokens.map((token, i) => make("span", {
     class: "token", role: "option", tabindex: -1, "data-token": i, "aria-selected": "false",
     "aria-label": `${i}: ${label(token.text)}${known(token.loss) ? `, ${fixed(token.loss)} bits` : ", not scored"}`,
-  }, running(token.text)));
+  }, running(token.reading ?? token.text)));
   const pieces = tokens.some((token) => Array.from(token.text).length > 1 && !token.text.startsWith("\\"));
   const view = make("div", { class: pieces ? "tokens pieces" : "tokens", role: "listbox", "aria-label": `Tokens of ${name}`,
     "aria-orientation": "horizontal" }, spans);
@@ -104,8 +104,10 @@ function drawText(body) {
     return make("div", { class: runs.length > 1 ? "reading" : "reading side" }, make("div", {}, title, text), card);
   });
   body.append(make("div", { class: runs.length > 1 ? "pair two" : "pair" }, views));
-  const unscored = runs.some((run) => run.tokens.some((token) => !known(token.loss)));
-  legend("loss", "hot", "0", `${tick(lossTop)} or more`, "bits", unscored ? make("span", {}, make("u", {}, "dotted"), " not scored") : null);
+  const any = (test) => runs.some((run) => run.tokens.some(test));
+  const notes = [any((token) => !known(token.loss)) ? make("span", {}, make("u", {}, "dotted"), " not scored") : null,
+    any((token) => known(token.reading)) ? make("span", {}, "· rest of the character before it") : null];
+  legend("loss", "hot", "0", `${tick(lossTop)} or more`, "bits", ...notes);
 }
 
 // ---- the difference of two runs
