@@ -23,6 +23,11 @@ PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
 TIMEOUT, DRAWING_TIME = 60_000, 5_000  # milliseconds
+# 皱 is rare, so it consists of several tokens.
+SENTENCE = (
+    "训练结束之后，运行目录里保存着检查点和指标。换一种分词器，每个词元的损失就不能直接比较，"
+    "但每字节比特数可以。纸上的褶皱不影响这个结论。"
+)
 LADDER = "bigram,mlp,self_attention,mini_gpt,modern_gpt"
 
 
@@ -34,6 +39,7 @@ def main() -> None:
         "where": where,
         "report": report,
         "inspect": inspect,
+        "inspect_chinese": inspect_chinese,
         "tensorboard": tensorboard,
         "watch": watch,
         "ladder": ladder,
@@ -148,6 +154,17 @@ def inspect() -> None:
     gptexp("commands.inspect", str(run), "--out", str(page))
     for part, height in (("text", 575), ("attention", 720), ("lens", 470)):
         write(f"inspect_{part}.png", screenshot(f"{page.as_uri()}#{part}", 1200, height, drawn="[data-ready]"))
+
+
+def inspect_chinese() -> None:
+    """Take a screenshot of a Chinese sentence as a model that was trained on the Chinese pages predicts it."""
+    from gptexp.report.reading import find_runs
+
+    text = ["data=text", f"data.path={PICTURES.parent}/zh/*.md", "tokenizer=bpe_1k", "trainer.max_steps=200"]
+    (run,) = find_runs([sweep("inspect_chinese", "seed=1", *text)])
+    page = (run / "inspect.html").resolve()
+    gptexp("commands.inspect", str(run), "--prompt", SENTENCE, "--out", str(page))
+    write("inspect_chinese.png", screenshot(f"{page.as_uri()}#text", 1200, 520, drawn="[data-ready]"))
 
 
 def ladder() -> None:
