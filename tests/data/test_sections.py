@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -212,7 +212,12 @@ def test_a_text_is_read_from_the_file_at_which_a_section_begins(
         plain = list(CorpusBase.pieces_from(corpus, [i, 0]))
         assert [piece[1:] for piece in plain] == [piece[1:] for piece in whole[i:]]
     read = list[Path]()
-    monkeypatch.setattr(_reading, "_chunks", lambda path: read.append(path) or iter([path.read_bytes()]))
+
+    def chunks(path: Path) -> Iterator[bytes]:
+        read.append(path)
+        yield path.read_bytes()
+
+    monkeypatch.setattr(_reading, "_chunks", chunks)
     assert next(corpus.pieces_from([7, 1]))[0] == [7, 1]
     assert [path.name for path in read] == ["7.txt"]
 

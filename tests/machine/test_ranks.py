@@ -16,7 +16,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, TCPStore
 
 from gptexp.machine import rank_environment, rank_process, rank_store, ranks, slurm
 from gptexp.machine.rank_process import RankProcess
@@ -166,8 +166,6 @@ def test_ranks_that_are_started_again_do_not_share_the_store_of_their_predecesso
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """torchrun's agent keeps its store over restarts, and agents of several nodes may count them differently."""
-    from torch.distributed import TCPStore
-
     for name in ("MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.setenv(name, "")
     agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -36,6 +36,7 @@ TRACE = "+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Tra
 TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 NORMS = ["trainer.log_norms=true", "callbacks.attention_entropy=true"]
 RECOMPUTE = "trainer.recompute=blocks"
+ASYNCHRONOUS = ["callbacks.checkpoint.asynchronous=true", "callbacks.checkpoint.every_steps=2"]
 MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true"]
 
 
@@ -64,6 +65,8 @@ def train_losses(folder: Path) -> list[float]:
         ["model.dropout=0.1", "data.num_workers=2"],
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
         ["model.dropout=0.1", "trainer=ddp", *NORMS, *TWO],
+        ["model.dropout=0.1", "trainer=ddp", *ASYNCHRONOUS, *TWO],
+        ["model.dropout=0.1", "trainer=fsdp", *ASYNCHRONOUS, *TWO],
         ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *NORMS, *TWO],
         *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
     ],

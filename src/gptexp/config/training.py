@@ -199,6 +199,9 @@ class CheckpointConfig:
     """Steps between two checkpoints. null: no checkpoints by steps."""
     every_minutes: float | None = 15.0
     """Minutes between two checkpoints. null: no checkpoints by time."""
+    asynchronous: bool = False
+    """Whether training continues while a checkpoint is written, which takes the memory of one more copy of it. A job
+    that shares steps with others of its sweep waits in any case."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "callbacks.checkpoint", self, "every_steps")

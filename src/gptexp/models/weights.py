@@ -12,10 +12,10 @@ Weights = Mapping[str, Tensor]
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters (tied ones once) and persistent buffers by name, on the CPU; a sharded tensor is gathered."""
-    return {name: full_cpu(tensor.detach()) for name, tensor in _persistent(model).items()}
+    return {name: full_cpu(tensor.detach()) for name, tensor in persistent(model).items()}
 
 
-def _persistent(model: nn.Module) -> dict[str, Tensor]:
+def persistent(model: nn.Module) -> dict[str, Tensor]:
     """What defines a model besides its settings: parameters, tied ones once, and persistent buffers."""
     kept = model.state_dict(keep_vars=True).keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
@@ -40,7 +40,7 @@ def load_weights(model: nn.Module, stored: Weights, source: object) -> None:
             cropped[name] = stored[name][: parameter.shape[0]]  # (L, C)
     _require_same_shapes(model, cropped, source)
     with torch.no_grad():
-        for name, tensor in _persistent(model).items():
+        for name, tensor in persistent(model).items():
             tensor.copy_(cropped[name])
 
 
@@ -51,7 +51,7 @@ def adopt_weights(model: nn.Module, stored: Weights, source: object) -> None:
         ValueError: a tensor is missing, unknown, or of another shape. source: what it names.
     """
     _require_same_shapes(model, stored, source)
-    new = {id(tensor): stored[name] for name, tensor in _persistent(model).items()}
+    new = {id(tensor): stored[name] for name, tensor in persistent(model).items()}
     parameters = {id(p): nn.Parameter(new[id(p)], requires_grad=p.requires_grad) for p in model.parameters()}
     for module in model.modules():
         for key, parameter in module._parameters.items():
@@ -63,7 +63,7 @@ def adopt_weights(model: nn.Module, stored: Weights, source: object) -> None:
 
 
 def _require_same_shapes(model: nn.Module, stored: Weights, source: object) -> None:
-    expected = {name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in _persistent(model).items()}
+    expected = {name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in persistent(model).items()}
     found = {name: (tuple(value.shape), value.is_floating_point()) for name, value in stored.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -15,14 +15,15 @@ from gptexp.training.optimizers import MuonWithAdamW, named_parameters
 State = dict[str, dict[str, Any]]  # {parameter name: {"step": …, "exp_avg": …}}
 
 
-def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Return the optimizer's state as plain data: whole tensors on the CPU, by parameter name.
+def named_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, *, gather: bool = True) -> State:
+    """Return the optimizer's state as plain data: copies of whole tensors on the CPU, by parameter name.
 
     A parameter without a step has an empty dictionary. Group settings are not included: they follow from the
     config. With sharded parameters this is a collective: all ranks must call it, and all get the whole state.
+    gather=False: of a sharded tensor, this rank's shard.
     """
     return {
-        name: {key: _whole(value) for key, value in optimizer.state.get(parameter, {}).items()}
+        name: {key: _copied(value, gather) for key, value in optimizer.state.get(parameter, {}).items()}
         for name, parameter, _ in _managed(model, optimizer)
     }
 
@@ -55,10 +56,10 @@ def _managed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
             yield name, parameter, group_of[parameter]
 
 
-def _whole(value: Any) -> Any:
+def _copied(value: Any, gather: bool) -> Any:
     if not isinstance(value, Tensor):
         return value
-    whole = value.full_tensor() if is_sharded(value) else value
+    whole = value.full_tensor() if gather and is_sharded(value) else value
     return whole.detach().to("cpu", copy=True)
 
 
