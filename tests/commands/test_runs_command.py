@@ -186,7 +186,7 @@ def test_watch_redraws_until_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -
 def test_the_list_and_the_watch_import_no_torch(place: Path) -> None:
     code = (
         "import sys; from gptexp.commands.runs import main\n"
-        "main([]); main(['watch']); main(['note', 'logs/runs/old', 'x'])\n"
+        "main([]); main(['note', 'logs/runs/old', 'x']); main(['watch'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'hydra', 'lightning', 'scipy')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=place, timeout=60)

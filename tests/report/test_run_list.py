@@ -62,7 +62,7 @@ def test_each_run_and_sweep_has_its_state_progress_and_best_value(logs: Path) ->
         "runs/a/3": ("failed", 100, 100),
         "sweeps/s": ("failed", None, None),
         "sweeps/s/n=1": ("completed", 100, 100),
-        "sweeps/s/n=2": ("failed", None, None),
+        "sweeps/s/n=2": ("failed", 0, None),
     }
     sweep = found["sweeps/s"]
     assert (sweep.done, sweep.record.total, sweep.best, sweep.metric) == (1, 3, 1.8, "val/bpb")

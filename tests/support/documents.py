@@ -37,7 +37,7 @@ PAGES += [
     "questions",
     "notebooks",
 ]
-PAGES += ["axes", "mup", "glossary", "watch"]
+PAGES += ["axes", "mup", "glossary", "watch", "runs"]
 # Pages without commands to run; their links are checked.
 TEXTS = [
     *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"),

@@ -13,11 +13,13 @@ from typing import Any, TypedDict, cast
 
 from gptexp.runs.history import Segment, checked
 from gptexp.runs.layout import CHECKPOINTS, LAST, RESULT
+from gptexp.runs.states import COMPLETED as COMPLETED
+from gptexp.runs.states import FAILED as FAILED
+from gptexp.runs.states import INTERRUPTED as INTERRUPTED
 from gptexp.util.files import display_path, read_json, write_json
 from gptexp.util.signals import Interrupted
 
 SCHEMA = 1
-COMPLETED, INTERRUPTED, FAILED = "completed", "interrupted", "failed"
 
 
 class RunLength(TypedDict):

@@ -104,7 +104,7 @@ def _run(folder: Path) -> Record:
         metrics=metrics | {name: _finite(value) for name, value in result.metrics.items()},
         best={name: _finite(value) for name, value in result.best.items()} if completed else best,
         best_by=metric,
-        step=result.steps if completed else step,
+        step=result.steps if completed else max(step or 0, result.steps or 0),
         max_steps=result.length["max_steps"] if result.length else asked if type(asked) is int else None,
         seconds=result.training_seconds if completed else metrics.get("seconds"),
         parameters=result.parameters,

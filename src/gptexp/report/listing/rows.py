@@ -14,11 +14,9 @@ from gptexp.report.listing.record import Record, Value
 from gptexp.report.listing.scan import Found, scan
 from gptexp.runs.layout import LOCK, SWEEP_LOCK
 from gptexp.runs.locks import is_locked
-from gptexp.runs.result import COMPLETED, FAILED, INTERRUPTED
+from gptexp.runs.states import COMPLETED, CORRUPT, FAILED, INTERRUPTED, RUNNING
 from gptexp.util.errors import RunError
 from gptexp.util.files import display_path
-
-RUNNING, CORRUPT = "running", "corrupt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
-from gptexp.report.listing.rows import RUNNING, Row
+from gptexp.report.listing.rows import Row
+from gptexp.runs.states import RUNNING
 from gptexp.util.text import clock, printable, quantity
 
 NOTHING = "–"
