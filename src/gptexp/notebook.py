@@ -24,6 +24,7 @@ from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.layout import METRICS, run_folder
 from gptexp.runs.result import Result, find_result
 from gptexp.util.files import read_rows
+from gptexp.util.package import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
 BUDGET = "GPTEXP_BUDGET"
 WIDTH = 100  # columns of the output of a command
+_FORMATTED = warnings.formatwarning
 
 
 def set_up() -> None:
-    """Change to the root of the repository, and set the style of plots."""
+    """Change to the root of the repository, set the style of plots, and print notices in one line."""
     import matplotlib.pyplot as plt
 
     from gptexp.report.style import SETTINGS, fonts
@@ -47,6 +49,16 @@ def set_up() -> None:
     small: Any = {"figure.figsize": (6.4, 3.6), "figure.dpi": 80, "figure.constrained_layout.use": True}
     plt.rcParams.update({**SETTINGS, **small, "font.family": fonts()})
     warnings.filterwarnings("ignore", message="Glyph .* missing")
+    warnings.formatwarning = _notice
+
+
+def _notice(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning of gptexp as in a terminal, and others as Python does."""
+    if is_own(filename):
+        return f"notice: {message}\n"
+    return _FORMATTED(message, category, filename, lineno, line)
 
 
 def steps(n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_a_chinese_text_without_a_font_gives_one_notice(
     notebook._require_chinese_font.cache_clear()
 
 
+def test_notices_are_one_line_and_warnings_of_others_are_unchanged(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpl = pytest.importorskip("matplotlib")
+    plain = warnings.formatwarning
+    monkeypatch.setattr(warnings, "formatwarning", plain)
+    with mpl.rc_context(), warnings.catch_warnings():
+        notebook.set_up()
+    assert warnings.formatwarning("read as big5", UserWarning, notebook.__file__, 1) == "notice: read as big5\n"
+    assert warnings.formatwarning("slow", UserWarning, "cell", 1) == plain("slow", UserWarning, "cell", 1)
+
+
 @pytest.mark.parametrize("folder", ["notebooks", "notebooks/zh"])
 def test_a_notebook_works_in_the_root_of_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
@@ -57,6 +70,7 @@ def test_a_notebook_works_in_the_root_of_the_repository(
     mpl = pytest.importorskip("matplotlib")
     (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     with mpl.rc_context():
         notebook.set_up()
     assert Path.cwd() == tmp_path
