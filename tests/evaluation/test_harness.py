@@ -44,7 +44,8 @@ def four(runs: Path) -> Path:
     with pytest.MonkeyPatch.context() as here:
         here.chdir(runs)
         for run in ("bytes", "gpt2"):
-            run_experiment(compose([*TINY, *TINY_GPT, *steps, f"tokenizer={TOKENIZERS[run]}"]), Path(run))
+            own = ["model.position=learned", f"tokenizer={TOKENIZERS[run]}"]
+            run_experiment(compose([*TINY, *TINY_GPT, *steps, *own]), Path(run))
     return runs
 
 
@@ -135,6 +136,25 @@ def test_greedy_texts_are_those_of_generate(here: Path, run: str, capsys: pytest
     stop = found[0][3:5]
     (stopped,) = model.generate_until(asked("generate_until", (prompts[0], {"until": stop, "max_gen_toks": 24})))
     assert stopped == found[0][: found[0].index(stop)]
+
+
+def test_an_exported_run_has_the_numbers_of_transformers_in_the_harness(here: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("transformers")
+    from lm_eval.models.huggingface import HFLM
+
+    from gptexp.export import main as export
+
+    export(["gpt2", "--logs", ".", "--out", "exported"])
+    ours, theirs = HarnessModel("gpt2", "."), HFLM("exported", device="cpu", dtype="float32", batch_size=2)
+    pairs = asked("loglikelihood", *(pair for pair in PAIRS if pair[0].strip() == pair[0] and pair[1]))
+    for found, one in zip(ours.loglikelihood(pairs), theirs.loglikelihood(pairs), strict=True):
+        assert found[0] == pytest.approx(one[0], rel=1e-5)
+        assert found[1] == one[1]
+    texts = asked("loglikelihood_rolling", (story(9),), (PLAIN,))
+    assert ours.loglikelihood_rolling(texts) == pytest.approx(theirs.loglikelihood_rolling(texts), rel=1e-5)
+    starts = asked("generate_until", *((start, {"until": ["."], "max_gen_toks": 6}) for start in ("A grey cat", "The")))
+    assert ours.generate_until(starts) == theirs.generate_until(starts)
 
 
 def test_drawn_texts_follow_from_the_seed_and_not_from_the_batch(here: Path) -> None:
