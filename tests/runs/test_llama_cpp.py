@@ -57,7 +57,7 @@ def test_llama_cpp_gives_the_same_tokens_logits_and_greedy_text(tmp_path: Path, 
     with torch.inference_mode():
         greedy = list(stream_tokens(ours, prompt, max_new_tokens=100, temperature=0))
         logits = ours(torch.tensor([prompt + greedy]))[0]
-    assert len(set(greedy)) > 5
+    assert len(set(greedy)) > 5 or case == "gpt2"  # tied and random, it repeats one token; its logits tell more
     generated = theirs.generate(prompt, temp=0.0, repeat_penalty=1.0)
     assert [next(generated) for _ in range(100)] == greedy
     theirs.reset()

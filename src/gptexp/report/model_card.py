@@ -12,7 +12,7 @@ from gptexp.config.kinds import kinds_in
 from gptexp.runs.layout import run_folder
 from gptexp.runs.provenance import Provenance, provenance_files, read_provenance
 from gptexp.runs.result import Metrics, Result, find_result
-from gptexp.util.text import clock, literal, visible
+from gptexp.util.text import clock, literal, visible, without_passwords
 from gptexp.util.yaml_files import yaml_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def model_card(source: Path, checkpoint: Checkpoint, *, library: str, architectu
         _section("Repeat it", "".join(_repeat(trained))),
         _section("Settings", _code(yaml_text({name: settings[name] for name in GROUPS if name in settings}))),
     ]
-    return "\n".join(part for part in parts if part)
+    return without_passwords("\n".join(part for part in parts if part))
 
 
 def _provenance(folder: Path | None) -> Iterator[Provenance]:
@@ -63,11 +63,18 @@ def _section(title: str, text: str) -> str:
 
 def _code(text: str) -> str:
     """Indented lines, which no text inside can end."""
-    return indent(visible(text).strip("\n"), "    ", lambda _: True) + "\n"
+    return indent(visible(text).strip("\n"), "    ") + "\n"
+
+
+def _plain(text: str) -> str:
+    """The text without markup; / and : can only begin a link."""
+    link = "//" in text or "www." in text.lower()
+    return literal(text) if link else literal(text).replace("&#47;", "/").replace("&#58;", ":")
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    return "| | |\n|---|---|\n" + "".join(f"| {name} | {literal(text)} |\n" for name, text in rows.items() if text)
+    lines = [f"| {_plain(name)} | {_plain(text)} |\n" for name, text in rows.items() if text]
+    return "".join(["| | |\n|---|---|\n", *lines])
 
 
 def _metrics(step: int, result: Result) -> str:
@@ -75,7 +82,7 @@ def _metrics(step: int, result: Result) -> str:
     found: Metrics = result.metrics if result.steps == step else {}
     if not found and result.best.get("step") == step:
         found = {name: value for name, value in result.best.items() if name != "step"}
-    rows = {literal(name): f"{value:.6g}" for name, value in found.items() if value is not None}
+    rows = {name: f"{value:.6g}" for name, value in found.items() if value is not None}
     counts = [f"{result.val[name]:,} {name}" for name in ("bytes", "tokens") if type(result.val.get(name)) is int]
     text = f"\nOf the validation text after step {step:,}" + (f": {', '.join(counts)}.\n" if counts else ".\n")
     return f"{_table(rows)}{text}" if rows else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 from gptexp.config.environment_variables import read_variables
 from gptexp.config.plugins import PLUGINS
 from gptexp.machine.lightning import pl
-from gptexp.util.text import first_line
+from gptexp.util.text import first_line, without_passwords
 
 LONGEST = 300  # characters of an error
 rank_zero_only = pl.utilities.rank_zero_only
@@ -44,7 +43,7 @@ class LastingLogger(pl.loggers.Logger):
 
     @rank_zero_only
     def _warn(self, reason: str) -> None:
-        reason = re.sub(r"//[^/@\s]+@", "//…@", reason[:LONGEST])  # an address may contain a password
+        reason = without_passwords(reason[:LONGEST])
         warnings.warn(f"{self.setting}: {reason}; the run continues without this logger", stacklevel=1)
 
     def _pass_on(self, method: str, *arguments: Any, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import category
 
 
@@ -37,6 +38,11 @@ def visible(text: str) -> str:
 def literal(text: str) -> str:
     """Return any text as characters and entities that neither Markdown nor HTML takes for markup."""
     return "".join(c if c.isalnum() or c in " _-.,+" else f"&#{ord(c)};" for c in text)
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which addresses have lost their user names and passwords."""
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
 
 
 def first_line(error: BaseException) -> str:
