@@ -29,11 +29,11 @@ from typing import Any
 import torch
 
 from gptexp.config.kinds import require_installed
-from gptexp.config.training import PRECISIONS
 from gptexp.runs.archive import PlainData, is_format, require_weights
 from gptexp.runs.history import Segment, checked
 from gptexp.runs.layout import BEST, LAST, PREVIOUS
 from gptexp.util.files import atomic_path, flush, fsync_dir, link, make_folder, open_new, sweep_leftovers
+from gptexp.util.options import PRECISIONS
 
 FORMAT = "gptexp checkpoint"
 VERSION = 1
