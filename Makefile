@@ -16,7 +16,7 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_IND
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev hooks train conformance notebooks bench gallery settings chinese docs docs-serve
-.PHONY: test test-fast test-slow test-all test-lowest test-newest lint types format wheel clean
+.PHONY: test test-fast test-slow test-all test-lowest test-newest test-loggers lint types format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -102,6 +102,11 @@ test-lowest:  ## run the fast tests with the lowest allowed versions, in .venv-l
 test-newest:  ## run the fast tests with the newest versions of all dependencies, in .venv-newest
 	$(call fresh,$(VENV)-newest,,-e '.[dev]')
 	$(VENV)-newest/$(PLACE)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+WITH_LOGGERS = -e '.[test,mlflow,wandb]'
+test-loggers:  ## run the tests of MLflow and Weights & Biases, in .venv-loggers
+	$(call fresh,$(VENV)-loggers,-c constraints.txt,$(WITH_LOGGERS))
+	$(VENV)-loggers/$(PLACE)/python -m pytest $(ARGS) tests/training/test_services.py
 
 wheel: $(VENV)/.installed-dev  ## build and check dist/, install the wheel in an empty environment and run it
 	rm -rf dist

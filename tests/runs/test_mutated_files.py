@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,11 +19,14 @@ from hypothesis import strategies as st
 from gptexp.commands.replay import read_bundle, replay
 from gptexp.compose.composition import config_from_plain
 from gptexp.objectives.loading import load_trained
+from gptexp.report.listing.rows import plain as plain_row
+from gptexp.report.listing.rows import rows
+from gptexp.report.listing.table import columns, lines, watched
 from gptexp.report.reading import read_flat_settings, read_run
 from gptexp.runs.finding import stored_settings
 from gptexp.runs.opening import load
 from support.checkpoints import small_checkpoint
-from support.run_folders import make_run
+from support.run_folders import make_run, sweep_of
 
 few = settings(
     derandomize=True, max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -154,3 +159,27 @@ def test_a_mutated_file_of_a_run_is_read_or_refused_in_one_line(
     )
     assert "\n" not in refusal(lambda: read_run(run, read_flat_settings(run)))
     last_sample(run)
+
+
+@few
+@given(data=st.data(), name=st.sampled_from(["config.yaml", "result.json", "metrics.csv", "sweep.yaml"]))
+def test_a_run_with_a_mutated_file_is_always_listed(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
+) -> None:
+    logs = tmp_path_factory.mktemp("logs")
+    run = make_run(sweep_of(logs / "sweep", "job") / "job", result={"status": "failed", "error": "x"})
+    path = logs / "sweep" / name if name == "sweep.yaml" else run / name
+    if name == "metrics.csv":
+        cells = [line.split(",") for line in path.read_text().splitlines()]
+        row = data.draw(st.sampled_from(cells))
+        huge = ["", "x", "nan", "-inf", "1e999", "9" * 30, "-1", "9" * 5000, "1_0", '"', "٣"]
+        row[data.draw(st.integers(0, len(row) - 1))] = data.draw(st.sampled_from(huge))
+        path.write_text("\n".join(",".join(row) for row in cells) + "\n", encoding="utf-8")
+    else:
+        plain = mutated(data.draw, yaml.safe_load(path.read_text(encoding="utf-8")), [*PLAIN, 10**400, [{}], ["x"]])
+        path.write_text(yaml.safe_dump(plain) if name != "result.json" else json.dumps(plain), encoding="utf-8")
+    found = rows(logs)
+    assert {row.found.name for row in found} == {"sweep", os.path.join("sweep", "job")}  # noqa: PTH118
+    json.dumps([plain_row(row) for row in found], allow_nan=False)
+    for width in (80, None):
+        assert all(line.isprintable() for line in lines(found, [*columns(found), *watched(found)], width))

@@ -88,13 +88,14 @@ def _run(folder: Path) -> Record:
     metrics, best, step = dict[str, float | None](), dict[str, float | None](), None
     try:
         rows = read_rows(folder / METRICS, strict=True)
-        metrics, step = _last(rows), int(rows[-1]["step"]) if rows else None
+        metrics, step = _last(rows), _step(rows[-1]) if rows else None
         best = _best(rows, metric, higher=metric in HIGHER)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         problems.append(_damaged(folder / METRICS, error))
     asked = settings.get("trainer.max_steps")
+    known_length = type(asked) is int and 0 < asked < 2**63
     completed = result.status == COMPLETED
     return Record(
         status=result.status,
@@ -105,7 +106,7 @@ def _run(folder: Path) -> Record:
         best={name: _finite(value) for name, value in result.best.items()} if completed else best,
         best_by=metric,
         step=result.steps if completed else max(step or 0, result.steps or 0),
-        max_steps=result.length["max_steps"] if result.length else asked if type(asked) is int else None,
+        max_steps=result.length["max_steps"] if result.length else asked if known_length else None,
         seconds=result.training_seconds if completed else metrics.get("seconds"),
         parameters=result.parameters,
         foreign=any(settings.get(f"{group}.kind") not in (None, *kinds) for group, kinds in BUILT_IN.items()),
@@ -122,12 +123,19 @@ def _last(rows: list[dict[str, str]]) -> dict[str, float | None]:
 
 
 def _best(rows: list[dict[str, str]], metric: str, *, higher: bool) -> dict[str, float | None]:
-    values = [(float(row[metric]), int(row["step"])) for row in rows if row.get(metric)]
+    values = [(float(row[metric]), _step(row)) for row in rows if row.get(metric)]
     finite = [(value, step) for value, step in values if _finite(value) is not None]
     if not finite:
         return {}
     value, step = (max if higher else min)(finite, key=lambda pair: pair[0])
     return {metric: value, "step": step}
+
+
+def _step(row: dict[str, str]) -> int:
+    step = int(row["step"])
+    if not 0 <= step < 2**63:
+        raise ValueError(f"step is {step:.1e}")
+    return step
 
 
 def _finite(value: float | None) -> float | None:
