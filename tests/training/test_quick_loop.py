@@ -136,6 +136,8 @@ def test_a_program_that_runs_for_a_moment_does_not_make_the_machine_busy(
     file.write_text("0.5 0.5 0.5 100000/300 77")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setattr(threads, "LOAD", file)
-    monkeypatch.setattr(threads.time, "sleep", lambda seconds: seconds and file.write_text("0.5 0.5 0.5 1/300 77"))
+    monkeypatch.setattr(
+        "gptexp.util.threads.time.sleep", lambda seconds: seconds and file.write_text("0.5 0.5 0.5 1/300 77")
+    )
     threads.share_cores()
     assert "GOMP_SPINCOUNT" not in os.environ
