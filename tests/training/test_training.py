@@ -207,7 +207,7 @@ def test_resume_keeps_the_precision_on_another_machine_bitwise(
     settings = [*TINY_GPT, "schedule=constant", "trainer.max_steps=4"]
     train_here(*settings, folder="whole")
     train_here(*settings, "trainer.max_steps=2", folder="half")
-    monkeypatch.setattr(hardware, "_precision_for", lambda config: ("bf16-mixed", "faster here"))
+    monkeypatch.setattr(hardware, "fastest_precision", lambda *_: ("bf16-mixed", "faster here"))
     run_job(compose(["resume=half", "trainer.max_steps=4", "trainer=cpu"]), Path("rest"))
     assert train_here(*settings, folder="new")["precision"] == "bf16-mixed"
     whole, rest, new = (load(workplace / name / "checkpoints/last.ckpt") for name in ("whole", "rest", "new"))
