@@ -32,6 +32,7 @@ PAGES += [
     "reproduce",
     "verify",
     "scale-out",
+    "large-corpora",
     "published-numbers",
     "peers",
     "questions",
