@@ -78,7 +78,7 @@ docs-serve: $(VENV)/.installed-dev  ## serve the documentation on this machine, 
 test: lint types test-fast  ## run lint, type checks and the fast tests, which build the documentation
 
 test-fast: $(VENV)/.installed-dev  ## run the fast tests only; ARGS=tests/models selects some of them
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## run the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
