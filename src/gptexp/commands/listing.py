@@ -45,7 +45,7 @@ def listing(version: str) -> str:
     """Return the help of `gptexp`: each subcommand with its purpose and an example."""
     lines = [f"gptexp {version}", "", "usage: gptexp COMMAND [arguments]", ""]
     for name, command in COMMANDS.items():
-        lines.append(f"  {name:<15}{command.about:<42}gptexp {name} {command.example}")
+        lines.append(f"  {name:<15}{command.about:<43}gptexp {name} {command.example}")
     return "\n".join(
         [
             *lines,
