@@ -77,6 +77,13 @@ def test_usage_names_the_command_as_it_was_started(name: str, monkeypatch: pytes
     assert module.parser().prog == f"gptexp {name}"
 
 
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.hydra])
+def test_every_command_also_starts_as_a_module(name: str) -> None:
+    module = import_module(COMMANDS[name].module.removesuffix(".command_line"))
+    source = Path(str(module.__file__)).with_name("__main__.py") if hasattr(module, "__path__") else module.__file__
+    assert 'if __name__ == "__main__":\n    main()' in Path(str(source)).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("module", "argv", "expected"),
     [

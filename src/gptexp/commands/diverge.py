@@ -78,3 +78,7 @@ def run(first: Path, second: Path, replays: bool, code: Path | None, trust: bool
 
 def _say(line: str) -> None:
     print(printable(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -86,3 +86,7 @@ def _check(arguments: argparse.Namespace) -> str:
         return "utf-8"
     require_text(arguments.text)
     return encoding_of(arguments.text, arguments.encoding, Contents())
+
+
+if __name__ == "__main__":
+    main()

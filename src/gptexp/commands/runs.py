@@ -200,3 +200,7 @@ def _folder(run: str, logs: Path) -> Path:
     if not any((folder / name).is_file() for name in (CONFIG, SWEEP, RESULT)):
         raise RunError(f"RUN={run}: no run or sweep; give the folder of one, as `gptexp runs` lists it, or `latest`")
     return folder
+
+
+if __name__ == "__main__":
+    main()

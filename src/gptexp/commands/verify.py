@@ -87,3 +87,7 @@ def verdict(outcome: Outcome) -> str:
 
 def _shown(value: float | None) -> str:
     return "nothing" if value is None else repr(value)
+
+
+if __name__ == "__main__":
+    main()
