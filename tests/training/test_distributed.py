@@ -209,6 +209,9 @@ def nodes() -> Iterator[list[Node]]:
     finally:
         for name in names:
             with suppress(FileNotFoundError):  # the command ip may be missing
+                left = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True)
+                for pid in left.stdout.split():  # after a failed test
+                    os.kill(int(pid), signal.SIGKILL)
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
