@@ -21,7 +21,7 @@ OFFERED = [
     (["generate", "latest", "--backend", ""], ["numpy", "torch"]),
     (["generate", "la"], []),
     (["verify-resume", "--st"], ["--steps"]),
-    (["train", "model=mi"], ["model=mini_gpt"]),
+    (["train", "model=mini_g"], ["model=mini_gpt"]),
     (["train", "trainer.max_s"], ["trainer.max_steps="]),
     (["train", "model=mlp", "model.n_h"], ["model.n_hidden="]),
     (["train", "-m", "seed=1,2", "model=bi"], ["model=bigram"]),
@@ -64,7 +64,7 @@ ASK = {
 }
 LINES = [
     ("gptexp gen", {"bash": ["generate "]}, ["generate"]),
-    ("gptexp train model=mi", {"bash": ["mini_gpt "]}, ["model=mini_gpt"]),
+    ("gptexp train model=mini_g", {"bash": ["mini_gpt "]}, ["model=mini_gpt"]),
     ("gptexp train trainer.max_s", {}, ["trainer.max_steps="]),
     ("gptexp generate --temp", {"bash": ["--temperature "]}, ["--temperature"]),
 ]

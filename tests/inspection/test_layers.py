@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gptexp.inspection import knockouts
 from gptexp.inspection.direct import direct_effects, parts
-from gptexp.inspection.knockouts import losses_without_heads
+from gptexp.inspection.knockouts import knock_outs
 from gptexp.inspection.lens import lens
 from gptexp.inspection.trace import trace
 from gptexp.models.losses import IGNORED
@@ -74,8 +75,9 @@ def test_a_knock_out_is_the_model_with_zero_output_weights_of_the_head(settings:
     model, x = build(small(**settings)), tokens(8, 1)[0]
     targets = x[1:].clone()
     targets[2] = IGNORED
-    without = losses_without_heads(trace(model, x), targets)
-    assert without is not None
+    increase, used = knock_outs(trace(model, x), targets)
+    assert used == 8
+    whole = F.cross_entropy(model(x[None])[0, :-1], targets, ignore_index=IGNORED)
     for layer in range(2):
         for head in range(2):
             changed = deepcopy(model)
@@ -83,10 +85,18 @@ def test_a_knock_out_is_the_model_with_zero_output_weights_of_the_head(settings:
                 projection = changed.get_parameter(f"transformer.h.{layer}.attn.c_proj.weight")
                 projection[:, 8 * head : 8 * head + 8] = 0  # head_dim 8
             loss = F.cross_entropy(changed(x[None])[0, :-1], targets, ignore_index=IGNORED)
-            torch.testing.assert_close(without[layer, head], loss, check_dtype=False)
+            torch.testing.assert_close(increase[layer, head], loss - whole, check_dtype=False, atol=1e-6, rtol=1e-5)
 
 
-def test_knock_outs_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = build(small()), tokens(8, 1)[0]
-    monkeypatch.setattr("gptexp.inspection.knockouts.MOST_FLOPS", 1e4)
-    assert losses_without_heads(trace(model, x), x[1:]) is None
+@pytest.mark.parametrize("settings", OPTIONS, ids=str)
+def test_knock_outs_that_would_take_too_long_use_the_beginning_of_the_text(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = build(small(**settings)), tokens(8, 1)[0]
+    expected, _ = knock_outs(trace(model, x[:5]), x[1:5])
+    monkeypatch.setattr("gptexp.inspection.knockouts.MOST_FLOPS", 5.5 * knockouts._flops_per_token(trace(model, x)))
+    increase, used = knock_outs(trace(model, x), x[1:])
+    assert used == 5
+    torch.testing.assert_close(increase, expected)
+    monkeypatch.setattr("gptexp.inspection.knockouts.MOST_FLOPS", 0)
+    assert knock_outs(trace(model, x), x[1:])[1] == 2

@@ -112,13 +112,15 @@ def _attention(layers: int, heads: int, length: int, loss: float | None, draw: n
             previous=float(np.diagonal(w, -1).mean()) if length > 1 else None,
             induction=None if head == 0 else float(draw.beta(1, 6)),
             first=float(w[:, 0].mean()),
-            knockout=None if loss is None else loss + float(draw.gamma(0.4, 0.08) - 0.01),
+            knockout=float(draw.gamma(0.4, 0.08) - 0.01) if loss else float("nan"),
         )
         for layer in range(layers)
         for head in range(heads)
         for w in [weights[layer, head]]
     ]
-    return AttentionView(layers=layers, heads=heads, length=length, weights=packed(weights), table=table)
+    return AttentionView(
+        layers=layers, heads=heads, length=length, weights=packed(weights), table=table, knockout_tokens=length
+    )
 
 
 def _lens(tokens: Sequence[TokenView], layers: int) -> LensView:

@@ -12,7 +12,7 @@ from gptexp.data.mixture import Texts
 from gptexp.inspection.difference import difference
 from gptexp.inspection.direct import direct_effects
 from gptexp.inspection.heads import scores
-from gptexp.inspection.knockouts import MOST_FLOPS, losses_without_heads
+from gptexp.inspection.knockouts import knock_outs
 from gptexp.inspection.lens import lens
 from gptexp.inspection.norms import logged_norms
 from gptexp.inspection.opening import TOKENS, Opened, Request, corpus_of, open_run, retokenized, tokens_for
@@ -82,8 +82,8 @@ def _view(run: Opened, tokens: Tensor, corpus: Texts | None, notes: list[str]) -
     losses = [view.loss for view in views if view.loss is not None]
     if attention is None:
         notes = [*notes, "No attention, lens and direct effects: the model is no GPT."]
-    elif attention.table[0].knockout is None:
-        notes = [*notes, f"No knock-outs: more than {MOST_FLOPS:.0e} FLOPs. Give --tokens with fewer tokens."]
+    elif attention.knockout_tokens < attention.length:
+        notes = [*notes, f"Knock-outs: on the first {attention.knockout_tokens} tokens only; more would take minutes."]
     store = next(iter(corpus.stores("val").values())) if corpus else None
     folder = run_folder(run.path)
     return RunView(
@@ -103,16 +103,23 @@ def _view(run: Opened, tokens: Tensor, corpus: Texts | None, notes: list[str]) -
 def attention_view(traced: Trace, targets: Tensor) -> AttentionView:
     """Return weights, scores and knock-outs of every head."""
     layers, heads = len(traced.layers), traced.model.config.n_head
-    nats = losses_without_heads(traced, targets)  # (L, H)
+    nats, used = knock_outs(traced, targets)
     table = []
     for index, layer in enumerate(traced.layers):
         columns = scores(layer.weights, traced.tokens)
-        columns["knockout"] = None if nats is None else nats[index] / math.log(2)
+        columns["knockout"] = nats[index] / math.log(2)
         for head in range(heads):
             row = {name: None if column is None else float(column[head]) for name, column in columns.items()}
             table.append(HeadView(layer=index, head=head, **row))
     weights = packed(torch.stack([layer.weights for layer in traced.layers]).float().cpu().numpy())
-    return AttentionView(layers=layers, heads=heads, length=len(traced.tokens), weights=weights, table=table)
+    return AttentionView(
+        layers=layers,
+        heads=heads,
+        length=len(traced.tokens),
+        weights=weights,
+        table=table,
+        knockout_tokens=used,
+    )
 
 
 def lens_view(traced: Trace, targets: Tensor, tokenizer: Tokenizer) -> LensView:

@@ -40,8 +40,8 @@ class TokenView:
 class HeadView:
     """An attention head. The scores are defined in heads.py; None if the text has no such token.
 
-    entropy: bits. distance: tokens. previous, induction, first: attention, from 0 to 1. knockout: mean loss of the
-    scored tokens while the output of this head is zero; None: not computed.
+    entropy: bits. distance: tokens. previous, induction, first: attention, from 0 to 1. knockout: by how many bits the
+    mean loss of the scored tokens is larger while the output of this head is zero.
     """
 
     layer: int
@@ -51,18 +51,22 @@ class HeadView:
     previous: float | None
     induction: float | None
     first: float | None
-    knockout: float | None
+    knockout: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionView:
-    """The attention of every head. length: T. weights: by `packed`. table: L * H heads, those of layer 0 first."""
+    """The attention of every head. length: T. weights: by `packed`. table: L * H heads, those of layer 0 first.
+
+    knockout_tokens: of the beginning of the text, from which `HeadView.knockout` is computed.
+    """
 
     layers: int
     heads: int
     length: int
     weights: str
     table: list[HeadView]
+    knockout_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

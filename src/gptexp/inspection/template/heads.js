@@ -1,7 +1,5 @@
 // The table of heads, which can be sorted, and the heat map of what each head is worth.
 
-const increase = (run, head) => (known(head.knockout) && known(run.loss) ? head.knockout - run.loss : null);
-
 const COLUMNS = [
   { name: "layer", value: (head) => head.layer, text: String, up: true },
   { name: "head", value: (head) => head.head, text: String, up: true },
@@ -10,7 +8,7 @@ const COLUMNS = [
   { name: "previous", value: (head) => head.previous, text: percent },
   { name: "induction", value: (head) => head.induction, text: percent },
   { name: "first", value: (head) => head.first, text: percent },
-  { name: "knock-out, bits", value: (head, run) => increase(run, head), text: (value) => (known(value) ? signed(value, 3) : "–") },
+  { name: "knock-out, bits", value: (head) => head.knockout, text: (value) => (known(value) ? signed(value, 3) : "–") },
 ];
 
 // Compare two values for sorting; what is missing comes last in both directions.
@@ -59,7 +57,7 @@ function drawHeads(body) {
 
 function drawKnockout(body) {
   const run = runs[state.run], { table, layers, heads } = run.attention;
-  const changes = table.map((head) => increase(run, head));
+  const changes = table.map((head) => head.knockout);
   const top = roundUp(Math.max(0.001, ...changes.map((value) => Math.abs(value ?? 0))));
   const digits = top < 0.1 ? 4 : top < 1 ? 3 : 2;
   const cells = new Map();

@@ -4,7 +4,7 @@
 const PARTS = {
   attention: [(run) => run.attention, drawAttention],
   heads: [(run) => run.attention, drawHeads],
-  knockout: [(run) => run.attention?.table.some((head) => known(increase(run, head))), drawKnockout],
+  knockout: [(run) => run.attention?.table.some((head) => known(head.knockout)), drawKnockout],
   lens: [(run) => run.lens, drawLens],
   direct: [(run) => run.direct, drawDirect],
   norms: [(run) => run.norms, drawNorms],
