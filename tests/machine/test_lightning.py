@@ -90,6 +90,7 @@ HEAVY = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy"
 def test_a_run_imports_no_compiler_and_leaves_torch_complete(tmp_path: Path) -> None:
     """Placeholders of torch._dynamo must behave as its own names do, once somebody imports it."""
     train = ["train", "optimizer=muon", "model=bigram", "trainer.max_steps=1", "data.val_bytes=512"]
+    train.append("callbacks.checkpoint.asynchronous=true")  # in another thread
     code = f"""
 import sys
 sys.argv = {[*train, "model.block_size=8", "callbacks.samples.tokens=0", f"hydra.run.dir={tmp_path}"]!r}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Return whether this is a DTensor. None exists before the import of its module, which takes a second."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # None also while a thread imports it
+    return kind is not None and isinstance(tensor, kind)
 
 
 def placed_like(whole: Tensor, tensor: Tensor) -> Tensor:

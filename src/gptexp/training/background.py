@@ -52,13 +52,13 @@ def gathered(state: Checkpoint, folder: Path, group: distributed.ProcessGroup | 
 
     Every rank writes its shards into the folder, which all ranks must see, and rank 0 reads them.
     """
-    from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-
     tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
     tensors |= {_key(name, key): value for name, key, value in _entries(state.optimizer) if isinstance(value, Tensor)}
     if not any(map(is_sharded, tensors.values())):
         return state
+    from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
     place = folder / f"{SHARDS}{state.step}"
     state_dict_saver.save(tensors, checkpoint_id=place, process_group=group)
     if distributed.get_rank():
