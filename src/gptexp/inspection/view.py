@@ -41,7 +41,7 @@ class HeadView:
     """An attention head. The scores are defined in heads.py; None if the text has no such token.
 
     entropy: bits. distance: tokens. previous, induction, first: attention, from 0 to 1. knockout: by how many bits the
-    mean loss of the scored tokens is larger while the output of this head is zero.
+    mean loss of the scored tokens is larger while the output of this head is zero; None: no token is scored.
     """
 
     layer: int
@@ -51,7 +51,7 @@ class HeadView:
     previous: float | None
     induction: float | None
     first: float | None
-    knockout: float
+    knockout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
