@@ -30,7 +30,7 @@ from gptexp.runs.huggingface.entries import ratio_of
 from gptexp.runs.opening import load
 from gptexp.tokenizers import load_tokenizer
 from gptexp.util.errors import ConfigError, RunError
-from support.huggingface_folders import assert_same, ours_of, random_checkpoint
+from support.huggingface_folders import assert_same, ours_of, random_checkpoint, store_random
 from support.runs import TINY, command, story
 from support.tokenizer_files import learned, saved
 
@@ -62,18 +62,7 @@ def make(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
     def folder_of(name: str = "theirs", store: Callable[..., object] | None = None, **settings: Any) -> Path:
         torch.manual_seed(1)
         model = GPT2LMHeadModel(GPT2Config(**ODD | settings))
-        for parameter in model.parameters():  # biases and gains are also random; they are initialized to 0 and 1
-            torch.nn.init.normal_(parameter, std=0.3)
-        model.transformer.wte.weight.data[0] = 0  # <|endoftext|> is never the most probable token; it would end a text
-        folder = tmp_path / name
-        folder.mkdir()
-        for file in tokenizer_folder.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        if store is None:
-            model.save_pretrained(folder)
-        else:
-            store(model, folder)
-        return folder
+        return store_random(model, model.transformer.wte.weight, tmp_path / name, tokenizer_folder, store)
 
     return folder_of
 

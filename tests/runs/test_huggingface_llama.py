@@ -28,7 +28,7 @@ from gptexp.config.model import GPTConfig
 from gptexp.config.tokenizer import BPEConfig, ByteConfig, CharConfig, GPT2TokenizerConfig
 from gptexp.runs.huggingface.config import read_model
 from gptexp.runs.opening import load
-from support.huggingface_folders import assert_same, ours_of, random_checkpoint
+from support.huggingface_folders import assert_same, ours_of, random_checkpoint, store_random
 from support.runs import story
 from support.tokenizer_files import learned, saved
 
@@ -66,15 +66,7 @@ def make(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
         torch.manual_seed(1)
         config, model_type = MODELS[kind]
         model = model_type(config(**ODD | settings))
-        for parameter in model.parameters():  # gains are also random; they are initialized to 1
-            torch.nn.init.normal_(parameter, std=0.3)
-        model.model.embed_tokens.weight.data[0] = 0  # <|endoftext|> is never the most probable token
-        folder = tmp_path / "theirs"
-        folder.mkdir()
-        for file in tokenizer_folder.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        (store or type(model).save_pretrained)(model, folder)
-        return folder
+        return store_random(model, model.model.embed_tokens.weight, tmp_path / "theirs", tokenizer_folder, store)
 
     return folder_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,17 @@ def assert_same(ours: torch.nn.Module, theirs: Any, vocab: int, length: int) -> 
     written = theirs.generate(prompt, do_sample=False, max_new_tokens=new, pad_token_id=0, eos_token_id=None)
     greedy = stream_tokens(ours, prompt[0].tolist(), max_new_tokens=new, temperature=0)
     assert list(greedy) == written[0, length // 2 :].tolist()
+
+
+def store_random(
+    model: Any, embedding: torch.Tensor, folder: Path, tokenizer_folder: Path, store: Callable[..., object] | None
+) -> Path:
+    """Write a model of transformers with random weights, and a tokenizer. store: in place of save_pretrained."""
+    for parameter in model.parameters():  # biases and gains are also random; they are initialized to 0 and 1
+        torch.nn.init.normal_(parameter, std=0.3)
+    embedding.data[0] = 0  # <|endoftext|> is never the most probable token; it would end a text
+    folder.mkdir()
+    for file in tokenizer_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (store or type(model).save_pretrained)(model, folder)
+    return folder
