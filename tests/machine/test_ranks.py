@@ -181,6 +181,23 @@ def test_ranks_that_are_started_again_do_not_share_the_store_of_their_predecesso
     assert (joined.port, joined.check(["address"])) == (second.port, False)
 
 
+def test_a_rank_does_not_wait_for_a_store_that_ends_while_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of a rank 0 that is about to fail may answer once; torch's client would try again for ten minutes."""
+    monkeypatch.setattr(rank_store, "ANSWER_TIMEOUT", timedelta(seconds=0.5))
+    agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ending = socket.create_server(("127.0.0.1", 0))
+    agents.set(rank_store.ANNOUNCED, str(ending.getsockname()[1]))
+
+    def answer_once() -> None:
+        ending.accept()[0].close()
+        ending.close()
+
+    thread = threading.Thread(target=answer_once)
+    thread.start()
+    assert rank_store._joined(rank_environment.Rank(1, 2, 0, 1), "127.0.0.1", agents) is None
+    thread.join()
+
+
 def test_the_store_of_gptexps_launcher_listens_only_on_loopback() -> None:
     store, port = launch._serve()
     listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]

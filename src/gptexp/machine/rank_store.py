@@ -15,6 +15,7 @@ from typing import Any
 from gptexp.machine.rank_environment import Rank, current, remedy
 
 START_TIMEOUT = timedelta(minutes=10)  # nodes may start at different times
+ANSWER_TIMEOUT = timedelta(seconds=5)  # of a store that may be ending
 BACKLOG = 1024  # ranks that may connect at once
 NOTICE = 10.0  # seconds of waiting until a rank reports for whom it waits
 PREFIX = "gptexp"  # of the keys
@@ -51,10 +52,10 @@ def _serve(address: str, port: int) -> Any:
     return TCPStore(address, port, is_master=True, master_listen_fd=served.detach(), **_OPTIONS)
 
 
-def _client(address: str, port: int) -> Any:
+def _client(address: str, port: int, timeout: timedelta = START_TIMEOUT) -> Any:
     from torch._C._distributed_c10d import TCPStore
 
-    return TCPStore(address, port, is_master=False, **_OPTIONS)
+    return TCPStore(address, port, is_master=False, **_OPTIONS | {"timeout": timeout})
 
 
 def _store_of_this_start(who: Rank, address: str, agents: Any) -> Any:
@@ -80,10 +81,11 @@ def _joined(who: Rank, address: str, agents: Any) -> Any:
     if not agents.check([ANNOUNCED]):
         return None
     port = int(agents.get(ANNOUNCED))
-    with suppress(OSError, RuntimeError):  # it is gone
+    with suppress(OSError, RuntimeError):  # it is gone, or goes while this rank connects
         socket.create_connection((address, port), timeout=2).close()
-        found = _client(address, port)
+        found = _client(address, port, ANSWER_TIMEOUT)
         if found.add(f"{PREFIX}/joined/{who.rank}", 1) == 1:
+            found.set_timeout(START_TIMEOUT)
             return found
     return None
 
