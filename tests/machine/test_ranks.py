@@ -277,6 +277,18 @@ def test_the_rank_with_a_reason_is_reported_not_the_first_to_end() -> None:
         launch._raise_failure(children, [])
 
 
+def test_the_error_of_a_rank_that_has_ended_is_kept_while_others_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "LOOK", 0.0)
+    monkeypatch.setattr(launch, "GRACE", 1.5)
+    monkeypatch.setattr(rank_process, "NOTICE", 0.5)
+    children = ended(started("raise SystemExit('error: the reason')", SLEEPS))
+    with pytest.raises(ValueError, match=r"^the reason$"):
+        launch._raise_failure(children, [])
+    assert "the reason" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_line_like_a_traceback_does_not_silence_a_rank(
     goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -78,7 +78,7 @@ class RankProcess:
         """Print withheld lines if the rank continues, and report once if it is stopped. Called repeatedly."""
         now = time.monotonic()
         with self._lock:
-            if self.withheld and now - self._last_output > NOTICE:
+            if self.withheld and self.code is None and now - self._last_output > NOTICE:
                 self._release()
         self.stopped = (self.stopped or now) if self._is_stopped() else 0.0
         if self.stopped and now - self.stopped > NOTICE and not self._reported:

@@ -28,8 +28,8 @@ LOST = "ended or did not respond"  # part of the error of a rank that ends becau
 COMPOSITION, PREPARED, ALIKE, ENDED = "composition", "prepared", "alike", "ended"
 
 
-def serve() -> None:
-    """Start the store on rank 0, so that the other ranks can connect.
+def open_store() -> None:
+    """Start the store on rank 0, so that the other ranks can connect; connect to it on another rank.
 
     Raises:
         ValueError: MASTER_PORT is in use, or the launcher's store does not answer.

@@ -50,7 +50,7 @@ def lead_or_follow(lead: Callable[[], T], refuse: Callable[[Rank], None] = lambd
             follow()
             return None
         with one_line_errors():
-            ranks.serve()
+            ranks.open_store()
         return lead()
 
 
@@ -66,6 +66,7 @@ def _train(composition: Composition) -> None:
     with one_line_errors():
         with without_collection():
             from gptexp.training.run import train  # torch is imported no earlier than here
+        ranks.open_store()  # early, so that the other ranks learn of any failure from here on
 
         config = config_from_plain(composition["config"])
         sharing = from_plain(composition["sharing"])
