@@ -123,6 +123,16 @@ WRONG = [
     (["-m", "model=glob(x*)"], "model=glob(x*): no such option; one of baby_gpt, bigram"),
     (["-m", "seed=glob(1*)"], "seed=glob(1*): glob(…) selects options of a group; seed is not a group"),
     (["-m", "hydra.launcher.n_jobs=1,2", "seed=1,2"], "hydra.launcher.n_jobs=1,2: applies to all jobs"),
+    (["-m", "hydra/launcher=core", "seed=1,2"], "hydra/launcher=core: no such option; did you mean cores?"),
+    (["-m", "hydra/sweeper=nope", "seed=1,2"], "hydra/sweeper=nope: no such option; choose one of basic, "),
+    (["hydra/launcher=nope"], "hydra/launcher=nope: no such option; choose one of basic, cores, "),
+    (["-m", "hydra/nope=x", "seed=1,2"], "hydra/nope=x: no such setting of Hydra; choose one of hydra/launcher"),
+    (["-m", "+hydra/launcher=cores", "seed=1,2"], "+hydra/launcher=cores: already exists; remove the plus"),
+    (["-m", "hydra.launcher.n_jobs=2", "seed=1,2"], "hydra.launcher.n_jobs=2: no such setting of Hydra; `gptexp"),
+    (
+        ["-m", "hydra.sweep.di=x", "seed=1,2"],
+        "hydra.sweep.di=x: no such setting of Hydra; did you mean hydra",
+    ),
     (["model=glob(b*)"], "model=glob(b*): several values are a sweep; add -m"),
     (["data=text", "data.path=三.txt,四.txt"], "data.path='三.txt','四.txt': several values are a sweep; add -m"),
     (["--model.n_layer=3"], "--model.n_layer=3: a setting has no dashes; write model.n_layer=3"),
@@ -147,6 +157,7 @@ def test_wrong_grammar_gives_one_line_with_the_correct_spelling(
     reported = capsys.readouterr().err
     assert reported.startswith(f"error: {message}")
     assert reported.count("\n") == 1
+    assert not (workplace / "logs").exists()
 
 
 def test_flags_can_appear_between_overrides() -> None:

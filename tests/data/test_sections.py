@@ -249,6 +249,7 @@ def test_the_command_prepares_in_parts_in_one_process(tmp_path: Path) -> None:
         (["hydra/launcher=cores"], "hydra/launcher=cores: gptexp prepare uses it to run parts; add prepare.parts=N"),
         (["prepare.parts=0"], "prepare.parts=0: must be at least 1"),
         (["data=mixture", "prepare.parts=2"], "prepare.parts=2: only a single text can be prepared in parts"),
+        (["prepare.parts=2", "hydra/launcher=core"], "hydra/launcher=core: no such option; did you mean cores?"),
         (["prepare.parts=2", "hydra/launcher=slurm"], "hydra/launcher=slurm: this machine has no SLURM"),
     ],
 )

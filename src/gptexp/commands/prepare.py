@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gptexp.compose import commandline
-from gptexp.compose.composition import compose
+from gptexp.compose.composition import check_hydra, compose
 from gptexp.compose.registry import register_schemas
 from gptexp.config import Config, LabelledConfig, MixtureConfig
 from gptexp.data.prepared import PreparedData
@@ -55,6 +55,7 @@ def _prepare_in_parts(config: Config, hydra: list[str]) -> PreparedData:
     if isinstance(config.data, (MixtureConfig, LabelledConfig)):
         raise ConfigError(f"prepare.parts={parts}: only a single text can be prepared in parts; leave it out")
     launcher = launcher_of(hydra)
+    check_hydra(hydra)
     require_scheduler(launcher)
 
     def run_jobs(place: Path, numbers: list[int]) -> None:

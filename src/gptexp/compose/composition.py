@@ -26,7 +26,7 @@ from gptexp.compose.messages import check_groups, closest, explain, kinds_with, 
 from gptexp.compose.mixtures import as_plain_parts, complete_parts
 from gptexp.compose.overrides import one_of_each, quoted
 from gptexp.compose.presets import conf_dir
-from gptexp.compose.registry import groups, register_schemas, setting_types
+from gptexp.compose.registry import STORED_JOB, groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, MixtureConfig, environment_variables
 from gptexp.config.conversion import corpora_of, message_of
 from gptexp.config.fingerprint import completed
@@ -130,6 +130,17 @@ def compose_raw(overrides: list[str], *, config_name: str = "train") -> DictConf
         raise ConfigError(f"conf/: {' '.join(str(error).split())}") from None
     HydraConfig.instance().set_config(composed)
     return composed
+
+
+def check_hydra(overrides: list[str]) -> None:
+    """Refuse settings of Hydra itself, such as hydra/launcher, before it starts jobs with them.
+
+    Raises:
+        ConfigError: naming the override and the remedy.
+    """
+    if overrides:
+        with _keep_hydras_state():
+            compose_raw(overrides, config_name=STORED_JOB)
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -10,6 +10,8 @@ from enum import EnumMeta
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ConfigTypeError, OmegaConfBaseException
 
 from gptexp.compose.other_names import hint, published
@@ -50,7 +52,8 @@ def explain(overrides: list[str], error: Exception) -> str:
         if key not in groups() and not key.startswith("hydra") and not _known(key):
             value = parsed.get_value_element_as_str()
             return f"{key}={value}: no such setting; {hint(key, value) or closest(key, setting_names())}"
-        if parsed.is_add() and f"already at '{key}'" in str(error):  # Hydra gives the key in its message only
+        already = f"already at '{key}'", f"Multiple values for {key}."  # Hydra gives the key in its message only
+        if parsed.is_add() and any(words in str(error) for words in already):
             return f"{override}: already exists; remove the plus"
         if _failed_at(key, error):
             if parsed.is_delete():
@@ -59,6 +62,12 @@ def explain(overrides: list[str], error: Exception) -> str:
                 return f"{key}={parsed.get_value_element_as_str()}: only {kinds} has it"
             if ".plugins." in key:
                 return f"{override}: a new plug-in is added with a plus: +{override}"
+            if key.startswith("hydra"):
+                names = _beside(key, error)
+                remedy = closest(key, names) if names else "`gptexp train --cfg hydra` shows all"
+                return f"{override}: no such setting of Hydra; {remedy}"
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file == f"{key}/{parsed.value()}":
+            return f"{override}: no such option; {closest(str(parsed.value()), error.options or ())}"
     return _of_another_kind(overrides, error) or _of_no_kind(error) or type_error(error) or message_of(error)
 
 
@@ -73,6 +82,14 @@ def _failed_at(key: str, error: Exception) -> bool:
     cause = error.__cause__
     failed = cause.full_key if isinstance(cause, (ConfigKeyError, ConfigAttributeError, ConfigTypeError)) else None
     return bool(failed) and (key == failed or key.startswith(f"{failed}."))
+
+
+def _beside(key: str, error: Exception) -> list[str]:
+    """Return the settings, or the groups, where Hydra did not find one."""
+    node, parent = getattr(error.__cause__, "parent_node", None), key.rpartition(".")[0]
+    if "/" in key or not isinstance(node, DictConfig):
+        return [f"hydra/{group}" for group in ("launcher", "sweeper", "job_logging", "hydra_logging")]
+    return [f"{parent}.{name}" for name in map(str, node) if not name.startswith("_")]
 
 
 def without_dashes(flag: str, following: str | None) -> str:

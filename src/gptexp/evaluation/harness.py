@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lm_eval.models  # noqa: F401 (registers the harness's own models, which it omits if it knows another one)
 import torch
-from lm_eval import simple_evaluate
+from lm_eval import evaluator, simple_evaluate
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
@@ -215,6 +216,8 @@ def evaluated(model: HarnessModel, names: Sequence[str], folder: Path | None) ->
         if not manager.match_tasks([name]):
             raise ValueError(f"--tasks={name}: no such task; `gptexp lm-eval ls tasks` lists them")
     tasks = manager.match_tasks([*names])
-    with redirect_stdout(sys.stderr):  # where the harness reports its progress
+    # The harness would record facts of this machine, which takes seconds and makes git complain outside a repository.
+    no_record = patch.multiple(evaluator, get_git_commit_hash=lambda: None, add_env_info=lambda found: None)
+    with no_record, redirect_stdout(sys.stderr):  # where the harness reports its progress
         found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, log_samples=False)
     return {"tasks": found["results"], "step": model.step}, make_table(found).strip()

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from omegaconf import DictConfig
 
 from gptexp.compose.commandline import check
-from gptexp.compose.composition import Bases, compose, compose_raw
+from gptexp.compose.composition import Bases, check_hydra, compose, compose_raw
 from gptexp.compose.lengths import one_length, same_length, without_replaced
 from gptexp.compose.overrides import jobs_of, listed, one_batch_setting, quoted
 from gptexp.config import Config
@@ -92,6 +92,7 @@ def plan(arguments: list[str]) -> Plan:
     settings_given = [listed(override) for override in overrides if not parse(override).is_hydra_override()]
     if several := next((override for override in hydra if is_swept(override)), None):
         raise ConfigError(f"{several}: applies to all jobs of a sweep; give one value")
+    check_hydra(hydra)
     base = compose_raw([override for override in settings_given if not is_swept(override)])
     axes = _axes(settings_given, base)
     swept = [key_of(override) for override in axes if is_swept(override)]
