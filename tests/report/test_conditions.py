@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ RUN: dict[str, Any] = {
     "val/bpb/my-part": -1e-5,
     "note": "对照 'one'",
 }
+KNOWN = [*RUN, "val/other"]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ RUN: dict[str, Any] = {
         "2 <= model.n_layer < 8",
         "model.n_layer in (2, 4)",
         "model.kind == 'gpt' and model.kind != \"mlp\" and model.kind not in ['mlp']",
-        "model.bias and model.bias == true and not model.bias == 1",
+        "model.bias and model.bias == true",
         "optimizer.lr == null and val/other == None and val/other != 3",
         "norm/gradient/h.0.attn<2.6e-1",
         "val/bpb/my-part > -2e-5 and val/bpb/my-part < -5E-6",
@@ -41,12 +43,19 @@ RUN: dict[str, Any] = {
     ],
 )
 def test_a_condition_holds(text: str) -> None:
-    assert parse(text).holds(RUN.get)
-    assert not parse(f"not ({text})").holds(RUN.get)
+    assert parse(text, KNOWN)(RUN.get)
+    assert not parse(f"not ({text})", KNOWN)(RUN.get)
 
 
-def test_a_condition_knows_its_names() -> None:
-    assert parse("n_layer>=4 and val/bpb<2 and 'val/loss' != n_layer").names == ("n_layer", "val/bpb")
+def test_a_condition_looks_its_names_up_by_their_full_name() -> None:
+    asked = Counter[str]()
+
+    def lookup(name: str) -> Any:
+        asked[name] += 1
+        return RUN[name]
+
+    assert not parse("n_layer<8 and bpb<2 and 'val/bpb' == kind", KNOWN)(lookup)
+    assert asked == {"model.n_layer": 1, "val/bpb": 1, "model.kind": 1}
 
 
 @pytest.mark.parametrize(
@@ -61,23 +70,23 @@ def test_a_condition_knows_its_names() -> None:
 )
 def test_anything_else_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(RunError, match=r"^--where=") as refused:
-        parse(text)
+        parse(text, KNOWN)
     assert "model.n_layer>=4 and val/bpb<2" in str(refused.value) or "write ==" in str(refused.value)
 
 
 def test_a_single_equals_sign_has_its_own_remedy() -> None:
     with pytest.raises(RunError, match=r"^--where=model\.n_layer=4: is not a condition; write == to compare$"):
-        parse("model.n_layer=4")
+        parse("model.n_layer=4", KNOWN)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.text(alphabet="ab._/-<>=!()[]'\"0123 \\,:andornti℘é\u0301", max_size=60))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
     try:
-        condition = parse(text)
+        condition = parse(text, KNOWN)
     except RunError:
         return
-    assert condition.holds(RUN.get) in (True, False)
+    condition(RUN.get)
 
 
 def test_a_name_may_be_its_unique_last_part() -> None:

@@ -10,19 +10,19 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gptexp.util.entry_point import entry_point, program_name
 from gptexp.util.errors import RunError, one_line_errors
-from gptexp.util.options import OptionParser, positive_number
+from gptexp.util.options import OptionParser
 from gptexp.util.text import printable
 
 if TYPE_CHECKING:
-    from gptexp.report.listing.conditions import Condition
     from gptexp.report.listing.rows import Row
 
 LOGS = Path("logs")
 SHOWN = 40  # rows on a terminal
+EVERY = 2.0  # seconds between two looks of `watch`
 SHARE = 0.1  # of a core that `watch` uses at most
 LONGEST_NOTE = 2000
 
@@ -35,31 +35,25 @@ def parser() -> OptionParser:
         "its runs. Conditions and --sort take settings (model.n_layer), metrics (val/bpb: the last value) and the "
         "fields of --json (state, best, age …).",
     )
-    _add_logs(p, LOGS)
     p.add_argument("--where", metavar="CONDITION", help='only such runs, jobs included: "n_layer>=4 and val/bpb<2"')
     p.add_argument("--sort", metavar="NAME", help="sort by a setting, a metric or a field, the smallest first")
     p.add_argument("--reverse", action="store_true", help="in the other order")
     p.add_argument("--jobs", action="store_true", help="also list the jobs of sweeps")
-    p.add_argument(
-        "--limit", type=_count, metavar="N", help=f"most rows; 0: all. Default: {SHOWN} on a terminal, or all"
-    )
+    about = f"most rows; 0: all. Default: {SHOWN} on a terminal, or all"
+    p.add_argument("--limit", type=_count, metavar="N", help=about)
     p.add_argument("--json", action="store_true", help="print everything about each run and sweep as one flat list")
-    p.set_defaults(act=show)
+    p.set_defaults(act=show, logs=LOGS)
     commands = p.add_subparsers(title="commands", metavar="{watch,note}")
-    watch_ = commands.add_parser("watch", help="show the runs and sweeps that run now, until Ctrl-C")
-    watch_.add_argument("--every", type=positive_number, default=2.0, metavar="S", help="seconds; default: %(default)s")
+    watch_ = commands.add_parser("watch", help=f"show what runs now every {EVERY:g} seconds, until Ctrl-C")
     watch_.set_defaults(act=watch)
     note_ = commands.add_parser("note", help="attach a note to a run or a sweep, which the list shows")
     note_.add_argument("run", metavar="RUN", help="the folder of a run or a sweep, or `latest`")
     note_.add_argument("text", metavar="TEXT", help='the note; "" removes it')
     note_.set_defaults(act=note)
-    for command in (watch_, note_):
-        _add_logs(command, argparse.SUPPRESS)
+    for parser_ in (p, watch_, note_):
+        about = f"where to look; default: {LOGS}"
+        parser_.add_argument("--logs", type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help=about)
     return p
-
-
-def _add_logs(p: argparse.ArgumentParser, default: Any) -> None:
-    p.add_argument("--logs", type=Path, default=default, metavar="FOLDER", help=f"where to look; default: {LOGS}")
 
 
 def _count(text: str) -> int:
@@ -79,70 +73,44 @@ def main(argv: list[str] | None = None) -> None:
 def show(arguments: argparse.Namespace) -> None:
     """Print the list."""
     from gptexp.report.listing.conditions import parse
-    from gptexp.report.listing.rows import plain, rows
+    from gptexp.report.listing.rows import names, rows
     from gptexp.report.listing.table import columns, lines
 
-    condition = None if arguments.where is None else parse(arguments.where)
     found = rows(arguments.logs)
-    known = _names(found) if condition is not None or arguments.sort is not None else []
-    if condition is not None:
-        found = _fulfilling(found, condition, known)
+    if arguments.where is not None:
+        holds = parse(arguments.where, names(found)) if found else None
+        found = [row for row in found if row.kind == "run" and holds and holds(row.value)]
     elif not (arguments.jobs or arguments.json):
-        found = [row for row in found if row.found.sweep is None]
-    if arguments.sort is not None:
-        found = _sorted(found, arguments.sort, known, reverse=arguments.reverse)
+        found = [row for row in found if row.sweep is None]
+    if arguments.sort is not None and found:
+        found = _sorted(found, arguments.sort, reverse=arguments.reverse)
     elif arguments.reverse:
         found.reverse()
     terminal = sys.stdout.isatty()
     limit = arguments.limit if arguments.limit is not None else SHOWN if terminal and not arguments.json else 0
     chosen = found[: limit or None]
     if arguments.json:
-        print(json.dumps([plain(row) for row in chosen], indent=2, allow_nan=False))
+        print(json.dumps([row.as_plain() for row in chosen], indent=2, allow_nan=False))
         return
     if chosen:
-        print("\n".join(lines(chosen, columns(chosen), _width() if terminal else None)))
+        width = shutil.get_terminal_size().columns if terminal else None
+        print("\n".join(lines(chosen, columns(chosen), width)))
     if len(chosen) < len(found):
         print(f"{len(chosen)} of {len(found):,} shown; --limit 0 shows all", file=sys.stderr)
     elif not found:
-        which = "no run meets the condition" if condition is not None else "no run"
+        which = "no run" if arguments.where is None else "no run meets the condition"
         print(f"{which} below {printable(str(arguments.logs))}", file=sys.stderr)
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns
-
-
-def _names(found: Sequence[Row]) -> list[str]:
-    """Return every name that --where and --sort accept."""
-    from gptexp.report.listing.rows import FIELDS
-
-    names = dict.fromkeys(FIELDS)
-    for row in found:
-        names |= dict.fromkeys(row.record.metrics) | dict.fromkeys(row.record.settings)
-    return list(names)
-
-
-def _fulfilling(found: Sequence[Row], condition: Condition, known: Sequence[str]) -> list[Row]:
-    """Return the runs for which a condition holds."""
-    from gptexp.report.listing.conditions import full_name
-
-    names = {name: full_name(name, known, "--where") for name in condition.names if found}
-
-    def holds(row: Row) -> bool:
-        return condition.holds(lambda name: row.value(names[name]))
-
-    return [row for row in found if not row.found.is_sweep and holds(row)]
-
-
-def _sorted(found: Sequence[Row], name: str, known: Sequence[str], *, reverse: bool) -> list[Row]:
+def _sorted(found: Sequence[Row], name: str, *, reverse: bool) -> list[Row]:
     """Return the rows by a value; those without it come last."""
     from gptexp.report.listing.conditions import full_name
+    from gptexp.report.listing.rows import names
 
-    name = full_name(name, known, "--sort") if found else name
-    values = [(row.value(name), row) for row in found]
-    having = [(value, row) for value, row in values if value is not None]
-    having.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]), reverse=reverse)
-    return [row for _, row in having] + [row for value, row in values if value is None]
+    name = full_name(name, names(found), "--sort")
+    having = [row for row in found if row.value(name) is not None]
+    having.sort(key=lambda row: (isinstance(row.value(name), str), row.value(name)), reverse=reverse)
+    return having + [row for row in found if row.value(name) is None]
 
 
 def watch(arguments: argparse.Namespace) -> None:
@@ -159,30 +127,29 @@ def watch(arguments: argparse.Namespace) -> None:
         while True:
             began = time.monotonic()
             live.update(Text(_snapshot(arguments.logs, console.width), no_wrap=True, overflow="crop"), refresh=True)
-            time.sleep(max(arguments.every, (time.monotonic() - began) / SHARE))
+            time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
 
 
 def _snapshot(logs: Path, width: int | None) -> str:
     from gptexp.report.listing.rows import rows
-    from gptexp.report.listing.table import lines, running, watched
+    from gptexp.report.listing.table import lines, watched
+    from gptexp.runs.states import RUNNING
 
-    found = running(rows(logs))
-    if not found:
-        return f"nothing runs below {printable(str(logs))}"
-    return "\n".join(lines(found, watched(found), width))
+    found = [row for row in rows(logs) if row.state == RUNNING]
+    found.sort(key=lambda row: row.run)  # a sweep comes before its jobs
+    return "\n".join(lines(found, watched(found), width)) if found else f"nothing runs below {printable(str(logs))}"
 
 
 def note(arguments: argparse.Namespace) -> None:
     """Attach a note to a run or a sweep, or remove it."""
     from gptexp.runs.layout import NOTE
-    from gptexp.util.files import atomic_write, display_path, require_no_link
+    from gptexp.util.files import atomic_write, display_path
 
     folder, text = _folder(arguments.run, arguments.logs), " ".join(arguments.text.split())
     if len(text) > LONGEST_NOTE:
         raise RunError(f"TEXT: has {len(text):,} characters; a note has at most {LONGEST_NOTE:,}")
-    require_no_link(folder / NOTE)
     if text:
-        atomic_write(folder / NOTE, f"{text}\n".encode(errors="backslashreplace"))
+        atomic_write(folder / NOTE, f"{text}\n".encode(errors="backslashreplace"))  # never through a link
     else:
         (folder / NOTE).unlink(missing_ok=True)
     print(printable(f"{display_path(folder)}: note {'saved' if text else 'removed'}"))

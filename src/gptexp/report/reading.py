@@ -137,7 +137,7 @@ def read_run(folder: Path, settings: dict[str, Any]) -> Run:
     except FileNotFoundError:
         raise Unreadable(f"unfinished: no {RESULT}") from None
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{RESULT} is damaged: {_first_line(error, folder / RESULT)}") from None
+        raise Unreadable(f"{RESULT} is damaged: {reason_of(error, folder / RESULT)}") from None
     if result.status == FAILED:
         raise Unreadable(f"failed: {' '.join(str(result.error).split())[:160]}")
     if result.status != COMPLETED:
@@ -159,7 +159,7 @@ def read_flat_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{CONFIG} cannot be read: {_first_line(error, folder / CONFIG)}") from None
+        raise Unreadable(f"{CONFIG} cannot be read: {reason_of(error, folder / CONFIG)}") from None
     groups = ("model", "tokenizer", "data", "trainer")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(group), dict) for group in groups):
         raise Unreadable(f"{CONFIG} has no settings of a gptexp run")
@@ -282,7 +282,8 @@ def last_sample(folder: Path) -> str:
     return written[-1][1] if written else ""
 
 
-def _first_line(error: Exception, path: Path) -> str:
+def reason_of(error: Exception, path: Path) -> str:
+    """Return in one line why a file can't be read."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).removeprefix(f"{path}: ").split())[:160]

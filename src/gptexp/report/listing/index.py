@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,15 @@ def records(root: Path, found: Sequence[Found]) -> list[Record]:
     known = _load(root / RUNS_INDEX)
     began, result, kept = time.time_ns(), list[Record](), dict[str, Any]()
     for one in found:
-        name, stamps = one.name, [list(stamp) for stamp in one.stamps]
-        stored = known.get(name)
+        stored = known.get(one.name)
         if one.problem:
             record = Record(problem=one.problem)
-        elif stored is not None and stored[0] == stamps:
-            record, kept[name] = Record(**stored[1]), stored
+        elif stored is not None and stored[0] == one.stamps:
+            record, kept[one.name] = Record(**stored[1]), stored
         else:
             record = read(one.folder, is_sweep=one.is_sweep)
-            if all(max(changed, created) < began - SETTLED for _, changed, created, _ in one.stamps):
-                kept[name] = [stamps, {key: getattr(record, key) for key in _KINDS}]
+            if all(max(changed, created) < began - SETTLED for changed, created, _ in one.stamps.values()):
+                kept[one.name] = [one.stamps, vars(record)]
         result.append(record)
     if kept.keys() != known.keys() or any(kept[name] is not known[name] for name in kept):
         foreign = any(record["foreign"] for _, record in kept.values())
@@ -45,7 +43,10 @@ def records(root: Path, found: Sequence[Found]) -> list[Record]:
 
 
 def _made_by() -> str:
-    """Return what identifies this code: another version may read runs differently."""
+    """Return what identifies this code: another version may read runs differently.
+
+    It follows from dates of this installation, so nobody else writes an index that is used here.
+    """
     files = [(str(path), path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
     stamps = [(name, found.st_mtime_ns, found.st_size) for name, found in files]
     return hashlib.sha256(repr(stamps).encode(errors="surrogatepass")).hexdigest()
@@ -58,31 +59,11 @@ def _packages() -> str:
     return all_code_sha256()
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    """Return the stored entries by folder; {} if the index is absent, damaged, or of other code."""
-    try:
+def _load(path: Path) -> dict[str, Any]:
+    """Return [stamps, record] by folder; {} if the index is absent, damaged, or of other code."""
+    with suppress(OSError, ValueError):
         stored = read_json(path, TEXT_BYTES)
-        same = stored["packages"] is None or stored["packages"] == _packages()
-        folders = stored["folders"] if same and stored["made_by"] == _made_by() else {}
-        valid = all(_is_valid(stamps, record) for stamps, record in folders.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return folders if valid else {}
-
-
-_KINDS = {one.name: type(getattr(Record(), one.name)) for one in fields(Record)}
-_NUMBERS = (int, float, type(None))
-
-
-def _is_valid(stamps: object, record: Any) -> bool:
-    numbers = [record[name] for name in ("step", "max_steps", "seconds", "parameters")]
-    numbers += [*record["metrics"].values(), *record["best"].values()]
-    texts = [record["status"] or "", *record["jobs"]]
-    return (
-        isinstance(stamps, list)
-        and record.keys() == _KINDS.keys()
-        and all(kind is type(None) or isinstance(record[name], kind) for name, kind in _KINDS.items())
-        and all(isinstance(value, _NUMBERS) for value in numbers)
-        and all(isinstance(text, str) for text in texts)
-        and {*map(type, record["settings"].values())} <= {str, bool, *_NUMBERS}
-    )
+        if stored.get("made_by") == _made_by() and stored["packages"] in (None, stored["packages"] and _packages()):
+            folders: dict[str, Any] = stored["folders"]
+            return folders
+    return {}

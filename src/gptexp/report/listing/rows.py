@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,79 +18,44 @@ from gptexp.runs.states import COMPLETED, CORRUPT, FAILED, INTERRUPTED, RUNNING
 from gptexp.util.errors import RunError
 from gptexp.util.files import display_path
 
+# Names that conditions and --sort accept besides settings and metrics, and the first part of --json.
+FIELDS = (
+    *("run", "kind", "sweep", "state", "problem", "error", "note", "step", "max_steps", "done", "jobs", "metric"),
+    *("best", "best_step", "seconds", "age", "size", "parameters"),
+)
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A run, or a sweep with its jobs that have a folder. name: the path of its folder, for the user."""
 
-    name: str
-    found: Found
-    record: Record
+@dataclass(frozen=True, kw_only=True)
+class Row(Record):
+    """A run, or a sweep with the best value, the sum of the seconds and the size of its jobs.
+
+    run: the path of its folder, for the user. kind: run or sweep. sweep: the name of the sweep that a run is a job of.
+    done: completed jobs of a sweep. age: seconds since its files last changed. size: bytes of all its files.
+    """
+
+    run: str
+    kind: str
+    sweep: str | None
     state: str
-    jobs: tuple[Row, ...] = ()
-
-    @property
-    def done(self) -> int:
-        """Number of a sweep's jobs that are completed."""
-        return sum(job.state == COMPLETED for job in self.jobs)
-
-    @property
-    def metric(self) -> str:
-        """The metric that selects the best step, or the best job of a sweep."""
-        return self.jobs[0].metric if self.jobs else self.record.best_by
-
-    @property
-    def best(self) -> float | None:
-        """The best value of that metric until now."""
-        if not self.found.is_sweep:
-            return self.record.best.get(self.metric)
-        known = [job.best for job in self.jobs if job.best is not None and job.metric == self.metric]
-        return (max if self.jobs and self.jobs[0].record.higher else min)(known, default=None)
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds of training; of a sweep, the sum over its jobs."""
-        known = [job.seconds for job in self.jobs if job.seconds is not None]
-        return sum(known) if self.found.is_sweep else self.record.seconds
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return self.found.size + sum(job.size for job in self.jobs)
-
-    @property
-    def changed(self) -> float:
-        """When its files last changed, in seconds since 1970."""
-        return max([self.found.changed, *(job.changed for job in self.jobs)])
+    done: int | None
+    age: float
+    size: int
 
     def value(self, name: str) -> Value:
         """Return a field, a metric or a setting; None without it."""
         if name in FIELDS:
-            return FIELDS[name](self)
-        return self.record.metrics[name] if name in self.record.metrics else self.record.settings.get(name)
+            found: Value = getattr(self, name)
+            return found
+        return self.metrics[name] if name in self.metrics else self.settings.get(name)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the fields, then the settings and the metrics by name."""
+        return {name: getattr(self, name) for name in (*FIELDS, "settings", "metrics")}
 
 
-# Names that conditions and --sort accept besides settings and metrics, and the first part of --json.
-FIELDS: dict[str, Callable[[Row], Value]] = {
-    "run": lambda row: row.name,
-    "kind": lambda row: "sweep" if row.found.is_sweep else "run",
-    "sweep": lambda row: None if row.found.sweep is None else row.found.sweep.name,
-    "state": lambda row: row.state,
-    "problem": lambda row: row.record.problem or None,
-    "error": lambda row: row.record.error or None,
-    "note": lambda row: row.record.note or None,
-    "step": lambda row: row.record.step,
-    "max_steps": lambda row: row.record.max_steps,
-    "done": lambda row: row.done if row.found.is_sweep else None,
-    "jobs": lambda row: row.record.total if row.found.is_sweep else None,
-    "metric": lambda row: row.metric,
-    "best": lambda row: row.best,
-    "best_step": lambda row: row.record.best.get("step"),
-    "seconds": lambda row: row.seconds,
-    "age": lambda row: round(time.time() - row.changed, 1),
-    "size": lambda row: row.size,
-    "parameters": lambda row: row.record.parameters,
-}
+def names(found: Iterable[Row]) -> list[str]:
+    """Return every name that a condition or --sort may have."""
+    return list(dict.fromkeys([*FIELDS, *(name for row in found for name in (*row.metrics, *row.settings))]))
 
 
 def rows(root: Path) -> list[Row]:
@@ -101,44 +66,48 @@ def rows(root: Path) -> list[Row]:
     """
     if not root.is_dir():
         raise RunError(f"--logs={root}: no such folder; train a run, or give the folder that contains runs")
-    found, above = list(scan(root)), display_path(root)
-    both = [
-        (os.path.normpath(f"{above}/{one.name}"), one, record)
-        for one, record in zip(found, records(root, found), strict=True)
-    ]
-    runs = [Row(name, one, record, _state(one, record)) for name, one, record in both if not one.is_sweep]
-    jobs: dict[Path, list[Row]] = {}
-    for run in runs:
-        if run.found.sweep is not None:
-            jobs.setdefault(run.found.sweep, []).append(run)
-    sweeps = [_sweep(*one, jobs=tuple(jobs.get(one[1].folder, ()))) for one in both if one[1].is_sweep]
-    return sorted([*runs, *sweeps], key=lambda row: row.changed, reverse=True)
+    now, above, found = time.time(), display_path(root), scan(root)
+    result: list[Row] = []
+    jobs: dict[Path, dict[str, Row]] = {}  # by the folder of their sweep
+    for one, record in reversed(list(zip(found, records(root, found), strict=True))):  # jobs come before their sweep
+        row = _row(one, record, f"{above}/{one.name}", now, jobs.get(one.folder, {}))
+        if one.sweep is not None:
+            jobs.setdefault(one.sweep.folder, {})[one.folder.name] = row
+        result.append(row)
+    return sorted(result, key=lambda row: row.age)
 
 
-def _state(found: Found, record: Record) -> str:
-    if record.status != COMPLETED and is_locked(found.folder / LOCK):
-        return RUNNING
-    if record.problem:
-        return CORRUPT
-    return record.status if record.status in (COMPLETED, FAILED) else INTERRUPTED
-
-
-def _sweep(name: str, found: Found, record: Record, *, jobs: tuple[Row, ...]) -> Row:
-    names = set(record.jobs)
-    states = {job.state for job in jobs if job.found.folder.name in names}
-    done = sum(job.state == COMPLETED and job.found.folder.name in names for job in jobs)
-    if RUNNING in states or is_locked(found.folder / SWEEP_LOCK):
+def _row(found: Found, record: Record, name: str, now: float, jobs: Mapping[str, Row]) -> Row:
+    """Return a row. jobs: of a sweep, by name; those that are no longer part of it count for age and size only."""
+    planned = [jobs[name] for name in record.job_names if name in jobs]
+    known = vars(record) | (_of_jobs(record, planned) if found.is_sweep else {"done": None})
+    running = any(job.state == RUNNING for job in planned)
+    if known["status"] != COMPLETED and (running or is_locked(found.folder / (SWEEP_LOCK if found.is_sweep else LOCK))):
         state = RUNNING
     elif record.problem:
         state = CORRUPT
-    elif done >= record.total:
-        state = COMPLETED
     else:
-        state = FAILED if FAILED in states else INTERRUPTED
-    return Row(name, found, record, state, jobs)
+        state = known["status"] if known["status"] in (COMPLETED, FAILED) else INTERRUPTED
+    return Row(
+        **known,
+        run=os.path.normpath(name),
+        kind="sweep" if found.is_sweep else "run",
+        sweep=None if found.sweep is None else found.sweep.folder.name,
+        state=state,
+        age=min([now - found.changed, *(job.age for job in jobs.values())]),
+        size=found.size + sum(job.size for job in jobs.values()),
+    )
 
 
-def plain(row: Row) -> dict[str, Any]:
-    """Return a row for --json: the fields, then the settings and the metrics by name."""
-    fields = {name: of(row) for name, of in FIELDS.items()}
-    return {**fields, "settings": row.record.settings, "metrics": row.record.metrics}
+def _of_jobs(sweep: Record, jobs: Sequence[Row]) -> dict[str, Any]:
+    """Return the values that a sweep has from its jobs."""
+    states, first = [job.state for job in jobs], jobs[0] if jobs else sweep
+    done = states.count(COMPLETED)
+    values = [job.best for job in jobs if job.best is not None and job.metric == first.metric]
+    return {
+        "status": COMPLETED if done >= (sweep.jobs or 0) else FAILED if FAILED in states else INTERRUPTED,
+        "done": done,
+        "metric": first.metric,
+        "best": (max if first.higher else min)(values, default=None),
+        "seconds": sum(job.seconds or 0.0 for job in jobs),
+    }
