@@ -37,7 +37,6 @@ ROWS[41] = "x" * 2500  # a word that tokenizers cut
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(shards, "SHARD_TOKENS", 128)
-    monkeypatch.setattr(sections, "BATCH", 100)
     monkeypatch.setattr(_reading.cut_pieces, "__defaults__", (60,))  # characters of a piece
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # small texts support few merges

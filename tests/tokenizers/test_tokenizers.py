@@ -127,7 +127,7 @@ def test_char_takes_its_alphabet_sorted_from_the_whole_text() -> None:
 def test_lone_surrogates_are_refused(all_kinds: dict[str, Tokenizer], kind: str) -> None:
     with pytest.raises(ValueError, match=r"U\+D800.*at 1") as caught:
         all_kinds[kind].encode("a\ud800")
-    assert type(caught.value) is ValueError
+    assert not isinstance(caught.value, UnicodeError)
 
 
 def test_tokens_beyond_the_vocabulary_are_refused(all_kinds: dict[str, Tokenizer]) -> None:

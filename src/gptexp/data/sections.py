@@ -9,9 +9,11 @@ sections in order to the writers that one process would use. What depends on ear
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,10 @@ from gptexp.tokenizers import Tokenizer, train_tokenizer
 from gptexp.util.files import atomic_folder, make_folder, read_json, write_json
 
 PLAN, SECTION = "plan.json", "section.json"
-NO_LIMIT = 1 << 62
+TOKENS, PIECES = "tokens", "pieces"  # columns of a section; PIECES has the number of tokens and the flags of each piece
 VAL, STARTS, CUTS = 1, 2, 4  # flags of a piece, as `PartWriter.add` takes them
-BATCH = 1_000_000  # tokens written together
+LARGEST = 1 << 32  # values of PIECES are smaller
+NO_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +57,24 @@ class Start:
 class Plan:
     """What determines the tokens of each of `count` sections, besides the text and the tokenizer.
 
-    header: `Request.header`. data: settings of the corpus. starts, n_train: of a text, whose first n_train characters
-    are for training. file_sizes: of a stream.
+    data: settings of the corpus. starts, n_train: of a text, whose first n_train characters are for training.
+    file_sizes: of a stream.
     """
 
-    header: dict[str, Any]
     count: int
     data: dict[str, Any]
     starts: list[Start]
     n_train: int
     file_sizes: list[int]
 
+    @property
+    def limits(self) -> list[int]:
+        """The training tokens and the bytes of validation that are used, in the order of `Piece.val`."""
+        return [NO_LIMIT if self.data[name] is None else self.data[name] for name in ("max_tokens", "val_bytes")]
+
     @classmethod
     def read(cls, place: Path) -> Plan:
-        """Read the plan of a folder. ValueError, OSError: there is none."""
+        """Read the plan of a folder. ValueError: it is damaged."""
         plain = read_json(place / PLAN, at_most=1 << 30)
         return cls(**{**plain, "starts": [Start(**start) for start in plain["starts"]]})
 
@@ -81,7 +88,7 @@ def shard_in_sections(folder: Path, request: Request, count: int, run: Callable[
         ValueError: a section is missing after `run`.
     """
     place = folder.with_name(f"{folder.name}-parts-{count}")
-    if not _is_planned(place, request.header):
+    if not (place / PLAN).exists():  # the name of the folder stands for what determines its content
         _write_plan(place, request, count)
     if left := missing_sections(place):
         run(place, left)
@@ -89,24 +96,16 @@ def shard_in_sections(folder: Path, request: Request, count: int, run: Callable[
         raise ValueError(f"prepare.parts={count}: {len(left)} parts are not complete, the first is number {left[0]}")
     _join(folder, place, request)
     for former in folder.parent.glob(f"{folder.name}-parts-*"):
-        shutil.rmtree(former)
+        shutil.rmtree(former, ignore_errors=True)  # a job that outlived its launcher may still hold a lock file
 
 
 # -------------------------------------------------------------------------------------- plan
 
 
-def _is_planned(place: Path, header: dict[str, Any]) -> bool:
-    try:
-        return Plan.read(place).header == header
-    except (ValueError, OSError, TypeError, KeyError):
-        return False
-
-
 def _write_plan(place: Path, request: Request, count: int) -> None:
     """Divide the corpus and make the tokenizer."""
     corpus, data, tokenizer = request.corpus, request.data, request.tokenizer
-    starts: list[Start] = []
-    n_train, sizes = 0, []
+    starts, n_train, sizes = list[Start](), 0, list[int]()
     if isinstance(corpus, StreamBase):
         corpus.section(0, count)  # refuses a stream that can't be divided so often, before anything is written
         sizes, learned = corpus.file_sizes(), train_text(corpus, data)
@@ -118,27 +117,26 @@ def _write_plan(place: Path, request: Request, count: int) -> None:
         tokenizer = train_tokenizer(tokenizer, learned, whole_text(corpus, data))
     start_over(make_folder(place))
     write_tokenizer(place, tokenizer)
-    plan = Plan(
-        header=request.header, count=count, data=to_plain(data), starts=starts, n_train=n_train, file_sizes=sizes
-    )
+    plan = Plan(count=count, data=to_plain(data), starts=starts, n_train=n_train, file_sizes=sizes)
     write_json(place / PLAN, asdict(plan))
 
 
 def _divided(corpus: CorpusBase, count: int) -> tuple[int, list[Start]]:
     """Return the characters of a text, and sections of about equally many; some are empty if it has few pieces."""
-    pieces = [(at, len(text), _digest(text)) for at, _, text in corpus.pieces_from([0, 0])]
-    total, before = sum(size for _, size, _ in pieces), 0
-    sections: list[list[tuple[list[int], int, bytes]]] = [[] for _ in range(count)]
-    for piece in pieces:
-        sections[before * count // total].append(piece)
-        before += piece[1]
-    starts, before = [], 0
-    for section in sections:
-        at = section[0][0] if section else [0, 0]
-        found = xxhash.xxh3_128_hexdigest(b"".join(digest for _, _, digest in section))
-        starts.append(Start(place=at, characters=before, pieces=len(section), xxh3_128=found))
-        before += sum(size for _, size, _ in section)
-    return total, starts
+    pieces = [(place, len(text), _digest(text)) for place, _, text in corpus.pieces_from([0, 0])]
+    places, sizes, digests = zip(*pieces, ([0, 0], 0, b""), strict=True)
+    before = [0, *accumulate(sizes)][: len(places)]
+    total = before[-1]
+    cuts = [bisect_left(before, -(-number * total // count)) for number in range(count + 1)]
+    return total, [
+        Start(
+            place=places[first],
+            characters=before[first],
+            pieces=end - first,
+            xxh3_128=xxhash.xxh3_128_hexdigest(b"".join(digests[first:end])),
+        )
+        for first, end in pairwise(cuts)
+    ]
 
 
 def _digest(text: str) -> bytes:
@@ -150,18 +148,16 @@ def _digest(text: str) -> bytes:
 
 def missing_sections(place: Path) -> list[int]:
     """Return the sections without tokens, up to the first from which on nothing is used."""
-    plan, left = Plan.read(place), []
-    train_tokens, val_bytes = plan.data["max_tokens"], plan.data["val_bytes"]
+    plan, missing = Plan.read(place), list[int]()
+    left = plan.limits
     for number in range(plan.count):
-        if train_tokens is not None and val_bytes is not None and train_tokens <= 0 and val_bytes <= 0:
+        if all(limit <= 0 for limit in left):
             break
-        if not (path := _folder(place, number) / SECTION).exists():
-            left.append(number)
-            continue
-        found = read_json(path)
-        train_tokens = None if train_tokens is None else train_tokens - found["train_tokens"]
-        val_bytes = None if val_bytes is None else val_bytes - found["val_bytes"]
-    return left
+        if (path := _folder(place, number) / SECTION).exists():
+            left = [limit - used for limit, used in zip(left, read_json(path)["used"], strict=True)]
+        else:
+            missing.append(number)
+    return missing
 
 
 def tokenize_section(place: Path, number: int) -> None:
@@ -176,18 +172,17 @@ def tokenize_section(place: Path, number: int) -> None:
             return
         for leftover in place.glob(f".{folder.name}.*.tmp"):
             shutil.rmtree(leftover)
-        plan, tokenizer = Plan.read(place), read_tokenizer(place)
-        data: DataConfig = from_plain("data", plan.data)
         with atomic_folder(folder) as made:
-            _write_section(made, _pieces(plan, number, data, place.parent), tokenizer, data, ends=not plan.starts)
+            _write_section(made, Plan.read(place), number, place)
 
 
 def _folder(place: Path, number: int) -> Path:
     return place / f"{number:05d}"
 
 
-def _pieces(plan: Plan, number: int, data: DataConfig, cache: Path) -> Iterator[Piece]:
+def _pieces(plan: Plan, number: int, cache: Path) -> Iterator[Piece]:
     """Yield the pieces of a section, all of validation included."""
+    data: DataConfig = from_plain("data", plan.data)
     corpus = open_corpus(data, cache)
     wrong = f"data={data.kind}: the text of part {number} is not that of the plan; all machines need the same files"
     if isinstance(corpus, StreamBase):
@@ -209,46 +204,31 @@ def _pieces(plan: Plan, number: int, data: DataConfig, cache: Path) -> Iterator[
         raise ValueError(wrong)
 
 
-def _write_section(folder: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, data: DataConfig, ends: bool) -> None:
-    """Write the columns of a section: tokens, and the length and the flags of each piece.
-
-    ends: nothing has to be read once no further piece is used.
-    """
-    left = {False: data.max_tokens or NO_LIMIT, True: data.val_bytes or NO_LIMIT}  # training tokens, validation bytes
-    used, waiting, size = dict.fromkeys(left, 0), list[tuple[np.ndarray, int]](), 0
-    errors, pieces_done = dict[int, str](), 0
+def _write_section(folder: Path, plan: Plan, number: int, place: Path) -> None:
+    """Write the columns of a section."""
+    tokenizer, limits = read_tokenizer(place), plan.limits
+    used, table, errors = [0, 0], array("Q"), dict[int, str]()
     writers = {name: ShardWriter(folder, name, values) for name, values in _columns(tokenizer).items()}
-    with writers["tokens"], writers["lengths"], writers["flags"]:
-        for piece in pieces:
-            if used[piece.val] < left[piece.val]:
+    with writers[TOKENS], writers[PIECES]:
+        for piece in _pieces(plan, number, place.parent):
+            if used[piece.val] < limits[piece.val]:
                 tokens, error = encode(piece.text, tokenizer)
-                errors |= {pieces_done: error} if error else {}  # raised by the join if it uses that part of the piece
-                pieces_done += 1
+                if error:  # raised by the join if it uses that part of the piece
+                    errors[len(table) // 2] = error
                 used[piece.val] += len(piece.text.encode()) if piece.val else len(tokens)
                 flags = VAL * piece.val | STARTS * piece.starts | CUTS * tokenizer.cuts_runs(piece.text)
-                waiting.append((tokens, flags))
-                size += len(tokens)
-            elif ends and all(used[part] >= left[part] for part in left):
-                break
-            if size >= BATCH:
-                _write(writers, waiting)
-                waiting, size = [], 0
-        _write(writers, waiting)
+                table.extend((len(tokens), flags))
+                writers[TOKENS].write(tokens)
+            elif not plan.starts and used[not piece.val] >= limits[not piece.val]:
+                break  # of a stream; a text is verified to its end
+        writers[PIECES].write(np.array(table))
     columns = {name: [asdict(shard) for shard in writer.shards] for name, writer in writers.items()}
-    sizes = {"train_tokens": used[False], "val_bytes": used[True]}
-    write_json(folder / SECTION, {"columns": columns, "errors": errors, **sizes})
+    write_json(folder / SECTION, {"columns": columns, "errors": errors, "used": used})
 
 
 def _columns(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the columns of a section with the number of values that each may have."""
-    return {"tokens": tokenizer.vocab_size, "lengths": 1 << 32, "flags": 8}
-
-
-def _write(writers: dict[str, ShardWriter], pieces: list[tuple[np.ndarray, int]]) -> None:
-    if pieces:
-        writers["tokens"].write(np.concatenate([tokens for tokens, _ in pieces]))
-        writers["lengths"].write(np.array([len(tokens) for tokens, _ in pieces]))
-        writers["flags"].write(np.array([flags for _, flags in pieces]))
+    return {TOKENS: tokenizer.vocab_size, PIECES: LARGEST}
 
 
 # -------------------------------------------------------------------------------------- join
@@ -257,52 +237,42 @@ def _write(writers: dict[str, ShardWriter], pieces: list[tuple[np.ndarray, int]]
 def _join(folder: Path, place: Path, request: Request) -> None:
     """Write the shards and the manifest from all sections in order."""
     start_over(folder)
-    tokenizer, data = read_tokenizer(place), request.data
-    train, val = part_writers(folder, data, tokenizer)
-    validation = _Validation(val, tokenizer, data.val_bytes)
+    plan, tokenizer = Plan.read(place), read_tokenizer(place)
+    train, val = part_writers(folder, request.data, tokenizer)
     with train.writer, val.writer:
-        for number in range(Plan.read(place).count):
-            if train.full and validation.full:
+        for number in range(plan.count):
+            if train.full and val.full:
                 break
             for flags, tokens, error in _read_section(_folder(place, number), tokenizer):
-                part = validation if flags & VAL else train
-                part.add(bool(flags & STARTS), tokens, bool(flags & CUTS))
+                part = val if flags & VAL else train
+                if part is val:
+                    _add_validation(val, flags, tokens, tokenizer, plan.limits[True])
+                else:
+                    train.add(bool(flags & STARTS), tokens, bool(flags & CUTS))
                 if error and not part.full:
                     raise ValueError(error)
     write_tokenizer(folder, tokenizer)
     finish(folder, request, tokenizer, train, val)
 
 
-class _Validation:
-    """Adds pieces to the validation part until it has `limit` bytes, as gptexp.data.split cuts them."""
-
-    def __init__(self, part: PartWriter, tokenizer: Tokenizer, limit: int | None) -> None:
-        self.part, self.tokenizer = part, tokenizer
-        self.left = NO_LIMIT if limit is None else limit
-        self.full = False
-
-    def add(self, starts: bool, tokens: np.ndarray, cuts_runs: bool) -> None:
-        """Add the tokens of a piece; of the last one, the tokens of its first bytes."""
-        if self.full:
-            return
-        size = int(self.tokenizer.token_bytes[tokens].sum())
-        if size > self.left:
-            text = first_bytes(self.tokenizer.decode(tokens), self.left)
-            tokens, cuts_runs = self.tokenizer.encode(text), self.tokenizer.cuts_runs(text)
-        if len(tokens):
-            self.part.add(starts, tokens, cuts_runs)
-        self.full, self.left = size >= self.left, self.left - size
+def _add_validation(val: PartWriter, flags: int, tokens: np.ndarray, tokenizer: Tokenizer, limit: int) -> None:
+    """Add a piece until the part has so many bytes; of the last piece its first bytes, as gptexp.data.split cuts it."""
+    size, left, cuts_runs = int(tokenizer.token_bytes[tokens].sum()), limit - val.bytes, bool(flags & CUTS)
+    if size > left:
+        text = first_bytes(tokenizer.decode(tokens), left)
+        tokens, cuts_runs = tokenizer.encode(text), tokenizer.cuts_runs(text)
+    if len(tokens):
+        val.add(bool(flags & STARTS), tokens, cuts_runs)
+    val.full = val.full or size >= left
 
 
 def _read_section(folder: Path, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, str]]:
     """Yield flags, tokens and error of each piece. ValueError: the section is damaged."""
-    found = read_json(folder / SECTION)
-    columns, errors, stores = found["columns"], found["errors"], {}
+    found, stores = read_json(folder / SECTION), dict[str, TokenStore]()
     for name, values in _columns(tokenizer).items():
-        stores[name] = TokenStore(folder, [Shard(**shard) for shard in columns[name]], token_dtype(values))
+        stores[name] = TokenStore(folder, [Shard(**shard) for shard in found["columns"][name]], token_dtype(values))
         stores[name].verify()
-    lengths, flags = (stores[name].read(0, len(stores[name])).tolist() for name in ("lengths", "flags"))
-    end = 0
-    for number, (length, flag) in enumerate(zip(lengths, flags, strict=True)):
+    table, end = stores[PIECES][:].reshape(-1, 2).tolist(), 0
+    for number, (length, flags) in enumerate(table):
         start, end = end, end + length
-        yield flag, stores["tokens"].read(start, end), errors.get(str(number), "")
+        yield flags, stores[TOKENS].read(start, end), found["errors"].get(str(number), "")

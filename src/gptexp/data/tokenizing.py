@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from gptexp.data import manifest
 from gptexp.data.shards import ShardWriter
 from gptexp.data.split import Piece
-from gptexp.tokenizers import Tokenizer
+from gptexp.tokenizers import NoTokenError, Tokenizer
 
 BATCH = 4_000_000  # characters encoded together
 
@@ -86,7 +85,7 @@ def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, train: PartWr
 def _encoded(batch: list[Piece], tokenizer: Tokenizer) -> list[tuple[np.ndarray, str]]:
     try:
         return [(tokens, "") for tokens in tokenizer.encode_batch([piece.text for piece in batch])]
-    except ValueError:
+    except NoTokenError:
         return [encode(piece.text, tokenizer) for piece in batch]
 
 
@@ -97,19 +96,8 @@ def encode(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, str]:
     """
     try:
         return tokenizer.encode(text), ""
-    except ValueError as error:
-        sizes = range(1, len(text) + 1)
-        return tokenizer.encode(text[: bisect(sizes, False, key=lambda size: _fails(text[:size], tokenizer))]), str(
-            error
-        )
-
-
-def _fails(text: str, tokenizer: Tokenizer) -> bool:
-    try:
-        tokenizer.encode(text)
-    except ValueError:
-        return True
-    return False
+    except NoTokenError as error:
+        return tokenizer.encode(text[: error.place]), str(error)
 
 
 def _batches(pieces: Iterable[Piece], train: PartWriter) -> Iterator[list[Piece]]:

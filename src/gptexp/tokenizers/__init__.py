@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from gptexp.config.kinds import implementation
 from gptexp.config.tokenizer import TokenizerConfig
-from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.base import NoTokenError, Tokenizer, require_keys, utf8
 from gptexp.tokenizers.byte_level import END_OF_TEXT
 
 __all__ = [
     "END_OF_TEXT",
+    "NoTokenError",
     "Tokenizer",
     "check_tokenizer",
     "load_tokenizer",

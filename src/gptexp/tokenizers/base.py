@@ -14,6 +14,14 @@ import numpy as np
 from gptexp.tokenizers.byte_level import END_OF_TEXT, Vocabulary
 
 
+class NoTokenError(ValueError):
+    """A text that can't be encoded. place: of its first character without a token."""
+
+    def __init__(self, message: str, place: int = 0) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 class Tokenizer(ABC):
     """A vocabulary of `vocab_size` tokens; each token stands for a fixed sequence of UTF-8 bytes.
 
@@ -48,7 +56,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """Token ids (n,) int32. ValueError: a lone surrogate, or a character without a token."""
+        """Token ids (n,) int32. NoTokenError: a lone surrogate, or a character without a token."""
 
     def cuts_runs(self, text: str) -> bool:
         """Whether the text has words that `encode` cuts because they are too long."""
@@ -129,4 +137,5 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = f"U+{ord(text[error.start]):04X}"
-        raise ValueError(f"the text holds half a character ({code}, a lone surrogate) at {error.start}") from None
+        message = f"the text holds half a character ({code}, a lone surrogate) at {error.start}"
+        raise NoTokenError(message, error.start) from None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptexp.config.tokenizer import CharConfig
-from gptexp.tokenizers.base import Tokenizer, require_keys, utf8
+from gptexp.tokenizers.base import NoTokenError, Tokenizer, require_keys, utf8
 
 
 class CharTokenizer(Tokenizer):
@@ -53,10 +53,11 @@ class CharTokenizer(Tokenizer):
 
     def _refuse(self, text: str, place: int) -> None:
         line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
-        raise ValueError(
+        raise NoTokenError(
             f"character {text[place]!r} (U+{ord(text[place]):04X}) at line {line}, column {column}: "
             f"not among the {self.vocab_size} characters of this tokenizer's corpus; "
-            "remove it, or train with tokenizer=byte or tokenizer=bpe, which encode every character"
+            "remove it, or train with tokenizer=byte or tokenizer=bpe, which encode every character",
+            place,
         )
 
 
