@@ -101,24 +101,15 @@ def exported(weights: Weights, config: GPTConfig) -> Weights:
     """
     if form_of(config) is not GPT2:
         return llama_weights.exported(weights, config)
-    weights = {name: _with_multiplier(name, tensor, config) for name, tensor in weights.items()}
-    unbiased = [name for name in weights if _has_bias(name) and f"{_module(name)}.bias" not in weights]
-    zeros = {f"{_module(name)}.bias": weights[name].new_zeros(len(weights[name])) for name in unbiased}
-    return {name: transposed(name, tensor) for name, tensor in {**weights, **zeros}.items()}
-
-
-def _with_multiplier(name: str, tensor: torch.Tensor, config: GPTConfig) -> torch.Tensor:
-    if name.startswith("transformer.ln_f.") and config.width_ratio != 1:
-        return tensor / config.width_ratio
-    if ".attn.c_attn." in name and config.query_scale != 1:
-        queries, rest = tensor[: config.n_embd], tensor[config.n_embd :]
-        return torch.cat((queries * config.query_scale, rest))
-    return tensor
-
-
-def _has_bias(name: str) -> bool:
-    return name.endswith(".weight") and not name.endswith(("wte.weight", "wpe.weight", HEAD))
-
-
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]
+    stored: Weights = {}
+    for name, tensor in weights.items():
+        module, _, end = name.rpartition(".")
+        if module.endswith(".ln_f"):
+            tensor = tensor / config.width_ratio
+        elif module.endswith(".attn.c_attn"):
+            queries, rest = tensor[: config.n_embd], tensor[config.n_embd :]
+            tensor = torch.cat((queries * config.query_scale, rest))
+        stored[name] = transposed(name, tensor)
+        if end == "weight" and not module.endswith(("wte", "wpe", "lm_head")) and f"{module}.bias" not in weights:
+            stored[f"{module}.bias"] = tensor.new_zeros(len(tensor))
+    return stored
