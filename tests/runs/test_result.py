@@ -78,6 +78,12 @@ def test_a_damaged_result_is_refused_but_its_run_counts_as_finished(tmp_path: Pa
     assert is_finished(tmp_path)  # so that it is never overwritten
 
 
+def test_a_metric_that_no_float_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(f'{{"metrics": {{"val/loss": {10**400}}}}}')
+    with pytest.raises(ValueError, match=r"^val/loss is 1000"):
+        read_result(tmp_path)
+
+
 def test_each_process_of_a_run_writes_its_provenance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTEXP_COMMAND", "gptexp train seed=1")
     for step in (0, 12, 4):

@@ -193,8 +193,9 @@ def _metrics(name: str, values: object) -> Metrics:
     if not isinstance(values, dict):
         raise ValueError(f"{name} is not an object")
     for metric, value in values.items():
-        if value is not None and type(value) not in (int, float):
-            raise ValueError(f"{metric} is {value!r}")
+        huge = type(value) is int and abs(value) > sys.float_info.max
+        if huge or (value is not None and type(value) not in (int, float)):
+            raise ValueError(f"{metric} is {repr(value)[:80]}")
     return values
 
 
