@@ -36,34 +36,31 @@ def records(root: Path, found: Sequence[Found]) -> list[Record]:
         result.append(record)
     if kept.keys() != known.keys() or any(kept[name] is not known[name] for name in kept):
         foreign = any(record["foreign"] for _, record in kept.values())
-        content = {"made_by": _made_by(), "packages": _packages() if foreign else None, "folders": kept}
+        content = {"made_by": _made_by(foreign=foreign), "foreign": foreign, "folders": kept}
         with suppress(OSError):  # a full disk, or a folder that others own
             atomic_write(root / RUNS_INDEX, json.dumps(content, separators=(",", ":")).encode())
     return result
 
 
-def _made_by() -> str:
-    """Return what identifies this code: another version may read runs differently.
+def _made_by(*, foreign: bool) -> str:
+    """Return what identifies this code, and if foreign the packages that extend it: others may read runs differently.
 
     It follows from dates of this installation, so nobody else writes an index that is used here.
     """
     files = [(str(path), path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
-    stamps = [(name, found.st_mtime_ns, found.st_size) for name, found in files]
-    return hashlib.sha256(repr(stamps).encode(errors="surrogatepass")).hexdigest()
+    stamps = repr([(name, found.st_mtime_ns, found.st_size) for name, found in files])
+    if foreign:
+        from gptexp.runs import code_hash  # imports OmegaConf
 
-
-def _packages() -> str:
-    """Return the same for the packages that extend gptexp."""
-    from gptexp.runs.code_hash import all_code_sha256  # imports OmegaConf
-
-    return all_code_sha256()
+        stamps += code_hash.all_code_sha256()
+    return hashlib.sha256(stamps.encode(errors="surrogatepass")).hexdigest()
 
 
 def _load(path: Path) -> dict[str, Any]:
     """Return [stamps, record] by folder; {} if the index is absent, damaged, or of other code."""
     with suppress(OSError, ValueError):
         stored = read_json(path, TEXT_BYTES)
-        if stored.get("made_by") == _made_by() and stored["packages"] in (None, stored["packages"] and _packages()):
+        if stored.get("made_by") == _made_by(foreign=bool(stored.get("foreign"))):
             folders: dict[str, Any] = stored["folders"]
             return folders
     return {}
