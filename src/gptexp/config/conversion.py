@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import Any
 
@@ -15,12 +15,15 @@ from gptexp.config import KINDS, DataConfig, MixtureConfig
 from gptexp.config.environment_variables import interpolates
 from gptexp.config.fingerprint import WITHOUT_KINDS, completed
 from gptexp.config.kinds import unknown
+from gptexp.config.plain import OtherType, plain_fields
 from gptexp.util.errors import ConfigError
 from gptexp.util.text import first_line
 
 
 def to_plain(config: object) -> dict[str, Any]:
     """Return a config as str, int, float, bool, None, list and dict, with environment variables left unresolved."""
+    with suppress(OtherType):
+        return plain_fields(config)
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
