@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -191,9 +192,12 @@ def command_line() -> str:
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on, with further names and versions."""
     found = {"python": platform.python_version(), **dict(package.split(" ", 1) for package in packages)}
-    for package in DEPENDENCIES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+    return found | {package: _installed(package) for package in DEPENDENCIES}
+
+
+@cache  # a process runs the versions that it has imported
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed as a package"

@@ -18,7 +18,8 @@ from gptexp.models.build import Make, Measured, measure_model
 from gptexp.objectives import Objective, implementation
 from gptexp.objectives.mixture import Mixed
 from gptexp.runs import checkpoint as ckpt
-from gptexp.runs.provenance import code_version
+from gptexp.runs.code_hash import code_sha256
+from gptexp.runs.provenance import names_of_packages, versions
 from gptexp.tokenizers import load_tokenizer
 from gptexp.training.length import Cost, Length, affordable, recorded, resolved
 from gptexp.training.starting_point import open_source, require_same_data
@@ -131,9 +132,8 @@ def _until_exhausted(config: Config, basis: Basis, length: Length) -> Length:
 
 def _found_here(config: Config, data: PreparedData, source: ckpt.Checkpoint | None) -> dict[str, str]:
     """Return what each rank finds on its machine; all ranks of a run must find the same."""
-    code = code_version(config)
-    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": str(code.code_sha256)[:12]}
-    found |= {f"version of {package}": version for package, version in code.versions.items()}
+    found = {"data fingerprint": data.fingerprint[:12], "hash of the code": str(code_sha256(config))[:12]}
+    found |= {f"version of {name}": version for name, version in versions(names_of_packages(config).values()).items()}
     return found | ({"checkpoint": f"of step {source.step}, {_digest(source)}"} if source else {})
 
 
