@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from gptexp.report import style
 from gptexp.report.comparison import Question, compare_folders
-from gptexp.report.plots import ablation, curves, pareto, plots
+from gptexp.report.plots import MOST_CURVES, ablation, curves, pareto, plots
 from gptexp.report.style import fonts, literal
 from support.pages import Page, made_page, sweep
 from support.run_folders import make_run
@@ -27,17 +27,29 @@ def test_plots_have_print_resolution(tmp_path: Path) -> None:
     assert sizes == {"curves.png": (2000, 1480), "ablation.png": (1280, 880), "pareto.png": (1280, 960)}
 
 
-@pytest.mark.parametrize(
-    "value", ["$x_1$", "$\\bad{$", "_hidden", "50%", "\\frac", "日本語", "{}", "a" * 300, "new\nline", ""]
-)
-def test_plots_show_any_setting_as_text(tmp_path: Path, value: str, recwarn: pytest.WarningsRecorder) -> None:
-    make_run(tmp_path / "a", 2.0, data__path=value)
-    make_run(tmp_path / "b", 2.0, data__path="$other$")
+TEXTS = ["$x_1$", "$\\bad{$", "_hidden", "50%", "\\frac", "日本語", "{}", "a" * 300, "new\nline", "", "$other$"]
+
+
+def test_plots_show_any_setting_as_text(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """In one comparison, because drawing takes a second; no more curves are drawn in one plot."""
+    for number, text in enumerate(TEXTS):
+        make_run(tmp_path / f"{number}", 2.0, data__path=text)
+    assert len(TEXTS) <= MOST_CURVES
     assert len(plots(compare_folders([tmp_path], Question()))) == 3
     warned = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
     warned = [text for text in warned if "onstrained" not in text]
     assert all(text.startswith("plots show boxes for characters that no font here has: 日") for text in warned)
-    assert len(warned) <= (value == "日本語")
+    assert len(warned) <= 1
+
+
+def test_every_form_of_a_plot_has_the_same_layout(tmp_path: Path) -> None:
+    figure = pareto(compare_folders([sweep(tmp_path)], Question()))
+    places = []
+    for form in ("png", "svg"):
+        assert len(style.picture(figure, form)) > 1000
+        places.append(figure.axes[0].get_position().bounds)
+    assert places[0] == places[1]
+    assert figure.legends[0].get_window_extent().y1 < figure.axes[0].get_window_extent().y0
 
 
 def test_missing_characters_give_one_notice_that_names_a_font(tmp_path: Path) -> None:
