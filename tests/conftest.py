@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jaxtyping
 import pytest
 
+from support.pictures import PNG
 from support.runs import TINY, story
 
 # Before the first import of models/: all tests check its shapes.
@@ -22,6 +23,35 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Packages that extend gptexp may be installed beside it; tests about them set this variable to 1.
 os.environ.setdefault("GPTEXP_PACKAGES", "0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_bases() -> Iterator[None]:
+    """Let Hydra compose each choice of groups once per process: it takes 0.2 s. Tests of compose/ compose anew."""
+    from gptexp.compose.composition import Bases, compose
+
+    assert compose.__kwdefaults__ is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(compose.__kwdefaults__, "bases", Bases())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn_runs() -> Iterator[None]:
+    """Write no picture to curves.png at the end of a run: drawing takes 0.3 s. Tests of the picture draw it."""
+    from gptexp.report import run_curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_curves, "_picture", lambda series: PNG)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let matplotlib draw nothing, for tests of commands whose pictures other tests look at."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(PNG))
 
 
 @pytest.fixture

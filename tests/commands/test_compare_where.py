@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +39,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy, which a test may change, as the current directory."""
+def here(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Path:
+    """A copy, which a test may change, as the current directory; compare draws nothing in it."""
     place = tmp_path / "here"
     shutil.copytree(swept, place)
     monkeypatch.chdir(place)
@@ -75,7 +73,7 @@ def test_contributions_add_up_to_the_difference_of_the_losses(here: Path, capsys
 def test_equal_runs_give_equal_bytes(here: Path) -> None:
     main(["sweep", "--where", "--out", "one"])
     main(["sweep", "--where", "--out", "two"])
-    for name in ("where.csv", "where.png", "report.html"):
+    for name in ("where.csv", "report.html"):  # of where.png, tests/report/test_where.py shows it
         assert (here / "one" / name).read_bytes() == (here / "two" / name).read_bytes()
 
 
@@ -194,11 +192,10 @@ def test_options_of_where_need_it(here: Path, arguments: list[str], capsys: pyte
     assert capsys.readouterr().err == f"error: {arguments[0]}: only with --where\n"
 
 
-def test_output_is_readable_at_80_columns(here: Path) -> None:
-    code = "import sys; from gptexp.compare import main; main(['sweep', '--where'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    table = done.stdout.split("\nsweep/report:")[0]
+def test_output_is_readable_at_80_columns(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sweep", "--where"])
+    printed = capsys.readouterr()
+    table = printed.out.split("\nsweep/report:")[0]
     assert max(map(len, table.splitlines())) <= 80
-    assert "\x1b" not in done.stdout
-    assert done.stderr == ""
+    assert "\x1b" not in printed.out
+    assert printed.err == ""

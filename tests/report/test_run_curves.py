@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,14 +14,19 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from gptexp.report import run_curves
-from gptexp.report.run_curves import draw_run
+from gptexp.report.run_curves import _picture, draw_run
 from support.run_folders import make_run
 from support.runs import TINY_GPT
 
 
-def test_a_run_gets_its_curves_at_its_end(train_here: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_gets_its_curves_at_its_end(
+    train_here: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_curves, "_picture", _picture)  # other tests draw nothing
     train_here(*TINY_GPT, "trainer.max_steps=4")
-    assert Path("run/curves.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = Path("run/curves.png").read_bytes()
+    assert struct.unpack(">II", drawn[16:24]) == (1280, 800)
+    assert len(drawn) > 1000
 
 
 def test_both_losses_are_drawn_and_one_validation_is_not_a_curve(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from gptexp.report.comparison import Question, compare_folders
 from gptexp.report.data_block import read_elements, sealed
 from gptexp.report.page import page
-from gptexp.report.plots import plots
+from support.pictures import PLOTS
 from support.run_folders import make_run
 
 
@@ -42,8 +42,9 @@ class Page(HTMLParser):
 
 
 def made_page(place: Path) -> str:
+    """The page, with PLOTS in place of pictures, which take a second to draw."""
     comparison = compare_folders([place], Question())
-    return page(comparison, plots(comparison))
+    return page(comparison, PLOTS)
 
 
 def forged(html: str, change: Callable[[dict[str, Any]], None]) -> str:

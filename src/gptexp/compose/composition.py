@@ -36,7 +36,7 @@ from gptexp.util.errors import ConfigError
 
 
 class Bases(dict[tuple[str, ...], tuple[DictConfig, Any]]):
-    """Compositions by their options of groups, each with Hydra's node; a cache for the jobs of a sweep."""
+    """Compositions by primary file and options of groups, each with Hydra's node; a cache for the jobs of a sweep."""
 
 
 def compose(overrides: Iterable[str] = (), *, config_name: str = "train", bases: Bases | None = None) -> Config:
@@ -70,10 +70,11 @@ def _from_base(given: list[str], bases: Bases, config_name: str) -> DictConfig |
     choices = tuple(override for override in overrides if override not in values)
     if not all(_chooses_a_group(override) for override in choices):
         return None
-    if choices not in bases:
+    key = (config_name, *choices)
+    if key not in bases:
         base = _without_hydra(compose_raw(list(choices), config_name=config_name))
-        bases[choices] = base, HydraConfig.instance().cfg
-    base, HydraConfig.instance().cfg = bases[choices]
+        bases[key] = base, HydraConfig.instance().cfg
+    base, HydraConfig.instance().cfg = bases[key]
     composed = copy.deepcopy(base)
     try:
         ConfigLoaderImpl._apply_overrides_to_config([parse(override) for override in values], composed)
