@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +34,24 @@ def segments(schedule: str, *parts: tuple[int, int], **settings: object) -> list
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("planned", "says"),
     [
-        (segments("cosine", (40, 40)), None),
-        (segments("cosine", (20, 20), (40, 40)), "at step 20 of 20"),
-        (segments("cosine", (10, 20), (40, 40)), "at step 10 of 20"),
-        (segments("cosine", (20, 20), (30, 30), (40, 40)), "at step 20 of 20, at step 30 of 30"),
-        (segments("constant", (20, 20), (40, 40), warmup_steps=0), None),
-        (segments("constant", (20, 20), (40, 40)), "at step 20 of 20"),  # 1 and 2 steps of warm-up
-        (segments("wsd", (16, 20), (40, 40), warmup_steps=2), None),
-        (segments("wsd", (18, 20), (40, 40), warmup_steps=2), "at step 18 of 20"),
-        (segments("wsd", (40_000, 60_000), (90_000, 90_000), warmup_steps=2), None),
-        (segments("wsd", (50_000, 60_000), (90_000, 90_000), warmup_steps=2), "at step 50000 of 60000"),
+        (partial(segments, "cosine", (40, 40)), None),
+        (partial(segments, "cosine", (20, 20), (40, 40)), "at step 20 of 20"),
+        (partial(segments, "cosine", (10, 20), (40, 40)), "at step 10 of 20"),
+        (partial(segments, "cosine", (20, 20), (30, 30), (40, 40)), "at step 20 of 20, at step 30 of 30"),
+        (partial(segments, "constant", (20, 20), (40, 40), warmup_steps=0), None),
+        (partial(segments, "constant", (20, 20), (40, 40)), "at step 20 of 20"),  # 1 and 2 steps of warm-up
+        (partial(segments, "wsd", (16, 20), (40, 40), warmup_steps=2), None),
+        (partial(segments, "wsd", (18, 20), (40, 40), warmup_steps=2), "at step 18 of 20"),
+        (partial(segments, "wsd", (40_000, 60_000), (90_000, 90_000), warmup_steps=2), None),
+        (partial(segments, "wsd", (50_000, 60_000), (90_000, 90_000), warmup_steps=2), "at step 50000 of 60000"),
     ],
 )
-def test_a_run_is_extended_only_if_its_learning_rates_differ(found: list[history.Segment], says: str | None) -> None:
-    assert history.extension(found) == says
+def test_a_run_is_extended_only_if_its_learning_rates_differ(
+    planned: Callable[[], list[history.Segment]], says: str | None
+) -> None:
+    assert history.extension(planned()) == says
 
 
 def test_a_run_resumed_without_changes_stays_one_segment() -> None:
@@ -63,10 +66,11 @@ def test_a_run_resumed_without_changes_stays_one_segment() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [7, ["x"], [{}], [{**segments("cosine", (4, 4))[0], "from": 2}], [{**segments("cosine", (4, 4))[0], "to": 10**30}],
-     [{**segments("cosine", (4, 4))[0], "schedule": {"kind": "cosine", "min_lr_ratio": "x"}}]],
-)  # fmt: skip
+    [7, ["x"], [{}], {"from": 2}, {"to": 10**30}, {"schedule": {"kind": "cosine", "min_lr_ratio": "x"}}],
+)
 def test_an_invalid_history_is_refused_in_one_line(wrong: object) -> None:
+    if isinstance(wrong, dict):
+        wrong = [{**segments("cosine", (4, 4))[0], **wrong}]
     with pytest.raises(ValueError, match="its history "):
         history.checked(wrong)
 
