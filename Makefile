@@ -16,7 +16,7 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_IND
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev hooks train conformance notebooks bench gallery settings chinese docs docs-serve
-.PHONY: test test-fast test-slow test-all test-lowest test-newest test-loggers lint types format wheel clean
+.PHONY: test test-fast test-slow test-all test-lowest test-newest test-loggers test-engines lint types format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -107,6 +107,12 @@ WITH_LOGGERS = -e '.[test,mlflow,wandb]'
 test-loggers:  ## run the tests of MLflow and Weights & Biases, in .venv-loggers
 	$(call fresh,$(VENV)-loggers,-c constraints.txt,$(WITH_LOGGERS))
 	$(VENV)-loggers/$(PLACE)/python -m pytest $(ARGS) tests/training/test_services.py
+
+WITH_ENGINES = -e '.[test,gguf,ray]' transformers llama-cpp-python
+test-engines:  ## run the tests of llama.cpp, which is compiled, and Ray, in .venv-engines
+	$(call fresh,$(VENV)-engines,-c constraints.txt,$(WITH_ENGINES))
+	$(VENV)-engines/$(PLACE)/python -m pytest $(ARGS) -k "llama_cpp or ray" \
+	  tests/runs/test_llama_cpp.py tests/data/test_sections.py tests/sweep/test_sweep.py
 
 wheel: $(VENV)/.installed-dev  ## build and check dist/, install the wheel in an empty environment and run it
 	rm -rf dist
