@@ -31,11 +31,15 @@ def result(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sweep(place: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def sweep(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return command("train", "-m", *BASE, *overrides, cwd=place, timeout=400)
+
+
+def sweep_of_processes(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Started as users do, for launchers that start processes."""
     return subprocess.run(
         [sys.executable, "-m", "gptexp.train", "-m", *BASE, *overrides],
-        cwd=place, capture_output=True, text=True, check=False, timeout=400,
-        env={**os.environ, "COLUMNS": "200", **(env or {})},
+        cwd=place, capture_output=True, text=True, check=False, timeout=400, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
 
 
@@ -302,7 +306,8 @@ def test_a_sweep_of_widths_adapts_default_learning_rates() -> None:
 
 def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> None:
     line = ["model.n_layer=1,2", "optimizer.lr=0.01,1e22", "trainer.gradient_clip=null", "sweep.name=mine"]
-    done = sweep(workplace, *line, "trainer.max_steps=4")
+    line += ["trainer.max_steps=4", "trainer.val_every_steps=4"]
+    done = sweep(workplace, *line)
     assert done.returncode == 1, done.stderr
     assert "done 1/4 · n_layer=1,lr=0.01 · val/bpb " in done.stdout
     assert "failed 2/4 · n_layer=1,lr=1e+22 · train/loss is nan at step 2" in done.stdout
@@ -314,7 +319,7 @@ def test_a_sweep_runs_every_job_once_and_shows_what_failed(workplace: Path) -> N
     ended = {
         name: (folder / name / "result.json").stat().st_mtime_ns for name in ("n_layer=1,lr=0.01", "n_layer=2,lr=1e+22")
     }
-    again = sweep(workplace, *line, "trainer.max_steps=4")
+    again = sweep(workplace, *line)
     assert "4 jobs, 2 done" in again.stdout
     assert (folder / "n_layer=1,lr=0.01/result.json").stat().st_mtime_ns == ended["n_layer=1,lr=0.01"]
     assert (folder / "n_layer=2,lr=1e+22/result.json").stat().st_mtime_ns > ended["n_layer=2,lr=1e+22"]
@@ -386,7 +391,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
         "trainer.val_every_steps=8", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
         *LAUNCHERS[launcher],
     ]  # fmt: skip
-    whole = sweep(workplace, *line, "sweep.name=whole")
+    whole = sweep_of_processes(workplace, *line, "sweep.name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     folder = workplace / "logs/sweeps/killed"
     for kill in range(5):
@@ -400,7 +405,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = sweep(workplace, *line, "sweep.name=killed")
+    done = sweep_of_processes(workplace, *line, "sweep.name=killed")
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = [job.name for job in store.read(folder).jobs]
     assert len(jobs) == n_jobs

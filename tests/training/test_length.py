@@ -12,6 +12,7 @@ from gptexp.compose.composition import compose
 from gptexp.config.conversion import to_plain
 from gptexp.runs.opening import load
 from gptexp.runs.result import read_result
+from gptexp.training import timing
 from gptexp.training.experiment import run_experiment
 from gptexp.training.timing import Times
 from support.runs import TINY, TINY_GPT, command
@@ -87,11 +88,13 @@ def test_a_resumed_run_keeps_its_recorded_steps_until_its_length_changes(train_h
     assert other.length == {"asked": {"max_tokens": 576}, "max_steps": 9}
 
 
-def test_a_measured_run_equals_one_with_its_steps_given(train_here: Train) -> None:
-    measured = train_here(*BY_TIME, folder="measured")
+def test_a_measured_run_equals_one_with_its_steps_given(train_here: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LEAST", 0.2)
+    line = [*BY_TIME, "trainer.max_time=1s"]
+    measured = train_here(*line, folder="measured")
     steps = measured["length"]["max_steps"]
-    assert measured["length"] == {"asked": {"max_time": "2s"}, "max_steps": steps}
-    given = train_here(*BY_TIME, "trainer.max_time=null", f"trainer.max_steps={steps}", folder="given")
+    assert measured["length"] == {"asked": {"max_time": "1s"}, "max_steps": steps}
+    given = train_here(*line, "trainer.max_time=null", f"trainer.max_steps={steps}", folder="given")
     assert measured["metrics"] == given["metrics"]
     assert measured["history"] == given["history"]
     assert weights("measured") == weights("given")
