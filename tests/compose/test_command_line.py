@@ -9,10 +9,11 @@ from typing import Any
 
 import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from gptexp import train
 from gptexp.compose import commandline, other_names
-from gptexp.compose.composition import Bases, compose
+from gptexp.compose.composition import Bases, compose, compose_raw
 from gptexp.compose.hydra_versions import run_task
 from gptexp.compose.messages import setting_names
 from gptexp.compose.overrides import jobs_of, quoted
@@ -248,6 +249,25 @@ def test_jobs_with_the_same_groups_are_composed_once(workplace: Path, monkeypatc
     monkeypatch.setattr("gptexp.compose.composition.hydra_compose", counted)
     planned = plan([*TEXT, "seed=1,2,3", "model.n_layer=1,2", "optimizer.lr=1e-3,0.001"])
     assert (len(planned.jobs), len(calls)) == (6, 3)
+
+
+@pytest.mark.parametrize(("mode", "runs"), [([], 1), (["hydra.mode=MULTIRUN", "seed=1,2"], 2)])
+def test_hydra_composes_a_checked_run_once(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, mode: list[str], runs: int
+) -> None:
+    compose_raw([*TEXT, *mode[:1]])  # as the check of the command line does
+    calls, done = list[str](), list[Any]()
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(loader: ConfigLoaderImpl, *arguments: Any, **options: Any) -> Any:
+        calls.append("composed")
+        return load(loader, *arguments, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    monkeypatch.setattr(sys, "argv", ["train", *TEXT, *mode, "hydra/launcher=basic", "hydra/sweeper=basic"])
+    run_task(lambda composed: done.append(composed.seed), str(conf_dir()), "train")
+    assert len(done) == runs
+    assert runs > 1 or calls == ["composed"]
 
 
 def test_composing_many_jobs_prints_a_line_without_a_progress_bar(workplace: Path, capsys: Any) -> None:
