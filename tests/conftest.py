@@ -25,6 +25,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GPTEXP_PACKAGES", "0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that have the longest time limits, so that no worker waits long for another at the end."""
+    limits = [(marker.args[0] if (marker := item.get_closest_marker("timeout")) else 0) for item in items]
+    items[:] = [item for _, item in sorted(zip(limits, items, strict=True), key=lambda pair: -pair[0])]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_bases() -> Iterator[None]:
     """Let Hydra compose each choice of groups once per process: it takes 0.2 s. Tests of compose/ compose anew."""
@@ -58,6 +64,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch the shape checks of models/ off, for tests of torch.compile: it can't trace the checks."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def quick_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks, and other commands of gptexp that this test starts with subprocess, start without the time for imports."""
+    from support import child_processes
+
+    child_processes.replace_popen(monkeypatch)
 
 
 @pytest.fixture

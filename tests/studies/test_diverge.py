@@ -222,7 +222,7 @@ def test_a_replay_of_settings_from_a_stranger_needs_trust(
 
 
 @pytest.mark.slow
-def test_digests_of_two_ddp_processes_have_the_same_windows(train: Callable[..., Path]) -> None:
+def test_digests_of_two_ddp_processes_have_the_same_windows(train: Callable[..., Path], quick_ranks: None) -> None:
     one = read_digests(train("one"))
     two = read_digests(train("two", "trainer.devices=2", "trainer.strategy=ddp"))
     assert [found.step for found in one] == [found.step for found in two]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from gptexp.commands.listing import find
 from support import child_processes, shrink
+from support.child_processes import Done
 from support.documents import Command
 
 EXPECTED_ERROR = 2
@@ -37,13 +38,14 @@ def gptexp_part(line: list[str]) -> tuple[str, list[str]]:
     return command.module.removesuffix(".command_line"), line[2:]
 
 
-def run_command(command: Command, place: Path, source: Path | None = None) -> None:
-    """Run a gptexp command at a small scale, or unchanged if it shows an error. source: as in child_processes.run."""
+def run_command(command: Command, place: Path) -> None:
+    """Run a gptexp command at a small scale, or unchanged if it shows an error."""
     module, arguments = gptexp_part(words(command, place))
     if module == "gptexp.train" and "resume=latest" in arguments and not (command.error or MORE in command.text):
-        killed = child_processes.run("gptexp.train", *shrink.KILLED, cwd=place, made_small=True)
+        killed = run_small("gptexp.train", *shrink.KILLED, cwd=place)
         assert killed.code == child_processes.KILLED, killed.err
-    done = child_processes.run(module, *arguments, cwd=place, source=source, made_small=command.error is None)
+    run = child_processes.run_quick if command.error else run_small
+    done = run(module, *arguments, cwd=place)
     if command.error:
         assert done.code == EXPECTED_ERROR, f"exit code {done.code}, but an error is shown\n{done.err}"
         assert any(like(command.error).fullmatch(line) for line in done.err.splitlines()), done.err
@@ -53,6 +55,13 @@ def run_command(command: Command, place: Path, source: Path | None = None) -> No
     for line in command.shown:
         if " · " in line and not line.startswith("│"):
             assert any(like(masked(line)).fullmatch(other) for other in written), f"no such line: {line}\n{done.out}"
+
+
+def run_small(module: str, *arguments: str, cwd: Path) -> Done:
+    """Run it with the overrides of shrink.py."""
+    with chdir(cwd):  # they depend on the runs there
+        changed = shrink.of(module, list(arguments))
+    return child_processes.run_quick(module, *changed, cwd=cwd)
 
 
 def masked(line: str) -> str:

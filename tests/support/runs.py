@@ -37,10 +37,16 @@ TINY = [
 TINY_GPT = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16"]
 
 
-def command(module: str, *arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python -m gptexp.<module>` like a user, in a child of a process that has already imported everything."""
+def command(
+    module: str, *arguments: str, cwd: Path, timeout: float = 300, quick: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m gptexp.<module>` like a user, in a child of a process that has already imported everything.
+
+    quick: its ranks and other commands that it starts are such children too.
+    """
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
-    done = child_processes.run(f"gptexp.{module}", *arguments, cwd=cwd, timeout=timeout, env=env)
+    run = child_processes.run_quick if quick else child_processes.run
+    done = run(f"gptexp.{module}", *arguments, cwd=cwd, timeout=timeout, env=env)
     return subprocess.CompletedProcess([module, *arguments], done.code, done.out, done.err)
 
 

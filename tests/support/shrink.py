@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gptexp.compose.composition import compose_raw, to_config
+from gptexp.compose.composition import Bases, compose, compose_raw
 from gptexp.compose.overrides import quoted
 from gptexp.config.override_syntax import is_swept
 
@@ -18,6 +18,7 @@ CHEAP = {"data.val_bytes": "2048", "callbacks.samples.tokens": "8", "trainer.log
 STEPS = ("trainer.max_steps", "trainer.val_every_steps")
 SHORT = {"max_tokens": "2000", "max_flops": "1e9", "tokens_per_parameter": "0.01", "max_time": "1s"}
 NEW_TOKENS = 8
+_bases = Bases()
 # Of a training that is killed in its third step, with a checkpoint of the second: something to go on with.
 KILLED = ["callbacks.checkpoint.every_steps=1"]
 KILLED += ["+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace, kill_at: 3}"]
@@ -71,7 +72,7 @@ def _preset(given: dict[str, str]) -> dict[str, str]:
 
 def _cheap(given: dict[str, str]) -> dict[str, str]:
     first = [f"{key}={(_values(f'{key}={value}') or [value])[0]}" for key, value in given.items()]
-    config = to_config(compose_raw([o for o in first if not o.startswith("hydra") and not is_swept(o)]))
+    config = compose([o for o in first if not o.startswith("hydra") and not is_swept(o)], bases=_bases)
     cheap = {key: value for key, value in CHEAP.items() if key not in given}
     warmup = given.get("schedule.warmup_steps", "null")
     cheap["schedule.warmup_steps"] = "null" if warmup == "null" else ",".join(map(_hundredth, warmup.split(",")))

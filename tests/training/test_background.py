@@ -109,6 +109,6 @@ def test_shards_are_gathered_into_the_file_of_a_run_that_waits(workplace: Path, 
     settings = [*TINY, *TINY_GPT, *OFTEN, "data.path=story.txt", "trainer=fsdp", "trainer.accelerator=cpu"]
     for name, more in {"waits": [], "continues": [ASYNCHRONOUS]}.items():
         line = [*settings, "trainer.devices=2", f"optimizer={optimizer}", *more, f"hydra.run.dir={name}"]
-        done = command("train", *line, cwd=workplace)
+        done = command("train", *line, cwd=workplace, quick=True)
         assert done.returncode == 0, done.stderr
     require_equal(workplace / "waits/checkpoints", workplace / "continues/checkpoints")

@@ -99,9 +99,7 @@ def test_an_error_of_a_rank_is_one_line_and_ends_the_others(workplace: Path, tak
 
 
 def test_a_sweep_of_ddp_jobs_has_one_folder_per_job_and_ends_cleanly(workplace: Path) -> None:
-    done = command(
-        "train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace
-    )  # fmt: skip
+    done = command("train", "-m", *SETTINGS, *TWO, "model.n_layer=1,2,3", "hydra.sweep.dir=sweep", cwd=workplace)
     assert done.returncode == 0, done.stderr
     folders = sorted(path.parent for path in workplace.rglob("config.yaml"))
     assert [folder.name for folder in folders] == ["n_layer=1", "n_layer=2", "n_layer=3"]
@@ -279,7 +277,7 @@ def test_a_killed_rank_and_a_killed_node_leave_the_weights_unchanged(workplace: 
     reported = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], reported
     assert reported[0].count("resuming from step") == 2
-    done = command("train", *settings, *TWO, "hydra.run.dir=undisturbed", cwd=workplace)
+    done = command("train", *settings, *TWO, "hydra.run.dir=undisturbed", cwd=workplace, quick=True)
     assert done.returncode == 0, done.stderr
     for name in ("last.ckpt", "best.ckpt"):
         found, expected = (load(place / "checkpoints" / name) for place in (folder, workplace / "undisturbed"))

@@ -432,7 +432,7 @@ def test_frozen_weights_train_the_same_on_two_processes(tune: Tune, strategy: st
     base = [o for o in QUIET if not o.startswith("trainer")]
     two = [f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.devices=2"]
     own = ["init_from=source", "data.path=letters.txt", "hydra.run.dir=two"]
-    done = command("train", *base, *own, *settings, *two, cwd=Path.cwd())
+    done = command("train", *base, *own, *settings, *two, cwd=Path.cwd(), quick=True)
     assert done.returncode == 0, done.stderr
     assert " trainable" in done.stdout
     one = tune(*settings, folder="one")
@@ -442,5 +442,5 @@ def test_frozen_weights_train_the_same_on_two_processes(tune: Tune, strategy: st
         assert torch.allclose(both.model[name], value, rtol=0, atol=1e-9), name
     adapters = [name for name in one.model if ".lora_" in name]
     assert not any(torch.equal(one.model[name], torch.zeros_like(one.model[name])) for name in adapters)
-    further = command("train", "resume=two", "trainer.max_steps=6", *two, cwd=Path.cwd())
+    further = command("train", "resume=two", "trainer.max_steps=6", *two, cwd=Path.cwd(), quick=True)
     assert further.returncode == 0, further.stderr

@@ -151,7 +151,7 @@ def test_two_processes_log_the_norms_of_one_and_train_unchanged(train_here: Trai
         ("ddp", ["trainer=ddp", NORMS]),
         ("fsdp", ["trainer=fsdp", NORMS]),
     ):
-        done = command("train", *settings, *chosen, *two, f"hydra.run.dir={folder}", cwd=workplace)
+        done = command("train", *settings, *chosen, *two, f"hydra.run.dir={folder}", cwd=workplace, quick=True)
         assert done.returncode == 0, done.stderr
     require_equal_weights("plain", "ddp")
     for folder in ("ddp", "fsdp"):
