@@ -16,7 +16,8 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(if $(HAS_GPU),,$(CPU_IND
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev hooks train conformance notebooks bench gallery settings chinese docs docs-serve
-.PHONY: test test-fast test-slow test-all test-lowest test-newest test-loggers test-engines lint types format wheel clean
+.PHONY: test test-fast test-slow test-weekly test-all test-lowest test-newest test-loggers test-engines
+.PHONY: lint types format wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -80,10 +81,13 @@ test: lint types test-fast  ## run lint, type checks and the fast tests, which b
 test-fast: $(VENV)/.installed-dev  ## run the fast tests only; ARGS=tests/models selects some of them
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev  ## run the slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=20
+test-slow: $(VENV)/.installed-dev  ## run the slow tests but the weekly ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not weekly" --durations=20
 
-test-all: test test-slow  ## run all tests
+test-weekly: $(VENV)/.installed-dev  ## run the weekly tests: more kills and more layouts of what the slow tests try
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m weekly --durations=20
+
+test-all: test test-slow test-weekly  ## run all tests
 
 # $(call fresh,ENVIRONMENT,CONSTRAINTS,REQUIREMENT): a new environment with nothing but the requirement.
 define fresh

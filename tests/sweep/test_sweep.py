@@ -21,6 +21,7 @@ from gptexp.sweep import store
 from gptexp.sweep.plan import plan
 from gptexp.util.errors import ConfigError
 from gptexp.util.text import install_extra
+from support import child_processes
 from support.runs import TINY, TINY_GPT, command, processes, story
 
 BASE = [*TINY, *TINY_GPT, "data.path=story.txt"]
@@ -35,12 +36,20 @@ def sweep(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return command("train", "-m", *BASE, *overrides, cwd=place, timeout=400)
 
 
+def started_sweep(place: Path, *overrides: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """Start a sweep, to be killed. It starts without the time for imports, but with Ray as users start it."""
+    settings: dict[str, Any] = {"cwd": place, "stdout": output, "stderr": output, "text": True}
+    line = ["gptexp.train", "-m", *BASE, *overrides]
+    if "hydra/launcher=ray" in overrides:
+        return subprocess.Popen([sys.executable, "-m", *line], **settings)
+    return child_processes.start(*line, **settings)
+
+
 def sweep_of_processes(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Started as users do, for launchers that start processes."""
-    return subprocess.run(
-        [sys.executable, "-m", "gptexp.train", "-m", *BASE, *overrides],
-        cwd=place, capture_output=True, text=True, check=False, timeout=400, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    """Run a sweep in the same way, for launchers that start processes."""
+    process = started_sweep(place, *overrides, output=subprocess.PIPE)
+    out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 # ------------------------------------------------------------------------------------ planning
@@ -383,24 +392,21 @@ if find_spec("ray") is not None:  # 422 MB, which only users with a cluster inst
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.weekly)])
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, launcher: str) -> None:
-    layers, n_jobs = ("1,2,3", 12) if launcher == "in order" else ("2", 4)  # these start processes, which is slow
+def test_a_sweep_killed_several_times_ends_as_an_undisturbed_one(workplace: Path, launcher: str, kills: int) -> None:
     line = [
-        f"model.n_layer={layers}", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=24",
+        "model.n_layer=2", "seed=1,2,3,4", "model.dropout=0.1", "trainer.max_steps=24",
         "trainer.val_every_steps=8", "callbacks.checkpoint.every_steps=2", "data.global_batch_size=16",
         *LAUNCHERS[launcher],
     ]  # fmt: skip
     whole = sweep_of_processes(workplace, *line, "sweep.name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     folder = workplace / "logs/sweeps/killed"
-    for kill in range(5):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gptexp.train", "-m", *BASE, *line, "sweep.name=killed"],
-            cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    for kill in range(kills):
+        process = started_sweep(workplace, *line, "sweep.name=killed")
         deadline = time.monotonic() + 120
-        while saved(folder) < 5 * n_jobs * kill + 7 and process.poll() is None:  # of 25 lines per job
+        while saved(folder) < 100 * kill // kills + 7 and process.poll() is None:  # of 25 lines for each of four jobs
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -408,7 +414,7 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(workplace: Path, l
     done = sweep_of_processes(workplace, *line, "sweep.name=killed")
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = [job.name for job in store.read(folder).jobs]
-    assert len(jobs) == n_jobs
+    assert len(jobs) == 4
     a, b = ({name: result(workplace / "logs/sweeps" / s / name) for name in jobs} for s in ("whole", "killed"))
     assert {name: r["metrics"] for name, r in a.items()} == {name: r["metrics"] for name, r in b.items()}
     assert any((r["resumed_from"] or 0) > 0 for r in b.values())
@@ -560,15 +566,12 @@ def test_a_search_space_without_a_searcher_is_refused(workplace: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_resumed_search_draws_the_same_points(workplace: Path) -> None:
-    line = [*SPACE, "trainer.max_steps=40", "callbacks.checkpoint.every_steps=5", "sweep.n_trials=6"]
-    whole = sweep(workplace, *line, "sweep.name=whole")
+    line = [*SPACE, "trainer.max_steps=20", "callbacks.checkpoint.every_steps=5", "sweep.n_trials=6"]
+    whole = sweep_of_processes(workplace, *line, "sweep.name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     folder = workplace / "logs/sweeps/killed"
-    for rows in (60, 150):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gptexp.train", "-m", *BASE, *line, "sweep.name=killed"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    for rows in (30, 75):
+        process = started_sweep(workplace, *line, "sweep.name=killed")
         deadline = time.monotonic() + 100
         while saved(folder) < rows:
             assert time.monotonic() < deadline
@@ -576,7 +579,7 @@ def test_a_resumed_search_draws_the_same_points(workplace: Path) -> None:
             time.sleep(0.01)
         process.kill()
         process.wait()
-    done = sweep(workplace, *line, "sweep.name=killed")
+    done = sweep_of_processes(workplace, *line, "sweep.name=killed")
     assert done.returncode == 0, done.stdout + done.stderr
     a, b = study(workplace / "logs/sweeps/whole"), study(folder)
     assert [t.number for t in b] == list(range(6))
@@ -584,7 +587,7 @@ def test_a_resumed_search_draws_the_same_points(workplace: Path) -> None:
     assert [t.value for t in b] == [t.value for t in a]
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [f"trial={i:03d}" for i in range(6)]
     assert "best: trial=" in done.stdout
-    longer = sweep(workplace, *line, "sweep.name=killed", "sweep.n_trials=7")
+    longer = sweep_of_processes(workplace, *line, "sweep.name=killed", "sweep.n_trials=7")
     assert longer.returncode == 0, longer.stderr
     assert len(study(folder)) == 7
 

@@ -133,8 +133,9 @@ def train_auto(place: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
-    workplace: Path, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("seed", [20, *(pytest.param(seed, marks=pytest.mark.weekly) for seed in (21, 22, 23))])
+def test_a_run_killed_at_eight_random_times_ends_bitwise_identical(
+    workplace: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
     warm = multiprocessing.get_context("forkserver")  # forks a process that has imported everything
     warm.set_forkserver_preload(["gptexp.training", "test_crash", "torch.utils.tensorboard"])
@@ -155,9 +156,9 @@ def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
         return metrics.read_text().count("\n") if metrics.exists() else 0
 
     expected = finish(workplace)
-    draw = random.Random(20)
+    draw = random.Random(seed)
     steps = set()
-    for moment in range(30):
+    for moment in range(8):
         place = tmp_path_factory.mktemp(f"kill{moment}")
         (place / "story.txt").write_bytes((workplace / "story.txt").read_bytes())
         process = start(place)
@@ -180,7 +181,7 @@ def test_a_run_killed_at_thirty_random_times_ends_bitwise_identical(
         assert [row.split(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()[1:]] == [
             str(step) for step in range(1, 25)
         ]
-    assert len(steps) > 5  # the times were spread over the run
+    assert len(steps) > 3  # the times were spread over the run
 
 
 # -------------------------------------------------------------------------------- a full disk
@@ -280,7 +281,7 @@ def test_all_ranks_stop_at_the_step_with_a_nonfinite_gradient(workplace: Path) -
     settings += ["+callbacks.plugins.trace={_target_: gptexp.training.callbacks.trace.Trace}", "trainer.max_steps=20"]
     for strategy in ("ddp", "fsdp"):
         layout = [f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={strategy}"]
-        done = command("train", *settings, *layout, cwd=workplace)
+        done = command("train", *settings, *layout, cwd=workplace, quick=True)
         assert done.returncode == 2
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1

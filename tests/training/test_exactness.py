@@ -37,7 +37,9 @@ TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 NORMS = ["trainer.log_norms=true", "callbacks.attention_entropy=true"]
 RECOMPUTE = "trainer.recompute=blocks"
 ASYNCHRONOUS = ["callbacks.checkpoint.asynchronous=true", "callbacks.checkpoint.every_steps=2"]
+COMPILES = pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")
 MUON_OPTIONS = ["optimizer.split_qkv=true", "optimizer.normuon=true"]
+MOST = ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *NORMS, *ASYNCHRONOUS]
 
 
 def windows_by_step(folder: Path) -> dict[int, list[str]]:
@@ -64,18 +66,17 @@ def train_losses(folder: Path) -> list[float]:
     [
         ["model.dropout=0.1", "data.num_workers=2"],
         ["model.dropout=0.1", "data.micro_batch_size=2", "optimizer=muon", "trainer.precision=64-true"],
-        ["model.dropout=0.1", "trainer=ddp", *NORMS, *TWO],
-        ["model.dropout=0.1", "trainer=ddp", *ASYNCHRONOUS, *TWO],
-        ["model.dropout=0.1", "trainer=fsdp", *ASYNCHRONOUS, *TWO],
-        ["model.dropout=0.1", "trainer=fsdp", "optimizer=muon", *MUON_OPTIONS, RECOMPUTE, *NORMS, *TWO],
-        *([["model.dropout=0.1", "trainer.compile=true"]] if shutil.which("g++") else []),  # torch compiles with it
+        ["model.dropout=0.1", "trainer=ddp", *ASYNCHRONOUS, *NORMS, *TWO],
+        pytest.param(["model.dropout=0.1", "trainer=fsdp", *ASYNCHRONOUS, *TWO], marks=pytest.mark.weekly),
+        [*MOST, *TWO],
+        pytest.param(["model.dropout=0.1", "trainer.compile=true"], marks=[pytest.mark.weekly, COMPILES]),
     ],
     ids=" ".join,
 )
 def test_verify_resume_shows_bitwise_equality(workplace: Path, settings: list[str]) -> None:
     done = command(
         "verify_resume", *TINY[:4], *TINY_GPT, "trainer=cpu", "data.path=story.txt", *settings, "--steps", "12",
-        "--kill-at", "8", "trainer.val_every_steps=3", cwd=workplace,
+        "--kill-at", "8", "trainer.val_every_steps=3", cwd=workplace, quick="trainer.compile=true" not in settings,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "bitwise equal"
@@ -316,8 +317,9 @@ LAYOUTS = {
     ("optimizer", "precision", "steps", "tolerance"),
     [
         ("adamw", "32-true", 20, 1e-5),
-        ("muon", "32-true", 20, 1e-3),  # torch's Newton-Schulz iteration rounds to bfloat16
-        ("adamw", "64-true", 100, 1e-9),
+        # torch's Newton-Schulz iteration rounds to bfloat16
+        pytest.param("muon", "32-true", 20, 1e-3, marks=pytest.mark.weekly),
+        pytest.param("adamw", "64-true", 100, 1e-9, marks=pytest.mark.weekly),
         (" ".join(["muon", *MUON_OPTIONS]), "64-true", 100, 1e-9),
     ],
 )
@@ -334,7 +336,7 @@ def test_every_layout_uses_the_same_windows_and_gives_one_curve(
     ]
 
     def run(folder: str, layout: list[str]) -> None:
-        done = command("train", *settings, *layout, f"hydra.run.dir={folder}", cwd=workplace)
+        done = command("train", *settings, *layout, f"hydra.run.dir={folder}", cwd=workplace, quick=True)
         assert done.returncode == 0, done.stderr
 
     run("one", ["trainer=cpu"])
@@ -357,10 +359,10 @@ def test_a_run_moves_between_one_and_two_processes(workplace: Path, first: str, 
     whole = [*settings, "trainer.max_steps=6", "hydra.run.dir=whole"]
     half = [*settings, "trainer.max_steps=3", "hydra.run.dir=moved", "schedule.warmup_steps=null", *LAYOUTS[first]]
     for overrides in (whole, half):
-        done = command("train", *overrides, cwd=workplace)
+        done = command("train", *overrides, cwd=workplace, quick=True)
         assert done.returncode == 0, done.stderr
     (workplace / "moved/result.json").unlink()  # simulates a stop at this step
-    done = command("train", "resume=moved", "trainer.max_steps=6", TRACE, *LAYOUTS[then], cwd=workplace)
+    done = command("train", "resume=moved", "trainer.max_steps=6", TRACE, *LAYOUTS[then], cwd=workplace, quick=True)
     assert done.returncode == 0, done.stderr
     assert windows_by_step(Path("moved")) == windows_by_step(Path("whole"))
     # Three steps and two validations lie before the move in one, a validation less in the other.
