@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-from gptexp.evaluation.questions import Answer, Question, answer, question
-from gptexp.evaluation.scoring import windows_that_fit
+from gptexp.evaluation.questions import Answer, Question, answers, question
 from gptexp.objectives.lm import Score
 from gptexp.tokenizers import Tokenizer
 
+About = TypeVar("About")
 _BRACKETED = re.compile(r"\[.*?\]")
 
 
@@ -38,18 +38,16 @@ def lambada(
         ValueError: the file and line of invalid input.
     """
 
-    def asked(row: dict[str, Any]) -> list[Question]:
+    def asked(row: dict[str, Any]) -> tuple[list[Question], None]:
         context, _, word = _text(row, "text").strip().rpartition(" ")
         if not context:
             raise ValueError("`text` has no space, so no word before the last one")
-        return [_question(tokenizer, context, f" {word}", block_size)]
+        return [_question(tokenizer, context, f" {word}", block_size)], None
 
-    found, nats = [], []
-    for (one,), _ in _answered(model, tokenizer, path, asked, block_size, batch):
-        found.append(one.greedy)
-        nats.append(one.nats)
-    per_word = Score(sum(nats), len(nats), bytes=1)  # the "tokens" are whole words
-    return {"accuracy": fmean(found), "perplexity": per_word.perplexity, "examples": len(found)}
+    found = [answer for (answer,), _ in _answered(model, tokenizer, _parsed(path, asked), batch)]
+    per_word = Score(sum(answer.nats for answer in found), len(found), bytes=1)  # the "tokens" are whole words
+    accuracy = fmean(answer.greedy for answer in found)
+    return {"accuracy": accuracy, "perplexity": per_word.perplexity, "examples": len(found)}
 
 
 def hellaswag(
@@ -63,16 +61,14 @@ def hellaswag(
         ValueError: the file and line of invalid input.
     """
 
-    def questions(row: dict[str, Any]) -> list[Question]:
+    def asked(row: dict[str, Any]) -> tuple[list[Question], tuple[int, list[str]]]:
         context, endings = _context(row), _endings(row)
-        _label(row, endings)
-        return [_question(tokenizer, context, f" {ending}", block_size) for ending in endings]
+        questions = [_question(tokenizer, context, f" {ending}", block_size) for ending in endings]
+        return questions, (_label(row, endings), endings)
 
     by_sum, by_character = [], []
-    for answers, row in _answered(model, tokenizer, path, questions, block_size, batch):
-        endings = _endings(row)
-        label = _label(row, endings)
-        nats = [answer.nats for answer in answers]
+    for found, (label, endings) in _answered(model, tokenizer, _parsed(path, asked), batch):
+        nats = [answer.nats for answer in found]
         rates = [n / len(ending) if ending else math.inf for n, ending in zip(nats, endings, strict=True)]
         by_sum.append(nats.index(min(nats)) == label)
         by_character.append(rates.index(min(rates)) == label)
@@ -122,51 +118,31 @@ def _question(tokenizer: Tokenizer, context: str, continuation: str, block_size:
 
 
 def _answered(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    path: Path,
-    questions: Callable[[dict[str, Any]], list[Question]],
-    block_size: int,
-    batch: int | None,
-) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
-    """Yield the answers to the questions of each line, and the line; only the lines of a batch are in memory."""
-    batch = batch or windows_that_fit(model, tokenizer, block_size)
-    waiting: list[tuple[list[Question], dict[str, Any]]] = []
-    for line in _checked(path, questions):
-        waiting.append(line)
-        if sum(len(asked) for asked, _ in waiting) >= batch:
-            yield from _answer_lines(model, waiting, batch)
-            waiting = []
-    yield from _answer_lines(model, waiting, batch)
+    model: nn.Module, tokenizer: Tokenizer, lines: list[tuple[list[Question], About]], batch: int | None
+) -> Iterator[tuple[list[Answer], About]]:
+    """Yield the answers to the questions of each line, and what else is known of the line."""
+    found = dict(answers(model, tokenizer, [question for asked, _ in lines for question in asked], batch))
+    in_order = (found[i] for i in range(len(found)))
+    for asked, about in lines:
+        yield list(islice(in_order, len(asked))), about
 
 
-def _answer_lines(
-    model: nn.Module, lines: list[tuple[list[Question], dict[str, Any]]], batch: int
-) -> Iterator[tuple[list[Answer], dict[str, Any]]]:
-    questions = [question for asked, _ in lines for question in asked]
-    batches = (questions[i : i + batch] for i in range(0, len(questions), batch))
-    answers = iter([one for questions in batches for one in answer(model, questions)])
-    for asked, row in lines:
-        yield list(islice(answers, len(asked))), row
-
-
-def _checked(
-    path: Path, questions: Callable[[dict[str, Any]], list[Question]]
-) -> Iterator[tuple[list[Question], dict[str, Any]]]:
-    """Yield the questions of each line, and the line. ValueError: the line and the problem."""
-    number = 0
+def _parsed(path: Path, parse: Callable[[dict[str, Any]], About]) -> list[About]:
+    """Return what a function makes of each line. ValueError: the line and the problem."""
+    parsed = []
     for number, line in _lines(path):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("is not a JSON object")
-            yield questions(row), row
+            parsed.append(parse(row))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}: is not JSON ({error.msg})") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
-    if number == 0:
+    if not parsed:
         raise ValueError(f"{path}: has no lines, so there is nothing to score")
+    return parsed
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
