@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser, positive_number
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, command, positive_number
 
 
 def parser() -> OptionParser:
@@ -46,14 +46,12 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp compare`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        from gptexp.commands import compare
+    from gptexp.commands import compare
 
-        compare.run(arguments)
+    compare.run(arguments)
 
 
 if __name__ == "__main__":

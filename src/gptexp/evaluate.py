@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option, command
 
 
 def parser() -> OptionParser:
@@ -38,14 +38,12 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp evaluate`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        from gptexp.commands import evaluate
+    from gptexp.commands import evaluate
 
-        evaluate.run(arguments)
+    evaluate.run(arguments)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptexp.runs import samples
-from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.layout import METRICS, run_folder
 from gptexp.runs.result import Result, find_result
 from gptexp.util.files import read_rows
@@ -230,11 +229,11 @@ def open_run(run: str | Path = "latest", device: str = "cpu") -> Run:
     Raises:
         ValueError: missing, or trained with an objective that does not generate text.
     """
-    from gptexp.objectives.loading import load_placed
+    from gptexp.objectives import loading
 
-    path = find_checkpoint(str(run))
-    stored, model, tokenizer, _ = load_placed(path, device, "32-true")
-    return Run(folder=run_folder(path), settings=stored.config, model=model, tokenizer=tokenizer)
+    found = loading.open_run(str(run), Path("logs"), device, "32-true")
+    settings = found.checkpoint.config
+    return Run(folder=run_folder(found.path), settings=settings, model=found.model, tokenizer=found.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser, add_device_options
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, add_device_options, command
 
 
 def parser() -> OptionParser:
@@ -26,14 +26,12 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp predict`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        from gptexp.commands import predict
+    from gptexp.commands import predict
 
-        predict.run(arguments)
+    predict.run(arguments)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, command
 
 DESCRIPTION = (
     "Repeat a step whose loss or gradient was not finite, and name the first module that failed. "
@@ -20,14 +20,12 @@ def parser() -> OptionParser:
     return options
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp replay`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        from gptexp.commands import replay
+    from gptexp.commands import replay
 
-        replay.run(arguments)
+    replay.run(arguments)
 
 
 if __name__ == "__main__":

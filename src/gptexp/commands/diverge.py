@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, command
 from gptexp.util.text import printable
 
 MOST_DIFFERENCES = 12
@@ -35,13 +34,11 @@ def parser() -> OptionParser:
     return options
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> int:
     """Entry point of `gptexp diverge`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        agree = run(arguments.a, arguments.b, not arguments.no_replay, arguments.code_b, arguments.trust)
-        sys.exit(0 if agree else 1)
+    agree = run(arguments.a, arguments.b, not arguments.no_replay, arguments.code_b, arguments.trust)
+    return 0 if agree else 1
 
 
 def run(first: Path, second: Path, replays: bool, code: Path | None, trust: bool) -> bool:

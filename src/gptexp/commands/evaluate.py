@@ -15,7 +15,7 @@ from gptexp.util.text import install_extra
 
 if TYPE_CHECKING:
     from gptexp.objectives.lm import Score
-    from gptexp.runs.checkpoint import Checkpoint
+    from gptexp.objectives.loading import Opened
 
 Found = tuple[dict[str, Any], str]  # what --json prints, and the line without it
 
@@ -23,6 +23,7 @@ Found = tuple[dict[str, Any], str]  # what --json prints, and the line without i
 def run(arguments: argparse.Namespace) -> None:
     """Print the score that the command line requests."""
     _check(arguments)
+    find_checkpoint(arguments.run, arguments.logs)  # a missing run is refused before torch is imported
     result, line = _evaluator(arguments)(arguments)
     print(json.dumps(_finite(result)) if arguments.json else line)
 
@@ -70,21 +71,18 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> Found:
     """Score a part of the corpus that the settings of the run name."""
-    path = find_checkpoint(arguments.run, arguments.logs)
-
     from gptexp.evaluation.run_corpus import run_corpus
     from gptexp.evaluation.scoring import score_texts, total
-    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
+    run = _opened(arguments)
     options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
-    data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options, instead="give a text with --text FILE")
-    if data.fingerprint != checkpoint.data.get("fingerprint"):
+    data = run_corpus(run, **options, instead="give a text with --text FILE")
+    if data.fingerprint != run.checkpoint.data.get("fingerprint"):
         print("notice: the corpus has changed since the run was trained", file=sys.stderr)
     split = arguments.split or "val"
     sizes = {"limit": arguments.max_tokens, "batch": arguments.batch_size}
-    with placement.context():
-        scores = score_texts(model, tokenizer, data, split, block_size=_block_size(checkpoint), **sizes)
+    with run.placement.context():
+        scores = score_texts(run.model, run.tokenizer, data, split, block_size=run.block_size, **sizes)
     score = total(scores.values())
     parts = {name: one.bpb for name, one in scores.items() if name}
     result = {
@@ -96,7 +94,7 @@ def evaluate(arguments: argparse.Namespace) -> Found:
         "tokens": score.tokens,
         "bytes": score.bytes,
         "text_sha256": data.text_sha256 if split == "val" and arguments.max_tokens is None else None,
-        "step": checkpoint.step,
+        "step": run.checkpoint.step,
         **({"bpb_of_parts": parts} if parts else {}),
     }
     line = (
@@ -112,23 +110,22 @@ def evaluate_text(arguments: argparse.Namespace) -> Found:
     from gptexp.data.corpora._reading import Contents
     from gptexp.data.text_file import encoding_of, require_text, survey, tokens_of
 
-    path, file, contents = find_checkpoint(arguments.run, arguments.logs), arguments.text, Contents()
+    file, contents = arguments.text, Contents()
     require_text(file)
     encoding = encoding_of(file, arguments.encoding, contents)
 
     from gptexp.evaluation.scoring import score_stream
-    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
-    sizes = {"stride": _stride(arguments.stride, _block_size(checkpoint)), "block_size": _block_size(checkpoint)}
-    text = survey(file, tokenizer, encoding, contents, arguments.allow_special)
-    tokens = tokens_of(file, tokenizer, encoding, contents, arguments.allow_special)
-    with placement.context():
-        score = score_stream(model, tokenizer, tokens, batch=arguments.batch_size, **sizes)
+    run = _opened(arguments)
+    sizes = {"stride": _stride(arguments.stride, run.block_size), "block_size": run.block_size}
+    text = survey(file, run.tokenizer, encoding, contents, arguments.allow_special)
+    tokens = tokens_of(file, run.tokenizer, encoding, contents, arguments.allow_special)
+    with run.placement.context():
+        score = score_stream(run.model, run.tokenizer, tokens, batch=arguments.batch_size, **sizes)
     if score.tokens == 0:
-        raise ValueError(f"{file}: has no token to score except {tokenizer.eot_text}")
+        raise ValueError(f"{file}: has no token to score except {run.tokenizer.eot_text}")
     result = {"text": str(file), **sizes, **_counts(score, text.words), "text_sha256": text.text_sha256}
-    return result | {"step": checkpoint.step}, _line(result)
+    return result | {"step": run.checkpoint.step}, _line(result)
 
 
 def _counts(score: Score, words: int) -> dict[str, Any]:
@@ -174,31 +171,28 @@ def evaluate_task(arguments: argparse.Namespace) -> Found:
     """Score LAMBADA or HellaSwag from a file in its public format."""
     from gptexp.data.text_file import require_text
 
-    path = find_checkpoint(arguments.run, arguments.logs)
     file = arguments.lambada or arguments.hellaswag
     require_text(file)
 
     from gptexp.evaluation.lambada_hellaswag import hellaswag, lambada
-    from gptexp.objectives.loading import load_placed
 
-    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
-    task = lambada if arguments.lambada else hellaswag
-    with placement.context():
-        result = task(model, tokenizer, file, block_size=_block_size(checkpoint), batch=arguments.batch_size)
+    run, task = _opened(arguments), lambada if arguments.lambada else hellaswag
+    with run.placement.context():
+        result = task(run.model, run.tokenizer, file, block_size=run.block_size, batch=arguments.batch_size)
     numbers = [f"{name.replace('_', ' ')} {value:,.4f}" for name, value in result.items() if isinstance(value, float)]
     line = f"{task.__name__} · {' · '.join(numbers)} · {result['examples']:,} examples"
-    return {"task": task.__name__, "file": str(file), **result, "step": checkpoint.step}, line
+    return {"task": task.__name__, "file": str(file), **result, "step": run.checkpoint.step}, line
 
 
 def evaluate_by_harness(arguments: argparse.Namespace) -> Found:
     """Score tasks of lm-evaluation-harness, which downloads the data of its own tasks."""
-    find_checkpoint(arguments.run, arguments.logs)
-
     from gptexp.evaluation.harness import HarnessModel, evaluated
 
     options = {name: getattr(arguments, name) for name in ("run", "logs", "device", "precision", "batch_size")}
     return evaluated(HarnessModel(**options), arguments.tasks.split(","), arguments.include_path)
 
 
-def _block_size(checkpoint: Checkpoint) -> int:
-    return int(checkpoint.config["model"]["block_size"])
+def _opened(arguments: argparse.Namespace) -> Opened:
+    from gptexp.objectives.loading import open_run
+
+    return open_run(arguments.run, arguments.logs, arguments.device, arguments.precision)

@@ -6,7 +6,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.runs.finding import find_checkpoint
@@ -24,8 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
     require_ranges(arguments)
     if arguments.backend == "numpy" and arguments.device not in ("auto", "cpu"):
         raise ValueError(f"--device={arguments.device}: --backend numpy computes on the CPU; leave one of them out")
-    path = find_checkpoint(arguments.run, arguments.logs)
-    writer = Writer(path, arguments)
+    find_checkpoint(arguments.run, arguments.logs)  # a missing run is refused before torch is imported
+    writer = Writer(arguments)
     with writer.placement.context():
         if arguments.interactive:
             converse(writer)
@@ -61,12 +60,13 @@ def _can_come(stop: str) -> bool:
 class Writer:
     """Generates texts with a model and its tokenizer."""
 
-    def __init__(self, path: Path, arguments: argparse.Namespace) -> None:
-        from gptexp.objectives.loading import load_placed
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from gptexp.objectives.loading import open_run
 
         self.arguments = arguments
         device = "cpu" if arguments.backend == "numpy" else arguments.device
-        _, self.model, self.tokenizer, self.placement = load_placed(path, device, arguments.precision)
+        run = open_run(arguments.run, arguments.logs, device, arguments.precision)
+        self.model, self.tokenizer, self.placement = run.model, run.tokenizer, run.placement
 
     def write(self, prompts: list[str], seed: int) -> None:
         """Print num_samples texts per prompt: the first while it is generated, the others when they are complete."""
@@ -93,34 +93,22 @@ class Writer:
 
     def stream(self, texts: list[tuple[str, int]]) -> Iterator[tuple[int, str]]:
         """Yield (index of the text, a piece of it) for prompts and seeds; the first pieces are the prompts."""
-        import torch
+        from gptexp.generation.decoding import stream_texts
+        from gptexp.generation.streaming import plain_text
 
-        from gptexp.generation.decoding import Generation, eval_mode
-        from gptexp.generation.streaming import TextStream, UntilStop, plain_text
-        from gptexp.util.seeds import seed_generator
-
-        settings = self.arguments
         decoder = self._decoder([self._encoded(prompt) for prompt, _ in texts])
         for text, (prompt, _) in enumerate(texts):
             yield text, plain_text(prompt)
-        generation = Generation(
+        yield from stream_texts(
             decoder,
-            [seed_generator(torch.Generator(), seed) for _, seed in texts],
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k or None,
-            top_p=settings.top_p,
-            stop_token=self.tokenizer.eot,
+            self.tokenizer,
+            [seed for _, seed in texts],
+            stops=self.arguments.stop or [],
+            max_new_tokens=self.arguments.max_new_tokens,
+            temperature=self.arguments.temperature,
+            top_k=self.arguments.top_k or None,
+            top_p=self.arguments.top_p,
         )
-        streams = [TextStream(self.tokenizer.decode_bytes) for _ in texts]
-        until = [UntilStop(settings.stop or []) for _ in texts]
-        with eval_mode(self.model):
-            for text, token in generation:
-                yield text, until[text].push(streams[text].push([token]))
-                if until[text].found:
-                    generation.end(text)
-        for text, stream in enumerate(streams):
-            yield text, until[text].push(stream.finish()) + until[text].finish()
 
     def _decoder(self, prompts: list[list[int]]) -> Decoder:
         from gptexp.generation.decoding import ReferenceDecoder, make_decoder

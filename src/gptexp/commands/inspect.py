@@ -7,10 +7,9 @@ from pathlib import Path
 
 from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.layout import run_folder
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
+from gptexp.util.entry_point import program_name
 from gptexp.util.files import atomic_write, require_no_link
-from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, add_encoding_option, command
 from gptexp.util.text import printable
 
 PAGE = "inspect.html"
@@ -38,15 +37,8 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `gptexp inspect`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        run(arguments)
-
-
-def run(arguments: argparse.Namespace) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Write the page, or print its content."""
     encoding = _check(arguments)
     folder = run_folder(find_checkpoint(arguments.run, arguments.logs)) or Path()

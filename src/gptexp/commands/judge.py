@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import ConfigError, one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import ConfigError
+from gptexp.util.options import OptionParser, command
 from gptexp.util.text import printable
 
 if TYPE_CHECKING:
@@ -69,16 +69,8 @@ def _fraction(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text}: must be above 0 and below 0.5")
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `gptexp judge`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        code = run(arguments)
-    sys.exit(code)
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command(parser)
+def main(arguments: argparse.Namespace) -> int:
     """Judge, or print the ledger; return the exit code."""
     given = [
         f"--{name.replace('_', '-')}" for name in ("base", "idea", "idea_rev") if getattr(arguments, name) is not None

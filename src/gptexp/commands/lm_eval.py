@@ -6,12 +6,12 @@ then the harness's entry point is called.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib.util import find_spec
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, command
 from gptexp.util.text import install_extra
 
 
@@ -22,19 +22,17 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp lm-eval`."""
-    words: list[str] = parser().parse_args(argv).words
-    with one_line_errors():
-        if find_spec("lm_eval") is None:
-            raise ValueError(f"lm-eval: lm-evaluation-harness is not installed: {install_extra('lm-eval')}")
-        from lm_eval.__main__ import cli_evaluate
+    if find_spec("lm_eval") is None:
+        raise ValueError(f"lm-eval: lm-evaluation-harness is not installed: {install_extra('lm-eval')}")
+    from lm_eval.__main__ import cli_evaluate
 
-        import gptexp.evaluation.harness  # noqa: F401 (registers the model)
+    import gptexp.evaluation.harness  # noqa: F401 (registers the model)
 
-        sys.argv = ["lm_eval", *words]
-        cli_evaluate()
+    sys.argv = ["lm_eval", *arguments.words]
+    cli_evaluate()
 
 
 if __name__ == "__main__":

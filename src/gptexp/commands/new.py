@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import keyword
 import re
 import sys
@@ -9,10 +10,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import ConfigError, one_line_errors
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import ConfigError
 from gptexp.util.files import atomic_folder, display_path
-from gptexp.util.options import OptionParser
+from gptexp.util.options import OptionParser, command
 
 TEMPLATES = Path(__file__).with_name("new_project")
 NAME, SUFFIX = "mylab", ".template"  # the templates are the package of this name
@@ -32,13 +33,11 @@ def parser() -> OptionParser:
     return options
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp new`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        folder = write(arguments.name, arguments.folder or Path(arguments.name))
-        print(NEXT.format(folder=display_path(folder), name=arguments.name))
+    folder = write(arguments.name, arguments.folder or Path(arguments.name))
+    print(NEXT.format(folder=display_path(folder), name=arguments.name))
 
 
 def write(name: str, folder: Path) -> Path:

@@ -7,24 +7,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptexp.commands.generate import require_ranges
 from gptexp.compose.trust import data_text
 from gptexp.config import NoveltyConfig
-from gptexp.runs.finding import find_checkpoint
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import fail, one_line_errors
-from gptexp.util.options import OptionParser, add_corpus_options, add_device_options
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import fail
+from gptexp.util.options import OptionParser, add_corpus_options, add_device_options, command
 from gptexp.util.text import install_extra, printable
 
 if TYPE_CHECKING:
     from gptexp.data.mixture import Texts
     from gptexp.data.novelty import Novelty
+    from gptexp.objectives.loading import Opened
     from gptexp.report.statistics import Interval
-    from gptexp.runs.checkpoint import Checkpoint
-    from gptexp.tokenizers import Tokenizer
 
 LISTED, EXCERPT = 5, 60  # spans below the table, and characters of each
 LABELS = {"longest_span": "longest copied span, characters", "longest_span_words": "longest copied span, words"}
@@ -49,15 +46,8 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `gptexp novelty`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        run(arguments)
-
-
-def run(arguments: argparse.Namespace) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Print how new the texts are that the command line requests."""
     require_ranges(arguments)
     if find_spec("scipy") is None:
@@ -65,39 +55,38 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from gptexp.generation.continuations import compared, continued, held_out_windows
-    from gptexp.objectives.loading import load_placed
+    from gptexp.objectives.loading import open_run
 
-    path = find_checkpoint(arguments.run, arguments.logs)
-    checkpoint, model, tokenizer, placement = load_placed(path, arguments.device, arguments.precision)
-    data = _corpus(arguments, path, checkpoint, tokenizer)
+    run = open_run(arguments.run, arguments.logs, arguments.device, arguments.precision)
+    data = _corpus(arguments, run)
     options = {name: getattr(arguments, name) for name in ("samples", "tokens", "temperature")}
     config = NoveltyConfig(top_k=arguments.top_k or None, **options)
-    windows = held_out_windows(data, config, int(checkpoint.config["model"]["block_size"]), "--tokens")
+    windows = held_out_windows(data, config, run.block_size, "--tokens")
     with Console(stderr=True).status("generating") as status:
-        with placement.context():
-            written = continued(model, windows, config, arguments.seed)
+        with run.placement.context():
+            written = continued(run.model, windows, config, arguments.seed)
         status.update("searching the training text")
         found = compared(data, [*written, *(window[-config.tokens :] for window in windows)])
     texts = {"model": found[: len(written)], "held_out": found[len(written) :]}
     if arguments.json:
-        facts = {**asdict(config), "seed": arguments.seed, "step": checkpoint.step}
+        facts = {**asdict(config), "seed": arguments.seed, "step": run.checkpoint.step}
         print(json.dumps({**facts, "means": _means(texts), "texts": texts}, default=asdict))
         return
-    show(texts, by_character=tokenizer.kind in ("char", "byte"))
+    show(texts, by_character=run.tokenizer.kind in ("char", "byte"))
     if config.samples * len(windows[0]) > len(data.val):
         print("notice: the validation text is short; held-out texts overlap, so their intervals are too narrow")
 
 
-def _corpus(arguments: argparse.Namespace, path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Texts:
+def _corpus(arguments: argparse.Namespace, run: Opened) -> Texts:
     """Open the corpus of a run. ValueError: it can't be opened, or is not what the run was trained on."""
     from gptexp.evaluation.run_corpus import run_corpus
 
     options = {name: getattr(arguments, name) for name in ("logs", "cache", "trust_data")}
-    data = run_corpus(arguments.run, path, checkpoint, tokenizer, **options)
-    if data.fingerprint != checkpoint.data.get("fingerprint"):
+    data = run_corpus(run, **options)
+    if data.fingerprint != run.checkpoint.data.get("fingerprint"):
         raise ValueError(
             f"{arguments.run}: its training text has changed since it was trained "
-            f"({data_text(checkpoint.config['data'])}), so copies can't be found; put the same text in place"
+            f"({data_text(run.checkpoint.config['data'])}), so copies can't be found; put the same text in place"
         )
     return data
 

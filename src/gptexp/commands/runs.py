@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import RunError, one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import RunError
+from gptexp.util.options import OptionParser, command
 from gptexp.util.text import printable
 
 if TYPE_CHECKING:
@@ -62,12 +62,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> None:
     """Entry point of `gptexp runs`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        arguments.act(arguments)
+    arguments.act(arguments)
 
 
 def show(arguments: argparse.Namespace) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import RunError, fail, one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.errors import RunError, fail
+from gptexp.util.options import OptionParser, command
 from gptexp.util.text import install_extra, printable
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ def parser() -> OptionParser:
     return options
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> int:
     """Entry point of `gptexp verify`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        sys.exit(0 if run(arguments.path, arguments.row, arguments.all, arguments.trust) else 1)
+    return 0 if run(arguments.path, arguments.row, arguments.all, arguments.trust) else 1
 
 
 def run(path: Path, row: str | None, everything: bool, trust: bool) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
-from gptexp.util.entry_point import entry_point, program_name
-from gptexp.util.errors import one_line_errors
-from gptexp.util.options import OptionParser
+from gptexp.util.entry_point import program_name
+from gptexp.util.options import OptionParser, command
 
 
 def parser() -> OptionParser:
@@ -28,12 +27,9 @@ def parser() -> OptionParser:
     return p
 
 
-@entry_point
-def main(argv: list[str] | None = None) -> None:
+@command(parser)
+def main(arguments: argparse.Namespace) -> int:
     """Entry point of `gptexp conformance`."""
-    arguments = parser().parse_args(argv)
-    with one_line_errors():
-        from gptexp.conformance.run import run
+    from gptexp.conformance.run import run
 
-        code = run(arguments)
-    sys.exit(code)
+    return run(arguments)

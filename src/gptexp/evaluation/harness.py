@@ -6,11 +6,9 @@ decides how texts become contexts and continuations, and computes the metrics.
 
 from __future__ import annotations
 
-import codecs
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,27 +24,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, make_table
 from tqdm import tqdm
 
-from gptexp.evaluation.questions import Answer, answers, question
-from gptexp.generation.decoding import Generation, make_decoder, texts_that_fit
-from gptexp.generation.streaming import UntilStop
+from gptexp.evaluation.questions import answers, question
+from gptexp.generation.decoding import make_decoder, stream_texts, texts_that_fit
 from gptexp.models.kernels.fastest import fastest_kernels
-from gptexp.objectives.loading import load_placed
-from gptexp.runs.finding import find_checkpoint
-from gptexp.util.seeds import seed_generator
+from gptexp.objectives.loading import open_run
 
 DEFAULT_DEVICE = "cuda:0"  # of the harness, whether or not there is a GPU
-SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "until", "max_gen_toks")  # what generate_until understands
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a text is continued, as by `Generation`. until: strings that end it."""
-
-    until: tuple[str, ...]
-    max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
+OPTIONS = {"do_sample", "temperature", "top_k", "top_p", "until", "max_gen_toks"}  # that generate_until understands
 
 
 @register_model("gptexp")
@@ -73,10 +57,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        path, self.batch = find_checkpoint(str(run), Path(logs)), _batch(batch_size)
-        device = "auto" if device == DEFAULT_DEVICE else device
-        checkpoint, self.model, self.vocabulary, self.placement = load_placed(path, device, precision)
-        self.max_length, self.step = int(checkpoint.config["model"]["block_size"]), checkpoint.step
+        self.batch, device = _batch(batch_size), "auto" if device == DEFAULT_DEVICE else device
+        opened = open_run(str(run), Path(logs), device, precision)
+        self.model, self.vocabulary, self.placement = opened.model, opened.tokenizer, opened.placement
+        self.max_length, self.step = opened.block_size, opened.checkpoint.step
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness records about the model beside its arguments."""
@@ -92,7 +76,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         tokens: list[int] = self.vocabulary.encode(string).tolist()
         return tokens
 
-    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
         """Return the log-likelihood of each continuation, in nats, and whether greedy decoding gives it.
 
         The longest contexts lose their beginning.
@@ -100,26 +86,17 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         Raises:
             ValueError: a continuation has more tokens than block_size.
         """
-        asked = [(request.args, *self._tokens(*request.args)) for request in requests]
-        return self._loglikelihood_tokens(asked, disable_tqdm)
-
-    def _tokens(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if not context:
-            return [], self.tok_encode(continuation)
-        before, after = self._encode_pair(context, continuation)
-        return before, after
-
-    def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
-    ) -> list[tuple[float, bool]]:
-        found = [Answer(0.0, True)] * len(requests)  # of a continuation without tokens
-        numbers = [i for i, (_, _, after) in enumerate(requests) if after]
-        questions = [question(b or [self.eot_token_id], a, self.max_length) for _, b, a in requests if a]
-        answered = answers(self.model, self.vocabulary, questions, self.batch)
+        found = [(0.0, True)] * len(requests)  # of a continuation without tokens
+        asked = {
+            i: question(before or [self.eot_token_id], after, self.max_length)
+            for i, (_, before, after) in enumerate(requests)
+            if after
+        }
+        numbers, answered = [*asked], answers(self.model, self.vocabulary, [*asked.values()], self.batch)
         with self.placement.context(), fastest_kernels(self.model, self.placement.device.type):
-            for i, one in tqdm(answered, "log-likelihoods", len(questions), disable=disable_tqdm):
-                found[numbers[i]] = one
-        return [(-one.nats, one.greedy) for one in found]
+            for i, one in tqdm(answered, "log-likelihoods", len(asked), disable=disable_tqdm):
+                found[numbers[i]] = -one.nats, one.greedy
+        return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of each text, in nats: of all its tokens, in the windows of the harness."""
@@ -145,41 +122,22 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
             ValueError: an option of generation that gptexp does not have.
         """
         contexts = [self.tok_encode(request.args[0]) or [self.eot_token_id] for request in requests]
-        sampling = [_sampling(request.args[1]) for request in requests]
+        options = [_options(request.args[1]) for request in requests]
         texts = [""] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: (repr(sampling[i]), -len(contexts[i])))
+        order = sorted(range(len(requests)), key=lambda i: (repr(options[i]), -len(contexts[i])))
         with tqdm(desc="texts", total=len(requests), disable=disable_tqdm) as bar, self.placement.context():
-            for settings, group in groupby(order, key=sampling.__getitem__):
+            for _, group in groupby(order, key=lambda i: repr(options[i])):
                 rows = [*group]
-                size = self.batch or texts_that_fit(self.model, len(contexts[rows[0]]) + settings.max_new_tokens)
+                alike, longest = options[rows[0]], len(contexts[rows[0]])
+                size = self.batch or texts_that_fit(self.model, longest + alike["max_new_tokens"])
                 for first in range(0, len(rows), size):
                     batch = rows[first : first + size]
-                    for row, piece in self._continued(batch, contexts, settings):
-                        texts[row] += piece
+                    decoder = make_decoder(self.model, [contexts[row] for row in batch], alike["max_new_tokens"])
+                    seeds = [(torch.initial_seed() + row) % 2**63 for row in batch]
+                    for text, piece in stream_texts(decoder, self.vocabulary, seeds, plain=False, **alike):
+                        texts[batch[text]] += piece
                     bar.update(len(batch))
         return texts
-
-    def _continued(
-        self, rows: Sequence[int], contexts: Sequence[list[int]], settings: Sampling
-    ) -> Iterator[tuple[int, str]]:
-        """Yield a row and a piece of its text, for texts that are generated together."""
-        generation = Generation(
-            make_decoder(self.model, [contexts[row] for row in rows], settings.max_new_tokens),
-            [seed_generator(torch.Generator(), (torch.initial_seed() + row) % 2**63) for row in rows],
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            stop_token=self.vocabulary.eot,
-        )
-        streams = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in rows]
-        until = [UntilStop(settings.until) for _ in rows]
-        for text, token in generation:
-            yield rows[text], until[text].push(streams[text].decode(self.vocabulary.decode_bytes([token])))
-            if until[text].found:
-                generation.end(text)
-        for text, row in enumerate(rows):
-            yield row, until[text].push(streams[text].decode(b"", final=True)) + until[text].finish()
 
 
 def _batch(given: int | str | None) -> int | None:
@@ -190,17 +148,18 @@ def _batch(given: int | str | None) -> int | None:
     return int(given)
 
 
-def _sampling(options: dict[str, Any]) -> Sampling:
-    found = normalize_gen_kwargs(options)
-    for name in found.keys() - SAMPLING:
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return generation options of the harness as those of `stream_texts`."""
+    found = normalize_gen_kwargs(given)
+    for name in found.keys() - OPTIONS:
         raise ValueError(f"{name}={found[name]}: gptexp can't generate with it; leave it out of the generation_kwargs")
-    return Sampling(
-        until=tuple(filter(None, found["until"])),
-        max_new_tokens=found["max_gen_toks"],
-        temperature=float(found.get("temperature", 1.0)) if found["do_sample"] else 0.0,
-        top_k=found.get("top_k") or None,
-        top_p=found.get("top_p"),
-    )
+    return {
+        "stops": [*filter(None, found["until"])],
+        "max_new_tokens": found["max_gen_toks"],
+        "temperature": float(found.get("temperature", 1.0)) if found["do_sample"] else 0.0,
+        "top_k": found.get("top_k") or None,
+        "top_p": found.get("top_p"),
+    }
 
 
 def evaluated(model: HarnessModel, names: Sequence[str], folder: Path | None) -> tuple[dict[str, Any], str]:

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from gptexp.config.model import GPTConfig, ModelConfig
 from gptexp.generation.few_rows import fast_linear
 from gptexp.generation.sampling import require_valid, sample_token
+from gptexp.generation.streaming import TextStream, UntilStop
 from gptexp.machine.hardware import GIB, free_memory
 from gptexp.models import reference
 from gptexp.models.kv_cache import KVCache
 from gptexp.models.placement import device_of
+from gptexp.tokenizers import Tokenizer
+from gptexp.util.seeds import seed_generator
 
 Tokens = Sequence[int]
 MOST_TEXTS, MOST_TEXTS_GPU = 32, 256  # that are generated together
@@ -253,6 +256,32 @@ def stream_tokens(
                 yield token
 
     return stream()
+
+
+def stream_texts(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    seeds: Sequence[int],
+    *,
+    stops: Sequence[str] = (),
+    plain: bool = True,
+    **settings: Any,
+) -> Iterator[tuple[int, str]]:
+    """Yield (index of a text, a piece of it) of texts that are generated together, without the string that ends one.
+
+    seeds: one for each text. stops: strings that end a text, as <|endoftext|> does. plain: as for `TextStream`.
+    settings: as for `Generation`.
+    """
+    generators = [seed_generator(torch.Generator(), seed) for seed in seeds]
+    generation = Generation(decoder, generators, stop_token=tokenizer.eot, **settings)
+    streams = [(TextStream(tokenizer.decode_bytes, plain=plain), UntilStop(stops)) for _ in seeds]
+    for text, token in generation:
+        stream, until = streams[text]
+        yield text, until.push(stream.push([token]))
+        if until.found:
+            generation.end(text)
+    for text, (stream, until) in enumerate(streams):
+        yield text, until.push(stream.finish()) + until.finish()
 
 
 @contextmanager

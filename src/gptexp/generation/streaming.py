@@ -33,10 +33,11 @@ class TextStream:
 
     Args:
         decode_bytes: from tokens to bytes, by the tokenizer.
+        plain: False to keep escapes and control characters.
     """
 
-    def __init__(self, decode_bytes: Callable[[list[int]], bytes]) -> None:
-        self._decode_bytes = decode_bytes
+    def __init__(self, decode_bytes: Callable[[list[int]], bytes], *, plain: bool = True) -> None:
+        self._decode_bytes, self._plain = decode_bytes, plain
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""  # the end of the text, if it may be the start of an escape
 
@@ -51,6 +52,8 @@ class TextStream:
         return text
 
     def _emit(self, text: str, final: bool) -> str:
+        if not self._plain:
+            return text
         text = self._held + text
         cut = len(text) if final else _end_of_certain(text)
         self._held = text[cut:]

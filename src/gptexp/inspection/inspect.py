@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gptexp.data.mixture import Texts
+from gptexp.evaluation.run_corpus import run_corpus
 from gptexp.inspection.difference import difference
 from gptexp.inspection.direct import direct_effects
 from gptexp.inspection.heads import scores
 from gptexp.inspection.knockouts import knock_outs
 from gptexp.inspection.lens import lens
 from gptexp.inspection.norms import logged_norms
-from gptexp.inspection.opening import TOKENS, Opened, Request, corpus_of, open_run, retokenized, tokens_for
+from gptexp.inspection.opening import TOKENS, Request, retokenized, tokens_for
 from gptexp.inspection.places import loss_by_place
 from gptexp.inspection.predictions import targets_of, token_text, token_views
 from gptexp.inspection.trace import Trace, trace
@@ -24,6 +26,7 @@ from gptexp.models.flops import count_parameters
 from gptexp.models.gpt import GPT
 from gptexp.models.kernels.fastest import fastest_kernels
 from gptexp.models.losses import IGNORED
+from gptexp.objectives.loading import Opened, open_run
 from gptexp.runs.layout import run_folder
 from gptexp.tokenizers import Tokenizer
 from gptexp.util.files import display_path
@@ -38,7 +41,7 @@ def inspect(names: Sequence[str], request: Request) -> PageView:
     Raises:
         ValueError: a run that can't be opened, or a text that can't be read or encoded.
     """
-    first, *others = [open_run(name, request) for name in names]
+    first, *others = [open_run(name, request.logs, request.device, request.precision) for name in names]
     corpus, notes = _corpus(first, request, needed=request.prompt is None and request.text is None)
     tokens, source = tokens_for(first, request, corpus)
     views = [run_view(first, tokens, corpus, [source, *notes])]
@@ -57,7 +60,8 @@ def inspect(names: Sequence[str], request: Request) -> PageView:
 def _corpus(run: Opened, request: Request, *, needed: bool) -> tuple[Texts | None, list[str]]:
     """Return the corpus of a run, or None if it may not be read, and notes. ValueError: it is needed for the text."""
     try:
-        corpus = corpus_of(run, request)
+        options: dict[str, Any] = {"logs": request.logs, "cache": request.cache, "trust_data": request.trust_data}
+        corpus = run_corpus(run, **options, instead="give a text with --text FILE or --prompt TEXT")
     except (ValueError, OSError) as error:
         if needed:
             raise

@@ -9,15 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptexp.data.mixture import Texts
 from gptexp.data.text_file import tokens_of
-from gptexp.evaluation.run_corpus import run_corpus
-from gptexp.models.placement import Placement
-from gptexp.objectives.loading import load_placed
-from gptexp.runs.checkpoint import Checkpoint
-from gptexp.runs.finding import find_checkpoint
+from gptexp.objectives.loading import Opened
 from gptexp.tokenizers import Tokenizer
 
 TOKENS = 256  # of the text, if the command line does not say; the page grows with their square
@@ -41,42 +37,6 @@ class Request:
     trust_data: bool = False
     device: str = "auto"
     precision: str = "32-true"
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A trained model. name: as the user gave it. path: of the checkpoint. placement: of the model."""
-
-    name: str
-    path: Path
-    checkpoint: Checkpoint
-    model: nn.Module
-    tokenizer: Tokenizer
-    placement: Placement
-
-    @property
-    def block_size(self) -> int:
-        return int(self.checkpoint.config["model"]["block_size"])
-
-
-def open_run(name: str, request: Request) -> Opened:
-    """Open a run as `gptexp generate` does. ValueError: missing, or its objective predicts no next token."""
-    path = find_checkpoint(name, request.logs)
-    return Opened(name, path, *load_placed(path, request.device, request.precision))
-
-
-def corpus_of(run: Opened, request: Request) -> Texts:
-    """Return the corpus of a run. ValueError: it has none, or one that may not be read."""
-    return run_corpus(
-        run.name,
-        run.path,
-        run.checkpoint,
-        run.tokenizer,
-        logs=request.logs,
-        cache=request.cache,
-        trust_data=request.trust_data,
-        instead="give a text with --text FILE or --prompt TEXT",
-    )
 
 
 def tokens_for(run: Opened, request: Request, corpus: Texts | None) -> tuple[Tensor, str]:

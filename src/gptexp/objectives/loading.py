@@ -22,6 +22,7 @@ from gptexp.models.placement import Placement, place
 from gptexp.models.weights import adopt_weights
 from gptexp.objectives import Objective, implementation
 from gptexp.runs import checkpoint as ckpt
+from gptexp.runs.finding import find_checkpoint
 from gptexp.runs.opening import open_checkpoint
 from gptexp.tokenizers import Tokenizer, load_tokenizer
 
@@ -29,26 +30,33 @@ HEADS = (HEAD, "lm_head.")
 TABLES = ("wte.weight", "lm_head.weight")  # ends of the names of the tensors with a row for each token
 
 
-class Placed(NamedTuple):
-    """A language model on the device where it computes, with its checkpoint and tokenizer."""
+class Opened(NamedTuple):
+    """A language model on the device where it computes. name: as the user gave it. path: of the checkpoint."""
 
+    name: str
+    path: Path
     checkpoint: ckpt.Checkpoint
     model: nn.Module
     tokenizer: Tokenizer
     placement: Placement
 
+    @property
+    def block_size(self) -> int:
+        return int(self.checkpoint.config["model"]["block_size"])
 
-def load_placed(path: Path, device: str, precision: str) -> Placed:
-    """Open a checkpoint as `open_checkpoint` and `load_model` do, and move its weights.
+
+def open_run(run: str, logs: Path, device: str, precision: str) -> Opened:
+    """Open a run as `find_checkpoint`, `open_checkpoint` and `load_model` do, and move its weights.
 
     device, precision: values of the options of these names.
 
     Raises:
         ValueError: also if the machine lacks the device, or the device lacks memory or the precision.
     """
-    found, checkpoint = hardware.find_device(device), open_checkpoint(path)
+    found, path = hardware.find_device(device), find_checkpoint(run, logs)
+    checkpoint = open_checkpoint(path)
     model, tokenizer = load_model(checkpoint, path)
-    return Placed(checkpoint, model, tokenizer, place(model, found, precision))
+    return Opened(run, path, checkpoint, model, tokenizer, place(model, found, precision))
 
 
 def load_model(checkpoint: ckpt.Checkpoint, source: object) -> tuple[nn.Module, Tokenizer]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gptexp.util.errors import USER_ERROR
+from gptexp.util.entry_point import entry_point
+from gptexp.util.errors import USER_ERROR, one_line_errors
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -32,6 +35,26 @@ class OptionParser(argparse.ArgumentParser):
         names = {name.strip("-"): name for name in self._option_string_actions}
         near = get_close_matches(word.partition("=")[0].strip("-"), names, n=1, cutoff=0.7)
         return "no such option" + (f"; did you mean {names[near[0]]}?" if near else "")
+
+
+def command(parser: Callable[[], OptionParser]) -> Callable[[Callable[[Any], int | None]], Callable[..., None]]:
+    """Decorate what a command does with its parsed options, to be its main function with one-line errors.
+
+    The result of the decorated function is the exit code; None to return.
+    """
+
+    def decorate(act: Callable[[Any], int | None]) -> Callable[..., None]:
+        @wraps(act)
+        def main(argv: list[str] | None = None) -> None:
+            options = parser().parse_args(argv)
+            with one_line_errors():
+                code = act(options)
+            if code is not None:
+                sys.exit(code)
+
+        return entry_point(main)
+
+    return decorate
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
