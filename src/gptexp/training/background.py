@@ -52,31 +52,23 @@ def gathered(state: Checkpoint, folder: Path, group: distributed.ProcessGroup | 
 
     Every rank writes its shards into the folder, which all ranks must see, and rank 0 reads them.
     """
-    tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
-    tensors |= {_key(name, key): value for name, key, value in _entries(state.optimizer) if isinstance(value, Tensor)}
-    if not any(map(is_sharded, tensors.values())):
+    parts = {"model": state.model, "optimizer": state.optimizer}
+    if not any(map(is_sharded, state.model.values())):
         return state
     from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
     place = folder / f"{SHARDS}{state.step}"
-    state_dict_saver.save(tensors, checkpoint_id=place, process_group=group)
+    state_dict_saver.save(parts, checkpoint_id=place, process_group=group)
     if distributed.get_rank():
         return None
-    reader = FileSystemReader(place)
-    found: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    whole = {name: torch.empty(part.size, dtype=part.properties.dtype) for name, part in found.items()}
-    state_dict_loader.load(whole, storage_reader=reader, no_dist=True)
+    whole = _empty(parts)
+    state_dict_loader.load(whole, checkpoint_id=place, no_dist=True)
     shutil.rmtree(place)
-    optimizer: dict[str, dict[str, Any]] = {name: {} for name in state.optimizer}
-    for name, key, value in _entries(state.optimizer):
-        optimizer[name][key] = whole.get(_key(name, key), value)
-    return replace(state, model={name: whole[f"model/{name}"] for name in state.model}, optimizer=optimizer)
+    return replace(state, **whole)
 
 
-def _entries(optimizer: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    return [(name, key, value) for name, state in optimizer.items() for key, value in state.items()]
-
-
-def _key(name: str, key: str) -> str:
-    return f"optimizer/{name}/{key}"
+def _empty(state: Any) -> Any:
+    """Return a nested state with whole tensors in place of shards, without their values."""
+    if isinstance(state, dict):
+        return {name: _empty(value) for name, value in state.items()}
+    return torch.empty(state.shape, dtype=state.dtype) if isinstance(state, Tensor) else state
