@@ -73,6 +73,14 @@ def test_each_run_and_sweep_has_its_state_progress_and_best_value(logs: Path) ->
     assert found["runs/a/1"].seconds == found["sweeps/s"].seconds
 
 
+def test_a_job_that_a_sweep_no_longer_has_counts_for_its_size_only(logs: Path) -> None:
+    before = listed(logs)["sweeps/s"]
+    make_run(logs / "sweeps/s/n=9", 0.5)
+    after = listed(logs)
+    assert (after["sweeps/s"].done, after["sweeps/s"].best) == (1, 1.8)
+    assert after["sweeps/s"].size == before.size + after["sweeps/s/n=9"].size
+
+
 def test_a_run_is_running_while_a_process_holds_its_lock(logs: Path) -> None:
     with claim_run_folder(logs / "sweeps/s/n=3", resumes=None):
         found = listed(logs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from gptexp import __version__
 from gptexp.commands.listing import COMMANDS
 from gptexp.compose.presets import conf_dir
 from gptexp.util.entry_point import entry_point
+from gptexp.util.options import OptionParser, command
 from gptexp.util.package import PACKAGE
 
 
@@ -71,6 +74,20 @@ MODULES = [command.module for command in COMMANDS.values()]
 @pytest.mark.parametrize("module", ["gptexp.__main__", *MODULES, "gptexp.training.worker"])
 def test_every_command_uses_the_common_entry_point(module: str) -> None:
     assert import_module(module).main.__wrapped__.__module__ == module
+
+
+@pytest.mark.parametrize("code", [None, 0, 3])
+def test_a_command_ends_with_the_exit_code_of_its_function(code: int | None) -> None:
+    given: list[argparse.Namespace] = []
+
+    @command(OptionParser)
+    def main(options: argparse.Namespace) -> int | None:
+        given.append(options)
+        return code
+
+    with nullcontext() if code is None else pytest.raises(SystemExit, match=f"^{code}$"):
+        main([])
+    assert given == [argparse.Namespace()]
 
 
 def test_help_ends_quietly_if_its_output_pipe_is_closed(tmp_path: Path) -> None:

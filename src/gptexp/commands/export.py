@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from gptexp.util.text import install_extra
+
 if TYPE_CHECKING:
     from gptexp.config.model import GPTConfig
     from gptexp.runs.huggingface.weights import Weights
@@ -91,8 +93,6 @@ def export(
 
 
 def _require_options(file_format: str, outtype: str | None) -> None:
-    from gptexp.util.text import install_extra
-
     if file_format == "hf" and outtype is not None:
         raise ValueError(f"--outtype {outtype}: only for --format gguf; transformers gets the type of the run")
     if file_format == "gguf" and importlib.util.find_spec("gguf") is None:

@@ -53,11 +53,11 @@ def answers(
     while order:
         size = batch or windows_that_fit(model, tokenizer, len(questions[order[0]].tokens))
         rows, order = order[:size], order[size:]
-        yield from zip(rows, answer(model, [questions[row] for row in rows]), strict=True)
+        yield from zip(rows, _answer(model, [questions[row] for row in rows]), strict=True)
 
 
 @torch.inference_mode()
-def answer(model: nn.Module, questions: Sequence[Question]) -> list[Answer]:
+def _answer(model: nn.Module, questions: Sequence[Question]) -> list[Answer]:
     """Answer questions in one forward pass; padding is on the right, where no token attends to it."""
     longest = max(len(question.tokens) for question in questions) - 1
     tokens = np.zeros((len(questions), longest), dtype=np.int64)
