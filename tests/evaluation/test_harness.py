@@ -257,7 +257,8 @@ def test_code_of_a_folder_runs_only_for_tasks_that_are_named(here: Path, evaluat
 
 def test_a_device_gives_the_log_likelihoods_of_the_cpu(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def values(model: HarnessModel) -> list[tuple[float, bool]]:
-        return model.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)
+        found: list[tuple[float, bool]] = model.loglikelihood(asked("loglikelihood", *PAIRS), disable_tqdm=True)
+        return found
 
     expected = values(HarnessModel("words", ".", device="cpu"))
     with emulated(monkeypatch):

@@ -55,7 +55,7 @@ def written(checkpoint: Path, prompt: str) -> str:
     from gptexp.commands.generate import Writer
     from gptexp.generate import parser
 
-    writer = Writer(checkpoint, parser().parse_args([str(checkpoint), "--max-new-tokens", "5"]))
+    writer = Writer(parser().parse_args([str(checkpoint), "--max-new-tokens", "5"]))
     return "".join(piece for _, piece in writer.stream([(prompt, 1)]))
 
 
