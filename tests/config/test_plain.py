@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptexp.compose.composition import compose
+from gptexp.compose.composition import compose, config_from_plain
 from gptexp.compose.presets import presets
-from gptexp.config import KINDS
-from gptexp.config.conversion import to_plain
+from gptexp.config import KINDS, Config
+from gptexp.config.conversion import defaults_of, from_plain, to_plain
 from gptexp.config.plain import OtherType, plain_fields
 
 
@@ -129,3 +129,15 @@ def test_schemas_of_all_kinds_are_converted_as_omegaconf_does(group: str, kind: 
     except (OmegaConfBaseException, ValueError):  # a required setting
         return
     assert typed(to_plain(config)) == typed(by_omegaconf(config))
+
+
+def test_the_shared_node_of_a_schema_stays_as_it_is() -> None:
+    """Configurations are made from a copy of it."""
+    first = compose(["model.n_layer=3", "trainer.max_steps=7"])
+    for _ in range(2):
+        assert config_from_plain(to_plain(first)) == first
+        made = from_plain("model", {"kind": "gpt", "n_layer": 5})
+        assert (made.n_layer, type(made)) == (5, KINDS["model"]["gpt"])
+        assert from_plain("model", {"kind": "gpt"}) == KINDS["model"]["gpt"]()
+    for schema in (Config, KINDS["model"]["gpt"]):
+        assert OmegaConf.to_container(defaults_of(schema)) == OmegaConf.to_container(OmegaConf.structured(schema))

@@ -28,7 +28,7 @@ from gptexp.compose.overrides import one_of_each, quoted
 from gptexp.compose.presets import conf_dir
 from gptexp.compose.registry import STORED_JOB, groups, register_schemas, setting_types
 from gptexp.config import KINDS, Config, MixtureConfig, environment_variables
-from gptexp.config.conversion import corpora_of, message_of
+from gptexp.config.conversion import corpora_of, defaults_of, message_of
 from gptexp.config.fingerprint import completed
 from gptexp.config.kinds import unknown
 from gptexp.config.override_syntax import key_of, parse
@@ -210,14 +210,14 @@ def config_from_plain(plain: object) -> Config:
     if environment_variables.interpolates(plain):  # they would be evaluated
         raise ConfigError("config.yaml: stored settings must be plain values, not interpolations")
     plain = completed(plain)
-    root = OmegaConf.structured(Config)
+    root = copy.deepcopy(defaults_of(Config))
     for group, kinds in KINDS.items():
         chosen = plain.get(group)
         kind = chosen.get("kind") if isinstance(chosen, dict) else None
         if not isinstance(kind, str) or kind not in kinds:
             raise ConfigError(unknown(group, kind))
-        root[group] = OmegaConf.structured(kinds[kind])
+        root[group] = defaults_of(kinds[kind])
     try:
-        return to_config(OmegaConf.merge(root, plain))  # type: ignore[arg-type]
+        return _converted(OmegaConf.merge(root, plain))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise ConfigError(type_error(error) or message_of(error)) from None

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from gptexp.config import KINDS, DataConfig, MixtureConfig
@@ -29,6 +30,14 @@ def to_plain(config: object) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
+@cache
+def defaults_of(schema: type) -> DictConfig:
+    """Return the node of a schema, to be merged or assigned, which copy it: a copy is faster than a new node."""
+    node = OmegaConf.structured(schema)
+    assert isinstance(node, DictConfig)
+    return node
+
+
 def from_plain(group: str, plain: object) -> Any:
     """Return the config of one group of stored settings, which may be untrusted: nothing in them is evaluated.
 
@@ -43,7 +52,7 @@ def from_plain(group: str, plain: object) -> Any:
     if interpolates({group: plain}):
         raise ConfigError(f"{group}: stored settings must be plain values, not interpolations")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), completed({group: plain})[group]))
+        return OmegaConf.to_object(OmegaConf.merge(defaults_of(schema), completed({group: plain})[group]))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{group}: {message_of(error)}") from None
 
