@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gptexp.train import main
+from support import child_processes
 from support.runs import TINY, TINY_GPT, command, story
 
 TRAIN = [*TINY, *TINY_GPT, "data.path=story.txt"]
@@ -77,7 +80,7 @@ def test_both_backends_write_the_same_greedy_text(trained: Path) -> None:
     assert command(*options, "--backend", "numpy", cwd=trained).stdout == command(*options, cwd=trained).stdout
 
 
-def test_interactive_mode_answers_each_line(trained: Path) -> None:
+def test_interactive_mode_answers_each_line(trained: Path, quick_ranks: None) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gptexp.generate", "latest", "--interactive", "--max-new-tokens", "3"],
         input="The cat\nThe oven\n",
@@ -142,15 +145,20 @@ def test_wrong_input_gives_a_one_line_error_and_leaves_no_files(
     assert sorted(trained.rglob("*")) == before
 
 
+def _train_with_little_space(arguments: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # writing more fails as on a full disk
+    sys.argv = ["gptexp.train", *arguments]
+    main()
+
+
 def test_a_full_disk_gives_a_one_line_error_and_no_partial_file(trained: Path) -> None:
-    settings = " ".join(["data=text", *(o for o in TRAIN if o != "data=text"), "model.n_embd=128", "tokenizer=byte"])
-    shell = f"ulimit -f 1000; exec {sys.executable} -m gptexp.train {settings} hydra.run.dir=full"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=trained, timeout=100, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "full/checkpoints/last.ckpt: " in done.stderr
-    assert "the file needs" in done.stderr
-    assert done.stderr.count("\n") == 1
+    settings = [*TRAIN, "model.n_embd=128", "tokenizer=byte", "hydra.run.dir=full"]
+    done = child_processes.call(_train_with_little_space, settings, cwd=trained)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert "full/checkpoints/last.ckpt: " in done.err
+    assert "the file needs" in done.err
+    assert done.err.count("\n") == 1
     assert list((trained / "full/checkpoints").iterdir()) == []
 
 

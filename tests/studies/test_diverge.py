@@ -210,7 +210,7 @@ def test_a_wrong_use_is_one_line(
 
 
 def test_a_replay_of_settings_from_a_stranger_needs_trust(
-    train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str], quick_ranks: None
 ) -> None:
     train("a")
     train("b", "optimizer.beta2=0.951")

@@ -425,7 +425,7 @@ def saved(folder: Path) -> int:
     return sum(path.read_text().count("\n") for path in folder.glob("*/metrics.csv"))
 
 
-def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace: Path) -> None:
+def test_interrupting_a_sweep_saves_the_running_job_and_stops_the_rest(workplace: Path, quick_ranks: None) -> None:
     line = [*BASE, "seed=1,2", "sweep.name=mine", "trainer.max_steps=100000", "trainer.val_every_steps=100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "gptexp.train", "-m", *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

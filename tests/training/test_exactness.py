@@ -163,7 +163,9 @@ def rows(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(workplace: Path, signum: int, code: int) -> None:
+def test_a_signal_ends_the_step_saves_and_prints_how_to_resume(
+    workplace: Path, quick_ranks: None, signum: int, code: int
+) -> None:
     process = started(workplace, "hydra.run.dir=run")
     process.send_signal(signum)
     _, reported = process.communicate(timeout=60)
@@ -189,7 +191,7 @@ def test_a_second_interrupt_quits_at_once() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
 
 
-def test_slurm_preemption_saves_and_requeues_and_the_job_resumes(workplace: Path) -> None:
+def test_slurm_preemption_saves_and_requeues_and_the_job_resumes(workplace: Path, quick_ranks: None) -> None:
     fake = workplace / "bin/scontrol"
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\necho "$@" > requeued\n')
