@@ -91,6 +91,10 @@ def test_a_checkpoint_without_its_folder_has_a_card_without_metrics(tmp_path: Pa
     assert "## Metrics" not in page
     assert "## Repeat it" not in page
     assert "| steps | 7 |" in page
+    stored = load(path)
+    stored.config["init_from"] = "https://me:secret@host/run"
+    ckpt.save(stored, path)
+    assert "secret" not in card(path, tmp_path / "later")
     again = card(tmp_path / "out", tmp_path / "again")
     assert "| origin | the folder out, not trained by gptexp |" in again
 

@@ -30,7 +30,7 @@ from gptexp.report.curves import read_curve
 from gptexp.runs.layout import EVENTS
 from gptexp.training.callbacks.samples import as_html
 from gptexp.training.loggers import CHARTS, MetricsCSV, tensorboard
-from gptexp.training.plugins import load_plugins
+from gptexp.training.plugins import LONGEST, LastingLogger, load_plugins
 from support.runs import TINY_GPT
 
 
@@ -226,6 +226,15 @@ def test_a_logger_that_cannot_be_created_gets_a_warning(
     logger.log_metrics({"val/loss": 1.0}, 1)  # goes nowhere
     logger.finalize("success")
     assert Service.calls == []
+
+
+def test_a_password_at_the_end_of_a_shortened_error_is_left_out() -> None:
+    def make() -> Any:
+        raise ServiceError(f"{'x' * (LONGEST - 20)} https://me:a_long_secret@example.org")
+
+    with pytest.warns(UserWarning, match=r"xxx https://…@exam[^:]*; the run continues") as found:
+        LastingLogger("logger.plugins.mine", make)
+    assert "secret" not in str(found[0].message)
 
 
 def test_every_allowed_plugin_can_be_imported() -> None:

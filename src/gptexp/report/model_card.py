@@ -68,6 +68,7 @@ def _code(text: str) -> str:
 
 def _plain(text: str) -> str:
     """The text without markup; / and : can only begin a link."""
+    text = without_passwords(text)
     link = "//" in text or "www." in text.lower()
     return literal(text) if link else literal(text).replace("&#47;", "/").replace("&#58;", ":")
 

@@ -43,7 +43,7 @@ class LastingLogger(pl.loggers.Logger):
 
     @rank_zero_only
     def _warn(self, reason: str) -> None:
-        reason = without_passwords(reason[:LONGEST])
+        reason = without_passwords(reason)[:LONGEST]
         warnings.warn(f"{self.setting}: {reason}; the run continues without this logger", stacklevel=1)
 
     def _pass_on(self, method: str, *arguments: Any, **options: Any) -> None:
