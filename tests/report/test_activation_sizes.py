@@ -55,6 +55,7 @@ def test_sizes_are_geometric_means_and_their_growth_is_the_power_of_the_width(tm
     assert sizes_plots(found)["activations.png"].startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare_prints_the_powers_and_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(runs(tmp_path)), "--activations"])
     printed = capsys.readouterr().out
