@@ -75,7 +75,7 @@ def call(function: Callable[..., Any], *arguments: Any, cwd: Path, timeout: floa
     """Call a function of a module in a child process; at the time limit the child and its children are killed."""
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place, "out"), Path(place, "err")
-        child = _server().Process(target=_enter, args=(function, arguments, str(cwd), str(out), str(err)))
+        child = server().Process(target=_enter, args=(function, arguments, str(cwd), str(out), str(err)))
         child.start()
         child.join(timeout)
         assert child.pid is not None
@@ -117,7 +117,7 @@ def _forking() -> str:
     """Start the process that forks for `forked.Popen`, and return its address."""
     place = tempfile.TemporaryDirectory(prefix="forks")
     address = f"{place.name}/socket"
-    process = _server().Process(target=forked.serve, args=(address,))
+    process = server().Process(target=forked.serve, args=(address,))
     process.start()
     atexit.register(place.cleanup)
     atexit.register(process.kill)  # otherwise multiprocessing waits for its end
@@ -128,7 +128,7 @@ def _forking() -> str:
 
 
 @cache
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
     """The fork server, started with one thread for linear algebra libraries, which start threads on import."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import random
 import resource
@@ -22,6 +21,7 @@ from gptexp.models.build import build_model
 from gptexp.runs import checkpoint as ckpt
 from gptexp.runs.opening import load
 from gptexp.util import files
+from support import child_processes
 from support.checkpoints import small_checkpoint
 from support.runs import TINY, TINY_GPT, command
 
@@ -137,11 +137,8 @@ def train_auto(place: str) -> None:
 def test_a_run_killed_at_eight_random_times_ends_bitwise_identical(
     workplace: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    warm = multiprocessing.get_context("forkserver")  # forks a process that has imported everything
-    warm.set_forkserver_preload(["gptexp.training", "test_crash", "torch.utils.tensorboard"])
-
     def start(place: Path) -> Any:
-        process = warm.Process(target=train_auto, args=(str(place),))
+        process = child_processes.server().Process(target=train_auto, args=(str(place),))
         process.start()
         return process
 
@@ -164,7 +161,7 @@ def test_a_run_killed_at_eight_random_times_ends_bitwise_identical(
         process = start(place)
         lines = draw.randrange(25)  # counted and not timed, so that the times are also spread on a busy machine
         while process.is_alive() and logged(place) < lines:
-            time.sleep(0.001)
+            time.sleep(0.002)
         process.join(timeout=draw.uniform(0, 0.1 if lines else 2))
         process.kill()
         process.join()
