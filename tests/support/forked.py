@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptexp.compose.registry import register_schemas
+from support.pictures import PNG
 
 NUMBER = struct.Struct("q")
 FORKED = ("gptexp", "submitit")  # packages
@@ -122,10 +122,13 @@ def serve(address: str, modules: Sequence[str] = OF_RANKS, end: int | None = Non
 
     end: a file descriptor that can be read when the process that started this one ends; default: of multiprocessing.
     """
+    from gptexp.compose.registry import register_schemas
+
     os.setsid()
     for name in modules:
         importlib.import_module(name)
     register_schemas()
+    _draw_less()
     if end is None:
         parent = multiprocessing.parent_process()
         assert parent is not None
@@ -140,6 +143,22 @@ def serve(address: str, modules: Sequence[str] = OF_RANKS, end: int | None = Non
                 os._exit(_guard(line, listener, address))
             line.close()
             _collect()
+
+
+def _draw_less() -> None:
+    """Draw none at the end of a run, which takes 0.3 s, and those of compare as PNG only; tests/report draws all."""
+    from matplotlib.figure import Figure
+
+    from gptexp.report import run_curves
+
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, file: Any, **options: Any) -> None:
+        if options.get("format") not in ("pdf", "svg"):
+            draw(figure, file, **options)
+
+    run_curves._picture = lambda series: PNG
+    Figure.savefig = savefig  # type: ignore[method-assign, assignment]
 
 
 def _collect() -> None:
