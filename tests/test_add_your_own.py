@@ -10,12 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from gptexp.commands import new
+from support import forked
 from support.documented_commands import like, words
 from support.documents import ADD_YOUR_OWN, ROOT, Command, blocks, commands
 
@@ -78,11 +84,45 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def run(line: list[str], place: Path, environment: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of the environment."""
+def variables(environment: Path) -> dict[str, str]:
     path = f"{environment}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "GPTEXP_PACKAGES": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(line, cwd=place, env=env, capture_output=True, text=True, timeout=400)
+    return {**os.environ, "PATH": path, "GPTEXP_PACKAGES": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(line: list[str], place: Path, environment: Path, *, forks: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment. forks: ask the process below for it, if it is gptexp."""
+    popen: type[subprocess.Popen[str]] = subprocess.Popen
+    if forks and line[0] == "gptexp":
+        popen, line = forked.Popen, [sys.executable, "-m", *line]
+    settings: dict[str, Any] = {"cwd": place, "env": variables(environment), "text": True}
+    with popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **settings) as process:
+        out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(line, process.returncode, out, err)
+
+
+SERVER = """
+import sys
+sys.path.append(sys.argv[1])
+from support import child_processes, forked
+forked.serve(sys.argv[2], child_processes.PRELOAD, end=0)
+"""
+
+
+@contextmanager
+def forking(environment: Path) -> Iterator[None]:
+    """A process of the environment that imports gptexp and the package, and forks for `run`."""
+    with TemporaryDirectory() as folder:  # the path of a socket must be short
+        address = Path(folder, "socket")
+        line = [str(environment / "python"), "-P", "-c", SERVER, str(ROOT / "tests"), str(address)]
+        with subprocess.Popen(line, cwd=folder, env=variables(environment), stdin=subprocess.PIPE) as server:
+            try:
+                while not address.exists():
+                    assert server.poll() is None
+                    time.sleep(0.05)
+                forked.use(str(address))
+                yield
+            finally:
+                server.kill()
 
 
 def small(line: list[str]) -> list[str]:
@@ -95,11 +135,11 @@ def small(line: list[str]) -> list[str]:
     return [*line, "--max-new-tokens", "8"] if line[1] == "generate" else line
 
 
-def check(command: Command, place: Path, environment: Path) -> str | None:
+def check(command: Command, place: Path, environment: Path, *, forks: bool) -> str | None:
     """Run a command of the page, and return what is wrong with its result."""
     line = words(command, place)
     line = [*line, OFFLINE] if line[0] == "make" else line if command.error else small(line)
-    done = run(line, place, environment)
+    done = run(line, place, environment, forks=forks)
     if command.error:
         shown = any(like(command.error).fullmatch(printed) for printed in done.stderr.splitlines())
         return None if done.returncode == 2 and shown else f"{command}\n{done.returncode} {done.stderr}"
@@ -122,15 +162,16 @@ def write(project: Path, folder: str) -> None:
 def test_the_package_of_new_and_the_examples_work_with_a_wheel(environment: Path, tmp_path: Path) -> None:
     place, wrong = tmp_path, list[str | None]()
     write(place, "presets")
-    for command in commands(ADD_YOUR_OWN):
-        if command.text == "cd mylab":
-            place = tmp_path / "mylab"
-        elif command.text == "make test":
-            wrong.append(check(command, place, environment))  # before the examples are added
-            write(place, "package")
-            assert run(["make", "install", OFFLINE], place, environment).returncode == 0
-        else:
-            wrong.append(check(command, place, environment))
+    with ExitStack() as stack:
+        for command in commands(ADD_YOUR_OWN):
+            if command.text == "cd mylab":
+                place = tmp_path / "mylab"
+                continue
+            wrong.append(check(command, place, environment, forks=place != tmp_path))
+            if command.text == "make test":  # before the examples are added
+                write(place, "package")
+                assert run(["make", "install", OFFLINE], place, environment).returncode == 0
+                stack.enter_context(forking(environment))
     assert not [text for text in wrong if text]
     imported = run(["python", "-P", "-c", "import gptexp; print(gptexp.__file__)"], place, environment).stdout
     assert Path(imported.strip()).is_relative_to(environment.parent)
