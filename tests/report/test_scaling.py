@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geoms
 
 def simulated(seed: int, noise: float = 0.005) -> np.ndarray:
     return TRUE.loss(N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(N.size))
+
+
+@pytest.fixture
+def rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit from few starting points and with few resamples, for tests of which runs are fitted."""
+    monkeypatch.setattr(scaling, "STARTS", scaling.STARTS[::8])
+    monkeypatch.setattr(scaling, "fit", partial(fit, resamples=4))
 
 
 def test_known_constants_are_inside_the_intervals_of_the_fit() -> None:
@@ -113,7 +121,7 @@ def test_scaling_prints_constants_and_the_best_size_and_draws_the_fit(tmp_path: 
     assert (tmp_path / "ladder/report/scaling.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Path) -> None:
+def test_runs_stopped_before_the_end_of_their_schedule_are_excluded(tmp_path: Path, rough: None) -> None:
     ladder(tmp_path)
     make_run(tmp_path / "early", 9.0, model__n_embd=7, trainer__max_steps=1000, result={"steps": 400, "tokens": 4})
     law = fit_folders([tmp_path], "val/bpb")
@@ -134,7 +142,7 @@ def mixed_ladder(place: Path) -> Path:
     return place
 
 
-def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path) -> None:
+def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path, rough: None) -> None:
     law = fit_folders([mixed_ladder(tmp_path)], "val/bpb")
     assert law.n.size == 9
     assert pytest.approx(1.2, abs=0.3) == law.constants.E
@@ -144,7 +152,7 @@ def test_one_law_is_fitted_to_runs_that_agree_in_all_but_size(tmp_path: Path) ->
     assert law.group.startswith("fitted: 9 of 15 runs, the largest group that agrees in all but size and length (char")
 
 
-def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
+def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path, rough: None) -> None:
     for i, n in enumerate((1e5, 1e6, 1e7)):
         for steps in (100, 1000, 10_000):
             size = {"model__n_embd": 2 ** (5 + i), "trainer__max_steps": steps, "trainer__val_every_steps": steps}
@@ -157,7 +165,7 @@ def test_rates_that_follow_the_size_belong_to_one_law(tmp_path: Path) -> None:
     assert [excluded.reason for excluded in law.left_out] == ["not of the fitted group: optimizer.lr is 0.5, not 0.01"]
 
 
-def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path) -> None:
+def test_a_precision_that_follows_the_width_belongs_to_one_law(tmp_path: Path, rough: None) -> None:
     """On a CPU, `trainer.precision: auto` selects float32 for narrow layers and bf16 for wide ones."""
     ladder(tmp_path, bf16_from=64)
     assert fit_folders([tmp_path], "val/bpb").n.size == 9
