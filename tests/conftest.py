@@ -38,7 +38,8 @@ def shared_bases() -> Iterator[None]:
 
     assert compose.__kwdefaults__ is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(compose.__kwdefaults__, "bases", Bases())
+        patch.setitem(compose.__kwdefaults__, "bases", bases := Bases())
+        patch.setattr("gptexp.sweep.plan.Bases", lambda: bases)
         yield
 
 
